@@ -1,0 +1,1 @@
+"""tuinly-operator keeps Tuinly access tokens fresh in Kubernetes Secrets."""

@@ -1,0 +1,79 @@
+"""Time as the operator sees it: two clocks read together, and deadlines that are due by whichever clock gets there first."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One reading of both clocks, in seconds: `wall` since the Unix epoch, `boot` since boot, counting time spent suspended."""
+
+    wall: float
+    boot: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Deadline:
+    """A time that is due once either clock has reached it.
+
+    The wall clock may be set back, and then the boot clock is right; the machine may wake in another process's past, and then
+    the wall clock is. A token is never refreshed too late because one of them lied; at worst too early.
+    """
+
+    wall: float
+    boot: float
+
+    @classmethod
+    def at(cls, wall: float, now: Moment) -> "Deadline":
+        """The deadline for a wall-clock time (seconds since the epoch), as seen from `now`."""
+        return cls(wall, now.boot + (wall - now.wall))
+
+    @classmethod
+    def after(cls, seconds: float, now: Moment) -> "Deadline":
+        """The deadline `seconds` from `now`."""
+        return cls(now.wall + seconds, now.boot + seconds)
+
+    def due(self, now: Moment) -> bool:
+        """Whether either clock has reached it."""
+        return now.wall >= self.wall or now.boot >= self.boot
+
+    def remaining(self, now: Moment) -> float:
+        """Seconds until it is due by the clock that gets there first; negative once past."""
+        return min(self.wall - now.wall, self.boot - now.boot)
+
+    def earlier(self, other: "Deadline | None") -> "Deadline":
+        """The one that is due first."""
+        if other is None:
+            return self
+        return Deadline(min(self.wall, other.wall), min(self.boot, other.boot))
+
+
+class Clock(Protocol):
+    """What reads the time; tests inject their own."""
+
+    def now(self) -> Moment:
+        """Read both clocks."""
+
+
+class SystemClock:
+    """The machine's clocks. CLOCK_BOOTTIME, since `time.monotonic` stands still while a machine is suspended."""
+
+    def now(self) -> Moment:
+        """Read both clocks."""
+        return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def rfc3339(wall: float) -> str:
+    """Format seconds since the epoch as Kubernetes does (RFC 3339, UTC, whole seconds, cut not rounded)."""
+    return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_rfc3339(text: str) -> float:
+    """Parse an RFC 3339 time with a zone into seconds since the epoch. Raises ValueError for anything else."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        message = "a time without a zone"
+        raise ValueError(message)
+    return moment.timestamp()

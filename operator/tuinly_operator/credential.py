@@ -1,0 +1,340 @@
+"""The TuinlyCredential as types: its spec, its status, and how an untrusted object becomes one.
+
+The API server validates what users apply (crds/tuinlycredentials.yaml); this module checks again, since a CRD can be older or
+edited. A parity test holds the two against each other: every property of the schema is a field here, with the same default.
+"""
+
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
+
+from tuinly_operator.errors import Failure, Reason
+
+GROUP: Final = "tuinly.com"
+VERSION: Final = "v1alpha1"
+PLURAL: Final = "tuinlycredentials"
+KIND: Final = "TuinlyCredential"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+# A value that is present when the credential is created counts as handled; each new value forces one exchange.
+REFRESH_REQUESTED: Final = f"{GROUP}/refresh-requested"
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(h|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3, scope-token
+
+
+class Key(NamedTuple):
+    """Namespace and name: how credentials and Secrets are told apart."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class DeletionPolicy(StrEnum):
+    """What happens to the target when the credential goes."""
+
+    DELETE = "Delete"
+    RETAIN = "Retain"
+
+
+class Grant(StrEnum):
+    """How a token is asked for: by refresh token (RFC 6749 section 6) or by client credentials (section 4.4)."""
+
+    REFRESH_TOKEN = "RefreshToken"  # noqa: S105 -- the grant's name, not a token
+    CLIENT_CREDENTIALS = "ClientCredentials"
+
+
+class VerificationMode(StrEnum):
+    """Whether a new token must work before it is published."""
+
+    DISABLED = "Disabled"
+    ENABLED = "Enabled"
+
+
+class PodDelivery(StrEnum):
+    """Whether the Pods that mount the target are touched, so that they see a new token at once."""
+
+    NONE = "None"
+    PUSH = "Push"
+
+
+def _json(name: str, default: Any) -> Any:  # noqa: ANN401 -- the type is the field's own
+    """Declare a field whose JSON name is not its camelCase."""
+    return field(default=default, metadata={"json": name})
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSecretRef:
+    """The Secret of the same namespace that holds the client id and secret."""
+
+    name: str
+    client_id_key: str = _json("clientIDKey", "client_id")
+    client_secret_key: str = "client_secret"  # noqa: S105 -- a key's name, not a password
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateMetadata:
+    """Labels and annotations that users want on the target."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What the target holds instead of the default keys."""
+
+    metadata: TemplateMetadata = TemplateMetadata()
+    data: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The Secret that the operator writes."""
+
+    name: str | None = None
+    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
+    template: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """When and how the token is refreshed."""
+
+    before: str | None = None
+    before_percentage: int | None = None
+    grant: Grant = Grant.REFRESH_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether and where a new token is tried before it is published."""
+
+    mode: VerificationMode = VerificationMode.DISABLED
+    graphql_url: str | None = _json("graphqlURL", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How Pods learn of a new token."""
+
+    pods: PodDelivery = PodDelivery.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a team asks for."""
+
+    client_secret_ref: ClientSecretRef
+    scopes: frozenset[str] = frozenset()
+    token_url: str | None = _json("tokenURL", None)
+    target: Target = Target()
+    refresh: Refresh = Refresh()
+    verification: Verification = Verification()
+    delivery: Delivery = Delivery()
+    suspend: bool = False
+
+    def not_implemented(self) -> str | None:
+        """Name the first field that asks for what is not built yet, or None."""
+        asked = {
+            "spec.target.template": self.target.template is not None,
+            "spec.target.deletionPolicy: Retain": self.target.deletion_policy is DeletionPolicy.RETAIN,
+            "spec.verification.mode: Enabled": self.verification.mode is VerificationMode.ENABLED,
+            "spec.delivery.pods: Push": self.delivery.pods is PodDelivery.PUSH,
+        }
+        return next((name for name, wanted in asked.items() if wanted), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition of the status (Kubernetes API conventions, "Typical status properties")."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: str
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """Status and reason: what a transition is a change of."""
+        return self.status, self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the operator reports. Never read back to decide anything."""
+
+    observed_generation: int | None = None
+    conditions: tuple[Condition, ...] = ()
+    secret_name: str | None = None
+    token_url: str | None = _json("tokenURL", None)
+    token_expiration_time: str | None = None
+    next_refresh_time: str | None = None
+    last_refresh_time: str | None = None
+    last_grant: Grant | None = None
+    scopes: tuple[str, ...] | None = None
+    failed_attempts: int | None = None
+    last_failure_time: str | None = None
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of that type, or None."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A TuinlyCredential as last seen."""
+
+    key: Key
+    uid: str
+    version: str
+    generation: int
+    deleting: bool
+    spec: Spec | Failure
+    refresh_requested: str
+    status: Status
+
+    @property
+    def target(self) -> Key:
+        """The Secret to write: `spec.target.name`, or the credential's name with `-token`."""
+        name = None if isinstance(self.spec, Failure) else self.spec.target.name
+        return Key(self.key.namespace, name or f"{self.key.name}-token")
+
+    @property
+    def client_secret(self) -> Key | None:
+        """The Secret to read, or None where the spec cannot be understood."""
+        return None if isinstance(self.spec, Failure) else Key(self.key.namespace, self.spec.client_secret_ref.name)
+
+    @classmethod
+    def from_object(cls, raw: Mapping[str, Any]) -> "Credential":
+        """Read an object of the API. A spec that cannot be understood becomes a Failure in its place, so that it is reported.
+
+        Raises:
+            Failure: what every object of the API has (name, namespace, uid, resourceVersion) is missing.
+        """
+        meta = raw.get("metadata")
+        if not isinstance(meta, Mapping) or not all(meta.get(k) for k in ("namespace", "name", "uid", "resourceVersion")):
+            raise Failure(Reason.INVALID_SPEC, "an object without namespace, name, uid or resourceVersion")
+        try:
+            spec: Spec | Failure = parse_spec(raw.get("spec"))
+        except Failure as failure:
+            spec = failure
+        annotations = meta.get("annotations") or {}
+        return cls(
+            key=Key(meta["namespace"], meta["name"]),
+            uid=meta["uid"],
+            version=meta["resourceVersion"],
+            generation=meta.get("generation") or 0,
+            deleting=meta.get("deletionTimestamp") is not None,
+            spec=spec,
+            refresh_requested=annotations.get(REFRESH_REQUESTED) or "",
+            status=parse_status(raw.get("status")),
+        )
+
+
+def parse_spec(raw: object) -> Spec:
+    """Read a spec that nobody vouches for.
+
+    Raises:
+        Failure: `InvalidSpec`, with the field's path and what it must be.
+    """
+    spec: Spec = _read(Spec, raw, "spec")
+    odd = next((s for s in sorted(spec.scopes) if not _SCOPE.fullmatch(s)), None)
+    if odd is not None:
+        raise _invalid("spec.scopes", "scopes of printable ASCII without space, quote or backslash")
+    refresh = spec.refresh
+    if refresh.before is not None and refresh.before_percentage is not None:
+        raise _invalid("spec.refresh", "either before or beforePercentage, not both")
+    if refresh.before is not None:
+        parse_duration(refresh.before)
+    return spec
+
+
+def parse_status(raw: object) -> Status:
+    """Read a status; one that cannot be understood is as good as none, since it is about to be replaced."""
+    try:
+        return _read(Status, raw or {}, "status")
+    except Failure:
+        return Status()
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration such as `20m` or `1h30m` (Go's notation, h, m and s only) as seconds.
+
+    Raises:
+        Failure: `InvalidSpec`.
+    """
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise _invalid("spec.refresh.before", "a duration such as 20m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def json_name(f: Field[Any]) -> str:
+    """The name of a dataclass field in JSON: camelCase, or what the field declares."""
+    head, *tail = f.name.split("_")
+    return f.metadata.get("json") or head + "".join(part.capitalize() for part in tail)
+
+
+def to_json(value: object) -> Any:  # noqa: ANN401 -- JSON
+    """Write a status as JSON, with null for what is not set: a merge patch then removes it (RFC 7386)."""
+    if is_dataclass(value):
+        return {json_name(f): to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+@cache
+def _shape(cls: type) -> tuple[tuple[str, str, Any, bool], ...]:
+    """What to read for a dataclass: attribute, JSON name, type, whether it is required."""
+    hints = get_type_hints(cls)
+    return tuple(
+        (f.name, json_name(f), hints[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)
+    )
+
+
+def _read(kind: Any, raw: Any, path: str) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912 -- one branch per kind of JSON value
+    """Read a JSON value as the type that is declared for it; unknown properties are ignored, as the API server prunes them."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(raw, Mapping):
+            raise _invalid(path, "an object")
+        values = {}
+        for attribute, name, hint, required in _shape(kind):
+            if raw.get(name) is not None:
+                values[attribute] = _read(hint, raw[name], f"{path}.{name}")
+            elif required:
+                raise _invalid(f"{path}.{name}", "present")
+        return kind(**values)
+    origin = get_origin(kind)
+    if origin is types.UnionType:
+        return _read(next(a for a in get_args(kind) if a is not types.NoneType), raw, path)
+    if origin in (frozenset, tuple):
+        if not isinstance(raw, list):
+            raise _invalid(path, "a list")
+        return origin(_read(get_args(kind)[0], item, f"{path}[{i}]") for i, item in enumerate(raw))
+    if origin is Mapping:
+        if not isinstance(raw, Mapping):
+            raise _invalid(path, "an object")
+        return {str(k): _read(str, v, f"{path}.{k}") for k, v in raw.items()}
+    if issubclass(kind, StrEnum):
+        if raw not in list(kind):
+            raise _invalid(path, "one of " + ", ".join(kind))
+        return kind(raw)
+    if type(raw) is not kind:
+        raise _invalid(path, {str: "a string", int: "an integer", bool: "true or false"}[kind])
+    return raw
+
+
+def _invalid(path: str, wanted: str) -> Failure:
+    return Failure(Reason.INVALID_SPEC, f"{path} must be {wanted}; apply the CRD of this operator's version and mend the spec")

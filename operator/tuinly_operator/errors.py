@@ -1,0 +1,73 @@
+"""Why something is not as it should be: the reasons that conditions, Events and metrics share, and the exceptions that carry them.
+
+    Failure                  an attempt or a write failed; its reason and message are shown to users
+    ├── TokenRequestFailed   the token endpoint did not give a usable token
+    └── (raised as it is)    everything else that ends a reconcile with a reason
+
+Failures are values of the domain: their messages are ours, say what to do next and never hold a secret.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """One CamelCase word per cause (Kubernetes API conventions, "conditions"). Documented in docs/contract.md."""
+
+    ISSUED = "Issued"
+    ISSUING = "Issuing"
+    SUSPENDED = "Suspended"
+    NOT_IMPLEMENTED = "NotImplemented"
+    INVALID_SPEC = "InvalidSpec"
+    CLIENT_SECRET_NOT_FOUND = "ClientSecretNotFound"  # noqa: S105 -- a reason, not a password
+    CLIENT_SECRET_INVALID = "ClientSecretInvalid"  # noqa: S105 -- a reason, not a password
+    URL_NOT_ALLOWED = "URLNotAllowed"
+    INVALID_CLIENT = "InvalidClient"
+    INVALID_SCOPE = "InvalidScope"
+    REQUEST_REJECTED = "RequestRejected"
+    ENDPOINT_UNAVAILABLE = "EndpointUnavailable"
+    ENDPOINT_THROTTLED = "EndpointThrottled"
+    INVALID_RESPONSE = "InvalidResponse"
+    VERIFICATION_FAILED = "VerificationFailed"
+    VERIFICATION_INCONCLUSIVE = "VerificationInconclusive"
+    TARGET_CONFLICT = "TargetConflict"
+    TARGET_REJECTED = "TargetRejected"
+    TOKEN_EXPIRED = "TokenExpired"  # noqa: S105 -- a reason, not a password
+    # Events only:
+    RESTORED = "Restored"
+    SCOPE_NARROWED = "ScopeNarrowed"
+    LIFETIME_TOO_SHORT = "LifetimeTooShort"
+    REFRESH_REFUSED = "RefreshRefused"
+
+
+# What only a person can mend: retried, but with the longer cap.
+MENDED_BY_PEOPLE = frozenset({Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED})
+
+
+@dataclass
+class Failure(Exception):
+    """An expected failure, told to users by `reason` and `message` (a sentence that says what to do next)."""
+
+    reason: Reason
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+@dataclass
+class TokenRequestFailed(Failure):
+    """A token request that gave no usable token.
+
+    `status` is the HTTP status, None where no answer came. `retry_after` is in seconds from now, None where the server did
+    not ask for it. `transport` marks failures of the endpoint itself (no answer, or a 5xx), which close the gate.
+    """
+
+    status: int | None = None
+    retry_after: float | None = None
+    transport: bool = False
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the server understood and refused (4xx but 429): a refresh token refused so is dead (RFC 6749 section 5.2)."""
+        return self.status is not None and 400 <= self.status < 500 and self.status != 429  # noqa: PLR2004 -- HTTP status classes
