@@ -1,0 +1,6 @@
+"""A Kubernetes API for tests, demos and people's own trials: any cluster by its kubeconfig, or one of our own on loopback."""
+
+from tests.support.cluster.any_cluster import Cluster, ClusterError, KubectlError
+from tests.support.cluster.local_cluster import LocalCluster, running_cluster
+
+__all__ = ["Cluster", "ClusterError", "KubectlError", "LocalCluster", "running_cluster"]

@@ -1,0 +1,53 @@
+"""Lines that tell how a long step goes: one that moves in a terminal, a new one now and then in a log."""
+
+import sys
+import time
+
+LOG_INTERVAL = 15.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Progress:
+    """What is under way, the time so far, and the time to expect.
+
+    Nothing is shown for a step of under a second: it needs no explanation.
+    """
+
+    def __init__(self, what: str, expected: float | None) -> None:
+        """Begin `what`, which takes about `expected` seconds (None: nobody knows)."""
+        self._what = what
+        self._expected = expected
+        self._begun = time.monotonic()
+        self._next = self._begun + 1.0
+        self._shown = False
+        self._terminal = sys.stderr.isatty()
+
+    def tick(self) -> None:
+        """Show the present state if it is time to; call it often."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        about = "" if self._expected is None else f" of about {_clock(self._expected)}"
+        self._show(f"{self._what}: {_clock(now - self._begun)}{about}", last=False)
+        self._next = now + (1.0 if self._terminal else LOG_INTERVAL)
+
+    def done(self) -> None:
+        """Say that the step is done, if it was ever shown."""
+        if self._shown:
+            self._show(f"{self._what}: done in {_clock(time.monotonic() - self._begun)}", last=True)
+
+    def failed(self) -> None:
+        """Say that the step failed."""
+        self._show(f"{self._what}: failed after {_clock(time.monotonic() - self._begun)}", last=True)
+
+    def _show(self, line: str, *, last: bool) -> None:
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K  {line}" + ("\n" if last else ""))
+        else:
+            sys.stderr.write(f"  {line}\n")
+        sys.stderr.flush()
+        self._shown = True
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
