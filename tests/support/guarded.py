@@ -2,13 +2,14 @@
 
 Both sides are here: `Guarded` starts a process; run as a program, this file is the first thing in that process.
 
-Why so: an `atexit` or `finally` never runs after a SIGKILL or an out-of-memory kill, and Linux's PR_SET_PDEATHSIG is bound to the
-*thread* that started the child, so it kills too early in a program with threads. A pipe is held by the process as a whole and the
-kernel closes it in every case. So the new process forks a guardian into its own process group before it becomes the wanted
-program; the guardian waits for the end of the pipe, then kills that group, itself included. As the guardian is there first,
-there is no moment at which a program runs unguarded; as it is in the group, the group's number cannot be taken by another.
+Why so: an `atexit` or `finally` never runs after a SIGKILL, and Linux's PR_SET_PDEATHSIG is bound to the *thread* that
+started the child, so it kills too early in a program with threads. A pipe belongs to the process as a whole, and the
+kernel closes it in every case. So the new process forks a guardian into its own process group before it becomes the
+wanted program; the guardian waits for the end of the pipe, then kills that group, itself included. As the guardian is
+there first, no program ever runs unguarded; as it is in the group, no other group can get that number.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,8 +22,8 @@ from typing import IO, NoReturn
 class Guarded(subprocess.Popen[bytes]):
     """A program with a process group of its own, whose standard input is empty.
 
-    `pid`, `poll`, `wait`, `send_signal` are those of the program itself. After the program's own end, `end` (or the end of this
-    process) removes what is left of its group.
+    `pid`, `poll`, `wait` and `send_signal` are those of the program itself. Call `end` in any case: after the program's
+    own end it still removes what is left of its group.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Guarded(subprocess.Popen[bytes]):
             stderr=subprocess.STDOUT if output is not None else None,
             cwd=cwd,
             env=env,
-            # Out of reach of a terminal's Ctrl-C, which is for the process that started this one: it decides what ends when.
+            # A terminal's Ctrl-C is for the process that started this one, which decides what ends when.
             start_new_session=True,
         )
 
@@ -50,10 +51,8 @@ class Guarded(subprocess.Popen[bytes]):
         """End the program and all it started: by SIGTERM if it obeys within `grace` seconds, else by SIGKILL."""
         if grace > 0 and self.poll() is None:
             self.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the guardian's SIGKILL follows
                 self.wait(grace)
-            except subprocess.TimeoutExpired:
-                pass  # the guardian's SIGKILL follows
         if self.stdin is not None:
             self.stdin.close()
         self.wait()
@@ -73,7 +72,7 @@ def _guard() -> NoReturn:
     raise AssertionError("unreachable: SIGKILL ends this process too")
 
 
-def main(argv: Sequence[str]) -> NoReturn:
+def main(argv: list[str]) -> NoReturn:
     """Leave a guardian behind and become the program `argv`."""
     if os.fork() == 0:
         _guard()

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable
+from typing import TextIO
 
 LOG_INTERVAL = 15.0
 """Seconds between two lines where there is no terminal."""
@@ -13,41 +15,52 @@ class Progress:
     Nothing is shown for a step of under a second: it needs no explanation.
     """
 
-    def __init__(self, what: str, expected: float | None) -> None:
-        """Begin `what`, which takes about `expected` seconds (None: nobody knows)."""
+    def __init__(
+        self,
+        what: str,
+        expected: float | None,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin `what`, which takes about `expected` seconds (None: nobody knows).
+
+        It is shown on `stream`, standard error by default; `clock` counts seconds.
+        """
         self._what = what
         self._expected = expected
-        self._begun = time.monotonic()
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._begun = clock()
         self._next = self._begun + 1.0
         self._shown = False
-        self._terminal = sys.stderr.isatty()
 
     def tick(self) -> None:
         """Show the present state if it is time to; call it often."""
-        now = time.monotonic()
+        now = self._clock()
         if now < self._next:
             return
-        about = "" if self._expected is None else f" of about {_clock(self._expected)}"
-        self._show(f"{self._what}: {_clock(now - self._begun)}{about}", last=False)
-        self._next = now + (1.0 if self._terminal else LOG_INTERVAL)
+        about = "" if self._expected is None else f" of about {_minutes(self._expected)}"
+        self._show(f"{self._what}: {_minutes(now - self._begun)}{about}", last=False)
+        self._next = now + (1.0 if self._stream.isatty() else LOG_INTERVAL)
 
     def done(self) -> None:
         """Say that the step is done, if it was ever shown."""
         if self._shown:
-            self._show(f"{self._what}: done in {_clock(time.monotonic() - self._begun)}", last=True)
+            self._show(f"{self._what}: done in {_minutes(self._clock() - self._begun)}", last=True)
 
     def failed(self) -> None:
         """Say that the step failed."""
-        self._show(f"{self._what}: failed after {_clock(time.monotonic() - self._begun)}", last=True)
+        self._show(f"{self._what}: failed after {_minutes(self._clock() - self._begun)}", last=True)
 
     def _show(self, line: str, *, last: bool) -> None:
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[K  {line}" + ("\n" if last else ""))
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[K  {line}" + ("\n" if last else ""))
         else:
-            sys.stderr.write(f"  {line}\n")
-        sys.stderr.flush()
+            self._stream.write(f"  {line}\n")
+        self._stream.flush()
         self._shown = True
 
 
-def _clock(seconds: float) -> str:
+def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -51,8 +51,9 @@ class Cluster:
             self.server: str = cluster["server"]
             self.ca_file.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
         except (KeyError, TypeError, IndexError):
-            message = f"{kubeconfig}: the current context names no server with a certificate authority"
-            raise ClusterError(message) from None
+            raise ClusterError(
+                f"{kubeconfig}: its current context names no server with a certificate authority"
+            ) from None
 
     def kubectl(
         self,
@@ -85,7 +86,7 @@ class Cluster:
             env={
                 **os.environ,
                 "KUBECONFIG": str(kubeconfig or self.kubeconfig),
-                # The default cache is keyed by host and port: it would take a cluster for an earlier one on the same port.
+                # The default cache is keyed by host and port: it would serve what an earlier cluster there had.
                 "KUBECACHEDIR": str(self.directory / "kubectl-cache"),
             },
         )
@@ -94,7 +95,7 @@ class Cluster:
         return answer.stdout
 
     def kubeconfig_for(self, namespace: str, service_account: str) -> Path:
-        """Write a kubeconfig (mode 0600) with a day's token of a ServiceAccount, which must exist, and return its path."""
+        """Return a new kubeconfig (mode 0600) with a day's token of a ServiceAccount, which must exist."""
         token = self.kubectl("create", "token", service_account, "--namespace", namespace, "--duration", "24h").strip()
         config = self._view_kubeconfig()
         config["users"] = [{"name": service_account, "user": {"token": token}}]
@@ -104,7 +105,7 @@ class Cluster:
         return path
 
     def _view_kubeconfig(self) -> dict[str, Any]:
-        """Return the admin's kubeconfig: its current context only, with the content of files in place of their names."""
+        """Return the admin's kubeconfig: its current context only, with files in place of their names."""
         view = self.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output", "json")
         config: dict[str, Any] = json.loads(view)
         return config

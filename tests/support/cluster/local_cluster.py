@@ -1,4 +1,4 @@
-"""A control plane of our own on loopback: etcd, kube-apiserver and kube-controller-manager, for as long as this process lives."""
+"""A control plane of ours on loopback (etcd, kube-apiserver, kube-controller-manager) that ends with this process."""
 
 import base64
 import json
@@ -9,8 +9,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trustme
 
@@ -25,8 +27,8 @@ READY_SECONDS = 60.0
 class LocalCluster(Cluster):
     """A cluster whose programs are ours to stop and start.
 
-    No other user of the machine gets in: etcd listens on a socket in a closed folder, the API server wants a token that only
-    files of mode 0600 hold.
+    No other user of the machine gets in: etcd listens on a socket in a closed folder, the API server wants a token that
+    only files of mode 0600 hold.
 
     Attributes:
         logs: the folder with a log of each program.
@@ -39,7 +41,8 @@ class LocalCluster(Cluster):
         Raises:
             ClusterError: a program ended, or was not ready in time.
         """
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
         self.logs = directory / "logs"
         self.logs.mkdir()
         self.processes: dict[str, Guarded] = {}
@@ -55,7 +58,7 @@ class LocalCluster(Cluster):
             self._start("etcd", self._etcd())
             self.start_apiserver()
             self._start("kube-controller-manager", self._controller_manager())
-            # The first thing that it does which others wait for: without this account no Pod of the namespace is admitted.
+            # What others wait for in a new namespace: without this account no Pod is admitted.
             self._wait_for("/api/v1/namespaces/default/serviceaccounts/default")
         except BaseException:
             self.stop()
@@ -81,8 +84,8 @@ class LocalCluster(Cluster):
         self._wait_for("/readyz")
 
     def _etcd(self) -> list[str | Path]:
-        # Sockets need no port, and unlike one they are closed to other users. Their paths are relative, since absolute ones
-        # may be at most 107 characters long.
+        # Sockets need no port, and unlike one they are closed to other users. Their paths are relative, as a path may
+        # have 107 characters at most.
         client, peer = "unix://etcd.sock", "unix://etcd-peer.sock"
         return [
             self._binaries.etcd,
@@ -134,19 +137,17 @@ class LocalCluster(Cluster):
         while not self._answers(path, context):
             for name, process in self.processes.items():
                 if process.poll() is not None:
-                    message = f"{name} ended with exit status {process.returncode}:\n{self._last_lines(name)}"
-                    raise ClusterError(message)
+                    raise ClusterError(f"{name} ended with exit status {process.returncode}:\n{self._last_lines(name)}")
             if time.monotonic() > deadline:
                 logs = "\n".join(f"{name}:\n{self._last_lines(name)}" for name in self.processes)
-                message = f"{path} was not there after {READY_SECONDS:.0f} s\n{logs}"
-                raise ClusterError(message)
+                raise ClusterError(f"{path} was not there after {READY_SECONDS:.0f} s\n{logs}")
             time.sleep(0.05)
 
     def _answers(self, path: str, context: ssl.SSLContext) -> bool:
-        connection = HTTPSConnection(*self._port.getsockname(), timeout=5.0, context=context)
+        connection = HTTPSConnection(urlsplit(self.server).netloc, timeout=5.0, context=context)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
-            return connection.getresponse().status == 200  # noqa: PLR2004 - OK
+            return connection.getresponse().status == HTTPStatus.OK
         except (OSError, HTTPException):
             return False
         finally:

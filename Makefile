@@ -1,0 +1,64 @@
+# Everything that is done with a checkout. Needs Python 3.11 or later and make; a Go toolchain is used if there is one.
+# Variables given to make (make demo KEEP=1) reach the programs as environment variables.
+
+PYTHON ?= python3
+BIN := .venv/bin
+VENV := .venv/made
+
+.DEFAULT_GOAL := help
+.PHONY: help venv binaries demo test test-unit check format cluster-up cluster-down cluster-status kind-up kind-down lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
+
+venv: $(VENV) ## The virtual environment .venv, from requirements/dev.lock (PYTHON=… names the Python)
+
+$(VENV): requirements/dev.lock hack/venv.sh
+	@PYTHON="$(PYTHON)" hack/venv.sh
+
+binaries: $(VENV) ## etcd, kube-apiserver, kube-controller-manager: found, or built once per machine (about 6 minutes)
+	@$(BIN)/python -m tests.support.binaries
+
+demo: $(VENV) binaries ## The operator's story, told and checked in a terminal (KEEP=1 leaves it running)
+	@$(BIN)/python -m tests.support.demo
+
+# With another cluster to test on, no programs are needed.
+test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-unit: $(VENV) ## The tests that need no cluster
+	$(BIN)/pytest tests/unit $(ARGS)
+
+check: $(VENV) ## All static checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV) ## Format the code and mend what can be mended by itself
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+cluster-up: $(VENV) binaries ## A Kubernetes API on loopback for trials of your own: .cluster/kubeconfig
+	@$(BIN)/python -m tests.support.cluster up
+
+cluster-down: $(VENV) ## End that cluster and remove its data
+	@$(BIN)/python -m tests.support.cluster down
+
+cluster-status: $(VENV) ## Whether that cluster runs
+	@$(BIN)/python -m tests.support.cluster status
+
+kind-up: ## A kind cluster, which also runs Pods, where Docker exists: .kind/kubeconfig
+	@hack/kind.sh up
+
+kind-down: ## Delete that kind cluster
+	@hack/kind.sh down
+
+lock: ## Make requirements/*.lock anew (ARGS=--upgrade takes the newest versions)
+	@PYTHON="$(PYTHON)" hack/lock.sh $(ARGS)
+
+clean: cluster-down ## Remove what was made here; the control plane's programs stay in their cache
+	rm -rf .venv .cluster .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
