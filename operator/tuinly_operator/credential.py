@@ -45,7 +45,7 @@ class DeletionPolicy(StrEnum):
     RETAIN = "Retain"
 
 
-class Grant(StrEnum):
+class GrantType(StrEnum):
     """How a token is asked for: by refresh token (RFC 6749 section 6) or by client credentials (section 4.4)."""
 
     REFRESH_TOKEN = "RefreshToken"  # noqa: S105 -- the grant's name, not a token
@@ -111,7 +111,7 @@ class Refresh:
 
     before: str | None = None
     before_percentage: int | None = None
-    grant: Grant = Grant.REFRESH_TOKEN
+    grant: GrantType = GrantType.REFRESH_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,9 @@ class Spec:
         return next((name for name, wanted in asked.items() if wanted), None)
 
 
+_NO_SPEC: Final = Spec(ClientSecretRef(""))
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition of the status (Kubernetes API conventions, "Typical status properties")."""
@@ -181,7 +184,7 @@ class Status:
     token_expiration_time: str | None = None
     next_refresh_time: str | None = None
     last_refresh_time: str | None = None
-    last_grant: Grant | None = None
+    last_grant: GrantType | None = None
     scopes: tuple[str, ...] | None = None
     failed_attempts: int | None = None
     last_failure_time: str | None = None
@@ -200,24 +203,24 @@ class Credential:
     version: str
     generation: int
     deleting: bool
-    spec: Spec | Failure
+    spec: Spec
+    problem: Failure | None  # why the spec cannot be understood; `spec` is a placeholder then
     refresh_requested: str
     status: Status
 
     @property
     def target(self) -> Key:
         """The Secret to write: `spec.target.name`, or the credential's name with `-token`."""
-        name = None if isinstance(self.spec, Failure) else self.spec.target.name
-        return Key(self.key.namespace, name or f"{self.key.name}-token")
+        return Key(self.key.namespace, self.spec.target.name or f"{self.key.name}-token")
 
     @property
-    def client_secret(self) -> Key | None:
-        """The Secret to read, or None where the spec cannot be understood."""
-        return None if isinstance(self.spec, Failure) else Key(self.key.namespace, self.spec.client_secret_ref.name)
+    def client_secret(self) -> Key:
+        """The Secret to read."""
+        return Key(self.key.namespace, self.spec.client_secret_ref.name)
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "Credential":
-        """Read an object of the API. A spec that cannot be understood becomes a Failure in its place, so that it is reported.
+        """Read an object of the API. A spec that cannot be understood becomes its `problem`, so that it is reported.
 
         Raises:
             Failure: what every object of the API has (name, namespace, uid, resourceVersion) is missing.
@@ -225,10 +228,11 @@ class Credential:
         meta = raw.get("metadata")
         if not isinstance(meta, Mapping) or not all(meta.get(k) for k in ("namespace", "name", "uid", "resourceVersion")):
             raise Failure(Reason.INVALID_SPEC, "an object without namespace, name, uid or resourceVersion")
+        spec, problem = _NO_SPEC, None
         try:
-            spec: Spec | Failure = parse_spec(raw.get("spec"))
+            spec = parse_spec(raw.get("spec"))
         except Failure as failure:
-            spec = failure
+            problem = failure
         annotations = meta.get("annotations") or {}
         return cls(
             key=Key(meta["namespace"], meta["name"]),
@@ -237,6 +241,7 @@ class Credential:
             generation=meta.get("generation") or 0,
             deleting=meta.get("deletionTimestamp") is not None,
             spec=spec,
+            problem=problem,
             refresh_requested=annotations.get(REFRESH_REQUESTED) or "",
             status=parse_status(raw.get("status")),
         )

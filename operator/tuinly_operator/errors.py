@@ -2,7 +2,7 @@
 
     Failure                  an attempt or a write failed; its reason and message are shown to users
     ├── TokenRequestFailed   the token endpoint did not give a usable token
-    └── (raised as it is)    everything else that ends a reconcile with a reason
+    └── WorseAnswer          it gave one that would make things worse
 
 Failures are values of the domain: their messages are ours, say what to do next and never hold a secret.
 """
@@ -51,8 +51,23 @@ class Failure(Exception):
     reason: Reason
     message: str
 
+    @property
+    def patient(self) -> bool:
+        """Whether retrying soon is no use: only a person can mend it."""
+        return self.reason in MENDED_BY_PEOPLE
+
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+@dataclass
+class WorseAnswer(Failure):
+    """A well-formed token that would make things worse than they are."""
+
+    @property
+    def patient(self) -> bool:
+        """The server gives what it gives; asking again soon changes nothing."""
+        return True
 
 
 @dataclass

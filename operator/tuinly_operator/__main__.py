@@ -1,0 +1,50 @@
+"""The program `tuinly-operator`: settings, logs, no core dumps, and then the operator until SIGTERM."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from tuinly_operator.logs import configure_logging, printable
+from tuinly_operator.settings import PROGRAM, SettingsError, parse_settings
+
+_PR_SET_DUMPABLE: Final = 4  # prctl(2)
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0 after SIGTERM, 1 if the operator failed, 2 for a wrong setting."""
+    try:
+        settings = parse_settings(sys.argv[1:] if argv is None else argv, os.environ)
+        configure_logging(settings.log_level, settings.log_format)
+        forbid_core_dumps()
+        # Only now: --help and a wrong setting need not wait for kopf and kubernetes.
+        from tuinly_operator.operator import run  # noqa: PLC0415 -- see above
+
+        asyncio.run(run(settings))
+    except SettingsError as error:
+        print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 -- for a person at a terminal
+        return 2
+    except Exception:  # noqa: BLE001 -- the last one to see it
+        _log.exception("the operator failed")
+        return 1
+    return 0
+
+
+def forbid_core_dumps() -> None:
+    """Keep the process's memory, with its secrets, out of core files and debuggers of the same user.
+
+    The limit alone does not do: a kernel that pipes cores to a program ignores it (core(5)).
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""The one door to the Kubernetes client: reads, writes with preconditions, lists and watches, status, Events.
+
+Requests go through `kubernetes.aio`'s connection, login and TLS, but not through its typed models: those cost 27 MB of memory
+and most of the time of a call, and what is read here is mostly metadata.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from tuinly_operator.client_secret import REFUSED_TYPES
+from tuinly_operator.credential import GROUP, PLURAL, VERSION, Key
+from tuinly_operator.state import MANAGER, SecretMeta
+
+_REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
+_WATCH_SECONDS: Final = 290  # the server ends a watch after this long, so that a lost one is not believed for ever
+_WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
+_PAGE: Final = 500
+_LOGIN_SECONDS: Final = 60.0
+
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
+
+_WATCHED_TYPES: Final = ",".join(f"type!={kind}" for kind in REFUSED_TYPES)
+_UNREACHABLE: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+_WORD: Final = re.compile(r"[A-Za-z]{1,40}")
+
+
+class KubeconfigError(Exception):
+    """The kubeconfig, or the Pod's service account, cannot be used. Its text is one line without secrets."""
+
+
+class ApiFailure(Exception):
+    """A request to the API server failed.
+
+    `status` is the HTTP status, None where there was no answer; `word` the machine-readable reason of the answer. The
+    library's exceptions hold headers and body, so they never come as cause or context.
+    """
+
+    def __init__(self, status: int | None, word: str) -> None:
+        super().__init__(f"the API server answered {status} {word}" if status else f"no answer from the API server: {word}")
+        self.status = status
+        self.word = word
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the API server as a whole is not available, rather than refusing this request."""
+        return self.status is None or self.status in _UNREACHABLE
+
+    @property
+    def not_found(self) -> bool:
+        """Whether the object is not there."""
+        return self.status == HTTPStatus.NOT_FOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to reach the API server, for a client other than this one."""
+
+    server: str
+    ca_file: str | None
+    ca_data: str | None
+    insecure: bool
+    authorization: str | None
+    certificate_file: str | None
+    key_file: str | None
+
+
+class Kube:
+    """A connection to the API server."""
+
+    def __init__(self, configuration: client.Configuration, reachable: Callable[[bool], None]) -> None:
+        """`reachable` is called whenever it becomes known that the API server is, or is not, within reach."""
+        configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": True}
+        self._configuration = configuration
+        self._rest = client.ApiClient(configuration).rest_client
+        self._notify = reachable
+        self._reachable = True
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last request was answered."""
+        return self._reachable
+
+    async def login(self) -> Login:
+        """The present login; tokens of a service account change, so ask again when one is refused."""
+        c = self._configuration
+        return Login(
+            server=c.host,
+            ca_file=c.ssl_ca_cert,
+            ca_data=c.ca_cert_data,
+            insecure=not c.verify_ssl,
+            authorization=await c.get_api_key_with_prefix("BearerToken"),
+            certificate_file=c.cert_file,
+            key_file=c.key_file,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._rest.close()
+
+    async def check_ready(self) -> None:
+        """Ask the API server whether it is ready. Raises ApiFailure."""
+        async with self._call("GET", "/readyz", {}):
+            pass
+
+    # --- Secrets ------------------------------------------------------------------------------------------------------
+
+    async def read_secret(self, key: Key) -> Mapping[str, Any]:
+        """Read a Secret with its data. Raises ApiFailure."""
+        return await self._json("GET", _secret_path(key))
+
+    async def read_secret_meta(self, key: Key) -> SecretMeta | None:
+        """Read a Secret's metadata from the server, past every cache; None where there is none. Raises ApiFailure."""
+        try:
+            return SecretMeta.from_object(await self._json("GET", _secret_path(key), accept=_METADATA))
+        except ApiFailure as failure:
+            if failure.not_found:
+                return None
+            raise
+
+    async def apply_secret(self, key: Key, manifest: Mapping[str, Any]) -> SecretMeta:
+        """Apply a Secret by server-side apply with the preconditions that its metadata holds; return what it became.
+
+        Raises:
+            ApiFailure: 409 or 422 where a precondition does not hold, others where it is refused.
+        """
+        query = {"fieldManager": MANAGER, "force": "true"}
+        answer = await self._json("PATCH", _secret_path(key), query=query, body=manifest, content=_APPLY, accept=_METADATA)
+        return SecretMeta.from_object(answer)
+
+    async def delete_secret(self, key: Key, meta: SecretMeta) -> None:
+        """Delete a Secret if it still is what `meta` says. Raises ApiFailure."""
+        body = {"preconditions": {"uid": meta.uid, "resourceVersion": meta.version}}
+        await self._json("DELETE", _secret_path(key), body=body, accept=_METADATA)
+
+    async def list_secrets(self, namespace: str | None) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
+        """List the metadata of all Secrets (of a namespace) by pages: the objects and the list's version. Raises ApiFailure."""
+        path = _collection("/api/v1", namespace, "secrets")
+        async for page in self._pages(path, {"fieldSelector": _WATCHED_TYPES}):
+            yield page
+
+    async def watch_secrets(self, namespace: str | None, version: str) -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
+        """Watch the metadata of Secrets from a version on: type and object of each event. Ends when the server ends it.
+
+        Raises:
+            ApiFailure: 410 where the version is too old; without status where the connection broke or fell silent.
+        """
+        query = {
+            "watch": "true",
+            "fieldSelector": _WATCHED_TYPES,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_REQUEST_TIMEOUT, sock_read=_WATCH_SILENCE)
+        path = _collection("/api/v1", namespace, "secrets")
+        async with self._call("GET", path, query, accept=_METADATA, timeout=timeout) as response:
+            async for line in _lines(response):
+                event = json.loads(line)
+                raw = event["object"]
+                if event["type"] == "ERROR":
+                    raise ApiFailure(raw.get("code"), _word(raw))
+                yield event["type"], raw
+
+    # --- Credentials --------------------------------------------------------------------------------------------------
+
+    async def credential_exists(self, key: Key, uid: str) -> bool:
+        """Ask the server, past every cache, whether this very credential is there. Raises ApiFailure."""
+        try:
+            answer = await self._json("GET", _credential_path(key), accept=_METADATA)
+        except ApiFailure as failure:
+            if failure.not_found:
+                return False
+            raise
+        return bool(answer["metadata"]["uid"] == uid)
+
+    async def list_credentials(self, namespace: str | None) -> AsyncGenerator[Mapping[str, Any]]:
+        """List the metadata of all credentials (of a namespace). Raises ApiFailure."""
+        async for page, _ in self._pages(_collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL), {}):
+            for raw in page:
+                yield raw
+
+    async def write_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> str:
+        """Write a credential's status, if it still is the one with that uid; return its new version. Raises ApiFailure."""
+        body = {"metadata": {"uid": uid}, "status": status}
+        path = f"{_credential_path(key)}/status"
+        query = {"fieldManager": MANAGER}
+        answer = await self._json("PATCH", path, query=query, body=body, content=_MERGE, accept=_METADATA)
+        return str(answer["metadata"]["resourceVersion"])
+
+    async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        """Send an Event (events.k8s.io/v1). Raises ApiFailure."""
+        await self._json("POST", _collection("/apis/events.k8s.io/v1", namespace, "events"), body=event, accept=_METADATA)
+
+    # --- Requests -----------------------------------------------------------------------------------------------------
+
+    async def _pages(
+        self, path: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
+        more = ""
+        while True:
+            page = {**query, "limit": str(_PAGE), **({"continue": more} if more else {})}
+            answer = await self._json("GET", path, query=page, accept=_METADATA_LIST)
+            meta = answer["metadata"]
+            yield answer.get("items") or [], str(meta.get("resourceVersion") or "")
+            more = meta.get("continue") or ""
+            if not more:
+                return
+
+    async def _json(  # noqa: PLR0913 -- a request has that many parts
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
+    ) -> Mapping[str, Any]:
+        async with self._call(method, path, query or {}, body=body, content=content, accept=accept) as response:
+            answer = json.loads(await response.read())
+        if not isinstance(answer, Mapping):
+            raise ApiFailure(response.status, "NotAnObject")
+        return answer
+
+    @asynccontextmanager
+    async def _call(  # noqa: PLR0913 -- a request has that many parts
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and give the answer if it is a good one; keep book of whether the API server is within reach."""
+        failure: ApiFailure
+        try:
+            headers = {"Accept": accept, "Content-Type": content, "User-Agent": MANAGER}
+            if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
+                headers["Authorization"] = authorization
+            url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            limit = timeout or aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT)
+            answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=limit)
+            async with answer.response as response:
+                if response.status < HTTPStatus.BAD_REQUEST:
+                    self._note(reachable=True)
+                    yield response
+                    return
+                failure = ApiFailure(response.status, _word_of(await response.read()))
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = ApiFailure(None, type(error).__name__)
+        self._note(reachable=not failure.out_of_reach)
+        raise failure from None
+
+    def _note(self, *, reachable: bool) -> None:
+        if reachable is not self._reachable:
+            self._reachable = reachable
+            self._notify(reachable)
+
+
+async def connect(kubeconfig: Path | None, reachable: Callable[[bool], None]) -> Kube:
+    """Log in: by the kubeconfig if one is named, else as the Pod's service account, else as kubectl would.
+
+    Raises:
+        KubeconfigError: none of them can be used.
+    """
+    configuration = client.Configuration()
+    in_cluster = kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
+    source = "the Pod's service account" if in_cluster else f"the kubeconfig {kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION}"
+    problem = ""
+    try:
+        if in_cluster:
+            config.load_incluster_config(configuration)
+        else:
+            path = str(kubeconfig) if kubeconfig else None
+            loader = await config.load_kube_config(path, client_configuration=configuration, persist_config=False)
+            configuration.refresh_api_key_hook = _keep_login_fresh(loader)
+        return Kube(configuration, reachable)
+    except config.ConfigException:
+        problem = "is not complete; check its current-context, cluster and user"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except Exception as error:  # noqa: BLE001 -- the parsers below raise what they like, and their texts may quote secrets
+        problem = f"cannot be understood ({type(error).__name__})"
+    message = f"{source} {problem}"
+    raise KubeconfigError(message)
+
+
+def event(namespace: str, name: str, regarding: Mapping[str, str], **values: str) -> dict[str, Any]:
+    """An Event of events.k8s.io/v1 about one object."""
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"namespace": namespace, "name": name},
+        "regarding": dict(regarding),
+        "reportingController": f"{GROUP}/{MANAGER}",
+        **values,
+    }
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Split a stream into lines, however long they are and however they arrive."""
+    rest = b""
+    try:
+        async for chunk in response.content.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line:
+                    yield line
+    except (aiohttp.ClientError, TimeoutError) as error:
+        failure = ApiFailure(None, type(error).__name__)
+    else:
+        return
+    raise failure from None
+
+
+def _keep_login_fresh(loader: Any) -> Callable[[client.Configuration], Awaitable[None]]:  # noqa: ANN401 -- the library's
+    """A hook that reads the login again at most once a minute: token files change, plugins give tokens that end."""
+    last = time.monotonic()
+
+    async def hook(configuration: client.Configuration) -> None:
+        nonlocal last
+        if time.monotonic() - last > _LOGIN_SECONDS:
+            last = time.monotonic()
+            await loader.load_and_set(configuration)
+
+    return hook
+
+
+def _secret_path(key: Key) -> str:
+    return f"/api/v1/namespaces/{key.namespace}/secrets/{key.name}"
+
+
+def _credential_path(key: Key) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+
+
+def _collection(root: str, namespace: str | None, plural: str) -> str:
+    return f"{root}/{plural}" if namespace is None else f"{root}/namespaces/{namespace}/{plural}"
+
+
+def _word_of(body: bytes) -> str:
+    try:
+        return _word(json.loads(body))
+    except (ValueError, AttributeError):
+        return "Unknown"
+
+
+def _word(status: Mapping[str, Any]) -> str:
+    """The reason of a Status object, if it is the single word that it should be; its message may quote what was sent."""
+    word = str(status.get("reason") or "")
+    return word if _WORD.fullmatch(word) else "Unknown"

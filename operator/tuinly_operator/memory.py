@@ -1,0 +1,79 @@
+"""What this process remembers of a credential: tokens that may still have to be written, and how attempts went."""
+
+from dataclasses import dataclass, field
+
+from tuinly_operator.clock import Deadline, Moment
+from tuinly_operator.credential import GrantType
+from tuinly_operator.errors import Failure
+from tuinly_operator.sensitive import Sensitive
+from tuinly_operator.state import TokenState
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client id and secret (RFC 6749 section 2.2, 2.3.1)."""
+
+    id: str
+    secret: Sensitive
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSecretRead:
+    """What reading the client Secret gave. `identity` is its uid and version, empty where there is none."""
+
+    identity: str
+    client: Client | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A token and when it was issued on both clocks. After a restart the token itself is unknown, and so is its client."""
+
+    state: TokenState
+    issued: Moment
+    token: Sensitive | None = None
+    client: Client | None = None
+    grant: GrantType | None = None
+
+    @property
+    def expiry(self) -> Deadline:
+        """When it expires."""
+        return Deadline.after(self.state.lifetime, self.issued)
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """The last attempt, or the last write of the target, failed.
+
+    `attempts` counts failures in a row, `at` is in seconds since the epoch, `inputs` is what was tried: a change of it ends
+    the wait until `retry`.
+    """
+
+    failure: Failure
+    attempts: int
+    at: float
+    retry: Deadline
+    inputs: str
+
+
+@dataclass(slots=True)
+class Memory:
+    """Lost with the process, and nothing breaks: what is missing costs at most one attempt."""
+
+    met: bool = False  # the target's annotations have been read
+    published: Held | None = None  # what the target holds
+    pending: Held | None = None  # obtained, not yet written
+    client: ClientSecretRead | None = None
+    refresh_token: Sensitive | None = None
+    refresh_proven: bool = False  # a refresh token of this server has worked
+    refresh_refused: str | None = None  # the inputs for which it was refused at its first use
+    look_again: Deadline | None = None  # the server gave the same token again
+    last_attempt: Moment | None = None
+    setback: Setback | None = None  # of an attempt
+    write_setback: Setback | None = None  # of a write of the target
+    events: set[str] = field(default_factory=set)  # one-time Events that were sent
+
+    @property
+    def current(self) -> Held | None:
+        """The newest token."""
+        return self.pending or self.published

@@ -1,0 +1,248 @@
+"""The operator as a whole: its parts, what starts and stops when, and what makes it ready.
+
+First the Secrets are listed, then kopf brings the credentials, and the queue opens. What gates the queue is here: the first list
+of Secrets, the reach of the API server, and, when there are several replicas, the election.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Final
+
+from tuinly_operator.clock import Deadline, SystemClock
+from tuinly_operator.credential import Credential, Key
+from tuinly_operator.decision import Policy
+from tuinly_operator.events import EventSender
+from tuinly_operator.health import HealthServer
+from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
+from tuinly_operator.logs import fields
+from tuinly_operator.metrics import Metrics
+from tuinly_operator.oauth import TokenEndpoint
+from tuinly_operator.reconcile import Reconciler
+from tuinly_operator.secret_watch import SecretWatch
+from tuinly_operator.settings import Settings, SettingsError
+from tuinly_operator.state import secret_key
+from tuinly_operator.store import Store
+from tuinly_operator.timers import Timers
+from tuinly_operator.watch import CredentialWatch
+from tuinly_operator.workqueue import WorkQueue
+
+_STOPPING: Final = "the operator is stopping"
+_LISTING: Final = "the Secrets are not listed yet"
+_OUT_OF_REACH: Final = "the API server is out of reach"
+_GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
+_CENSUS_SECONDS: Final = 600.0
+_CENSUS_RETRY: Final = 5.0
+_PROBE_SECONDS: Final = 1.0
+_STUCK_SECONDS: Final = 300.0
+_DEFECT_RETRY: Final = 60.0
+_FINISH_POLL: Final = 0.02
+
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; what is in flight then has ten seconds to finish.
+
+    Raises:
+        SettingsError: the kubeconfig, the CA bundle, the proxy or the listen address cannot be used.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    operator = Operator(settings)
+    await operator.start()
+    try:
+        await operator.work_until(stop)
+    finally:
+        await operator.close()
+
+
+class Operator:
+    """All parts, wired: the watches fill the store and the queue, the workers empty it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is connected before `start`."""
+        self._settings = settings
+        self._clock = SystemClock()
+        self._queue = WorkQueue(self._urgency, time.monotonic)
+        self._timers = Timers(self._clock, self._queue.add)
+        self._store = Store(changed=self._queue.add, gone=self._timers.cancel)
+        self._metrics = Metrics(self._store, self._timers, self._queue)
+        self._health = HealthServer(settings.listen, alive=self.alive, ready=self.ready, metrics=self._metrics.render)
+        self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
+        self._awaited: set[Key] | None = None  # credentials of the first list that kopf has not brought yet
+        self._queue.hold(_LISTING)
+
+    async def start(self) -> None:
+        """Log in, check what the settings name, and listen. Raises SettingsError."""
+        s = self._settings
+        try:
+            self._endpoint = TokenEndpoint(
+                ca_bundle=s.ca_bundle, request_timeout=s.request_timeout, concurrency=s.concurrency
+            )
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        try:
+            self._kube = await connect(s.kubeconfig, self._api_within_reach)
+        except KubeconfigError as error:
+            message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
+            raise SettingsError(message) from None
+        self._secret_watches = [SecretWatch(self._kube, self._store, namespace) for namespace in self._namespaces]
+        self._credential_watch = CredentialWatch(
+            s.namespaces, self._kube.login, seen=self._store.credential_seen, gone=self._credential_gone
+        )
+        self._events = EventSender(self._kube)
+        self._reconciler = Reconciler(
+            store=self._store,
+            kube=self._kube,
+            endpoint=self._endpoint,
+            timers=self._timers,
+            events=self._events,
+            metrics=self._metrics,
+            policy=Policy(s.token_url, s.graphql_url, s.allowed_token_urls, s.allowed_graphql_urls, s.min_refresh_interval),
+            clock=self._clock,
+        )
+        host, port = await self._health.start()
+        _log.info("serving health and metrics", extra=fields(host=host, port=port))
+
+    async def work_until(self, stop: asyncio.Event) -> None:
+        """Run all parts until `stop`, then let what is in flight finish. Raises what a part raised, should one break."""
+        parts = [
+            *(watch.run() for watch in self._secret_watches),
+            self._watch_credentials(),
+            self._timers.run(),
+            self._events.run(),
+            self._take_census(),
+            self._probe_api(),
+            *(self._work() for _ in range(self._settings.concurrency)),
+        ]
+        tasks = [asyncio.create_task(part) for part in parts]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+            await self._finish()
+        finally:
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._health.stop()
+        await self._endpoint.aclose()
+        await self._kube.close()
+
+    def alive(self) -> list[str]:
+        """What hangs; empty if nothing does."""
+        stuck = self._queue.age > _STUCK_SECONDS and not self._queue.holds
+        return [f"the queue has not moved for {self._queue.age:.0f} s"] if stuck else []
+
+    def ready(self) -> list[str]:
+        """What is still missing; empty once all is there."""
+        missing = [] if all(watch.listed.is_set() for watch in self._secret_watches) else ["Secrets listed: no"]
+        if not all(watch.alive for watch in self._secret_watches):
+            missing.append("watch of Secrets alive: no")
+        if not self._credential_watch.alive:
+            missing.append("watch of TuinlyCredentials alive: no")
+        if self._awaited is None:
+            missing.append("TuinlyCredentials listed: no (is the CRD installed?)")
+        elif self._unseen():
+            missing.append(f"TuinlyCredentials seen: all but {len(self._unseen())}")
+        return missing
+
+    # --- Parts --------------------------------------------------------------------------------------------------------
+
+    async def _watch_credentials(self) -> None:
+        """kopf starts once the Secrets are known: nothing is decided on half a picture."""
+        for watch in self._secret_watches:
+            await watch.listed.wait()
+        self._queue.release(_LISTING)
+        await self._credential_watch.run()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._reconciler.reconcile(key)
+            except Exception:  # noqa: BLE001 -- a defect that one credential brings to light must not stop the others
+                _log.exception("a reconcile failed", extra=fields(credential=key))
+                self._timers.set(key, Deadline.after(_DEFECT_RETRY, self._clock.now()))
+            finally:
+                self._queue.done(key)
+
+    async def _take_census(self) -> None:
+        """List the credentials at start and every ten minutes: kopf does not say what went while it did not look."""
+        while True:
+            known = {record.credential.key: record.credential.uid for record in self._store}
+            try:
+                listed = {key async for key in self._listed_credentials()}
+                for key in known.keys() - listed:
+                    if not await self._kube.credential_exists(key, known[key]):
+                        self._store.credential_gone(key, known[key])
+            except ApiFailure as failure:
+                missing = "; is the CRD installed?" if failure.not_found else ""
+                _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
+                if failure.not_found:
+                    self._forget(known)
+                await asyncio.sleep(_CENSUS_RETRY)
+                continue
+            self._awaited = listed
+            await asyncio.sleep(_CENSUS_RETRY if self._unseen() else _CENSUS_SECONDS)
+
+    async def _listed_credentials(self) -> AsyncIterator[Key]:
+        for namespace in self._namespaces:
+            async for raw in self._kube.list_credentials(namespace):
+                yield secret_key(raw)
+
+    async def _probe_api(self) -> None:
+        """While the API server is out of reach the queue is closed; this notices that it is back."""
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            if not self._kube.reachable:
+                with suppress(ApiFailure):
+                    await self._kube.check_ready()
+
+    async def _finish(self) -> None:
+        """Start nothing more, and wait for what is in flight, but not for ever."""
+        self._queue.hold(_STOPPING)
+        _log.info("stopping", extra=fields(in_flight=self._queue.active))
+        deadline = time.monotonic() + _GRACE
+        while self._queue.active and time.monotonic() < deadline:
+            await asyncio.sleep(_FINISH_POLL)
+        if self._queue.active:
+            _log.warning("abandoned what was still in flight", extra=fields(in_flight=self._queue.active))
+
+    # --- What the parts are told --------------------------------------------------------------------------------------
+
+    def _urgency(self, key: Key) -> float:
+        """The end of the present token, in seconds since the epoch: least remaining life first, and none at all before."""
+        record = self._store.get(key)
+        published = record.memory.published if record else None
+        return published.state.expires_at if published else 0.0
+
+    def _api_within_reach(self, reachable: bool) -> None:  # noqa: FBT001 -- a callback
+        if reachable:
+            _log.info("the API server is within reach again")
+            self._queue.release(_OUT_OF_REACH)
+        else:
+            _log.warning("the API server is out of reach; no token is asked for until it is back")
+            self._queue.hold(_OUT_OF_REACH)
+
+    def _credential_gone(self, credential: Credential) -> None:
+        self._store.credential_gone(credential.key, credential.uid)
+
+    def _forget(self, known: Mapping[Key, str]) -> None:
+        """The CRD is gone, and all credentials with it."""
+        for key, uid in known.items():
+            self._store.credential_gone(key, uid)
+
+    def _unseen(self) -> set[Key]:
+        self._awaited = {key for key in self._awaited or () if self._store.get(key) is None}
+        return self._awaited

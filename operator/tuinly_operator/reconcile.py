@@ -1,0 +1,433 @@
+"""Reconciles one credential: gather what is, decide, act, and again until there is nothing left to do now.
+
+The way of a token: `_attempt` obtains it, `_take` judges it, `_publish` writes it, `_rest` reports it.
+"""
+
+import asyncio
+import base64
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Final
+
+from tuinly_operator import decision as rules
+from tuinly_operator import report
+from tuinly_operator.answers import Grant
+from tuinly_operator.client_secret import not_found, parse_client_secret
+from tuinly_operator.clock import Clock, Deadline, Moment, rfc3339
+from tuinly_operator.credential import GrantType, Key, to_json
+from tuinly_operator.decision import Act, Comparison, Decision, Facts, Need, Policy
+from tuinly_operator.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
+from tuinly_operator.events import EventSender
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.logs import fields
+from tuinly_operator.memory import Client, ClientSecretRead, Held, Setback
+from tuinly_operator.metrics import Metrics
+from tuinly_operator.oauth import TokenEndpoint
+from tuinly_operator.state import SecretMeta, TokenState, believe, target_manifest
+from tuinly_operator.store import Record, Store
+from tuinly_operator.timers import Timers
+
+_MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
+_SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
+_REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
+_API_RETRY: Final = 5.0  # seconds at most until another try when the API server failed
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Sight:
+    """What one reconcile has read live, past the watch: it says more than the store until the watch has caught up."""
+
+    looked: bool = False
+    target: SecretMeta | None = None
+
+    def take(self, target: SecretMeta | None) -> None:
+        """Note what a live read of the target gave."""
+        self.looked, self.target = True, target
+
+
+class Reconciler:
+    """Does what decisions ask for."""
+
+    def __init__(  # noqa: PLR0913 -- the edges it acts on
+        self,
+        *,
+        store: Store,
+        kube: Kube,
+        endpoint: TokenEndpoint,
+        timers: Timers,
+        events: EventSender,
+        metrics: Metrics,
+        policy: Policy,
+        clock: Clock,
+    ) -> None:
+        """Nothing is done before `reconcile`."""
+        self._store = store
+        self._kube = kube
+        self._endpoint = endpoint
+        self._timers = timers
+        self._events = events
+        self._metrics = metrics
+        self._policy = policy
+        self._clock = clock
+        self._acts: dict[Act, Callable[[Record, Facts, _Sight], Awaitable[None]]] = {
+            Act.PROVE_ABSENCE: self._look_at_target,
+            Act.READ_CLIENT_SECRET: self._read_client_secret,
+            Act.EXCHANGE: self._attempt,
+            Act.REFRESH: self._attempt,
+            Act.PUBLISH: self._publish,
+            Act.REMOVE_OLD_TARGETS: self._remove_old_targets,
+        }
+
+    async def reconcile(self, key: Key) -> None:
+        """Bring one credential to rest. Never raises but for cancellation and defects."""
+        record = self._store.get(key)
+        if record is None:
+            self._timers.cancel(key)
+            return
+        try:
+            await self._act_until_rest(record)
+        except ApiFailure as failure:
+            # The token, if one was obtained, waits in memory; the next try writes it.
+            _log.warning("the API server failed a request, trying again", extra=fields(credential=key, cause=failure))
+            self._timers.set(key, Deadline.after(random.uniform(1, _API_RETRY), self._clock.now()))  # noqa: S311 -- jitter
+
+    async def _act_until_rest(self, record: Record) -> None:
+        sight = _Sight()
+        for _ in range(_MOST_ACTS):
+            facts = self._gather(record, sight)
+            decision = rules.decide(facts)
+            if decision.act is Act.REST:
+                await self._rest(record, facts, decision)
+                return
+            await self._acts[decision.act](record, facts, sight)
+            if self._store.get(record.credential.key) is not record:
+                return  # deleted, or replaced by another of its name, meanwhile
+        self._timers.set(record.credential.key, Deadline.after(_SLOW_REQUEST, self._clock.now()))
+
+    def _gather(self, record: Record, sight: _Sight) -> Facts:
+        credential, now = record.credential, self._clock.now()
+        target = self._store.secret(credential.target) or sight.target
+        if not record.memory.met:
+            record.memory.met = True
+            state = believe(target, credential, now.wall) if target else None
+            record.memory.published = Held(state, _issued(state.issued_at, now)) if state else None
+        return Facts(
+            credential=credential,
+            policy=self._policy,
+            memory=record.memory,
+            now=now,
+            client_secret=self._store.secret(credential.client_secret),
+            target=target,
+            old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
+            absence_proven=sight.looked and target is None,
+        )
+
+    # --- Acts ---------------------------------------------------------------------------------------------------------
+
+    async def _look_at_target(self, record: Record, _: Facts, sight: _Sight) -> None:
+        sight.take(await self._kube.read_secret_meta(record.credential.target))
+
+    async def _read_client_secret(self, record: Record, facts: Facts, _: _Sight) -> None:
+        key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
+        client: Client | Failure
+        try:
+            raw = await self._kube.read_secret(key)
+        except ApiFailure as failure:
+            if not failure.not_found:
+                raise
+            self._store.secret_gone(key)
+            record.memory.client = ClientSecretRead("", not_found(ref))
+            return
+        try:
+            client = parse_client_secret(raw, ref)
+        except Failure as failure:
+            client = failure
+        meta = SecretMeta.from_object(raw)
+        self._store.secret_seen(key, meta)
+        record.memory.client = ClientSecretRead(meta.identity, client)
+
+    async def _attempt(self, record: Record, facts: Facts, _: _Sight) -> None:
+        """Ask for a token, by refresh token first where that is due, and take what comes."""
+        memory = record.memory
+        memory.last_attempt = facts.now
+        failure: Failure
+        try:
+            if rules.use_refresh_token(facts):
+                asked = await self._meanwhile(record, facts, self._refresh(record, facts))
+            else:
+                asked = await self._meanwhile(record, facts, self._exchange(record, facts))
+            if asked is not None:
+                memory.setback = None
+                self._take(record, facts, asked)
+        except Failure as error:
+            failure = error
+        else:
+            return
+        self._set_back(record, facts, failure)
+
+    async def _refresh(self, record: Record, facts: Facts) -> Held | None:
+        """One refresh-token grant. Refused, it gives None, and the exchange comes next in the same reconcile."""
+        memory = record.memory
+        token, current = memory.refresh_token, memory.current
+        assert token is not None and current is not None  # noqa: S101, PT018 -- the decision to refresh implies both
+        issued = self._clock.now()
+        try:
+            with self._metrics.token_request(GrantType.REFRESH_TOKEN):
+                grant = await self._endpoint.refresh(facts.token_url, token)
+        except TokenRequestFailed as failure:
+            if failure.reason is Reason.ENDPOINT_THROTTLED:
+                raise
+            memory.refresh_token = None
+            if not failure.rejected:
+                raise  # ambiguous: the server may have taken it; the next attempt is an exchange
+            memory.last_attempt = None  # the exchange that follows belongs to this attempt
+            if not memory.refresh_proven:
+                memory.refresh_refused = facts.tried_inputs
+                self._tell_once(record, Reason.REFRESH_REFUSED, "the server refuses refresh tokens; using client credentials")
+            return None
+        memory.refresh_proven = True
+        memory.refresh_token = grant.refresh_token or token
+        read = memory.client
+        known = read is not None and read.client == current.client
+        version = read.identity if read is not None and known else current.state.client_secret_version
+        scopes = grant.scopes if grant.scopes is not None else frozenset(current.state.granted_scopes.split())
+        return self._held(facts, grant, GrantType.REFRESH_TOKEN, current.client, issued, version, scopes)
+
+    async def _exchange(self, record: Record, facts: Facts) -> Held:
+        """One exchange by client credentials."""
+        memory, read = record.memory, record.memory.client
+        assert read is not None and isinstance(read.client, Client)  # noqa: S101, PT018 -- the decision to exchange implies it
+        issued = self._clock.now()
+        with self._metrics.token_request(GrantType.CLIENT_CREDENTIALS):
+            grant = await self._endpoint.exchange(facts.token_url, read.client.id, read.client.secret, facts.spec.scopes)
+        wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
+        memory.refresh_token, memory.refresh_proven = (grant.refresh_token if wanted else None), False
+        scopes = grant.scopes if grant.scopes is not None else facts.spec.scopes
+        return self._held(facts, grant, GrantType.CLIENT_CREDENTIALS, read.client, issued, read.identity, scopes)
+
+    def _held(  # noqa: PLR0913 -- all that a token is known by
+        self,
+        facts: Facts,
+        grant: Grant,
+        kind: GrantType,
+        client: Client | None,
+        issued: Moment,
+        client_secret_version: str,
+        scopes: frozenset[str],
+    ) -> Held:
+        current = facts.memory.current
+        at = int(issued.wall)
+        state = TokenState(
+            credential_uid=facts.credential.uid,
+            issued_at=at,
+            expires_at=at + grant.lifetime,
+            next_refresh=0,
+            granted_scopes=" ".join(sorted(scopes)),
+            exchange_inputs=facts.inputs,
+            template="",
+            client_secret_version=client_secret_version,
+            handled_refresh=current.state.handled_refresh if current else facts.credential.refresh_requested,
+        )
+        state = replace(state, next_refresh=int(at + rules.refresh_offset(facts.spec.refresh, state)))
+        return Held(state, _issued(at, issued), grant.access_token, client, kind)
+
+    def _take(self, record: Record, facts: Facts, held: Held) -> None:
+        """Judge an answer against the token that is held, and keep the better one. Raises WorseAnswer."""
+        memory, current = record.memory, record.memory.current
+        offer = rules.Offer(held.state.expires_at, frozenset(held.state.granted_scopes.split()))
+        now = self._clock.now()
+        same = current is not None and current.token is not None and current.token == held.token
+        match rules.compare(replace(facts, now=now), offer, same_token=same):
+            case Comparison.BETTER:
+                memory.pending, memory.look_again = held, None
+                self._remark(record, facts, held)
+            case Comparison.SAME if current is not None:
+                memory.look_again = Deadline.after(max(0, current.expiry.remaining(now)) / 2, now)
+                _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
+            case _:
+                message = "the server gave a token with narrower scopes or an earlier end than the present one; it was dropped"
+                raise WorseAnswer(Reason.INVALID_RESPONSE, message)
+
+    def _remark(self, record: Record, facts: Facts, held: Held) -> None:
+        """Tell what a new token shows of the server's settings, once."""
+        if rules.need(facts) is Need.FIRST and not frozenset(held.state.granted_scopes.split()) >= facts.spec.scopes:
+            self._tell_once(record, Reason.SCOPE_NARROWED, "the server granted fewer scopes than spec.scopes asks for")
+        if rules.lead(facts.spec.refresh, held.state.lifetime) < rules.MIN_LEAD:
+            message = "tokens live less than 4 minutes: Pods may see a new one in their files only after the old one has expired"
+            self._tell_once(record, Reason.LIFETIME_TOO_SHORT, message)
+
+    def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
+        """Remember a failed attempt and when to try again."""
+        memory, now = record.memory, self._clock.now()
+        last = rules.setback(facts)
+        attempts = last.attempts + 1 if last else 1
+        delay = self._delay(record, failure, attempts, now)
+        memory.setback = Setback(failure, attempts, now.wall, Deadline.after(delay, now), facts.tried_inputs)
+        new = last is None or last.failure.reason is not failure.reason
+        extra = fields(
+            credential=facts.credential.key,
+            reason=failure.reason,
+            attempt=attempts,
+            retry_in=round(delay, 1),
+            cause=failure.message,
+        )
+        _log.log(logging.WARNING if new else logging.DEBUG, "a token request failed", extra=extra)
+
+    def _delay(self, record: Record, failure: Failure, attempts: int, now: Moment) -> float:
+        published = record.memory.published
+        life_left = published.expiry.remaining(now) if published else 0.0
+        delay = rules.retry_delay(failure, attempts, life_left, self._policy.min_interval, random.random())  # noqa: S311 -- jitter
+        asked = failure.retry_after if isinstance(failure, TokenRequestFailed) else None
+        return max(delay, asked or 0.0)
+
+    async def _publish(self, record: Record, facts: Facts, sight: _Sight) -> None:
+        """Write the token with its state, on the condition that the target is what it was when this was decided."""
+        held, key, memory = rules.unwritten(facts), facts.credential.target, record.memory
+        assert held is not None and held.token is not None  # noqa: S101, PT018 -- the decision to publish implies it
+        manifest = target_manifest(facts.credential, held.state, _default_data(held), facts.target)
+        try:
+            meta = await self._kube.apply_secret(key, manifest)
+        except ApiFailure as failure:
+            await self._not_written(record, facts, sight, failure)
+            return
+        restored = memory.pending is None
+        memory.published, memory.pending, memory.write_setback = held, None, None
+        self._store.secret_seen(key, meta)
+        sight.take(meta)
+        extra = fields(
+            credential=facts.credential.key,
+            reason=Reason.RESTORED if restored else Reason.ISSUED,
+            grant=held.grant,
+            expires=rfc3339(held.state.expires_at),
+        )
+        _log.info("restored the target" if restored else "refreshed", extra=extra)
+        if not restored:
+            self._metrics.published(held)
+
+    async def _not_written(self, record: Record, facts: Facts, sight: _Sight, failure: ApiFailure) -> None:
+        """Find out why a write failed: somebody was quicker (look and decide again), or the server refuses it (wait)."""
+        if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise failure
+        key = facts.credential.target
+        live = await self._kube.read_secret_meta(key)
+        if live != facts.target:
+            if live is None:
+                self._store.secret_gone(key)
+            else:
+                self._store.secret_seen(key, live)
+            sight.take(live)
+            return
+        message = (
+            f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
+            "check quotas, admission policies and the operator's RBAC in this namespace"
+        )
+        refused, now, last = Failure(Reason.TARGET_REJECTED, message), self._clock.now(), record.memory.write_setback
+        attempts = last.attempts + 1 if last else 1
+        retry = Deadline.after(self._delay(record, refused, attempts, now), now)
+        record.memory.write_setback = Setback(refused, attempts, now.wall, retry, key.name)
+        extra = fields(credential=facts.credential.key, reason=refused.reason, attempt=attempts, cause=failure)
+        _log.warning("the target could not be written", extra=extra)
+
+    async def _remove_old_targets(self, _: Record, facts: Facts, __: _Sight) -> None:
+        """After a rename: the new target is in place, so the old ones go."""
+        for key, meta in facts.old_targets:
+            try:
+                await self._kube.delete_secret(key, meta)
+            except ApiFailure as failure:
+                if failure.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                    raise
+                live = await self._kube.read_secret_meta(key)
+                if live is not None:
+                    self._store.secret_seen(key, live)
+                    continue
+            self._store.secret_gone(key)
+            _log.info("deleted a renamed target", extra=fields(credential=facts.credential.key, target=key.name))
+
+    # --- Reports ------------------------------------------------------------------------------------------------------
+
+    async def _meanwhile(self, record: Record, facts: Facts, request: Coroutine[Any, Any, Held | None]) -> Held | None:
+        """Wait for a token request, and keep the status true while it takes its time: under way, or expired meanwhile."""
+        task = asyncio.create_task(request)
+        wait: float | None = _SLOW_REQUEST
+        try:
+            while not (await asyncio.wait({task}, timeout=wait))[0]:
+                now = self._clock.now()
+                await self._report(record, replace(facts, credential=record.credential, now=now), Decision(Act.REST))
+                published = record.memory.published
+                left = published.expiry.remaining(now) if published else 0.0
+                wait = left if left > 0 else None
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _rest(self, record: Record, facts: Facts, decision: Decision) -> None:
+        """Report, and set the timer for when time alone changes something."""
+        key = record.credential.key
+        wake = decision.look_again
+        published = record.memory.published
+        if published is not None and not published.expiry.due(facts.now):
+            wake = published.expiry.earlier(wake)
+        if not decision.silent:
+            again = await self._report(record, facts, decision)
+            wake = again.earlier(wake) if again else wake
+        if wake is None:
+            self._timers.cancel(key)
+        else:
+            self._timers.set(key, wake)
+
+    async def _report(self, record: Record, facts: Facts, decision: Decision) -> Deadline | None:
+        """Write the status if it differs, and send the Events of its transitions.
+
+        Returns when to write it again, where a difference that only repeats a failure has to wait.
+        """
+        before = facts.credential.status
+        after = report.status(facts, decision)
+        if after == before:
+            return None
+        wait = record.status_written + _REPEAT_STATUS - facts.now.boot
+        if wait > 0 and report.same_story(before, after):
+            return Deadline.after(wait, facts.now)
+        key = facts.credential.key
+        try:
+            version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
+        except ApiFailure as failure:
+            if failure.not_found or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+                await self._drop_if_gone(record)
+                return None
+            raise
+        self._store.status_written(key, after, version, facts.now.boot)
+        for transition in report.transitions(before, after):
+            self._events.tell(facts.credential, transition)
+        return None
+
+    async def _drop_if_gone(self, record: Record) -> None:
+        """A status that cannot be written to this uid: the credential is gone, whether the watch has said so or not."""
+        credential = record.credential
+        if not await self._kube.credential_exists(credential.key, credential.uid):
+            self._store.credential_gone(credential.key, credential.uid)
+
+    def _tell_once(self, record: Record, reason: Reason, message: str) -> None:
+        if reason not in record.memory.events:
+            record.memory.events.add(reason)
+            self._events.tell(record.credential, report.Transition(warning=True, reason=reason, message=message))
+
+
+def _issued(at: int, now: Moment) -> Moment:
+    """The moment of issue on both clocks, from its time in whole seconds since the epoch."""
+    return Moment(at, now.boot - (now.wall - at))
+
+
+def _default_data(held: Held) -> dict[str, str]:
+    """The target's default keys, in base64 as the API wants it."""
+    assert held.token is not None  # noqa: S101 -- only a token in memory is written
+    values = {
+        "access_token": held.token.reveal(),
+        "token_type": "Bearer",
+        "expires_at": rfc3339(held.state.expires_at),
+    }
+    return {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}

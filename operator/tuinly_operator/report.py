@@ -1,0 +1,102 @@
+"""What to tell users: the status of a credential and the Events of its transitions, from the facts and the decision."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tuinly_operator.clock import rfc3339
+from tuinly_operator.credential import Condition, Status
+from tuinly_operator.decision import Decision, Facts, need, setback, unwritten
+from tuinly_operator.errors import Failure, Reason
+
+READY: Final = "Ready"
+REFRESHED: Final = "Refreshed"
+# For these, Ready is False whatever the target holds.
+_NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.NOT_IMPLEMENTED, Reason.URL_NOT_ALLOWED})
+# Repeating failures change these; alone they are not worth a write each time.
+_VOLATILE: Final = ("failed_attempts", "last_failure_time", "next_refresh_time")
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change that users are told of by an Event."""
+
+    warning: bool
+    reason: Reason
+    message: str
+
+
+def status(f: Facts, decision: Decision) -> Status:
+    """Build the status. What only an earlier process knew (the last grant, the last failure) is carried over as reported."""
+    reported, published = f.credential.status, f.memory.published
+    failed = f.memory.setback
+    next_time = decision.look_again
+    return Status(
+        observed_generation=f.credential.generation,
+        conditions=(_stamp(f, READY, *_ready(f, decision)), _stamp(f, REFRESHED, *_refreshed(f, decision))),
+        secret_name=f.credential.target.name if f.in_place else reported.secret_name,
+        token_url=f.token_url,
+        token_expiration_time=rfc3339(published.state.expires_at) if published else None,
+        next_refresh_time=rfc3339(next_time.wall) if next_time else None,
+        last_refresh_time=rfc3339(published.state.issued_at) if published else None,
+        last_grant=(published.grant if published else None) or reported.last_grant,
+        scopes=tuple(sorted(published.state.granted_scopes.split())) or None if published else None,
+        failed_attempts=failed.attempts if failed else 0,
+        last_failure_time=rfc3339(failed.at) if failed else reported.last_failure_time,
+    )
+
+
+def same_story(one: Status, other: Status) -> bool:
+    """Whether two statuses differ at most in what changes with each repeated failure."""
+    blank = dict.fromkeys(_VOLATILE)
+    return replace(one, **blank) == replace(other, **blank)
+
+
+def transitions(before: Status, after: Status) -> list[Transition]:
+    """The Events that a change of status is worth: one per reason, none while a token is under way."""
+    told: dict[str, Transition] = {}
+    for kind in (READY, REFRESHED):
+        old, new = before.condition(kind), after.condition(kind)
+        if new is None or (old is not None and old.verdict == new.verdict) or new.reason == Reason.ISSUING:
+            continue
+        if kind == REFRESHED and old is None and new.status == "True":
+            continue  # the first token is told of by Ready
+        warning = new.status == "False" and new.reason != Reason.SUSPENDED
+        told.setdefault(new.reason, Transition(warning, Reason(new.reason), new.message))
+    return list(told.values())
+
+
+def _ready(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
+    hindrance, published = decision.hindrance, f.memory.published
+    if hindrance is not None and hindrance.reason in _NEVER_READY:
+        return "False", hindrance.reason, hindrance.message
+    if published is not None and published.expiry.due(f.now):
+        return "False", Reason.TOKEN_EXPIRED, "the token in the target has expired; the condition Refreshed says why"
+    if published is not None and f.in_place and published.state.exchange_inputs == f.inputs:
+        return "True", Reason.ISSUED, f"Secret {f.credential.target.name} holds a valid access token"
+    failed = hindrance or _failure(f)
+    if failed is not None:
+        return "False", failed.reason, failed.message
+    return "False", Reason.ISSUING, "an access token is being requested"
+
+
+def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
+    failed = decision.hindrance or _failure(f)
+    if failed is not None and failed.reason is Reason.SUSPENDED:
+        return "Unknown", failed.reason, failed.message
+    if failed is not None:
+        return "False", failed.reason, failed.message
+    if f.memory.published is None or unwritten(f) or need(f):
+        return "Unknown", Reason.ISSUING, "an access token is being requested"
+    return "True", Reason.ISSUED, "the last token request worked"
+
+
+def _failure(f: Facts) -> Failure | None:
+    failed = setback(f)
+    return failed.failure if failed else None
+
+
+def _stamp(f: Facts, kind: str, value: str, reason: Reason, message: str) -> Condition:
+    """Complete a condition; its transition time moves only with its status."""
+    old = f.credential.status.condition(kind)
+    since = old.last_transition_time if old is not None and old.status == value else rfc3339(f.now.wall)
+    return Condition(kind, value, reason, message, f.credential.generation, since)

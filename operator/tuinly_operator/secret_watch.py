@@ -1,0 +1,87 @@
+"""Keeps the store's view of Secrets: a list and watch of their metadata that knows when it is complete.
+
+Only a few words of each Secret stay; content is never received. kopf's watch of Secrets would receive all of it, and does
+not say when its first list is complete (docs/decisions).
+"""
+
+import asyncio
+import logging
+import random
+from http import HTTPStatus
+
+from tuinly_operator.credential import Key
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.logs import fields
+from tuinly_operator.state import SecretMeta, secret_key
+from tuinly_operator.store import Store
+
+_MAX_BACKOFF = 5.0  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+class SecretWatch:
+    """Watches the Secrets of one namespace, or of all."""
+
+    def __init__(self, kube: Kube, store: Store, namespace: str | None) -> None:
+        """Nothing is asked before `run`."""
+        self._kube = kube
+        self._store = store
+        self._namespace = namespace
+        self._failures = 0
+        self.listed = asyncio.Event()  # set once the first list is complete
+        self.alive = False  # whether the last list or watch worked
+
+    async def run(self) -> None:
+        """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""
+        version = ""
+        while True:
+            try:
+                if not version:
+                    version = await self._list()
+                version = await self._watch(version)
+            except ApiFailure as failure:
+                if failure.status == HTTPStatus.GONE:
+                    version = ""  # too old to resume: list again and compare
+                    continue
+                await self._back_off(failure)
+
+    async def _list(self) -> str:
+        """Take in a complete list, and drop from the store what is not in it. Returns its version."""
+        present: set[Key] = set()
+        version = ""
+        async for page, version in self._kube.list_secrets(self._namespace):  # noqa: B007 -- the last page's version counts
+            for raw in page:
+                key = secret_key(raw)
+                present.add(key)
+                self._store.secret_seen(key, SecretMeta.from_object(raw))
+            await asyncio.sleep(0)  # a long list must not hold up the refreshes
+        self._store.secrets_listed(self._namespace, present)
+        self._worked()
+        self.listed.set()
+        return version
+
+    async def _watch(self, version: str) -> str:
+        """Follow the changes until the server ends the watch. Returns the version to go on from."""
+        async for kind, raw in self._kube.watch_secrets(self._namespace, version):
+            version = raw["metadata"]["resourceVersion"]
+            self._worked()
+            if kind == "BOOKMARK":
+                continue
+            key = secret_key(raw)
+            if kind == "DELETED":
+                self._store.secret_gone(key)
+            else:
+                self._store.secret_seen(key, SecretMeta.from_object(raw))
+        return version
+
+    def _worked(self) -> None:
+        self._failures = 0
+        self.alive = True
+
+    async def _back_off(self, failure: ApiFailure) -> None:
+        self.alive = False
+        self._failures += 1
+        level = logging.WARNING if self._failures == 1 else logging.DEBUG
+        _log.log(level, "the watch of Secrets broke, trying again", extra=fields(namespace=self._namespace, cause=failure))
+        await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF, 0.1 * 2**self._failures)))  # noqa: S311 -- jitter

@@ -1,0 +1,141 @@
+"""Everything that has been seen: credentials with what is remembered of them, Secrets' metadata, and who cares for which Secret.
+
+The watches write here and enqueue; the reconciler reads. Nothing here does I/O.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from tuinly_operator.credential import Credential, Key, Status
+from tuinly_operator.memory import Memory
+from tuinly_operator.state import SecretMeta
+
+
+@dataclass(slots=True)
+class Record:
+    """A credential and what this process remembers of it."""
+
+    credential: Credential
+    memory: Memory = field(default_factory=Memory)
+    status_written: float = float("-inf")  # boot seconds
+
+
+class Store:
+    """The operator's view of the cluster."""
+
+    def __init__(self, changed: Callable[[Key], None], gone: Callable[[Key], None]) -> None:
+        """`changed` is called with each credential that should be looked at, `gone` with each that has been dropped."""
+        self._changed = changed
+        self._gone = gone
+        self._records: dict[Key, Record] = {}
+        self._secrets: dict[Key, SecretMeta] = {}
+        self._interested: defaultdict[Key, set[Key]] = defaultdict(set)  # Secret -> credentials that read or write it
+        self._targets: defaultdict[Key, set[Key]] = defaultdict(set)  # credential -> Secrets labelled with it
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(tuple(self._records.values()))
+
+    def get(self, key: Key) -> Record | None:
+        """The record of a credential, or None where it is gone or was never seen."""
+        return self._records.get(key)
+
+    def secret(self, key: Key) -> SecretMeta | None:
+        """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""
+        return self._secrets.get(key)
+
+    def targets_of(self, credential: Credential) -> dict[Key, SecretMeta]:
+        """The Secrets that were written for this very credential."""
+        found = {key: self._secrets[key] for key in self._targets.get(credential.key, ())}
+        return {key: s for key, s in found.items() if s.target and s.target.owner_uid == credential.uid}
+
+    def credential_seen(self, credential: Credential) -> None:
+        """Take in a credential as the API server shows it. Another uid under the same name is another credential."""
+        record = self._records.get(credential.key)
+        if record is None or record.credential.uid != credential.uid:
+            self._forget_interest(record)
+            self._records[credential.key] = record = Record(credential)
+        elif _older(credential.version, record.credential.version):
+            return
+        else:
+            old, record.credential = record.credential, credential
+            if replace(old, version=credential.version) == credential:
+                return  # the echo of our own status write
+            if (old.target, old.client_secret) != (credential.target, credential.client_secret):
+                self._forget_interest(replace(record, credential=old))
+        for secret in (credential.target, credential.client_secret):
+            self._interested[secret].add(credential.key)
+        self._changed(credential.key)
+
+    def credential_gone(self, key: Key, uid: str | None = None) -> None:
+        """Drop a credential, unless another one has taken its name already."""
+        record = self._records.get(key)
+        if record is None or (uid is not None and record.credential.uid != uid):
+            return
+        del self._records[key]
+        self._forget_interest(record)
+        self._gone(key)
+
+    def status_written(self, key: Key, status: Status, version: str, boot: float) -> None:
+        """Note a status that was just written, so that its echo is recognised."""
+        record = self._records.get(key)
+        if record is None:
+            return
+        record.status_written = boot
+        if not _older(version, record.credential.version):
+            record.credential = replace(record.credential, status=status, version=version)
+
+    def secret_seen(self, key: Key, meta: SecretMeta) -> None:
+        """Take in a Secret's metadata, from the watch or from the answer to a write."""
+        old = self._secrets.get(key)
+        if old == meta or (old is not None and not meta.newer_than(old)):
+            return
+        self._secrets[key] = meta
+        self._label(key, old, meta)
+        self._touch(key, old, meta)
+
+    def secret_gone(self, key: Key) -> None:
+        """Drop a Secret."""
+        old = self._secrets.pop(key, None)
+        if old is not None:
+            self._label(key, old, None)
+            self._touch(key, old, None)
+
+    def secrets_listed(self, namespace: str | None, present: Iterable[Key]) -> None:
+        """After a complete list (of one namespace or all): drop what is no longer there."""
+        listed = set(present)
+        for key in [k for k in self._secrets if namespace in (None, k.namespace) and k not in listed]:
+            self.secret_gone(key)
+
+    def _touch(self, key: Key, *metas: SecretMeta | None) -> None:
+        labelled = {Key(key.namespace, m.target.credential) for m in metas if m and m.target}
+        for credential in labelled | self._interested.get(key, set()):
+            if credential in self._records:
+                self._changed(credential)
+
+    def _label(self, key: Key, old: SecretMeta | None, new: SecretMeta | None) -> None:
+        for meta, update in ((old, set.discard), (new, set.add)):
+            if meta is not None and meta.target is not None and meta.target.credential:
+                owner = Key(key.namespace, meta.target.credential)
+                update(self._targets[owner], key)
+                if not self._targets[owner]:
+                    del self._targets[owner]
+
+    def _forget_interest(self, record: Record | None) -> None:
+        if record is None:
+            return
+        for secret in (record.credential.target, record.credential.client_secret):
+            self._interested[secret].discard(record.credential.key)
+            if not self._interested[secret]:
+                del self._interested[secret]
+
+
+def _older(one: str, other: str) -> bool:
+    """Whether a resource version is older (KEP-5504: comparable as numbers)."""
+    try:
+        return int(one) < int(other)
+    except ValueError:
+        return False

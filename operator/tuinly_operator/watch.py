@@ -1,0 +1,152 @@
+"""The one door to kopf: it watches TuinlyCredentials and tells the store, and nothing else.
+
+kopf runs on a thread and loop of its own. At its end it cancels every task of its loop that came after its start, and it takes
+over the signal handlers of the main thread; here both stay the operator's. What has been learned (store, queue, refresh tokens)
+lives outside, so that kopf can be started again at any time.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final
+
+import kopf
+
+from tuinly_operator.credential import GROUP, PLURAL, VERSION, Credential
+from tuinly_operator.errors import Failure
+from tuinly_operator.kube import Login
+from tuinly_operator.logs import fields
+
+_MAX_BACKOFF: Final = 5.0  # seconds
+_STOP_TIMEOUT: Final = 3.0  # seconds
+
+# kopf removes its finalizer from every watched object that bears it, even if nobody needs it: a write that nobody asked for.
+# With a name that no object bears there is nothing to remove.
+_NO_FINALIZER: Final = f"{GROUP}/never-used"
+
+_log = logging.getLogger(__name__)
+
+
+class CredentialWatch:
+    """Runs kopf, and starts it again whenever it ends."""
+
+    def __init__(
+        self,
+        namespaces: Sequence[str],
+        login: Callable[[], Awaitable[Login]],
+        seen: Callable[[Credential], None],
+        gone: Callable[[Credential], None],
+    ) -> None:
+        """`seen` and `gone` are called on the loop that calls `run`; `login` is awaited there. Empty `namespaces` means all."""
+        self._namespaces = list(namespaces)
+        self._login = login
+        self._seen = seen
+        self._gone = gone
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.alive = False
+
+    async def run(self) -> None:
+        """Keep kopf running until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        while True:
+            stop, ended = threading.Event(), asyncio.Event()
+            thread = threading.Thread(target=self._run_kopf, args=(stop, ended), name="kopf", daemon=True)
+            thread.start()
+            self.alive = True
+            try:
+                await ended.wait()
+            finally:
+                self.alive = False
+                stop.set()
+                await asyncio.shield(asyncio.to_thread(thread.join, _STOP_TIMEOUT))
+            _log.warning("the watch of TuinlyCredentials ended, starting it again")
+            await asyncio.sleep(random.uniform(0, _MAX_BACKOFF))  # noqa: S311 -- jitter
+
+    def _run_kopf(self, stop: threading.Event, ended: asyncio.Event) -> None:
+        """The thread."""
+        try:
+            kopf.run(
+                registry=self._handlers(),
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=stop,
+            )
+        except Exception:  # noqa: BLE001 -- whatever it is, kopf is started again
+            _log.exception("the watch of TuinlyCredentials failed")
+        finally:
+            self._call(ended.set)
+
+    def _handlers(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        def log_in(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 -- kopf's arguments
+            assert self._loop is not None  # noqa: S101 -- set before the thread started
+            future = asyncio.run_coroutine_threadsafe(_awaited(self._login()), self._loop)
+            return _connection(future.result(timeout=10))
+
+        @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+        async def on_event(event: Any, **_: Any) -> None:  # noqa: ANN401 -- kopf's arguments
+            # kopf swallows what a handler raises; here it is told and counted as seen.
+            try:
+                credential = Credential.from_object(event["object"])
+            except Failure as failure:
+                _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
+            except Exception:  # noqa: BLE001 -- one odd object must not stop the others
+                _log.exception("could not read a TuinlyCredential")
+            else:
+                self._call(self._gone if event["type"] == "DELETED" else self._seen, credential)
+
+        return registry
+
+    def _call(self, what: Callable[..., None], *args: object) -> None:
+        """Call something on the operator's loop; at the very end that loop may be closed."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(what, *args)
+
+
+class _EndlessBackoffs:
+    """Delays in seconds between kopf's tries of a request: without end, or an API outage of a minute would end kopf."""
+
+    def __iter__(self) -> Iterator[float]:
+        delay = 0.25
+        while True:
+            yield random.uniform(0.1, delay)  # noqa: S311 -- jitter
+            delay = min(_MAX_BACKOFF, delay * 2)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.persistence.finalizer = _NO_FINALIZER
+    settings.posting.enabled = False
+    settings.networking.error_backoffs = _EndlessBackoffs()
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.watching.server_timeout = 290
+    settings.watching.chunk_size = 500
+    settings.queueing.idle_timeout = 0.05  # its worker per object lives no longer than its event
+    settings.process.ultimate_exiting_timeout = None  # it would end the whole process
+    return settings
+
+
+def _connection(login: Login) -> kopf.ConnectionInfo:
+    scheme, _, token = (login.authorization or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=login.server,
+        ca_path=login.ca_file,
+        ca_data=None if login.ca_file else login.ca_data,
+        insecure=login.insecure,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=login.certificate_file,
+        private_key_path=login.key_file,
+        trust_env=True,
+    )
+
+
+async def _awaited(awaitable: Awaitable[Login]) -> Login:
+    return await awaitable

@@ -1,0 +1,87 @@
+"""Which credential is reconciled next: each once, one reconcile per credential at a time, the most urgent first."""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+from tuinly_operator.credential import Key
+
+
+class WorkQueue:
+    """A deduplicating priority queue that hands out nothing while something holds it."""
+
+    def __init__(self, urgency: Callable[[Key], float], monotonic: Callable[[], float]) -> None:
+        """`urgency` gives a credential's place, the smallest first; `monotonic` the time in seconds, for the age of waiting keys."""
+        self._urgency = urgency
+        self._monotonic = monotonic
+        self._heap: list[tuple[float, int, Key]] = []
+        self._waiting: dict[Key, float] = {}
+        self._active: set[Key] = set()
+        self._again: set[Key] = set()
+        self._holds: set[str] = set()
+        self._order = count()
+        self._wakers: list[asyncio.Future[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def active(self) -> int:
+        """How many reconciles are under way."""
+        return len(self._active)
+
+    @property
+    def age(self) -> float:
+        """Seconds that the longest waiting key has waited; 0 where none waits."""
+        return self._monotonic() - next(iter(self._waiting.values())) if self._waiting else 0.0
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """What keeps the queue closed now."""
+        return frozenset(self._holds)
+
+    def hold(self, why: str) -> None:
+        """Close the queue until `why` is released. Several reasons may hold it at once."""
+        self._holds.add(why)
+
+    def release(self, why: str) -> None:
+        """Take back a hold."""
+        self._holds.discard(why)
+        self._wake()
+
+    def add(self, key: Key) -> None:
+        """Ask for a reconcile. One that is under way is followed by another; one that waits is not doubled."""
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting[key] = self._monotonic()
+            heapq.heappush(self._heap, (self._urgency(key), next(self._order), key))
+            self._wake()
+
+    async def get(self) -> Key:
+        """Wait for the most urgent credential. The caller must say `done` for it."""
+        while self._holds or not self._heap:
+            waker = asyncio.get_running_loop().create_future()
+            self._wakers.append(waker)
+            await waker
+        _, _, key = heapq.heappop(self._heap)
+        del self._waiting[key]
+        self._active.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        """End a reconcile."""
+        self._active.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def _wake(self) -> None:
+        """Let as many waiting workers look as there is work."""
+        if self._holds:
+            return
+        for _ in range(min(len(self._heap), len(self._wakers))):
+            waker = self._wakers.pop()
+            if not waker.done():
+                waker.set_result(None)
