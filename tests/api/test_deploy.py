@@ -1,0 +1,262 @@
+"""What a cluster admin applies, on a real API server: accepted without a warning, admitted, and no right too many."""
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.cluster import Cluster, KubectlError
+from tuinly_operator.settings import parse_settings
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+SAMPLES = sorted((DEPLOY / "samples").glob("*.yaml"))
+PROJECT: Json = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+USER = "system:serviceaccount:tuinly-system:tuinly-operator"
+
+APPLY = ("apply", "--server-side", "--warnings-as-errors")
+PROFILE = "pod-security.kubernetes.io"
+
+ALLOWED = {
+    "tuinlycredentials.tuinly.com": ("get", "list", "watch"),
+    "tuinlycredentials.tuinly.com/status": ("patch",),
+    "secrets": ("get", "list", "watch", "create", "patch", "delete"),
+    "events.events.k8s.io": ("create",),
+}
+"""What the operator may do where it serves, cluster-wide or in its namespaces."""
+
+DISCOVERY = {"customresourcedefinitions.apiextensions.k8s.io": ("list", "watch")}
+"""What it may do besides where it serves all namespaces."""
+
+DENIED = {
+    # kopf would write finalizers and annotations, if one let it.
+    "tuinlycredentials.tuinly.com": ("create", "update", "patch", "delete", "deletecollection"),
+    "tuinlycredentials.tuinly.com/status": ("update",),
+    "tuinlycredentials.tuinly.com/finalizers": ("update",),
+    "secrets": ("update", "deletecollection"),
+    "events.events.k8s.io": ("get", "list", "update", "delete"),
+    "events": ("create",),
+    "configmaps": ("get", "list", "create"),
+    "pods": ("get", "list", "create", "patch", "delete"),
+    "pods/status": ("patch",),
+    "pods/exec": ("create",),
+    "serviceaccounts": ("get", "impersonate"),
+    "serviceaccounts/token": ("create",),
+    "namespaces": ("get", "list", "watch"),
+    "nodes": ("list",),
+    "users": ("impersonate",),
+    "groups": ("impersonate",),
+    "deployments.apps": ("get", "patch"),
+    "leases.coordination.k8s.io": ("get", "create", "update"),
+    "customresourcedefinitions.apiextensions.k8s.io": ("get", "create", "update", "patch", "delete"),
+    "clusterroles.rbac.authorization.k8s.io": ("bind", "escalate"),
+    "rolebindings.rbac.authorization.k8s.io": ("create",),
+}
+
+
+def pairs(rights: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    return [(resource, verb) for resource, verbs in rights.items() for verb in verbs]
+
+
+def manifests(file: Path) -> dict[str, Json]:
+    """Read a file's objects by kind; each kind is there once."""
+    objects = list(yaml.safe_load_all(file.read_text()))
+    by_kind = {each["kind"]: each for each in objects}
+    assert len(by_kind) == len(objects)
+    return by_kind
+
+
+INSTALL = manifests(DEPLOY / "install.yaml")
+NAMESPACED = manifests(DEPLOY / "namespaced.yaml")
+
+
+def may(cluster: Cluster, user: str, verb: str, resource: str, *where: str) -> bool:
+    kind, _, subresource = resource.partition("/")
+    what = (kind, f"--subresource={subresource}") if subresource else (kind,)
+    answer = cluster.kubectl("auth", "can-i", verb, *what, *where, f"--as={user}", check=False).strip()
+    assert answer in {"yes", "no"}
+    return answer == "yes"
+
+
+def pod_of(deployment: Json) -> Json:
+    """Make a Pod of a Deployment's template, as its controllers would."""
+    template = copy.deepcopy(deployment["spec"]["template"])
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "name": deployment["metadata"]["name"]},
+        "spec": template["spec"],
+    }
+
+
+@pytest.fixture
+def restricted(cluster: Cluster, namespace: str) -> str:
+    """Return the name of a new namespace that admits, and warns of, what the operator's own namespace does."""
+    cluster.kubectl("label", "namespace", namespace, f"{PROFILE}/enforce=restricted", f"{PROFILE}/warn=restricted")
+    return namespace
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("dry_run", ["--dry-run=none", "--dry-run=server"])
+def test_the_installation_is_accepted_without_warnings(cluster: Cluster, dry_run: str) -> None:
+    """As in the README; again and again, as an admin does."""
+    cluster.kubectl(*APPLY, dry_run, "-f", str(ROOT / "crds"), "-f", str(DEPLOY / "install.yaml"))
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_operators_pod_is_admitted(cluster: Cluster) -> None:
+    """Its namespace enforces the restricted profile: the Pod passes, and the same Pod with more privilege does not."""
+    create = ("create", "-n", "tuinly-system", "--dry-run=server", "--warnings-as-errors", "-f", "-")
+    pod = pod_of(INSTALL["Deployment"])
+    cluster.kubectl(*create, input=json.dumps(pod))
+    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(KubectlError, match='violates PodSecurity "restricted'):
+        cluster.kubectl(*create, input=json.dumps(pod))
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda file: file.name)
+def test_the_samples_work(cluster: Cluster, restricted: str, file: Path) -> None:
+    """A sample is valid, fits a restricted namespace, and its Pod mounts the Secret that its credential fills."""
+    cluster.kubectl(*APPLY, "-n", restricted, "-f", str(file))
+    sample = manifests(file)
+    create = ("create", "-n", restricted, "--dry-run=server", "--warnings-as-errors", "-f", "-")
+    cluster.kubectl(*create, input=json.dumps(pod_of(sample["Deployment"])))
+    credential = sample["TuinlyCredential"]
+    assert credential["spec"]["clientSecretRef"]["name"] == sample["Secret"]["metadata"]["name"]
+    [volume] = sample["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert volume["secret"]["secretName"] == f"{credential['metadata']['name']}-token"
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("resource", "verb"), pairs(ALLOWED | DISCOVERY))
+def test_a_right_that_the_operator_has(cluster: Cluster, resource: str, verb: str) -> None:
+    assert may(cluster, USER, verb, resource, "--all-namespaces")
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("resource", "verb"), pairs(DENIED))
+def test_a_right_that_the_operator_has_not(cluster: Cluster, resource: str, verb: str) -> None:
+    """Not even in its own namespace."""
+    assert not may(cluster, USER, verb, resource, "--namespace=tuinly-system")
+
+
+def test_the_namespaced_installation_has_rights_in_its_namespace_only(cluster: Cluster, restricted: str) -> None:
+    """Both of its namespaces are the test's here, or it would replace the other installation."""
+    text = (DEPLOY / "namespaced.yaml").read_text()
+    cluster.kubectl(*APPLY, "-f", "-", input=re.sub(r"\b(tuinly-system|shop)\b", restricted, text))
+    user = USER.replace("tuinly-system", restricted)
+    here, elsewhere = f"--namespace={restricted}", "--namespace=default"
+    assert [pair for pair in pairs(ALLOWED) if not may(cluster, user, pair[1], pair[0], here)] == []
+    others = [*pairs(ALLOWED), *pairs(DISCOVERY)]
+    assert [pair for pair in others if may(cluster, user, pair[1], pair[0], elsewhere)] == []
+
+
+def test_both_installations_are_the_same_otherwise() -> None:
+    """Two files that an admin can read from top to bottom, kept from drifting apart."""
+    rules = INSTALL["ClusterRole"]["rules"]
+    assert NAMESPACED["Role"]["rules"] == [rule for rule in rules if rule["apiGroups"] != ["apiextensions.k8s.io"]]
+    for kind in ("Namespace", "ServiceAccount", "Service"):
+        assert NAMESPACED[kind] == INSTALL[kind]
+    deployment = copy.deepcopy(NAMESPACED["Deployment"])
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["args"].pop() == "--namespace=shop"
+    assert deployment == INSTALL["Deployment"]
+
+
+@pytest.mark.parametrize("name", ["install.yaml", "namespaced.yaml"])
+def test_every_verb_has_its_reason(name: str) -> None:
+    """One verb a line, and a comment of some words behind it."""
+    lines = re.findall(r"^  verbs:(.*)\n((?:  - .*\n)*)", (DEPLOY / name).read_text(), flags=re.MULTILINE)
+    assert len(lines) >= 4
+    for inline, verbs in lines:
+        assert inline == ""
+        for line in verbs.splitlines():
+            assert re.fullmatch(r"  - [a-z]+ +# (\S+ ){3,}\S+", line)
+
+
+def test_no_right_is_granted_that_is_not_tested_here() -> None:
+    """The tables above hold all of the role."""
+    granted = {
+        (f"{resource.partition('/')[0]}.{rule['apiGroups'][0]}".rstrip("."), resource.partition("/")[2], verb)
+        for rule in INSTALL["ClusterRole"]["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    tested = {
+        (resource.partition("/")[0], resource.partition("/")[2], verb) for resource, verb in pairs(ALLOWED | DISCOVERY)
+    }
+    assert granted == tested
+
+
+@pytest.mark.parametrize("objects", [INSTALL, NAMESPACED], ids=["install.yaml", "namespaced.yaml"])
+def test_the_deployment_fits_the_program(objects: dict[str, Json]) -> None:
+    """Its flags and variables are the program's; Service and probes reach the port where that listens."""
+    template = objects["Deployment"]["spec"]["template"]
+    [container] = template["spec"]["containers"]
+    settings = parse_settings(container["args"], {each["name"]: each["value"] for each in container["env"]})
+    assert container["ports"] == [{"name": "http", "containerPort": settings.listen[1]}]
+    probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
+    assert {probe: get["path"] for probe, get in probes.items()} == {
+        "startup": "/healthz",
+        "liveness": "/healthz",
+        "readiness": "/readyz",
+    }
+    assert {get["port"] for get in probes.values()} == {"http"}
+    service = objects["Service"]["spec"]
+    assert service["ports"][0]["targetPort"] == "http"
+    for selector in (service["selector"], objects["Deployment"]["spec"]["selector"]["matchLabels"]):
+        assert selector.items() <= template["metadata"]["labels"].items()
+
+
+def test_the_deployment_takes_no_chances() -> None:
+    """Beyond what the restricted profile asks: nothing is writable, and never two at once."""
+    spec = INSTALL["Deployment"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert spec["template"]["spec"].get("volumes", []) == []
+    assert spec["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+# --- The image. Tests do without Docker, so it is not built here: only what can go stale unnoticed is checked. --------
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_the_image_fits_the_deployment() -> None:
+    """Version, user and program are written in several places, and are the same."""
+    image = f"{PROJECT['name']}:{PROJECT['version']}"
+    assert f"docker build -t {image} ." in DOCKERFILE
+    for objects in (INSTALL, NAMESPACED):
+        pod = objects["Deployment"]["spec"]["template"]
+        assert pod["spec"]["containers"][0]["image"] == image
+        assert pod["metadata"]["labels"]["app.kubernetes.io/version"] == PROJECT["version"]
+        user = pod["spec"]["securityContext"]
+        assert f"USER {user['runAsUser']}:{user['runAsGroup']}\n" in DOCKERFILE
+    assert f"ENTRYPOINT {json.dumps(list(PROJECT['scripts']))}" in DOCKERFILE
+
+
+def test_the_image_is_built_from_what_is_there() -> None:
+    """Each COPY finds its files, and .dockerignore lets them through."""
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [
+        source for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE) for source in line.split()
+    ]
+    assert copied
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+    assert set(copied) == let_through
+    locks = re.findall(r"--require-hashes \S+ \S+ -r (\S+)", DOCKERFILE)
+    assert [lock for lock in locks if not (ROOT / lock).exists()] == []
+
+
+def test_the_lock_holds_what_the_program_needs() -> None:
+    """The operator is installed without a look at its dependencies: all of them come from the lock, with hashes."""
+    lock = (ROOT / "requirements" / "operator.lock").read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:", lock, re.MULTILINE))
+    needed = {re.split("[^a-z0-9-]", dependency)[0] for dependency in PROJECT["dependencies"]}
+    assert needed <= locked.keys()
