@@ -40,8 +40,7 @@ class Cluster:
         """Use the current context of `kubeconfig`.
 
         Raises:
-            ClusterError: it names no server or no certificate authority.
-            KubectlError: it cannot be read.
+            ClusterError: it cannot be read, or names no server or no certificate authority.
         """
         self.kubeconfig = kubeconfig
         self.directory = directory
@@ -50,10 +49,10 @@ class Cluster:
             cluster = self._view_kubeconfig()["clusters"][0]["cluster"]
             self.server: str = cluster["server"]
             self.ca_file.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
+        except KubectlError as error:
+            raise ClusterError(f"{kubeconfig} is no use as a kubeconfig: {error.stderr.strip()}") from None
         except (KeyError, TypeError, IndexError):
-            raise ClusterError(
-                f"{kubeconfig}: its current context names no server with a certificate authority"
-            ) from None
+            raise ClusterError(f"{kubeconfig}: its current context has no server with certificate authority") from None
 
     def kubectl(
         self,
