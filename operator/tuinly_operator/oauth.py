@@ -140,10 +140,10 @@ class _Transport(AiohttpTransport):
 class _Client(HttpxAiohttpClient):
     """A client that makes its own transports: httpx ignores the proxy variables when one is passed to it."""
 
-    def _init_transport(self, *_: Any, **options: Any) -> httpx.AsyncBaseTransport:  # noqa: ANN401 -- httpx's, handed on
+    def _init_transport(self, *_: Any, **options: Any) -> httpx.AsyncBaseTransport:  # noqa: ANN401 -- httpx's
         return _Transport(**options)
 
-    def _init_proxy_transport(self, *proxy: Any, **options: Any) -> httpx.AsyncBaseTransport:  # noqa: ANN401 -- likewise
+    def _init_proxy_transport(self, *proxy: Any, **options: Any) -> httpx.AsyncBaseTransport:  # noqa: ANN401 -- same
         if proxy[0].url.scheme not in {"http", "https"}:
             raise ValueError  # httpx would know SOCKS, aiohttp does not
         return _Transport(proxy=proxy[0], **options)
@@ -201,19 +201,19 @@ def _origin(url: str) -> str:
 def _explain(error: BaseException) -> str:
     """Say what went wrong, by the classes of the exception and its causes: httpx-aiohttp maps them too roughly."""
     causes = list(_chain(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _explain_certificate(cause)
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        # aiohttp's exception is of this class too, but only the one from OpenSSL, last in the chain, has a code.
+        return _explain_certificate(getattr(causes[-1], "verify_code", None))
     for kind, sentence in _FAILURES:
         if any(isinstance(cause, kind) for cause in causes):
             return sentence
     return f"could not be asked ({type(error).__name__}); check the token URL"
 
 
-def _explain_certificate(error: ssl.SSLCertVerificationError) -> str:
-    if error.verify_code in _OTHER_HOST:
+def _explain_certificate(verify_code: int | None) -> str:
+    if verify_code in _OTHER_HOST:
         return "presents a certificate for another host; check the token URL"
-    if error.verify_code in _NOT_VALID_NOW:
+    if verify_code in _NOT_VALID_NOW:
         return "presents a certificate that has expired or is not valid yet; it has to be renewed there"
     return "presents a certificate that is not trusted; if its CA is your own, name it with --ca-bundle"
 
