@@ -1,4 +1,4 @@
-"""What a client Secret must look like: from an untrusted Secret to a client id and secret, or a sentence that says what is wrong."""
+"""From an untrusted Secret to a client id and secret, or to a sentence that says what is wrong with it."""
 
 import base64
 import binascii
@@ -11,8 +11,8 @@ from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.memory import Client
 from tuinly_operator.sensitive import Sensitive
 
-# Secrets of these types hold other systems' keys. Whoever may create a TuinlyCredential must not get the operator to send or
-# copy them, so they are refused here and kept out of the watch by the server.
+# Secrets of these types hold other systems' keys. Whoever may create a TuinlyCredential must not get the operator to
+# send or copy them, so they are refused here and kept out of the watch by the server.
 REFUSED_TYPES: Final = (
     "bootstrap.kubernetes.io/token",
     "helm.sh/release.v1",
@@ -54,7 +54,9 @@ def _value(data: Mapping[str, str], ref: ClientSecretRef, key: str) -> str:
     if not text:
         raise _invalid(ref, f"has an empty key {key}")
     if not _VSCHAR.fullmatch(text):
-        raise _invalid(ref, f"holds control characters or a line end in key {key}; it must be printable ASCII on one line")
+        raise _invalid(
+            ref, f"holds control characters or a line end in key {key}; it must be printable ASCII on one line"
+        )
     return text
 
 

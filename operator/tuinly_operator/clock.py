@@ -1,4 +1,4 @@
-"""Time as the operator sees it: two clocks read together, and deadlines that are due by whichever clock gets there first."""
+"""Two clocks read together, and deadlines that are due by whichever clock gets there first."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One reading of both clocks, in seconds: `wall` since the Unix epoch, `boot` since boot, counting time spent suspended."""
+    """One reading of both clocks, in seconds: since the Unix epoch, and since boot with time spent suspended."""
 
     wall: float
     boot: float
@@ -18,8 +18,8 @@ class Moment:
 class Deadline:
     """A time that is due once either clock has reached it.
 
-    The wall clock may be set back, and then the boot clock is right; the machine may wake in another process's past, and then
-    the wall clock is. A token is never refreshed too late because one of them lied; at worst too early.
+    The wall clock may be set back, and then the boot clock is right; the machine may wake in another process's past,
+    and then the wall clock is. A token is never refreshed too late because one of them lied; at worst too early.
     """
 
     wall: float

@@ -1,7 +1,8 @@
 """The TuinlyCredential as types: its spec, its status, and how an untrusted object becomes one.
 
-The API server validates what users apply (crds/tuinlycredentials.yaml); this module checks again, since a CRD can be older or
-edited. A parity test holds the two against each other: every property of the schema is a field here, with the same default.
+The API server validates what users apply (crds/tuinlycredentials.yaml); this module checks again, since a CRD can be
+older or edited. A parity test holds the two against each other: every property of the schema is a field here, with
+the same default.
 """
 
 import re
@@ -226,7 +227,9 @@ class Credential:
             Failure: what every object of the API has (name, namespace, uid, resourceVersion) is missing.
         """
         meta = raw.get("metadata")
-        if not isinstance(meta, Mapping) or not all(meta.get(k) for k in ("namespace", "name", "uid", "resourceVersion")):
+        if not isinstance(meta, Mapping) or not all(
+            meta.get(k) for k in ("namespace", "name", "uid", "resourceVersion")
+        ):
             raise Failure(Reason.INVALID_SPEC, "an object without namespace, name, uid or resourceVersion")
         spec, problem = _NO_SPEC, None
         try:
@@ -268,9 +271,10 @@ def parse_spec(raw: object) -> Spec:
 def parse_status(raw: object) -> Status:
     """Read a status; one that cannot be understood is as good as none, since it is about to be replaced."""
     try:
-        return _read(Status, raw or {}, "status")
+        status: Status = _read(Status, raw or {}, "status")
     except Failure:
         return Status()
+    return status
 
 
 def parse_duration(text: str) -> float:
@@ -305,12 +309,13 @@ def _shape(cls: type) -> tuple[tuple[str, str, Any, bool], ...]:
     """What to read for a dataclass: attribute, JSON name, type, whether it is required."""
     hints = get_type_hints(cls)
     return tuple(
-        (f.name, json_name(f), hints[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)
+        (f.name, json_name(f), hints[f.name], f.default is MISSING and f.default_factory is MISSING)
+        for f in fields(cls)
     )
 
 
-def _read(kind: Any, raw: Any, path: str) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912 -- one branch per kind of JSON value
-    """Read a JSON value as the type that is declared for it; unknown properties are ignored, as the API server prunes them."""
+def _read(kind: Any, raw: Any, path: str) -> Any:  # noqa: ANN401, C901, PLR0912 -- one branch per kind
+    """Read a JSON value as the type that is declared for it; unknown properties are left out."""
     if is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(raw, Mapping):
             raise _invalid(path, "an object")
@@ -342,4 +347,6 @@ def _read(kind: Any, raw: Any, path: str) -> Any:  # noqa: ANN401, C901, PLR0911
 
 
 def _invalid(path: str, wanted: str) -> Failure:
-    return Failure(Reason.INVALID_SPEC, f"{path} must be {wanted}; apply the CRD of this operator's version and mend the spec")
+    return Failure(
+        Reason.INVALID_SPEC, f"{path} must be {wanted}; apply the CRD of this operator's version and mend the spec"
+    )

@@ -1,7 +1,7 @@
 """What to do for a credential, decided purely: from what is known and the time to one next act.
 
-Reconciling is: gather facts, decide, act, and again until the decision is to rest. Each rule below looks at the facts and
-either decides or leaves it to the next; their order is the operator's judgement of what comes first.
+Reconciling is: gather facts, decide, act, and again until the decision is to rest. Each rule below looks at the facts
+and either decides or leaves it to the next; their order is the operator's judgement of what comes first.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ class Policy:
 class Facts:
     """All that a decision may look at, gathered at `now`.
 
-    `old_targets` are Secrets that we wrote for this credential under other names. `absence_proven` says that a live read
-    confirmed that there is no target.
+    `old_targets` are Secrets that we wrote for this credential under other names. `absence_proven` says that a live
+    read confirmed that there is no target.
     """
 
     credential: Credential
@@ -103,7 +103,10 @@ class Act(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One next act. At rest, `hindrance` says what keeps a token from being asked for, `look_again` when time alone changes that."""
+    """One next act.
+
+    At rest, `hindrance` says what keeps a token from being asked for, `look_again` when time alone changes that.
+    """
 
     act: Act
     hindrance: Failure | None = None
@@ -150,7 +153,7 @@ def _respect_foreign_target(f: Facts) -> Decision | None:
 
 
 def _publish(f: Facts) -> Decision | None:
-    """A token in memory that the target should hold and does not is written, be it new, edited away or under another name."""
+    """Write a token in memory that the target lacks: new, edited away, or wanted under another name."""
     held = unwritten(f)
     if held is None:
         return None
@@ -252,7 +255,7 @@ def unwritten(f: Facts) -> Held | None:
 
 
 def use_refresh_token(f: Facts) -> bool:
-    """Whether the next attempt starts with the refresh token: only for a routine refresh, and only where one is welcome."""
+    """Whether the next attempt starts with the refresh token: only for a routine refresh, where one is welcome."""
     memory = f.memory
     return (
         memory.refresh_token is not None
@@ -284,20 +287,23 @@ def _not_implemented(f: Facts) -> Failure | None:
     asked = f.spec.not_implemented()
     if asked is None:
         return None
-    return Failure(Reason.NOT_IMPLEMENTED, f"{asked} is not supported by this version of the operator; remove it from the spec")
+    return Failure(
+        Reason.NOT_IMPLEMENTED, f"{asked} is not supported by this version of the operator; remove it from the spec"
+    )
 
 
 def _url_not_allowed(f: Facts) -> Failure | None:
     if f.token_url in f.policy.allowed_token_urls:
         return None
-    message = "spec.tokenURL is not one that the cluster admin allows; omit it, or ask for it to be added to --allowed-token-url"
+    message = "spec.tokenURL is not one that the cluster admin allows; omit it, or ask for an --allowed-token-url"
     return Failure(Reason.URL_NOT_ALLOWED, message)
 
 
 def lead(refresh: Refresh, lifetime: float) -> float:
     """Seconds before expiry at which a token is refreshed at the latest.
 
-    What the spec asks for, raised to two minutes, cut to half the lifetime: a token is used for at least half of its life.
+    What the spec asks for, raised to two minutes, cut to half the lifetime: a token is used for at least half of its
+    life.
     """
     if refresh.before is not None:
         wanted = parse_duration(refresh.before)
@@ -309,8 +315,8 @@ def lead(refresh: Refresh, lifetime: float) -> float:
 def refresh_offset(refresh: Refresh, state: TokenState) -> float:
     """Seconds after issue at which to refresh: the lead before expiry, less a jitter that only makes it earlier.
 
-    The jitter is drawn from the token's identity, so that it is uniform over credentials and yet the same each time it is
-    asked for: a restart or a changed lead never draws again.
+    The jitter is drawn from the token's identity, so that it is uniform over credentials and yet the same each time
+    it is asked for: a restart or a changed lead never draws again.
     """
     latest = state.lifetime - lead(refresh, state.lifetime)
     drawn = hashlib.sha256(f"{state.credential_uid} {state.issued_at}".encode()).digest()
@@ -332,8 +338,8 @@ def next_refresh(f: Facts) -> Deadline | None:
 def retry_delay(failure: Failure, attempts: int, life_left: float, min_interval: float, drawn: float) -> float:
     """Seconds to wait after a failed attempt: exponential with full jitter, and quicker as the token's end comes near.
 
-    `attempts` counts failures in a row, `drawn` is uniform in [0, 1). Where only a person can mend it and there is no token left
-    to save, there is no hurry: a change of the client Secret or the spec ends the wait anyway.
+    `attempts` counts failures in a row, `drawn` is uniform in [0, 1). Where only a person can mend it and there is no
+    token left to save, there is no hurry: a change of the client Secret or the spec ends the wait anyway.
     """
     longest = 300.0 if failure.patient else 60.0
     cap = longest if failure.patient and life_left <= 0 else min(longest, max(10.0, life_left / 4))
@@ -359,9 +365,9 @@ class Offer:
 def compare(f: Facts, offer: Offer, *, same_token: bool) -> Comparison:
     """Judge an answer by the promise never to make things worse.
 
-    A good token is only replaced by one that expires later and whose scopes are no narrower, unless the spec changed; an
-    earlier expiry is accepted after a change of the client too. Once the present token has less than the least lead left,
-    anything well-formed is better than nothing.
+    A good token is only replaced by one that expires later and whose scopes are no narrower, unless the spec changed;
+    an earlier expiry is accepted after a change of the client too. Once the present token has less than the least
+    lead left, anything well-formed is better than nothing.
     """
     held = f.memory.current
     if held is None or held.expiry.due(f.now) or held.state.exchange_inputs != f.inputs:

@@ -1,4 +1,4 @@
-"""Why something is not as it should be: the reasons that conditions, Events and metrics share, and the exceptions that carry them.
+"""Why something is not as it should be: the reasons that conditions, Events and metrics share, and their exceptions.
 
     Failure                  an attempt or a write failed; its reason and message are shown to users
     ├── TokenRequestFailed   the token endpoint did not give a usable token
@@ -9,6 +9,7 @@ Failures are values of the domain: their messages are ours, say what to do next 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 
 
 class Reason(StrEnum):
@@ -45,7 +46,7 @@ MENDED_BY_PEOPLE = frozenset({Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reaso
 
 
 @dataclass
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818 -- it is a value of the domain, no error of the program
     """An expected failure, told to users by `reason` and `message` (a sentence that says what to do next)."""
 
     reason: Reason
@@ -74,8 +75,9 @@ class WorseAnswer(Failure):
 class TokenRequestFailed(Failure):
     """A token request that gave no usable token.
 
-    `status` is the HTTP status, None where no answer came. `retry_after` is in seconds from now, None where the server did
-    not ask for it. `transport` marks failures of the endpoint itself (no answer, or a 5xx), which close the gate.
+    `status` is the HTTP status, None where no answer came. `retry_after` is in seconds from now, None where the
+    server did not ask for it. `transport` marks failures of the endpoint itself (no answer, or a 5xx), which close
+    the gate.
     """
 
     status: int | None = None
@@ -84,5 +86,5 @@ class TokenRequestFailed(Failure):
 
     @property
     def rejected(self) -> bool:
-        """Whether the server understood and refused (4xx but 429): a refresh token refused so is dead (RFC 6749 section 5.2)."""
-        return self.status is not None and 400 <= self.status < 500 and self.status != 429  # noqa: PLR2004 -- HTTP status classes
+        """Whether the server understood and refused (4xx but 429): such a refresh token is dead (RFC 6749, 5.2)."""
+        return self.status in range(400, 500) and self.status != HTTPStatus.TOO_MANY_REQUESTS

@@ -1,7 +1,7 @@
 """The one door to the Kubernetes client: reads, writes with preconditions, lists and watches, status, Events.
 
-Requests go through `kubernetes.aio`'s connection, login and TLS, but not through its typed models: those cost 27 MB of memory
-and most of the time of a call, and what is read here is mostly metadata.
+Requests go through `kubernetes.aio`'s connection, login and TLS, but not through its typed models: those cost 27 MB
+of memory and most of the time of a call, and what is read here is mostly metadata.
 """
 
 import json
@@ -43,7 +43,7 @@ class KubeconfigError(Exception):
     """The kubeconfig, or the Pod's service account, cannot be used. Its text is one line without secrets."""
 
 
-class ApiFailure(Exception):
+class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the domain
     """A request to the API server failed.
 
     `status` is the HTTP status, None where there was no answer; `word` the machine-readable reason of the answer. The
@@ -51,7 +51,9 @@ class ApiFailure(Exception):
     """
 
     def __init__(self, status: int | None, word: str) -> None:
-        super().__init__(f"the API server answered {status} {word}" if status else f"no answer from the API server: {word}")
+        super().__init__(
+            f"the API server answered {status} {word}" if status else f"no answer from the API server: {word}"
+        )
         self.status = status
         self.word = word
 
@@ -72,7 +74,7 @@ class Login:
 
     server: str
     ca_file: str | None
-    ca_data: str | None
+    ca_data: str | bytes | None
     insecure: bool
     authorization: str | None
     certificate_file: str | None
@@ -86,7 +88,7 @@ class Kube:
         """`reachable` is called whenever it becomes known that the API server is, or is not, within reach."""
         configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": True}
         self._configuration = configuration
-        self._rest = client.ApiClient(configuration).rest_client
+        self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
         self._notify = reachable
         self._reachable = True
 
@@ -139,7 +141,9 @@ class Kube:
             ApiFailure: 409 or 422 where a precondition does not hold, others where it is refused.
         """
         query = {"fieldManager": MANAGER, "force": "true"}
-        answer = await self._json("PATCH", _secret_path(key), query=query, body=manifest, content=_APPLY, accept=_METADATA)
+        answer = await self._json(
+            "PATCH", _secret_path(key), query=query, body=manifest, content=_APPLY, accept=_METADATA
+        )
         return SecretMeta.from_object(answer)
 
     async def delete_secret(self, key: Key, meta: SecretMeta) -> None:
@@ -148,7 +152,10 @@ class Kube:
         await self._json("DELETE", _secret_path(key), body=body, accept=_METADATA)
 
     async def list_secrets(self, namespace: str | None) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
-        """List the metadata of all Secrets (of a namespace) by pages: the objects and the list's version. Raises ApiFailure."""
+        """List the metadata of all Secrets (of a namespace) by pages: the objects and the list's version.
+
+        Raises ApiFailure.
+        """
         path = _collection("/api/v1", namespace, "secrets")
         async for page in self._pages(path, {"fieldSelector": _WATCHED_TYPES}):
             yield page
@@ -166,9 +173,9 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_REQUEST_TIMEOUT, sock_read=_WATCH_SILENCE)
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=_REQUEST_TIMEOUT, sock_read=_WATCH_SILENCE)
         path = _collection("/api/v1", namespace, "secrets")
-        async with self._call("GET", path, query, accept=_METADATA, timeout=timeout) as response:
+        async with self._call("GET", path, query, accept=_METADATA, limit=limit) as response:
             async for line in _lines(response):
                 event = json.loads(line)
                 raw = event["object"]
@@ -195,7 +202,10 @@ class Kube:
                 yield raw
 
     async def write_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> str:
-        """Write a credential's status, if it still is the one with that uid; return its new version. Raises ApiFailure."""
+        """Write a credential's status, if it still is the one with that uid; return its new version.
+
+        Raises ApiFailure.
+        """
         body = {"metadata": {"uid": uid}, "status": status}
         path = f"{_credential_path(key)}/status"
         query = {"fieldManager": MANAGER}
@@ -204,13 +214,13 @@ class Kube:
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         """Send an Event (events.k8s.io/v1). Raises ApiFailure."""
-        await self._json("POST", _collection("/apis/events.k8s.io/v1", namespace, "events"), body=event, accept=_METADATA)
+        await self._json(
+            "POST", _collection("/apis/events.k8s.io/v1", namespace, "events"), body=event, accept=_METADATA
+        )
 
     # --- Requests -----------------------------------------------------------------------------------------------------
 
-    async def _pages(
-        self, path: str, query: Mapping[str, str]
-    ) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
+    async def _pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
         more = ""
         while True:
             page = {**query, "limit": str(_PAGE), **({"continue": more} if more else {})}
@@ -247,16 +257,16 @@ class Kube:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
         accept: str = "application/json",
-        timeout: aiohttp.ClientTimeout | None = None,
+        limit: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and give the answer if it is a good one; keep book of whether the API server is within reach."""
+        """Send a request and give its good answer; keep book of whether the API server is within reach."""
         failure: ApiFailure
         try:
             headers = {"Accept": accept, "Content-Type": content, "User-Agent": MANAGER}
             if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
                 headers["Authorization"] = authorization
             url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-            limit = timeout or aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT)
+            limit = limit or aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT)
             answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=limit)
             async with answer.response as response:
                 if response.status < HTTPStatus.BAD_REQUEST:
@@ -283,21 +293,26 @@ async def connect(kubeconfig: Path | None, reachable: Callable[[bool], None]) ->
     """
     configuration = client.Configuration()
     in_cluster = kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
-    source = "the Pod's service account" if in_cluster else f"the kubeconfig {kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION}"
+    source = (
+        "the Pod's service account"
+        if in_cluster
+        else f"the kubeconfig {kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION}"
+    )
     problem = ""
     try:
         if in_cluster:
-            config.load_incluster_config(configuration)
+            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
         else:
             path = str(kubeconfig) if kubeconfig else None
-            loader = await config.load_kube_config(path, client_configuration=configuration, persist_config=False)
-            configuration.refresh_api_key_hook = _keep_login_fresh(loader)
+            load: Any = config.load_kube_config  # untyped
+            loader = await load(path, client_configuration=configuration, persist_config=False)
+            setattr(configuration, "refresh_api_key_hook", _keep_login_fresh(loader))  # noqa: B010 -- declared as None
         return Kube(configuration, reachable)
     except config.ConfigException:
         problem = "is not complete; check its current-context, cluster and user"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
-    except Exception as error:  # noqa: BLE001 -- the parsers below raise what they like, and their texts may quote secrets
+    except Exception as error:  # noqa: BLE001 -- the parsers raise what they like; their texts may quote secrets
         problem = f"cannot be understood ({type(error).__name__})"
     message = f"{source} {problem}"
     raise KubeconfigError(message)
@@ -331,7 +346,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     raise failure from None
 
 
-def _keep_login_fresh(loader: Any) -> Callable[[client.Configuration], Awaitable[None]]:  # noqa: ANN401 -- the library's
+def _keep_login_fresh(loader: Any) -> Callable[[client.Configuration], Awaitable[None]]:  # noqa: ANN401
     """A hook that reads the login again at most once a minute: token files change, plugins give tokens that end."""
     last = time.monotonic()
 
@@ -364,6 +379,6 @@ def _word_of(body: bytes) -> str:
 
 
 def _word(status: Mapping[str, Any]) -> str:
-    """The reason of a Status object, if it is the single word that it should be; its message may quote what was sent."""
+    """The reason of a Status object, if it is the one word that it should be; its message may quote what was sent."""
     word = str(status.get("reason") or "")
     return word if _WORD.fullmatch(word) else "Unknown"

@@ -110,4 +110,4 @@ class _TextFormatter(_Formatter):
 def _quoted(value: object) -> str:
     """A field's value as one word: as it is where it is one, else as a JSON string."""
     text = str(value)
-    return text if text and text.isprintable() and not set(text) & set(' "=\\') else json.dumps(text)
+    return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text)

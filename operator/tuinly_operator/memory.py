@@ -27,7 +27,10 @@ class ClientSecretRead:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A token and when it was issued on both clocks. After a restart the token itself is unknown, and so is its client."""
+    """A token and when it was issued on both clocks.
+
+    After a restart the token itself is unknown, and so is its client.
+    """
 
     state: TokenState
     issued: Moment
@@ -45,8 +48,8 @@ class Held:
 class Setback:
     """The last attempt, or the last write of the target, failed.
 
-    `attempts` counts failures in a row, `at` is in seconds since the epoch, `inputs` is what was tried: a change of it ends
-    the wait until `retry`.
+    `attempts` counts failures in a row, `at` is in seconds since the epoch, `inputs` is what was tried: a change of
+    it ends the wait until `retry`.
     """
 
     failure: Failure

@@ -1,6 +1,7 @@
 """What Prometheus is told; the one door to its client.
 
-Figures of a credential are computed from the store when they are asked for, so that they go with it and can never be stale.
+Figures of a credential are computed from the store when they are asked for, so that they go with it and can never be
+stale.
 """
 
 import time
@@ -85,12 +86,16 @@ class _Live(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Compute the gauges."""
-        ready = GaugeMetricFamily("tuinly_credential_ready", "1 if the condition Ready is True, else 0.", labels=_LABELS)
+        ready = GaugeMetricFamily(
+            "tuinly_credential_ready", "1 if the condition Ready is True, else 0.", labels=_LABELS
+        )
         expiry = GaugeMetricFamily(
             "tuinly_credential_expiration_timestamp_seconds", "When the published token expires.", labels=_LABELS
         )
         due = GaugeMetricFamily(
-            "tuinly_credential_next_refresh_timestamp_seconds", "When the credential is looked at again.", labels=_LABELS
+            "tuinly_credential_next_refresh_timestamp_seconds",
+            "When the credential is looked at again.",
+            labels=_LABELS,
         )
         for record in self._store:
             labels = tuple(record.credential.key)
@@ -103,4 +108,6 @@ class _Live(Collector):
         yield from (ready, expiry, due)
         yield GaugeMetricFamily("tuinly_credentials", "TuinlyCredentials known.", value=len(self._store))
         yield GaugeMetricFamily("tuinly_queue_depth", "Credentials that wait for a reconcile.", value=len(self._queue))
-        yield GaugeMetricFamily("tuinly_queue_age_seconds", "How long the oldest of them has waited.", value=self._queue.age)
+        yield GaugeMetricFamily(
+            "tuinly_queue_age_seconds", "How long the oldest of them has waited.", value=self._queue.age
+        )

@@ -1,7 +1,7 @@
 """The operator as a whole: its parts, what starts and stops when, and what makes it ready.
 
-First the Secrets are listed, then kopf brings the credentials, and the queue opens. What gates the queue is here: the first list
-of Secrets, the reach of the API server, and, when there are several replicas, the election.
+First the Secrets are listed, then kopf brings the credentials, and the queue opens. What gates the queue is here: the
+first list of Secrets, the reach of the API server, and, when there are several replicas, the election.
 """
 
 import asyncio
@@ -104,14 +104,19 @@ class Operator:
             timers=self._timers,
             events=self._events,
             metrics=self._metrics,
-            policy=Policy(s.token_url, s.graphql_url, s.allowed_token_urls, s.allowed_graphql_urls, s.min_refresh_interval),
+            policy=Policy(
+                s.token_url, s.graphql_url, s.allowed_token_urls, s.allowed_graphql_urls, s.min_refresh_interval
+            ),
             clock=self._clock,
         )
         host, port = await self._health.start()
         _log.info("serving health and metrics", extra=fields(host=host, port=port))
 
     async def work_until(self, stop: asyncio.Event) -> None:
-        """Run all parts until `stop`, then let what is in flight finish. Raises what a part raised, should one break."""
+        """Run all parts until `stop`, then let what is in flight finish.
+
+        Raises what a part raised, should one break.
+        """
         parts = [
             *(watch.run() for watch in self._secret_watches),
             self._watch_credentials(),
@@ -160,7 +165,7 @@ class Operator:
     # --- Parts --------------------------------------------------------------------------------------------------------
 
     async def _watch_credentials(self) -> None:
-        """kopf starts once the Secrets are known: nothing is decided on half a picture."""
+        """Start kopf once the Secrets are known: nothing is decided on half a picture."""
         for watch in self._secret_watches:
             await watch.listed.wait()
         self._queue.release(_LISTING)
@@ -214,7 +219,7 @@ class Operator:
         self._queue.hold(_STOPPING)
         _log.info("stopping", extra=fields(in_flight=self._queue.active))
         deadline = time.monotonic() + _GRACE
-        while self._queue.active and time.monotonic() < deadline:
+        while self._queue.active and time.monotonic() < deadline:  # noqa: ASYNC110 -- at the very end, a poll does
             await asyncio.sleep(_FINISH_POLL)
         if self._queue.active:
             _log.warning("abandoned what was still in flight", extra=fields(in_flight=self._queue.active))
@@ -222,7 +227,7 @@ class Operator:
     # --- What the parts are told --------------------------------------------------------------------------------------
 
     def _urgency(self, key: Key) -> float:
-        """The end of the present token, in seconds since the epoch: least remaining life first, and none at all before."""
+        """The end of the present token, in seconds since the epoch: the least life first, and before it none at all."""
         record = self._store.get(key)
         published = record.memory.published if record else None
         return published.state.expires_at if published else 0.0

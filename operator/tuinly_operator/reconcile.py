@@ -94,7 +94,8 @@ class Reconciler:
         except ApiFailure as failure:
             # The token, if one was obtained, waits in memory; the next try writes it.
             _log.warning("the API server failed a request, trying again", extra=fields(credential=key, cause=failure))
-            self._timers.set(key, Deadline.after(random.uniform(1, _API_RETRY), self._clock.now()))  # noqa: S311 -- jitter
+            wait = random.uniform(1, _API_RETRY)  # noqa: S311 -- jitter
+            self._timers.set(key, Deadline.after(wait, self._clock.now()))
 
     async def _act_until_rest(self, record: Record) -> None:
         sight = _Sight()
@@ -188,7 +189,9 @@ class Reconciler:
             memory.last_attempt = None  # the exchange that follows belongs to this attempt
             if not memory.refresh_proven:
                 memory.refresh_refused = facts.tried_inputs
-                self._tell_once(record, Reason.REFRESH_REFUSED, "the server refuses refresh tokens; using client credentials")
+                self._tell_once(
+                    record, Reason.REFRESH_REFUSED, "the server refuses refresh tokens; using client credentials"
+                )
             return None
         memory.refresh_proven = True
         memory.refresh_token = grant.refresh_token or token
@@ -196,30 +199,37 @@ class Reconciler:
         known = read is not None and read.client == current.client
         version = read.identity if read is not None and known else current.state.client_secret_version
         scopes = grant.scopes if grant.scopes is not None else frozenset(current.state.granted_scopes.split())
-        return self._held(facts, grant, GrantType.REFRESH_TOKEN, current.client, issued, version, scopes)
+        return self._held(
+            facts, grant, issued, kind=GrantType.REFRESH_TOKEN, client=current.client, version=version, scopes=scopes
+        )
 
     async def _exchange(self, record: Record, facts: Facts) -> Held:
         """One exchange by client credentials."""
         memory, read = record.memory, record.memory.client
-        assert read is not None and isinstance(read.client, Client)  # noqa: S101, PT018 -- the decision to exchange implies it
+        assert read is not None and isinstance(read.client, Client)  # noqa: S101, PT018 -- decided on it
         issued = self._clock.now()
         with self._metrics.token_request(GrantType.CLIENT_CREDENTIALS):
-            grant = await self._endpoint.exchange(facts.token_url, read.client.id, read.client.secret, facts.spec.scopes)
+            grant = await self._endpoint.exchange(
+                facts.token_url, read.client.id, read.client.secret, facts.spec.scopes
+            )
         wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
         memory.refresh_token, memory.refresh_proven = (grant.refresh_token if wanted else None), False
         scopes = grant.scopes if grant.scopes is not None else facts.spec.scopes
-        return self._held(facts, grant, GrantType.CLIENT_CREDENTIALS, read.client, issued, read.identity, scopes)
+        kind = GrantType.CLIENT_CREDENTIALS
+        return self._held(facts, grant, issued, kind=kind, client=read.client, version=read.identity, scopes=scopes)
 
+    @staticmethod
     def _held(  # noqa: PLR0913 -- all that a token is known by
-        self,
         facts: Facts,
         grant: Grant,
+        issued: Moment,
+        *,
         kind: GrantType,
         client: Client | None,
-        issued: Moment,
-        client_secret_version: str,
+        version: str,
         scopes: frozenset[str],
     ) -> Held:
+        """A token with its state; `version` is that of the client Secret it was issued for."""
         current = facts.memory.current
         at = int(issued.wall)
         state = TokenState(
@@ -230,7 +240,7 @@ class Reconciler:
             granted_scopes=" ".join(sorted(scopes)),
             exchange_inputs=facts.inputs,
             template="",
-            client_secret_version=client_secret_version,
+            client_secret_version=version,
             handled_refresh=current.state.handled_refresh if current else facts.credential.refresh_requested,
         )
         state = replace(state, next_refresh=int(at + rules.refresh_offset(facts.spec.refresh, state)))
@@ -250,7 +260,7 @@ class Reconciler:
                 memory.look_again = Deadline.after(max(0, current.expiry.remaining(now)) / 2, now)
                 _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
             case _:
-                message = "the server gave a token with narrower scopes or an earlier end than the present one; it was dropped"
+                message = "the server gave a token with narrower scopes or an earlier end than the present one"
                 raise WorseAnswer(Reason.INVALID_RESPONSE, message)
 
     def _remark(self, record: Record, facts: Facts, held: Held) -> None:
@@ -258,7 +268,7 @@ class Reconciler:
         if rules.need(facts) is Need.FIRST and not frozenset(held.state.granted_scopes.split()) >= facts.spec.scopes:
             self._tell_once(record, Reason.SCOPE_NARROWED, "the server granted fewer scopes than spec.scopes asks for")
         if rules.lead(facts.spec.refresh, held.state.lifetime) < rules.MIN_LEAD:
-            message = "tokens live less than 4 minutes: Pods may see a new one in their files only after the old one has expired"
+            message = "tokens live less than 4 minutes: a Pod may see a new one only after the old one has expired"
             self._tell_once(record, Reason.LIFETIME_TOO_SHORT, message)
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
@@ -281,7 +291,8 @@ class Reconciler:
     def _delay(self, record: Record, failure: Failure, attempts: int, now: Moment) -> float:
         published = record.memory.published
         life_left = published.expiry.remaining(now) if published else 0.0
-        delay = rules.retry_delay(failure, attempts, life_left, self._policy.min_interval, random.random())  # noqa: S311 -- jitter
+        drawn = random.random()  # noqa: S311 -- jitter
+        delay = rules.retry_delay(failure, attempts, life_left, self._policy.min_interval, drawn)
         asked = failure.retry_after if isinstance(failure, TokenRequestFailed) else None
         return max(delay, asked or 0.0)
 
@@ -310,7 +321,7 @@ class Reconciler:
             self._metrics.published(held)
 
     async def _not_written(self, record: Record, facts: Facts, sight: _Sight, failure: ApiFailure) -> None:
-        """Find out why a write failed: somebody was quicker (look and decide again), or the server refuses it (wait)."""
+        """Find out why a write failed: somebody was quicker (decide again), or the server refuses it (wait)."""
         if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise failure
         key = facts.credential.target
@@ -351,7 +362,7 @@ class Reconciler:
     # --- Reports ------------------------------------------------------------------------------------------------------
 
     async def _meanwhile(self, record: Record, facts: Facts, request: Coroutine[Any, Any, Held | None]) -> Held | None:
-        """Wait for a token request, and keep the status true while it takes its time: under way, or expired meanwhile."""
+        """Wait for a token request, and keep the status true while it takes its time."""
         task = asyncio.create_task(request)
         wait: float | None = _SLOW_REQUEST
         try:

@@ -1,7 +1,7 @@
 """What to tell users: the status of a credential and the Events of its transitions, from the facts and the decision."""
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from tuinly_operator.clock import rfc3339
 from tuinly_operator.credential import Condition, Status
@@ -26,7 +26,10 @@ class Transition:
 
 
 def status(f: Facts, decision: Decision) -> Status:
-    """Build the status. What only an earlier process knew (the last grant, the last failure) is carried over as reported."""
+    """Build the status.
+
+    What only an earlier process knew (the last grant, the last failure) is carried over as reported.
+    """
     reported, published = f.credential.status, f.memory.published
     failed = f.memory.setback
     next_time = decision.look_again
@@ -47,7 +50,7 @@ def status(f: Facts, decision: Decision) -> Status:
 
 def same_story(one: Status, other: Status) -> bool:
     """Whether two statuses differ at most in what changes with each repeated failure."""
-    blank = dict.fromkeys(_VOLATILE)
+    blank: dict[str, Any] = dict.fromkeys(_VOLATILE)
     return replace(one, **blank) == replace(other, **blank)
 
 

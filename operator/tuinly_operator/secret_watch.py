@@ -1,7 +1,7 @@
 """Keeps the store's view of Secrets: a list and watch of their metadata that knows when it is complete.
 
-Only a few words of each Secret stay; content is never received. kopf's watch of Secrets would receive all of it, and does
-not say when its first list is complete (docs/decisions).
+Only a few words of each Secret stay; content is never received. kopf's watch of Secrets would receive all of it, and
+does not say when its first list is complete (docs/decisions).
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class SecretWatch:
         """Take in a complete list, and drop from the store what is not in it. Returns its version."""
         present: set[Key] = set()
         version = ""
-        async for page, version in self._kube.list_secrets(self._namespace):  # noqa: B007 -- the last page's version counts
+        async for page, version in self._kube.list_secrets(self._namespace):  # noqa: B007 -- the last page's counts
             for raw in page:
                 key = secret_key(raw)
                 present.add(key)
@@ -83,5 +83,7 @@ class SecretWatch:
         self.alive = False
         self._failures += 1
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
-        _log.log(level, "the watch of Secrets broke, trying again", extra=fields(namespace=self._namespace, cause=failure))
+        _log.log(
+            level, "the watch of Secrets broke, trying again", extra=fields(namespace=self._namespace, cause=failure)
+        )
         await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF, 0.1 * 2**self._failures)))  # noqa: S311 -- jitter

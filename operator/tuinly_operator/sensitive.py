@@ -9,8 +9,9 @@ _MASK: Final = "<sensitive>"
 class Sensitive:
     """Wraps a client secret, an access token or a refresh token.
 
-    Only `reveal` gives the value; its few callers are the places where a secret leaves the process: the token request, the
-    target Secret and the verification. Everything that prints or serializes by itself sees a mask, or fails.
+    Only `reveal` gives the value; its few callers are the places where a secret leaves the process: the token
+    request, the target Secret and the verification. Everything that prints or serializes by itself sees a mask, or
+    fails.
     """
 
     __slots__ = ("_value",)

@@ -1,7 +1,7 @@
 """What the operator knows from a Secret's metadata: whose it is, what was written, and whether anybody else touched it.
 
-The target's annotations are the operator's only lasting state. They are written in the same request as the token and read
-once, when a process first meets the target; from then on memory is ahead of them.
+The target's annotations are the operator's only lasting state. They are written in the same request as the token and
+read once, when a process first meets the target; from then on memory is ahead of them.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ class TokenState:
 
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, str]) -> "TokenState | None":
-        """Read the state back, or None where it is incomplete, of another version or makes no sense: that costs one attempt."""
+        """Read the state back; None, which costs an attempt, where it is incomplete, odd or of another version."""
         if annotations.get(_STATE_VERSION_KEY) != STATE_VERSION:
             return None
         try:
@@ -62,7 +62,8 @@ class TokenState:
             texts = {field: intern(annotations[name]) for field, name in _TEXTS.items()}
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
-        state = cls(**times, **texts)  # type: ignore[arg-type] -- the two tables name every field
+        values: dict[str, Any] = {**times, **texts}
+        state = cls(**values)
         return state if 1 <= state.lifetime <= MAX_LIFETIME else None
 
 
@@ -144,8 +145,9 @@ def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
         return Ownership.FOREIGN
     if target.owner_uid == credential.uid:
         return Ownership.OURS
-    # Without a controller, or with that of the credential it was written for: the owner reference was edited away, or the
-    # credential was deleted and made again. In both cases the Secret is what we wrote for a credential of this name.
+    # Without a controller, or with that of the credential it was written for: the owner reference was edited away, or
+    # the credential was deleted and made again. In both cases the Secret is what we wrote for a credential of this
+    # name.
     written_for = target.state.credential_uid if target.state else None
     named = target.credential == credential.key.name and written_for is not None
     return Ownership.ADOPTABLE if named and target.owner_uid in ("", written_for) else Ownership.FOREIGN
@@ -154,9 +156,9 @@ def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
 def intact(secret: SecretMeta, credential: Credential) -> bool:
     """Whether the Secret still is as we wrote it for this credential.
 
-    As long as nobody interferes, our manager owns exactly the keys and annotations that we applied; an edit, a removal or a
-    foreign apply of one takes it away (Kubernetes, "Server-Side Apply", field management). So drift shows without reading
-    content, also drift that happened while no operator ran.
+    As long as nobody interferes, our manager owns exactly the keys and annotations that we applied; an edit, a
+    removal or a foreign apply of one takes it away (Kubernetes, "Server-Side Apply", field management). So drift
+    shows without reading content, also drift that happened while no operator ran.
     """
     target = secret.target
     return (
@@ -180,7 +182,7 @@ def believe(secret: SecretMeta, credential: Credential, wall: float) -> TokenSta
 
 
 def exchange_inputs(url: str, spec: Spec) -> str:
-    """A digest of what a token is issued for: effective URL, scopes, and where the client id and secret are (never what)."""
+    """A digest of what a token is issued for: effective URL, scopes, where the client is (never what)."""
     ref = spec.client_secret_ref
     text = json.dumps([url, sorted(spec.scopes), ref.name, ref.client_id_key, ref.client_secret_key])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -191,10 +193,12 @@ def target_manifest(
 ) -> dict[str, Any]:
     """The target as it is applied. `data` is base64.
 
-    With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, resourceVersion "1" makes
-    the apply create it, or fail with 409 where one has come meanwhile.
+    With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, resourceVersion
+    "1" makes the apply create it, or fail with 409 where one has come meanwhile.
     """
-    precondition = {"resourceVersion": "1"} if present is None else {"uid": present.uid, "resourceVersion": present.version}
+    precondition = (
+        {"resourceVersion": "1"} if present is None else {"uid": present.uid, "resourceVersion": present.version}
+    )
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -233,14 +237,16 @@ def _our_fields(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | Non
     return None
 
 
+# Nearly all targets hold the same keys: one set serves them all. Bounded, since anybody may invent keys.
+_MOST_SHARED: Final = 1024
 _shared_keys: dict[frozenset[str], frozenset[str]] = {}
 
 
 def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], owned: Mapping[str, Any]) -> TargetMeta:
     keys = frozenset(intern(k[2:]) for k in owned.get("f:data") or {} if k.startswith("f:"))
-    if len(_shared_keys) < 1024:  # noqa: PLR2004 -- nearly all targets hold the same keys: share one set; a bound against floods
+    if len(_shared_keys) < _MOST_SHARED:
         keys = _shared_keys.setdefault(keys, keys)
-    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
+    owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     return TargetMeta(
         credential=intern(labels.get(CREDENTIAL_LABEL) or ""),
         owner_uid=intern(owner.get("uid") or ""),

@@ -1,4 +1,4 @@
-"""Everything that has been seen: credentials with what is remembered of them, Secrets' metadata, and who cares for which Secret.
+"""All that has been seen: credentials with what is remembered of them, Secrets' metadata, and who cares for which.
 
 The watches write here and enqueue; the reconciler reads. Nothing here does I/O.
 """

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from tuinly_operator.clock import Clock, Deadline, Moment
 from tuinly_operator.credential import Key
 
-# asyncio sleeps by a clock that stands still while the machine is suspended, so the heaps are looked at this often. In seconds.
+# asyncio sleeps by a clock that stands still while the machine is suspended, so the heaps are looked at this often.
+# In seconds.
 _TICK = 0.5
 
 

@@ -1,8 +1,8 @@
 """The one door to kopf: it watches TuinlyCredentials and tells the store, and nothing else.
 
-kopf runs on a thread and loop of its own. At its end it cancels every task of its loop that came after its start, and it takes
-over the signal handlers of the main thread; here both stay the operator's. What has been learned (store, queue, refresh tokens)
-lives outside, so that kopf can be started again at any time.
+kopf runs on a thread and loop of its own. At its end it cancels every task of its loop that came after its start, and
+it takes over the signal handlers of the main thread; here both stay the operator's. What has been learned (store,
+queue, refresh tokens) lives outside, so that kopf can be started again at any time.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from tuinly_operator.logs import fields
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
 
-# kopf removes its finalizer from every watched object that bears it, even if nobody needs it: a write that nobody asked for.
-# With a name that no object bears there is nothing to remove.
+# kopf removes its finalizer from every watched object that bears it, even if nobody needs it: a write that nobody
+# asked for. With a name that no object bears there is nothing to remove.
 _NO_FINALIZER: Final = f"{GROUP}/never-used"
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,10 @@ class CredentialWatch:
         seen: Callable[[Credential], None],
         gone: Callable[[Credential], None],
     ) -> None:
-        """`seen` and `gone` are called on the loop that calls `run`; `login` is awaited there. Empty `namespaces` means all."""
+        """`seen` and `gone` are called on the loop that calls `run`; `login` is awaited there.
+
+        Empty `namespaces` means all.
+        """
         self._namespaces = list(namespaces)
         self._login = login
         self._seen = seen

@@ -12,7 +12,7 @@ class WorkQueue:
     """A deduplicating priority queue that hands out nothing while something holds it."""
 
     def __init__(self, urgency: Callable[[Key], float], monotonic: Callable[[], float]) -> None:
-        """`urgency` gives a credential's place, the smallest first; `monotonic` the time in seconds, for the age of waiting keys."""
+        """`urgency` gives a credential's place, the smallest first; `monotonic` is a clock in seconds."""
         self._urgency = urgency
         self._monotonic = monotonic
         self._heap: list[tuple[float, int, Key]] = []
