@@ -254,6 +254,8 @@ def test_odd_scopes_are_refused(scope: object) -> None:
         pytest.param(json.dumps(GOOD).encode()[:-1], id="cut-off"),
         pytest.param(json.dumps(GOOD).encode()[:-1] + b', "access_token": "at-2"}', id="a-key-twice"),
         pytest.param(json.dumps(GOOD).encode()[:-1] + b', "more": [{"a": 1, "a": 1}]}', id="a-key-twice-further-down"),
+        pytest.param(json.dumps(GOOD).encode()[:-1] + b', "more": NaN}', id="not-a-number"),
+        pytest.param(json.dumps(GOOD).encode()[:-1] + b', "more": -Infinity}', id="infinity"),
         pytest.param(b"[" * MAX_BODY, id="nested-too-deep"),
         pytest.param(b'{"a":' * (MAX_BODY // 5), id="objects-nested-too-deep"),
     ],

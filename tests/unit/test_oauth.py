@@ -50,7 +50,7 @@ class Request:
 
     @property
     def form(self) -> dict[str, str]:
-        return {name: value for name, [value] in parse_qs(self.body, strict_parsing=True).items()}
+        return {name: value for name, [value] in parse_qs(self.body, keep_blank_values=True).items()}
 
 
 Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -462,11 +462,13 @@ async def test_cancelling_passes_through(endpoint: TokenEndpoint) -> None:
 
 
 async def test_connections_are_shared_and_bounded() -> None:
-    async def slowly(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.01)
+    both = asyncio.Barrier(2)
+
+    async def in_pairs(writer: asyncio.StreamWriter) -> None:
+        await both.wait()
         await sends(GRANTED)(writer)
 
-    async with serving(slowly) as server, client(concurrency=2) as endpoint:
+    async with serving(in_pairs) as server, client(concurrency=2) as endpoint:
         await asyncio.gather(*(exchange(endpoint, url(server)) for _ in range(8)))
     assert (len(server.requests), server.busiest, server.connections) == (8, 2, 2)
 
