@@ -13,10 +13,8 @@ CA_FILE_NAME = "ca.pem"
 class Authority:
     """A certificate authority whose key lives in this process's memory only.
 
-    Attributes
-    ----------
-    ca_file
-        The PEM file with its root certificate, for whoever should trust it.
+    Attributes:
+        ca_file: The PEM file with its root certificate, for whoever should trust it.
     """
 
     ca_file: Path

@@ -18,14 +18,10 @@ SIZE_LIMIT = 64 * 1024  # what a careful client reads of an answer at most
 class Answer:
     """An HTTP answer before it is sent.
 
-    Attributes
-    ----------
-    chunked
-        Sent without a Content-Length.
-    cut
-        The connection is reset after so many bytes of the body.
-    raw
-        Sent in place of anything that HTTP knows.
+    Attributes:
+        chunked: Sent without a Content-Length.
+        cut: The connection is reset after so many bytes of the body.
+        raw: Sent in place of anything that HTTP knows.
     """
 
     status: int
@@ -46,16 +42,11 @@ def json_answer(status: int, document: object, headers: Mapping[str, str] | None
 class Twist:
     """What a hostile answer is made from.
 
-    Attributes
-    ----------
-    good
-        The right answer, status 200.
-    form
-        The parameters of the request (empty at the GraphQL endpoint).
-    seconds
-        The fault's ``seconds``, where the answer has use for them.
-    headers
-        The fault's headers; they are added to whatever the answer's are.
+    Attributes:
+        good: The right answer, status 200.
+        form: The parameters of the request (empty at the GraphQL endpoint).
+        seconds: The fault's ``seconds``, where the answer has use for them.
+        headers: The fault's headers; they are added to whatever the answer's are.
     """
 
     good: Answer

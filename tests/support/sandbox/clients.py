@@ -22,28 +22,20 @@ VSCHAR = re.compile(r"[\x20-\x7e]+")  # RFC 6749, appendix A: what client ids an
 class Client:
     """An OAuth client and the server's ways with it.
 
-    Attributes
-    ----------
-    id, secret
-        What an exchange has to present.
-    scopes
-        What it may ask for; an exchange that asks for nothing gets all of it.
-    lifetime
-        Seconds that a token lives. ``expires_in`` is the whole seconds of it, at least 1, and the token is accepted for
-        no less than what was announced.
-    issues_refresh_tokens
-        Whether an exchange yields a refresh token.
-    refreshes
-        What happens to a refresh-token grant without client id and secret: ``accepted`` as at Tuinly, or refused as
-        other servers do, with 401 ``invalid_client``, 400 ``invalid_request`` or 400 ``invalid_grant``.
-    rotates_refresh_tokens
-        Whether a refresh-token grant yields a new refresh token and ends the old one.
-    revokes_previous_on
-        The grants that revoke the client's earlier access tokens.
-    grants_only
-        Scopes to which every grant is narrowed; None grants what was asked for.
-    repeats_token
-        Whether an exchange answers the token it issued before, as long as that lives (a caching server).
+    Attributes:
+        id, secret: What an exchange has to present.
+        scopes: What it may ask for; an exchange that asks for nothing gets all of it.
+        lifetime: Seconds that a token lives. ``expires_in`` is the whole seconds of it, at least 1, and the token is
+            accepted for no less than what was announced.
+        issues_refresh_tokens: Whether an exchange yields a refresh token.
+        refreshes: What happens to a refresh-token grant without client id and secret: ``accepted`` as at Tuinly, or
+            refused as other servers do, with 401 ``invalid_client``, 400 ``invalid_request`` or 400
+            ``invalid_grant``.
+        rotates_refresh_tokens: Whether a refresh-token grant yields a new refresh token and ends the old one.
+        revokes_previous_on: The grants that revoke the client's earlier access tokens.
+        grants_only: Scopes to which every grant is narrowed; None grants what was asked for.
+        repeats_token: Whether an exchange answers the token it issued before, as long as that lives (a caching
+            server).
     """
 
     id: str
@@ -60,10 +52,8 @@ class Client:
     def __post_init__(self) -> None:
         """Refuse what no server could serve.
 
-        Raises
-        ------
-        InvalidError
-            With a sentence that names the field.
+        Raises:
+            InvalidError: With a sentence that names the field.
         """
         for name, value in (("id", self.id), ("secret", self.secret)):
             if not VSCHAR.fullmatch(value):
@@ -103,10 +93,8 @@ class Clients:
     def rotate_secret(self, client_id: str, secret: str) -> None:
         """Give a client another secret; the old one is refused from now on, tokens and refresh tokens stay good.
 
-        Raises
-        ------
-        LookupError
-            If there is no such client.
+        Raises:
+            LookupError: If there is no such client.
         """
         client = self._clients.get(client_id)
         if client is None:
@@ -117,10 +105,8 @@ class Clients:
 def load_clients(file: Path) -> list[Client]:
     """Read clients from a YAML or JSON file: a list of clients, or an object whose ``clients`` is one.
 
-    Raises
-    ------
-    InvalidError
-        If the file cannot be read or does not hold that.
+    Raises:
+        InvalidError: If the file cannot be read or does not hold that.
     """
     try:
         text = file.read_text(encoding="utf-8")

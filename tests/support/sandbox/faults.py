@@ -18,23 +18,20 @@ _DEFAULT_SECONDS = {"hang": 3600.0, "slow": 5.0, "drip": 1.0}
 class Fault:
     """One thing to do wrong.
 
-    Attributes
-    ----------
-    kind
-        ``fail`` answers ``status`` (500) with ``body`` and ``headers``; ``throttle`` answers ``status`` (429) with
-        ``Retry-After``; ``hang`` takes the request and answers nothing for ``seconds`` (an hour), then resets;
-        ``reset`` resets the connection; ``slow`` answers rightly, but ``seconds`` (5) late; ``drip`` answers rightly,
-        but a byte every ``seconds`` (1); ``answer`` sends one of the catalogue by the name ``answer``, or ``body``
-        verbatim with ``status`` (200).
-    endpoint, client, grant
-        Which requests it meets: one endpoint's, and of those only one client's or one grant's, where given.
-    count
-        After how many requests it is over; None for never.
-    retry_after, retry_after_as
-        Seconds for ``throttle``, and whether they are sent as such or as an HTTP date (RFC 9110, section 10.2.3).
-    processed
-        Whether the server does its work (issues, rotates, revokes) before ``fail``, ``throttle``, ``hang``, ``reset``
-        or a verbatim answer hides the result. ``slow``, ``drip`` and answers of the catalogue always do.
+    Attributes:
+        kind: ``fail`` answers ``status`` (500) with ``body`` and ``headers``; ``throttle`` answers ``status`` (429)
+            with ``Retry-After``; ``hang`` takes the request and answers nothing for ``seconds`` (an hour), then
+            resets; ``reset`` resets the connection; ``slow`` answers rightly, but ``seconds`` (5) late; ``drip``
+            answers rightly, but a byte every ``seconds`` (1); ``answer`` sends one of the catalogue by the name
+            ``answer``, or ``body`` verbatim with ``status`` (200).
+        endpoint, client, grant: Which requests it meets: one endpoint's, and of those only one client's or one
+            grant's, where given.
+        count: After how many requests it is over; None for never.
+        retry_after, retry_after_as: Seconds for ``throttle``, and whether they are sent as such or as an HTTP date
+            (RFC 9110, section 10.2.3).
+        processed: Whether the server does its work (issues, rotates, revokes) before ``fail``, ``throttle``,
+            ``hang``, ``reset`` or a verbatim answer hides the result. ``slow``, ``drip`` and answers of the catalogue
+            always do.
     """
 
     kind: Kind
@@ -54,10 +51,8 @@ class Fault:
     def __post_init__(self) -> None:
         """Refuse what could not be done.
 
-        Raises
-        ------
-        InvalidError
-            With a sentence that says what is wrong.
+        Raises:
+            InvalidError: With a sentence that says what is wrong.
         """
         if self.kind == "answer" and (self.answer is None) == (self.body is None):
             raise InvalidError("a fault of kind answer has either an answer of the catalogue or a body")

@@ -20,25 +20,17 @@ RevokedBy = Literal["admin", "successor"]
 class TokenRequest:
     """One request to the token endpoint, whatever became of it.
 
-    Attributes
-    ----------
-    received_at, received_monotonic
-        When it had arrived as a whole, in seconds of ``time.time`` and of ``time.monotonic``.
-    grant, client, scopes
-        What it asked for, as far as that can be told. For a refresh-token grant without a client id, the client that
-        the refresh token was issued to.
-    outcome
-        ``issued``, the error code, or ``unprocessed`` where a fault kept it from being looked at.
-    status
-        The status that was sent; None while or where nothing was.
-    fault
-        What was done to it: a fault's kind, with the answer's name where it is one of the catalogue.
-    token
-        The sequence number of the token in the answer.
-    sent_client
-        Whether it carried a client id or secret of its own.
-    headers
-        The request headers that tests ask about, by lower-case name.
+    Attributes:
+        received_at, received_monotonic: When it had arrived as a whole, in seconds of ``time.time`` and of
+            ``time.monotonic``.
+        grant, client, scopes: What it asked for, as far as that can be told. For a refresh-token grant without a
+            client id, the client that the refresh token was issued to.
+        outcome: ``issued``, the error code, or ``unprocessed`` where a fault kept it from being looked at.
+        status: The status that was sent; None while or where nothing was.
+        fault: What was done to it: a fault's kind, with the answer's name where it is one of the catalogue.
+        token: The sequence number of the token in the answer.
+        sent_client: Whether it carried a client id or secret of its own.
+        headers: The request headers that tests ask about, by lower-case name.
     """
 
     sequence: int
@@ -71,16 +63,11 @@ class GraphqlRequest:
 class IssuedToken:
     """An access token.
 
-    Attributes
-    ----------
-    value
-        What a client gets. People are told the sequence number in its place.
-    issued_at, expires_at, revoked_at
-        Seconds of ``time.time``. It lives no shorter than announced.
-    expires_in
-        The seconds that were announced when it was issued.
-    revoked_by
-        Whether a person or the issue of a new token ended it.
+    Attributes:
+        value: What a client gets. People are told the sequence number in its place.
+        issued_at, expires_at, revoked_at: Seconds of ``time.time``. It lives no shorter than announced.
+        expires_in: The seconds that were announced when it was issued.
+        revoked_by: Whether a person or the issue of a new token ended it.
     """
 
     sequence: int

@@ -24,10 +24,8 @@ class SandboxProcess:
     The process holds the reading end of a pipe and ends when the writing end closes, which the kernel sees to however
     this process ends.
 
-    Parameters
-    ----------
-    *arguments
-        More arguments of the program, such as ``--clients FILE``.
+    Parameters:
+        *arguments: More arguments of the program, such as ``--clients FILE``.
     """
 
     def __init__(self, *arguments: str) -> None:
@@ -39,10 +37,8 @@ class SandboxProcess:
     def __enter__(self) -> Self:
         """Start it and wait until it listens.
 
-        Raises
-        ------
-        RuntimeError
-            If it does not; the message has what it wrote to its standard error.
+        Raises:
+            RuntimeError: If it does not; the message has what it wrote to its standard error.
         """
         log = Path(self._directory.name, "log")
         with log.open("wb") as log_file:
@@ -88,10 +84,8 @@ class SandboxProcess:
     def pid(self) -> int:
         """The process id.
 
-        Raises
-        ------
-        RuntimeError
-            If it does not run.
+        Raises:
+            RuntimeError: If it does not run.
         """
         if self._process is None:
             raise RuntimeError("the sandbox does not run")

@@ -26,10 +26,8 @@ class SandboxError(RuntimeError):
 class SandboxAdmin:
     """Tells a running sandbox what to do and asks what it saw.
 
-    Parameters
-    ----------
-    url
-        Where its admin API is, without a trailing slash.
+    Parameters:
+        url: Where its admin API is, without a trailing slash.
     """
 
     def __init__(self, url: str) -> None:
@@ -128,10 +126,8 @@ class SandboxAdmin:
     def _call(self, method: str, path: str, document: object = None) -> Any:  # noqa: ANN401 -- JSON has no better type
         """Call the admin API and return the decoded answer.
 
-        Raises
-        ------
-        SandboxError
-            If it refuses.
+        Raises:
+            SandboxError: If it refuses.
         """
         body = None if document is None else json.dumps(document).encode()
         headers = {"Content-Type": "application/json"}

@@ -20,16 +20,11 @@ OWN_NAMES = ("localhost", "127.0.0.1")
 class Listening:
     """Where to listen.
 
-    Attributes
-    ----------
-    host, http_port, https_port
-        Of both Tuinly endpoints; port 0 takes a free one.
-    admin_host, admin_port
-        Of the admin API.
-    names
-        Names and addresses for the certificate, besides localhost and 127.0.0.1.
-    ca_directory
-        Where the test CA's ``ca.pem`` is written.
+    Attributes:
+        host, http_port, https_port: Of both Tuinly endpoints; port 0 takes a free one.
+        admin_host, admin_port: Of the admin API.
+        names: Names and addresses for the certificate, besides localhost and 127.0.0.1.
+        ca_directory: Where the test CA's ``ca.pem`` is written.
     """
 
     ca_directory: Path
@@ -45,10 +40,8 @@ class Listening:
 async def serving(listening: Listening, state: State) -> AsyncIterator[dict[str, str]]:
     """Serve until the context ends; yields the addresses ``http``, ``https``, ``admin`` and the ``ca`` file.
 
-    Raises
-    ------
-    OSError
-        If a port is taken or an address is not this machine's.
+    Raises:
+        OSError: If a port is taken or an address is not this machine's.
     """
     authority = Authority.create(listening.ca_directory)
     context = authority.server_context(*dict.fromkeys((*OWN_NAMES, *listening.names)))

@@ -17,10 +17,8 @@ class InvalidError(ValueError):
 def read(kind: type[T], document: object) -> T:
     """Build a dataclass from a decoded JSON object.
 
-    Raises
-    ------
-    InvalidError
-        If a field is unknown, missing or of another type, or if the dataclass refuses its value.
+    Raises:
+        InvalidError: If a field is unknown, missing or of another type, or if the dataclass refuses its value.
     """
     if not isinstance(document, Mapping):
         raise InvalidError(f"{kind.__name__} is given as a JSON object")
