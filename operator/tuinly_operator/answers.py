@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
 
@@ -68,6 +69,30 @@ class Grant:
     lifetime: int
     scopes: frozenset[str] | None
     server_time: float | None
+
+
+class Verdict(Enum):
+    """What trying a new token has shown."""
+
+    ACCEPTED = auto()
+    REJECTED = auto()
+    INCONCLUSIVE = auto()
+
+
+def judge_graphql(status: int, body: bytes) -> Verdict:
+    """Tell from a GraphQL answer to `{__typename}` whether the token works.
+
+    Only what speaks of the token rejects it (RFC 6750 section 3.1; a GraphQL answer whose `errors` left no `data`);
+    whatever else goes wrong is the server's trouble and says nothing.
+    """
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return Verdict.REJECTED
+    members = _json_object(body) if status == HTTPStatus.OK and len(body) <= MAX_BODY else None
+    if members is None:
+        return Verdict.INCONCLUSIVE
+    if members.get("data") is not None:
+        return Verdict.ACCEPTED
+    return Verdict.REJECTED if members.get("errors") else Verdict.INCONCLUSIVE
 
 
 def parse_grant(answer: Answer, now: float) -> Grant:

@@ -24,7 +24,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 # A value that is present when the credential is created counts as handled; each new value forces one exchange.
 REFRESH_REQUESTED: Final = f"{GROUP}/refresh-requested"
 
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(h|m|s)")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3, scope-token
 
@@ -142,16 +142,6 @@ class Spec:
     verification: Verification = Verification()
     delivery: Delivery = Delivery()
     suspend: bool = False
-
-    def not_implemented(self) -> str | None:
-        """Name the first field that asks for what is not built yet, or None."""
-        asked = {
-            "spec.target.template": self.target.template is not None,
-            "spec.target.deletionPolicy: Retain": self.target.deletion_policy is DeletionPolicy.RETAIN,
-            "spec.verification.mode: Enabled": self.verification.mode is VerificationMode.ENABLED,
-            "spec.delivery.pods: Push": self.delivery.pods is PodDelivery.PUSH,
-        }
-        return next((name for name, wanted in asked.items() if wanted), None)
 
 
 _NO_SPEC: Final = Spec(ClientSecretRef(""))

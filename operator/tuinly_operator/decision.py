@@ -4,23 +4,22 @@ Reconciling is: gather facts, decide, act, and again until the decision is to re
 and either decides or leaves it to the next; their order is the operator's judgement of what comes first.
 """
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
 from tuinly_operator.clock import Deadline, Moment
-from tuinly_operator.credential import Credential, GrantType, Key, Refresh, Spec, parse_duration
+from tuinly_operator.credential import Credential, GrantType, Key, PodDelivery, Spec, VerificationMode
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.memory import Held, Memory, Setback
-from tuinly_operator.state import Ownership, SecretMeta, TokenState, exchange_inputs, intact, ownership
+from tuinly_operator.schedule import MIN_LEAD, lead, refresh_offset
+from tuinly_operator.state import Ownership, SecretMeta, exchange_inputs, holds_state, in_shape, ownership
+from tuinly_operator.template import Shape
 
-MIN_LEAD: Final = 120.0  # seconds: 80 for the kubelet to show a changed Secret to its Pods, the rest for retries
-DEFAULT_LEAD_PERCENTAGE: Final = 33
-JITTER: Final = 0.1  # of the lifetime less the lead
 CONFLICT_RECHECK: Final = 300.0  # seconds
-BACKOFF_BASE: Final = 2.0  # seconds
+FORCED_INTERVAL: Final = 10.0  # seconds between two forced exchanges
+LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +34,36 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """The token endpoint must not be asked now. Without `until`, the gate says when."""
+
+    failure: Failure
+    until: Deadline | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that a decision may look at, gathered at `now`.
 
-    `old_targets` are Secrets that we wrote for this credential under other names. `absence_proven` says that a live
-    read confirmed that there is no target.
+    `problem` says why the spec cannot be followed. `old_targets` are Secrets that we wrote for this credential under
+    other names. `absence_proven` says that a live read confirmed that there is no target. `block` is what the gate
+    says; `probe` that it is closed and lets this attempt through to see; `gate_epoch` changes each time it has
+    opened.
     """
 
     credential: Credential
     policy: Policy
     memory: Memory
     now: Moment
-    client_secret: SecretMeta | None
-    target: SecretMeta | None
+    shape: Shape
+    problem: Failure | None = None
+    client_secret: SecretMeta | None = None
+    target: SecretMeta | None = None
     old_targets: tuple[tuple[Key, SecretMeta], ...] = ()
     absence_proven: bool = False
+    block: Block | None = None
+    probe: bool = False
+    gate_epoch: int = 0
 
     @property
     def spec(self) -> Spec:
@@ -60,6 +74,16 @@ class Facts:
     def token_url(self) -> str:
         """The effective token URL."""
         return self.spec.token_url or self.policy.token_url
+
+    @property
+    def graphql_url(self) -> str:
+        """The effective GraphQL URL."""
+        return self.spec.verification.graphql_url or self.policy.graphql_url
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a new token must work before it is published."""
+        return self.spec.verification.mode is VerificationMode.ENABLED
 
     @property
     def inputs(self) -> str:
@@ -74,18 +98,28 @@ class Facts:
     @property
     def tried_inputs(self) -> str:
         """What an attempt would be tried with now: a change of it ends the wait for a retry."""
-        return f"{self.inputs} {self.client_identity}"
+        return f"{self.inputs} {self.client_identity} {self.credential.refresh_requested} {self.gate_epoch}"
 
     @property
     def in_place(self) -> bool:
-        """Whether the target holds what we last wrote, untouched."""
+        """Whether the target holds the token that we last wrote."""
         held, target = self.memory.published, self.target
+        return held is not None and target is not None and holds_state(target, self.credential, held.state, self.shape)
+
+    @property
+    def in_shape(self) -> bool:
+        """Whether the target holds that token and looks as the spec asks for."""
+        return self.in_place and self.target is not None and in_shape(self.target, self.credential, self.shape)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the target holds an unexpired token for the present inputs: what Ready says."""
+        held = self.memory.published
         return (
-            held is not None
-            and target is not None
-            and target.target is not None
-            and intact(target, self.credential)
-            and target.target.state == held.state
+            self.in_place
+            and held is not None
+            and held.state.exchange_inputs == self.inputs
+            and not held.expiry.due(self.now)
         )
 
 
@@ -97,6 +131,7 @@ class Act(Enum):
     PROVE_ABSENCE = auto()
     EXCHANGE = auto()
     REFRESH = auto()
+    VERIFY = auto()
     PUBLISH = auto()
     REMOVE_OLD_TARGETS = auto()
 
@@ -105,12 +140,14 @@ class Act(Enum):
 class Decision:
     """One next act.
 
-    At rest, `hindrance` says what keeps a token from being asked for, `look_again` when time alone changes that.
+    At rest, `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes
+    that; `parked` means that the gate will say when instead.
     """
 
     act: Act
     hindrance: Failure | None = None
     look_again: Deadline | None = None
+    parked: bool = False
     silent: bool = False
 
 
@@ -123,16 +160,17 @@ def decide(facts: Facts) -> Decision:
         decision = rule(facts)
         if decision is not None:
             return decision
-    return Decision(Act.REST, look_again=next_refresh(facts))
+    held = facts.memory.current
+    return Decision(Act.REST, look_again=refresh_at(facts, held) if held else None)
 
 
 def _leave_deleted_alone(f: Facts) -> Decision | None:
-    return Decision(Act.REST, silent=True) if f.credential.deleting else None
+    return Decision(Act.REST, silent=True) if f.credential.deleting or f.memory.namespace_ends else None
 
 
 def _refuse(f: Facts) -> Decision | None:
     """Nothing is read or sent for what the admin does not allow or this version cannot do."""
-    failure = f.credential.problem or _not_implemented(f) or _url_not_allowed(f)
+    failure = f.problem or _not_implemented(f) or _url_not_allowed(f)
     return Decision(Act.REST, failure) if failure else None
 
 
@@ -152,6 +190,16 @@ def _respect_foreign_target(f: Facts) -> Decision | None:
     return Decision(Act.REST, Failure(Reason.TARGET_CONFLICT, message), Deadline.after(CONFLICT_RECHECK, f.now))
 
 
+def _verify(f: Facts) -> Decision | None:
+    """Try a new token before it is published, for as long as there is time to."""
+    if f.memory.pending is None or f.memory.verified or not f.verifies or _last_call(f):
+        return None
+    failed = f.memory.verification
+    if failed is None or failed.retry.due(f.now):
+        return Decision(Act.VERIFY)
+    return Decision(Act.REST, failed.failure, failed.retry.earlier(_last_call_at(f)))
+
+
 def _publish(f: Facts) -> Decision | None:
     """Write a token in memory that the target lacks: new, edited away, or wanted under another name."""
     held = unwritten(f)
@@ -159,37 +207,39 @@ def _publish(f: Facts) -> Decision | None:
         return None
     if f.target is None and not f.absence_proven:
         return Decision(Act.PROVE_ABSENCE)
-    refused = f.memory.write_setback
-    if refused and refused.inputs == f.credential.target.name and not refused.retry.due(f.now):
+    refused = f.memory.write
+    if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
         return Decision(Act.REST, refused.failure, refused.retry)
+    if f.memory.pending is None and f.memory.last_restore is not None:
+        # Somebody else keeps writing this Secret: restoring each time at once would be a race without end.
+        again = Deadline.after(f.policy.min_interval, f.memory.last_restore)
+        if not again.due(f.now):
+            return Decision(Act.REST, look_again=again)
     return Decision(Act.PUBLISH)
 
 
 def _need_client(f: Facts) -> Decision | None:
     """Know the client id and secret whenever they may differ from those that the present token was issued for."""
-    held, read = f.memory.current, f.memory.client
+    held = f.memory.current
     if held is not None and f.client_secret and held.state.client_secret_version == f.client_identity:
         return None
-    if read is None or read.identity != f.client_identity:
-        return Decision(Act.READ_CLIENT_SECRET)
-    return Decision(Act.REST, read.client) if isinstance(read.client, Failure) else None
+    return _read_client(f)
 
 
 def _attempt(f: Facts) -> Decision | None:
-    if need(f) is None:
+    why = need(f)
+    if why is None:
         return None
-    wait = _wait_before_attempt(f)
+    if f.block is not None:
+        return Decision(Act.REST, f.block.failure, f.block.until, parked=f.block.until is None)
+    failed, wait = setback(f), _wait_before_attempt(f, why)
     if wait is not None:
-        failed = setback(f)
         return Decision(Act.REST, failed.failure if failed else None, wait)
     if f.target is None and not f.absence_proven:
         return Decision(Act.PROVE_ABSENCE)
     if use_refresh_token(f):
         return Decision(Act.REFRESH)
-    read = f.memory.client
-    if read is None or read.identity != f.client_identity:
-        return Decision(Act.READ_CLIENT_SECRET)
-    return Decision(Act.REST, read.client) if isinstance(read.client, Failure) else Decision(Act.EXCHANGE)
+    return _read_client(f) or Decision(Act.EXCHANGE)
 
 
 def _clean_up(f: Facts) -> Decision | None:
@@ -201,6 +251,7 @@ _RULES: Final[tuple[Rule, ...]] = (
     _refuse,
     _suspend,
     _respect_foreign_target,
+    _verify,
     _publish,
     _need_client,
     _attempt,
@@ -213,9 +264,11 @@ class Need(Enum):
 
     FIRST = auto()
     LOST = auto()
+    RESHAPED = auto()
     EXPIRED = auto()
     INPUTS_CHANGED = auto()
     CLIENT_CHANGED = auto()
+    FORCED = auto()
     DUE = auto()
 
 
@@ -224,15 +277,17 @@ def need(f: Facts) -> Need | None:
     held = f.memory.current
     if held is None:
         return Need.FIRST
-    if held.token is None and not f.in_place:
-        return Need.LOST
-    if held.expiry.due(f.now):
-        return Need.EXPIRED
-    if held.state.exchange_inputs != f.inputs:
-        return Need.INPUTS_CHANGED
-    if client_changed(f):
-        return Need.CLIENT_CHANGED
-    return Need.DUE if refresh_at(f, held).due(f.now) else None
+    reasons = {
+        # A token that this process does not have cannot be written again: a lost one costs an attempt.
+        Need.LOST: held.token is None and not f.in_place,
+        Need.RESHAPED: held.token is None and not f.in_shape,
+        Need.EXPIRED: held.expiry.due(f.now),
+        Need.INPUTS_CHANGED: held.state.exchange_inputs != f.inputs,
+        Need.CLIENT_CHANGED: client_changed(f),
+        Need.FORCED: forced(f),
+        Need.DUE: refresh_at(f, held).due(f.now),
+    }
+    return next((why for why, true in reasons.items() if true), None)
 
 
 def client_changed(f: Facts) -> bool:
@@ -243,15 +298,26 @@ def client_changed(f: Facts) -> bool:
     return read is not None and read.client != held.client
 
 
+def forced(f: Facts) -> bool:
+    """Whether users have asked for an exchange that has not been made. Removing the annotation asks for nothing."""
+    held, asked = f.memory.current, f.credential.refresh_requested
+    return bool(asked) and held is not None and asked not in (held.state.handled_refresh, f.memory.handled_refresh)
+
+
 def unwritten(f: Facts) -> Held | None:
     """The token that should be written to the target now, or None."""
     held = f.memory.pending
-    if held is None and not f.in_place:
+    if held is None and not f.in_shape:
         held = f.memory.published
     if held is None or held.token is None or held.expiry.due(f.now):
         return None
     # A new target never starts with a token for other inputs than it is asked for.
     return held if f.target is not None or held.state.exchange_inputs == f.inputs else None
+
+
+def written_inputs(f: Facts) -> str:
+    """What a write would be tried with now: a change of it ends the wait after a refused one."""
+    return f"{f.credential.target.name} {f.shape.digest} {f.target.version if f.target else ''}"
 
 
 def use_refresh_token(f: Facts) -> bool:
@@ -260,8 +326,10 @@ def use_refresh_token(f: Facts) -> bool:
     return (
         memory.refresh_token is not None
         and f.spec.refresh.grant is GrantType.REFRESH_TOKEN
-        and memory.refresh_refused != f.tried_inputs
-        and need(f) in (Need.DUE, Need.EXPIRED, Need.LOST)
+        and memory.refresh_refused != f.inputs + f.client_identity
+        and need(f) in (Need.DUE, Need.EXPIRED)
+        and not client_changed(f)
+        and not forced(f)
         and memory.current is not None
         and memory.current.state.exchange_inputs == f.inputs
     )
@@ -269,81 +337,66 @@ def use_refresh_token(f: Facts) -> bool:
 
 def setback(f: Facts) -> Setback | None:
     """The setback of the last attempt, as long as it was tried with what is there now."""
-    last = f.memory.setback
+    last = f.memory.attempt
     return last if last is not None and last.inputs == f.tried_inputs else None
-
-
-def _wait_before_attempt(f: Facts) -> Deadline | None:
-    waits = []
-    failed = setback(f)
-    if failed is not None:
-        waits.append(failed.retry)
-    if f.memory.last_attempt is not None:
-        waits.append(Deadline.after(f.policy.min_interval, f.memory.last_attempt))
-    return max((wait for wait in waits if not wait.due(f.now)), default=None)
-
-
-def _not_implemented(f: Facts) -> Failure | None:
-    asked = f.spec.not_implemented()
-    if asked is None:
-        return None
-    return Failure(
-        Reason.NOT_IMPLEMENTED, f"{asked} is not supported by this version of the operator; remove it from the spec"
-    )
-
-
-def _url_not_allowed(f: Facts) -> Failure | None:
-    if f.token_url in f.policy.allowed_token_urls:
-        return None
-    message = "spec.tokenURL is not one that the cluster admin allows; omit it, or ask for an --allowed-token-url"
-    return Failure(Reason.URL_NOT_ALLOWED, message)
-
-
-def lead(refresh: Refresh, lifetime: float) -> float:
-    """Seconds before expiry at which a token is refreshed at the latest.
-
-    What the spec asks for, raised to two minutes, cut to half the lifetime: a token is used for at least half of its
-    life.
-    """
-    if refresh.before is not None:
-        wanted = parse_duration(refresh.before)
-    else:
-        wanted = lifetime * (refresh.before_percentage or DEFAULT_LEAD_PERCENTAGE) / 100
-    return min(max(wanted, MIN_LEAD), lifetime / 2)
-
-
-def refresh_offset(refresh: Refresh, state: TokenState) -> float:
-    """Seconds after issue at which to refresh: the lead before expiry, less a jitter that only makes it earlier.
-
-    The jitter is drawn from the token's identity, so that it is uniform over credentials and yet the same each time
-    it is asked for: a restart or a changed lead never draws again.
-    """
-    latest = state.lifetime - lead(refresh, state.lifetime)
-    drawn = hashlib.sha256(f"{state.credential_uid} {state.issued_at}".encode()).digest()
-    return latest * (1 - JITTER * int.from_bytes(drawn[:8]) / 2**64)
 
 
 def refresh_at(f: Facts, held: Held) -> Deadline:
     """When the token is due for its refresh."""
-    again = f.memory.look_again
-    return again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
+    return f.memory.look_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
 
 
-def next_refresh(f: Facts) -> Deadline | None:
-    """When time alone makes the credential due: its refresh, or None while it has no token."""
-    held = f.memory.current
-    return refresh_at(f, held) if held else None
+def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
+    waits = []
+    failed = setback(f)
+    if failed is not None and not f.probe:
+        waits.append(failed.retry)
+    if f.memory.last_attempt is not None:
+        waits.append(Deadline.after(f.policy.min_interval, f.memory.last_attempt))
+    if why is Need.FORCED and f.memory.last_forced is not None:
+        waits.append(Deadline.after(FORCED_INTERVAL, f.memory.last_forced))
+    return max((wait for wait in waits if not wait.due(f.now)), default=None)
 
 
-def retry_delay(failure: Failure, attempts: int, life_left: float, min_interval: float, drawn: float) -> float:
-    """Seconds to wait after a failed attempt: exponential with full jitter, and quicker as the token's end comes near.
+def _read_client(f: Facts) -> Decision | None:
+    """What must be done before the client id and secret are known, or None where they are."""
+    read = f.memory.client
+    if read is None or read.identity != f.client_identity:
+        return Decision(Act.READ_CLIENT_SECRET)
+    return Decision(Act.REST, read.client) if isinstance(read.client, Failure) else None
 
-    `attempts` counts failures in a row, `drawn` is uniform in [0, 1). Where only a person can mend it and there is no
-    token left to save, there is no hurry: a change of the client Secret or the spec ends the wait anyway.
-    """
-    longest = 300.0 if failure.patient else 60.0
-    cap = longest if failure.patient and life_left <= 0 else min(longest, max(10.0, life_left / 4))
-    return max(min_interval, drawn * min(cap, BACKOFF_BASE * 2.0 ** min(attempts, 16)))
+
+def _last_call(f: Facts) -> bool:
+    """Whether the pending token is published even unverified: the present one is about to end, or there is none."""
+    at = _last_call_at(f)
+    failed = f.memory.verification is not None
+    return failed and (at is None or at.due(f.now))
+
+
+def _last_call_at(f: Facts) -> Deadline | None:
+    held = f.memory.published
+    if held is None or not f.usable:
+        return None
+    before = min(LAST_CALL, lead(f.spec.refresh, held.state.lifetime) / 2)
+    return Deadline.after(held.state.lifetime - before, held.issued)
+
+
+def _not_implemented(f: Facts) -> Failure | None:
+    if f.spec.delivery.pods is not PodDelivery.PUSH:
+        return None
+    message = "spec.delivery.pods: Push is not supported by this version of the operator; remove it from the spec"
+    return Failure(Reason.NOT_IMPLEMENTED, message)
+
+
+def _url_not_allowed(f: Facts) -> Failure | None:
+    if f.token_url not in f.policy.allowed_token_urls:
+        field, flag = "spec.tokenURL", "--allowed-token-url"
+    elif f.verifies and f.graphql_url not in f.policy.allowed_graphql_urls:
+        field, flag = "spec.verification.graphqlURL", "--allowed-graphql-url"
+    else:
+        return None
+    message = f"{field} is not one that the cluster admin allows; omit it, or ask for it to be added to {flag}"
+    return Failure(Reason.URL_NOT_ALLOWED, message)
 
 
 class Comparison(Enum):
@@ -354,29 +407,21 @@ class Comparison(Enum):
     WORSE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What an answer offers, for comparison: its expiry (seconds since the epoch) and scopes as granted."""
-
-    expires_at: int
-    scopes: frozenset[str] = field(default_factory=frozenset)
-
-
-def compare(f: Facts, offer: Offer, *, same_token: bool) -> Comparison:
+def compare(f: Facts, offer: Held) -> Comparison:
     """Judge an answer by the promise never to make things worse.
 
     A good token is only replaced by one that expires later and whose scopes are no narrower, unless the spec changed;
-    an earlier expiry is accepted after a change of the client too. Once the present token has less than the least
-    lead left, anything well-formed is better than nothing.
+    an earlier expiry is accepted after a change of the client and when users asked for it. Once the present token has
+    less than the least lead left, anything well-formed is better than nothing.
     """
     held = f.memory.current
     if held is None or held.expiry.due(f.now) or held.state.exchange_inputs != f.inputs:
         return Comparison.BETTER
     replaced = client_changed(f)
-    if same_token and not replaced:
+    if held.token is not None and held.token == offer.token and not replaced:
         return Comparison.SAME
     if held.expiry.remaining(f.now) < MIN_LEAD:
         return Comparison.BETTER
-    narrower = not offer.scopes >= frozenset(held.state.granted_scopes.split())
-    earlier = offer.expires_at < held.state.expires_at and not replaced
+    narrower = not offer.state.scopes >= held.state.scopes
+    earlier = offer.state.expires_at < held.state.expires_at and not replaced and not forced(f)
     return Comparison.WORSE if narrower or earlier else Comparison.BETTER

@@ -36,6 +36,7 @@ _MERGE: Final = "application/merge-patch+json"
 
 _WATCHED_TYPES: Final = ",".join(f"type!={kind}" for kind in REFUSED_TYPES)
 _UNREACHABLE: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+_ENDING: Final = "NamespaceTerminating"
 _WORD: Final = re.compile(r"[A-Za-z]{1,40}")
 
 
@@ -380,5 +381,8 @@ def _word_of(body: bytes) -> str:
 
 def _word(status: Mapping[str, Any]) -> str:
     """The reason of a Status object, if it is the one word that it should be; its message may quote what was sent."""
-    word = str(status.get("reason") or "")
+    causes = (status.get("details") or {}).get("causes") or ()
+    # The one cause that matters more than the reason (Forbidden) it comes with.
+    ending = any(cause.get("reason") == _ENDING for cause in causes)
+    word = _ENDING if ending else str(status.get("reason") or "")
     return word if _WORD.fullmatch(word) else "Unknown"

@@ -46,10 +46,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Setback:
-    """The last attempt, or the last write of the target, failed.
+    """Something failed and is tried again: an attempt, a verification, or a write of the target.
 
-    `attempts` counts failures in a row, `at` is in seconds since the epoch, `inputs` is what was tried: a change of
-    it ends the wait until `retry`.
+    `attempts` counts failures in a row, `at` is in seconds since the epoch, `inputs` is what was tried: a change of it
+    ends the wait until `retry`.
     """
 
     failure: Failure
@@ -66,15 +66,21 @@ class Memory:
     met: bool = False  # the target's annotations have been read
     published: Held | None = None  # what the target holds
     pending: Held | None = None  # obtained, not yet written
+    verified: bool = False  # the pending token has been tried
     client: ClientSecretRead | None = None
     refresh_token: Sensitive | None = None
     refresh_proven: bool = False  # a refresh token of this server has worked
     refresh_refused: str | None = None  # the inputs for which it was refused at its first use
     look_again: Deadline | None = None  # the server gave the same token again
+    handled_refresh: str = ""  # a forced exchange that gave the same token again
     last_attempt: Moment | None = None
-    setback: Setback | None = None  # of an attempt
-    write_setback: Setback | None = None  # of a write of the target
-    events: set[str] = field(default_factory=set)  # one-time Events that were sent
+    last_forced: Moment | None = None
+    last_restore: Moment | None = None
+    attempt: Setback | None = None  # of the last attempt
+    verification: Setback | None = None  # of the pending token's verification
+    write: Setback | None = None  # of the last write of the target
+    namespace_ends: bool = False  # the API server said so
+    told: set[str] = field(default_factory=set)  # one-time Events that were sent
 
     @property
     def current(self) -> Held | None:

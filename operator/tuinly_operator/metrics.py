@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from tuinly_operator.credential import GrantType
 from tuinly_operator.errors import TokenRequestFailed
+from tuinly_operator.gate import Gate
 from tuinly_operator.memory import Held
 from tuinly_operator.report import READY
 from tuinly_operator.store import Store
@@ -29,7 +30,7 @@ _LABELS: Final = ("namespace", "credential")
 class Metrics:
     """One recorder for all of the operator's metrics."""
 
-    def __init__(self, store: Store, timers: Timers, queue: WorkQueue) -> None:
+    def __init__(self, store: Store, timers: Timers, queue: WorkQueue, gate: Gate) -> None:
         """The registry is our own: nothing that a library registers globally is exposed by accident."""
         self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -51,7 +52,13 @@ class Metrics:
             ("grant",),
             registry=self._registry,
         )
-        self._registry.register(_Live(store, timers, queue))
+        self._clock_difference = Gauge(
+            "tuinly_clock_difference_seconds",
+            "How far this clock is ahead of the token endpoint's, by the Date of its last good answer.",
+            ("origin",),
+            registry=self._registry,
+        )
+        self._registry.register(_Live(store, timers, queue, gate))
 
     def render(self) -> bytes:
         """All metrics in the text format."""
@@ -71,6 +78,11 @@ class Metrics:
             self._requests.labels(grant, outcome).inc()
             self._durations.labels(grant).observe(time.monotonic() - start)
 
+    def server_time(self, origin: str, server_time: float | None) -> None:
+        """Note the endpoint's time (seconds since the epoch) that just came with an answer, if one came."""
+        if server_time is not None:
+            self._clock_difference.labels(origin).set(time.time() - server_time)
+
     def published(self, held: Held) -> None:
         """Count a new token that a target holds."""
         self._refreshes.labels(held.grant).inc()
@@ -79,7 +91,8 @@ class Metrics:
 class _Live(Collector):
     """Gauges that are read off the operator's state at each scrape."""
 
-    def __init__(self, store: Store, timers: Timers, queue: WorkQueue) -> None:
+    def __init__(self, store: Store, timers: Timers, queue: WorkQueue, gate: Gate) -> None:
+        self._gate = gate
         self._store = store
         self._timers = timers
         self._queue = queue
@@ -106,6 +119,12 @@ class _Live(Collector):
             if deadline := self._timers.get(record.credential.key):
                 due.add_metric(labels, deadline.wall)
         yield from (ready, expiry, due)
+        gates = GaugeMetricFamily(
+            "tuinly_gate_closed", "1 while a token endpoint is spared, else 0.", labels=("origin",)
+        )
+        for origin, closed in self._gate.closed().items():
+            gates.add_metric((origin,), float(closed))
+        yield gates
         yield GaugeMetricFamily("tuinly_credentials", "TuinlyCredentials known.", value=len(self._store))
         yield GaugeMetricFamily("tuinly_queue_depth", "Credentials that wait for a reconcile.", value=len(self._queue))
         yield GaugeMetricFamily(

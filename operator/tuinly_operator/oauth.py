@@ -1,8 +1,4 @@
-"""The one door to httpx: token requests, which no slow or hostile server can stretch, swell or make to talk.
-
-The verification of a new token over GraphQL belongs here too, beside exchange and refresh-token grant; it is not built
-yet.
-"""
+"""The one door to httpx: token requests and verifications, which no server can stretch, swell or make to talk."""
 
 import asyncio
 import socket
@@ -20,7 +16,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
-from tuinly_operator.answers import MAX_BODY, Answer, Grant, parse_grant
+from tuinly_operator.answers import MAX_BODY, Answer, Grant, Verdict, judge_graphql, parse_grant
 from tuinly_operator.errors import Reason, TokenRequestFailed
 from tuinly_operator.sensitive import Sensitive
 
@@ -90,6 +86,18 @@ class TokenEndpoint:
         """
         return await self._token_request(url, {"grant_type": "refresh_token", "refresh_token": refresh_token})
 
+    async def verify(self, url: str, token: Sensitive) -> Verdict:
+        """Try a token on the GraphQL endpoint with the least of queries. Never raises but for cancellation."""
+        headers = {"Authorization": f"Bearer {token.reveal()}"}
+        try:
+            async with (
+                asyncio.timeout(self._request_timeout),
+                self._client.stream("POST", url, json={"query": "{__typename}"}, headers=headers) as response,
+            ):
+                return judge_graphql(response.status_code, await _read(response))
+        except Exception:  # noqa: BLE001 -- whatever broke, nothing was learned of the token
+            return Verdict.INCONCLUSIVE
+
     async def aclose(self) -> None:
         """Close all connections; a token request still under way fails."""
         await self._client.aclose()
@@ -100,7 +108,7 @@ class TokenEndpoint:
         except TokenRequestFailed as refusal:
             failure = replace(refusal)
         except Exception as error:  # noqa: BLE001 -- whatever broke, there is no answer, and its text must not be shown
-            message = f"the token endpoint {_origin(url)} {_explain(error)}"
+            message = f"the token endpoint {origin_of(url)} {_explain(error)}"
             failure = TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, message, transport=True)
         # A new exception, raised outside the handlers, has neither the frames nor the context of the one it stands for.
         raise failure
@@ -111,7 +119,7 @@ class TokenEndpoint:
             asyncio.timeout(self._request_timeout),
             self._client.stream("POST", url, data={name: _reveal(value) for name, value in form.items()}) as response,
         ):
-            return Answer(_origin(url), response.status_code, response.headers, await _read(response))
+            return Answer(origin_of(url), response.status_code, response.headers, await _read(response))
 
 
 class _NoCookies(CookieJar):
@@ -187,7 +195,7 @@ async def _read(response: httpx.Response) -> bytes:
     return bytes(body[: MAX_BODY + 1])
 
 
-def _origin(url: str) -> str:
+def origin_of(url: str) -> str:
     """Scheme, host and port: what a message may tell of a URL, since its user, path and query may hold secrets."""
     try:
         parts = urlsplit(url)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
@@ -16,6 +16,7 @@ from tuinly_operator.clock import Deadline, SystemClock
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.decision import Policy
 from tuinly_operator.events import EventSender
+from tuinly_operator.gate import Gate
 from tuinly_operator.health import HealthServer
 from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
 from tuinly_operator.logs import fields
@@ -37,6 +38,7 @@ _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _CENSUS_SECONDS: Final = 600.0
 _CENSUS_RETRY: Final = 5.0
 _PROBE_SECONDS: Final = 1.0
+_GATE_SECONDS: Final = 0.5
 _STUCK_SECONDS: Final = 300.0
 _DEFECT_RETRY: Final = 60.0
 _FINISH_POLL: Final = 0.02
@@ -71,8 +73,9 @@ class Operator:
         self._clock = SystemClock()
         self._queue = WorkQueue(self._urgency, time.monotonic)
         self._timers = Timers(self._clock, self._queue.add)
-        self._store = Store(changed=self._queue.add, gone=self._timers.cancel)
-        self._metrics = Metrics(self._store, self._timers, self._queue)
+        self._gate = Gate(self._queue.add)
+        self._store = Store(changed=self._queue.add, gone=self._forget)
+        self._metrics = Metrics(self._store, self._timers, self._queue, self._gate)
         self._health = HealthServer(settings.listen, alive=self.alive, ready=self.ready, metrics=self._metrics.render)
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
         self._awaited: set[Key] | None = None  # credentials of the first list that kopf has not brought yet
@@ -101,6 +104,7 @@ class Operator:
             store=self._store,
             kube=self._kube,
             endpoint=self._endpoint,
+            gate=self._gate,
             timers=self._timers,
             events=self._events,
             metrics=self._metrics,
@@ -121,6 +125,7 @@ class Operator:
             *(watch.run() for watch in self._secret_watches),
             self._watch_credentials(),
             self._timers.run(),
+            self._tend_gate(),
             self._events.run(),
             self._take_census(),
             self._probe_api(),
@@ -194,8 +199,9 @@ class Operator:
             except ApiFailure as failure:
                 missing = "; is the CRD installed?" if failure.not_found else ""
                 _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
-                if failure.not_found:
-                    self._forget(known)
+                if failure.not_found:  # and all credentials with it
+                    for key, uid in known.items():
+                        self._store.credential_gone(key, uid)
                 await asyncio.sleep(_CENSUS_RETRY)
                 continue
             self._awaited = listed
@@ -213,6 +219,12 @@ class Operator:
             if not self._kube.reachable:
                 with suppress(ApiFailure):
                     await self._kube.check_ready()
+
+    async def _tend_gate(self) -> None:
+        """Let probes through when they are due."""
+        while True:
+            self._gate.tick(self._clock.now())
+            await asyncio.sleep(_GATE_SECONDS)
 
     async def _finish(self) -> None:
         """Start nothing more, and wait for what is in flight, but not for ever."""
@@ -243,10 +255,9 @@ class Operator:
     def _credential_gone(self, credential: Credential) -> None:
         self._store.credential_gone(credential.key, credential.uid)
 
-    def _forget(self, known: Mapping[Key, str]) -> None:
-        """The CRD is gone, and all credentials with it."""
-        for key, uid in known.items():
-            self._store.credential_gone(key, uid)
+    def _forget(self, key: Key) -> None:
+        self._timers.cancel(key)
+        self._gate.forget(key)
 
     def _unseen(self) -> set[Key]:
         self._awaited = {key for key in self._awaited or () if self._store.get(key) is None}

@@ -4,7 +4,6 @@ The way of a token: `_attempt` obtains it, `_take` judges it, `_publish` writes 
 """
 
 import asyncio
-import base64
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,20 +13,23 @@ from typing import Any, Final
 
 from tuinly_operator import decision as rules
 from tuinly_operator import report
-from tuinly_operator.answers import Grant
+from tuinly_operator.answers import Grant, Verdict
 from tuinly_operator.client_secret import not_found, parse_client_secret
 from tuinly_operator.clock import Clock, Deadline, Moment, rfc3339
 from tuinly_operator.credential import GrantType, Key, to_json
 from tuinly_operator.decision import Act, Comparison, Decision, Facts, Need, Policy
 from tuinly_operator.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
 from tuinly_operator.events import EventSender
+from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
 from tuinly_operator.memory import Client, ClientSecretRead, Held, Setback
 from tuinly_operator.metrics import Metrics
-from tuinly_operator.oauth import TokenEndpoint
-from tuinly_operator.state import SecretMeta, TokenState, believe, target_manifest
+from tuinly_operator.oauth import TokenEndpoint, origin_of
+from tuinly_operator.schedule import MIN_LEAD, lead, refresh_offset, retry_delay
+from tuinly_operator.state import Ownership, SecretMeta, TokenState, believe, ownership, target_manifest
 from tuinly_operator.store import Record, Store
+from tuinly_operator.template import DEFAULT_SHAPE, render, shape
 from tuinly_operator.timers import Timers
 
 _MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
@@ -59,6 +61,7 @@ class Reconciler:
         store: Store,
         kube: Kube,
         endpoint: TokenEndpoint,
+        gate: Gate,
         timers: Timers,
         events: EventSender,
         metrics: Metrics,
@@ -69,6 +72,7 @@ class Reconciler:
         self._store = store
         self._kube = kube
         self._endpoint = endpoint
+        self._gate = gate
         self._timers = timers
         self._events = events
         self._metrics = metrics
@@ -79,6 +83,7 @@ class Reconciler:
             Act.READ_CLIENT_SECRET: self._read_client_secret,
             Act.EXCHANGE: self._attempt,
             Act.REFRESH: self._attempt,
+            Act.VERIFY: self._verify,
             Act.PUBLISH: self._publish,
             Act.REMOVE_OLD_TARGETS: self._remove_old_targets,
         }
@@ -111,22 +116,33 @@ class Reconciler:
         self._timers.set(record.credential.key, Deadline.after(_SLOW_REQUEST, self._clock.now()))
 
     def _gather(self, record: Record, sight: _Sight) -> Facts:
-        credential, now = record.credential, self._clock.now()
+        credential, memory, now = record.credential, record.memory, self._clock.now()
         target = self._store.secret(credential.target) or sight.target
-        if not record.memory.met:
-            record.memory.met = True
-            state = believe(target, credential, now.wall) if target else None
-            record.memory.published = Held(state, _issued(state.issued_at, now)) if state else None
-        return Facts(
+        wanted, problem = DEFAULT_SHAPE, credential.problem
+        try:
+            wanted = shape(credential.spec.target.template) if credential.spec.target.template else DEFAULT_SHAPE
+        except Failure as failure:
+            problem = failure
+        if not memory.met:
+            memory.met = True
+            state = believe(target, credential, wanted, now.wall) if target else None
+            memory.published = Held(state, _issued(state.issued_at, now)) if state else None
+        facts = Facts(
             credential=credential,
             policy=self._policy,
-            memory=record.memory,
+            memory=memory,
             now=now,
+            shape=wanted,
+            problem=problem,
             client_secret=self._store.secret(credential.client_secret),
             target=target,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
             absence_proven=sight.looked and target is None,
         )
+        origin = origin_of(facts.token_url)
+        block = self._gate.look(origin, _client_id(record), now)
+        probe = block is None and self._gate.is_closed(origin)
+        return replace(facts, block=block, probe=probe, gate_epoch=self._gate.epoch(origin))
 
     # --- Acts ---------------------------------------------------------------------------------------------------------
 
@@ -156,6 +172,8 @@ class Reconciler:
         """Ask for a token, by refresh token first where that is due, and take what comes."""
         memory = record.memory
         memory.last_attempt = facts.now
+        if rules.forced(facts):
+            memory.last_forced = facts.now
         failure: Failure
         try:
             if rules.use_refresh_token(facts):
@@ -163,7 +181,7 @@ class Reconciler:
             else:
                 asked = await self._meanwhile(record, facts, self._exchange(record, facts))
             if asked is not None:
-                memory.setback = None
+                memory.attempt = None
                 self._take(record, facts, asked)
         except Failure as error:
             failure = error
@@ -178,8 +196,9 @@ class Reconciler:
         assert token is not None and current is not None  # noqa: S101, PT018 -- the decision to refresh implies both
         issued = self._clock.now()
         try:
-            with self._metrics.token_request(GrantType.REFRESH_TOKEN):
-                grant = await self._endpoint.refresh(facts.token_url, token)
+            grant = await self._request(
+                record, facts, GrantType.REFRESH_TOKEN, self._endpoint.refresh(facts.token_url, token)
+            )
         except TokenRequestFailed as failure:
             if failure.reason is Reason.ENDPOINT_THROTTLED:
                 raise
@@ -198,7 +217,7 @@ class Reconciler:
         read = memory.client
         known = read is not None and read.client == current.client
         version = read.identity if read is not None and known else current.state.client_secret_version
-        scopes = grant.scopes if grant.scopes is not None else frozenset(current.state.granted_scopes.split())
+        scopes = grant.scopes if grant.scopes is not None else current.state.scopes
         return self._held(
             facts, grant, issued, kind=GrantType.REFRESH_TOKEN, client=current.client, version=version, scopes=scopes
         )
@@ -217,6 +236,23 @@ class Reconciler:
         scopes = grant.scopes if grant.scopes is not None else facts.spec.scopes
         kind = GrantType.CLIENT_CREDENTIALS
         return self._held(facts, grant, issued, kind=kind, client=read.client, version=read.identity, scopes=scopes)
+
+    async def _request(self, record: Record, facts: Facts, kind: GrantType, asked: Coroutine[Any, Any, Grant]) -> Grant:
+        """Send one token request, and tell the gate and the metrics how it went. Raises TokenRequestFailed."""
+        origin, client_id = origin_of(facts.token_url), _client_id(record)
+        self._gate.begin(origin, self._clock.now())
+        try:
+            with self._metrics.token_request(kind):
+                grant = await asked
+        except TokenRequestFailed as failure:
+            self._gate.failed(origin, client_id, failure, self._clock.now())
+            raise
+        except BaseException:
+            self._gate.abandoned(origin)
+            raise
+        self._gate.succeeded(origin)
+        self._metrics.server_time(origin, grant.server_time)
+        return grant
 
     @staticmethod
     def _held(  # noqa: PLR0913 -- all that a token is known by
@@ -239,25 +275,27 @@ class Reconciler:
             next_refresh=0,
             granted_scopes=" ".join(sorted(scopes)),
             exchange_inputs=facts.inputs,
-            template="",
+            template=facts.shape.digest,
             client_secret_version=version,
-            handled_refresh=current.state.handled_refresh if current else facts.credential.refresh_requested,
+            # Any exchange does what users may have asked for; a refresh-token grant is not what they meant.
+            handled_refresh=current.state.handled_refresh
+            if current and kind is GrantType.REFRESH_TOKEN
+            else facts.credential.refresh_requested,
         )
-        state = replace(state, next_refresh=int(at + rules.refresh_offset(facts.spec.refresh, state)))
+        state = replace(state, next_refresh=int(at + refresh_offset(facts.spec.refresh, state)))
         return Held(state, _issued(at, issued), grant.access_token, client, kind)
 
     def _take(self, record: Record, facts: Facts, held: Held) -> None:
         """Judge an answer against the token that is held, and keep the better one. Raises WorseAnswer."""
-        memory, current = record.memory, record.memory.current
-        offer = rules.Offer(held.state.expires_at, frozenset(held.state.granted_scopes.split()))
-        now = self._clock.now()
-        same = current is not None and current.token is not None and current.token == held.token
-        match rules.compare(replace(facts, now=now), offer, same_token=same):
+        memory, current, now = record.memory, record.memory.current, self._clock.now()
+        match rules.compare(replace(facts, now=now), held):
             case Comparison.BETTER:
-                memory.pending, memory.look_again = held, None
+                memory.pending, memory.verified, memory.verification = held, False, None
+                memory.look_again = None
                 self._remark(record, facts, held)
             case Comparison.SAME if current is not None:
-                memory.look_again = Deadline.after(max(0, current.expiry.remaining(now)) / 2, now)
+                memory.look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
+                memory.handled_refresh = facts.credential.refresh_requested
                 _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
             case _:
                 message = "the server gave a token with narrower scopes or an earlier end than the present one"
@@ -265,84 +303,134 @@ class Reconciler:
 
     def _remark(self, record: Record, facts: Facts, held: Held) -> None:
         """Tell what a new token shows of the server's settings, once."""
-        if rules.need(facts) is Need.FIRST and not frozenset(held.state.granted_scopes.split()) >= facts.spec.scopes:
+        if rules.need(facts) is Need.FIRST and not held.state.scopes >= facts.spec.scopes:
             self._tell_once(record, Reason.SCOPE_NARROWED, "the server granted fewer scopes than spec.scopes asks for")
-        if rules.lead(facts.spec.refresh, held.state.lifetime) < rules.MIN_LEAD:
+        if lead(facts.spec.refresh, held.state.lifetime) < MIN_LEAD:
             message = "tokens live less than 4 minutes: a Pod may see a new one only after the old one has expired"
             self._tell_once(record, Reason.LIFETIME_TOO_SHORT, message)
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
         """Remember a failed attempt and when to try again."""
-        memory, now = record.memory, self._clock.now()
-        last = rules.setback(facts)
-        attempts = last.attempts + 1 if last else 1
-        delay = self._delay(record, failure, attempts, now)
-        memory.setback = Setback(failure, attempts, now.wall, Deadline.after(delay, now), facts.tried_inputs)
-        new = last is None or last.failure.reason is not failure.reason
+        record.memory.attempt = self._setback(record, rules.setback(facts), failure, facts.tried_inputs)
+
+    def _setback(self, record: Record, last: Setback | None, failure: Failure, inputs: str) -> Setback:
+        """Count a failure and draw when to try again; log it where it is a new one."""
+        now, published = self._clock.now(), record.memory.published
+        attempts = last.attempts + 1 if last and last.inputs == inputs else 1
+        life_left = published.expiry.remaining(now) if published else 0.0
+        drawn = random.random()  # noqa: S311 -- jitter
+        delay = retry_delay(failure, attempts, life_left, self._policy.min_interval, drawn)
+        if isinstance(failure, TokenRequestFailed) and failure.retry_after is not None:
+            delay = max(delay, failure.retry_after)
+        repeated = last is not None and last.failure.reason is failure.reason
         extra = fields(
-            credential=facts.credential.key,
+            credential=record.credential.key,
             reason=failure.reason,
             attempt=attempts,
             retry_in=round(delay, 1),
             cause=failure.message,
         )
-        _log.log(logging.WARNING if new else logging.DEBUG, "a token request failed", extra=extra)
+        _log.log(logging.DEBUG if repeated else logging.WARNING, "failed, trying again", extra=extra)
+        return Setback(failure, attempts, now.wall, Deadline.after(delay, now), inputs)
 
-    def _delay(self, record: Record, failure: Failure, attempts: int, now: Moment) -> float:
-        published = record.memory.published
-        life_left = published.expiry.remaining(now) if published else 0.0
-        drawn = random.random()  # noqa: S311 -- jitter
-        delay = rules.retry_delay(failure, attempts, life_left, self._policy.min_interval, drawn)
-        asked = failure.retry_after if isinstance(failure, TokenRequestFailed) else None
-        return max(delay, asked or 0.0)
+    async def _verify(self, record: Record, facts: Facts, _: _Sight) -> None:
+        """Try the pending token. One that does not work is forgotten; one that nobody can tell of waits."""
+        memory, held = record.memory, record.memory.pending
+        assert held is not None and held.token is not None  # noqa: S101, PT018 -- decided on it
+        verdict = await self._endpoint.verify(facts.graphql_url, held.token)
+        if verdict is Verdict.ACCEPTED:
+            memory.verified, memory.verification = True, None
+        elif verdict is Verdict.REJECTED:
+            memory.pending, memory.refresh_token = None, None
+            message = f"the new token does not work at {origin_of(facts.graphql_url)}; check the client's rights"
+            self._set_back(record, facts, Failure(Reason.VERIFICATION_FAILED, message))
+        else:
+            message = f"{origin_of(facts.graphql_url)} could not tell whether the new token works; it is tried again"
+            failure = Failure(Reason.VERIFICATION_INCONCLUSIVE, message)
+            memory.verification = self._setback(record, memory.verification, failure, facts.inputs)
 
     async def _publish(self, record: Record, facts: Facts, sight: _Sight) -> None:
         """Write the token with its state, on the condition that the target is what it was when this was decided."""
         held, key, memory = rules.unwritten(facts), facts.credential.target, record.memory
-        assert held is not None and held.token is not None  # noqa: S101, PT018 -- the decision to publish implies it
-        manifest = target_manifest(facts.credential, held.state, _default_data(held), facts.target)
+        assert held is not None  # noqa: S101 -- decided on it
+        held = replace(held, state=replace(held.state, template=facts.shape.digest))
         try:
-            meta = await self._kube.apply_secret(key, manifest)
+            data = render(facts.shape, _values(held))
+        except Failure as failure:
+            memory.write = self._setback(record, memory.write, failure, rules.written_inputs(facts))
+            return
+        try:
+            meta = await self._kube.apply_secret(
+                key, target_manifest(facts.credential, held.state, facts.shape, data, facts.target)
+            )
         except ApiFailure as failure:
             await self._not_written(record, facts, sight, failure)
             return
         restored = memory.pending is None
-        memory.published, memory.pending, memory.write_setback = held, None, None
+        memory.published, memory.pending, memory.write = held, None, None
         self._store.secret_seen(key, meta)
         sight.take(meta)
+        self._tell_published(record, facts, held, restored=restored)
+
+    def _tell_published(self, record: Record, facts: Facts, held: Held, *, restored: bool) -> None:
+        """Log, count, and for what somebody else broke send an Event."""
+        broken = restored and not facts.in_place
         extra = fields(
             credential=facts.credential.key,
-            reason=Reason.RESTORED if restored else Reason.ISSUED,
+            reason=Reason.RESTORED if broken else Reason.ISSUED,
             grant=held.grant,
             expires=rfc3339(held.state.expires_at),
         )
-        _log.info("restored the target" if restored else "refreshed", extra=extra)
         if not restored:
+            _log.info("refreshed", extra=extra)
             self._metrics.published(held)
+            return
+        record.memory.last_restore = facts.now
+        _log.info("restored the target" if broken else "changed the target as the spec asks", extra=extra)
+        if broken:
+            message = f"Secret {facts.credential.target.name} was changed or deleted and has been restored"
+            self._events.tell(
+                facts.credential, report.Transition(warning=True, reason=Reason.RESTORED, message=message)
+            )
 
     async def _not_written(self, record: Record, facts: Facts, sight: _Sight, failure: ApiFailure) -> None:
-        """Find out why a write failed: somebody was quicker (decide again), or the server refuses it (wait)."""
+        """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait)."""
         if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise failure
+        if failure.word == "NamespaceTerminating":
+            record.memory.namespace_ends = True
+            return
         key = facts.credential.target
         live = await self._kube.read_secret_meta(key)
         if live != facts.target:
-            if live is None:
-                self._store.secret_gone(key)
-            else:
-                self._store.secret_seen(key, live)
-            sight.take(live)
-            return
-        message = (
-            f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
-            "check quotas, admission policies and the operator's RBAC in this namespace"
-        )
-        refused, now, last = Failure(Reason.TARGET_REJECTED, message), self._clock.now(), record.memory.write_setback
-        attempts = last.attempts + 1 if last else 1
-        retry = Deadline.after(self._delay(record, refused, attempts, now), now)
-        record.memory.write_setback = Setback(refused, attempts, now.wall, retry, key.name)
-        extra = fields(credential=facts.credential.key, reason=refused.reason, attempt=attempts, cause=failure)
-        _log.warning("the target could not be written", extra=extra)
+            self._see_target(key, sight, live)
+        elif live is not None and await self._removed_unwritable(facts, live):
+            self._see_target(key, sight, None)
+        else:
+            message = (
+                f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
+                "check quotas, admission policies and the operator's RBAC in this namespace"
+            )
+            refused = Failure(Reason.TARGET_REJECTED, message)
+            record.memory.write = self._setback(record, record.memory.write, refused, rules.written_inputs(facts))
+
+    async def _removed_unwritable(self, facts: Facts, live: SecretMeta) -> bool:
+        """Delete our own target where it is immutable or has another type: neither can be changed back by a write."""
+        if ownership(live, facts.credential) is Ownership.FOREIGN:
+            return False
+        raw = await self._kube.read_secret(facts.credential.target)
+        if not raw.get("immutable") and raw.get("type") == "Opaque":
+            return False
+        await self._kube.delete_secret(facts.credential.target, live)
+        return True
+
+    def _see_target(self, key: Key, sight: _Sight, live: SecretMeta | None) -> None:
+        """Believe what was just read or done, ahead of the watch."""
+        sight.take(live)
+        if live is None:
+            self._store.secret_gone(key)
+        else:
+            self._store.secret_seen(key, live)
 
     async def _remove_old_targets(self, _: Record, facts: Facts, __: _Sight) -> None:
         """After a rename: the new target is in place, so the old ones go."""
@@ -383,6 +471,9 @@ class Reconciler:
         published = record.memory.published
         if published is not None and not published.expiry.due(facts.now):
             wake = published.expiry.earlier(wake)
+        if decision.parked:
+            urgency = published.state.expires_at if published else 0.0
+            self._gate.park(origin_of(facts.token_url), key, urgency)
         if not decision.silent:
             again = await self._report(record, facts, decision)
             wake = again.earlier(wake) if again else wake
@@ -423,8 +514,8 @@ class Reconciler:
             self._store.credential_gone(credential.key, credential.uid)
 
     def _tell_once(self, record: Record, reason: Reason, message: str) -> None:
-        if reason not in record.memory.events:
-            record.memory.events.add(reason)
+        if reason not in record.memory.told:
+            record.memory.told.add(reason)
             self._events.tell(record.credential, report.Transition(warning=True, reason=reason, message=message))
 
 
@@ -433,12 +524,21 @@ def _issued(at: int, now: Moment) -> Moment:
     return Moment(at, now.boot - (now.wall - at))
 
 
-def _default_data(held: Held) -> dict[str, str]:
-    """The target's default keys, in base64 as the API wants it."""
+def _client_id(record: Record) -> str:
+    """The client id as far as it is known: what a server's Retry-After is kept by."""
+    read, current = record.memory.client, record.memory.current
+    known = read.client if read else current.client if current else None
+    return known.id if isinstance(known, Client) else ""
+
+
+def _values(held: Held) -> dict[str, str]:
+    """What a template's placeholders stand for."""
     assert held.token is not None  # noqa: S101 -- only a token in memory is written
-    values = {
+    return {
         "access_token": held.token.reveal(),
         "token_type": "Bearer",
         "expires_at": rfc3339(held.state.expires_at),
+        "expires_in": str(held.state.lifetime),
+        "scope": held.state.granted_scopes,
+        "client_id": held.client.id if held.client else "",
     }
-    return {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}

@@ -12,6 +12,7 @@ READY: Final = "Ready"
 REFRESHED: Final = "Refreshed"
 # For these, Ready is False whatever the target holds.
 _NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.NOT_IMPLEMENTED, Reason.URL_NOT_ALLOWED})
+_UNDER_WAY: Final = "an access token is being requested"
 # Repeating failures change these; alone they are not worth a write each time.
 _VOLATILE: Final = ("failed_attempts", "last_failure_time", "next_refresh_time")
 
@@ -31,7 +32,7 @@ def status(f: Facts, decision: Decision) -> Status:
     What only an earlier process knew (the last grant, the last failure) is carried over as reported.
     """
     reported, published = f.credential.status, f.memory.published
-    failed = f.memory.setback
+    failed = f.memory.attempt
     next_time = decision.look_again
     return Status(
         observed_generation=f.credential.generation,
@@ -42,7 +43,7 @@ def status(f: Facts, decision: Decision) -> Status:
         next_refresh_time=rfc3339(next_time.wall) if next_time else None,
         last_refresh_time=rfc3339(published.state.issued_at) if published else None,
         last_grant=(published.grant if published else None) or reported.last_grant,
-        scopes=tuple(sorted(published.state.granted_scopes.split())) or None if published else None,
+        scopes=tuple(sorted(published.state.scopes)) or None if published else None,
         failed_attempts=failed.attempts if failed else 0,
         last_failure_time=rfc3339(failed.at) if failed else reported.last_failure_time,
     )
@@ -74,12 +75,12 @@ def _ready(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
         return "False", hindrance.reason, hindrance.message
     if published is not None and published.expiry.due(f.now):
         return "False", Reason.TOKEN_EXPIRED, "the token in the target has expired; the condition Refreshed says why"
-    if published is not None and f.in_place and published.state.exchange_inputs == f.inputs:
+    if f.usable:
         return "True", Reason.ISSUED, f"Secret {f.credential.target.name} holds a valid access token"
     failed = hindrance or _failure(f)
     if failed is not None:
         return "False", failed.reason, failed.message
-    return "False", Reason.ISSUING, "an access token is being requested"
+    return "False", Reason.ISSUING, _UNDER_WAY
 
 
 def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
@@ -88,13 +89,14 @@ def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
         return "Unknown", failed.reason, failed.message
     if failed is not None:
         return "False", failed.reason, failed.message
-    if f.memory.published is None or unwritten(f) or need(f):
-        return "Unknown", Reason.ISSUING, "an access token is being requested"
+    if f.memory.published is None or ((unwritten(f) or need(f)) and not f.usable):
+        return "Unknown", Reason.ISSUING, _UNDER_WAY
     return "True", Reason.ISSUED, "the last token request worked"
 
 
 def _failure(f: Facts) -> Failure | None:
-    failed = setback(f)
+    """What went wrong last: an attempt, or the verification of the token that is held back or was published untried."""
+    failed = setback(f) or f.memory.verification
     return failed.failure if failed else None
 
 

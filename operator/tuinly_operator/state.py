@@ -4,16 +4,18 @@ The target's annotations are the operator's only lasting state. They are written
 read once, when a process first meets the target; from then on memory is ahead of them.
 """
 
+import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from sys import intern
 from typing import Any, Final
 
 from tuinly_operator.clock import parse_rfc3339, rfc3339
-from tuinly_operator.credential import API_VERSION, GROUP, KIND, Credential, Key, Spec
+from tuinly_operator.credential import API_VERSION, GROUP, KIND, Credential, DeletionPolicy, Key, Spec
+from tuinly_operator.template import Shape
 
 MANAGER: Final = "tuinly-operator"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -21,8 +23,6 @@ CREDENTIAL_LABEL: Final = f"{GROUP}/credential"
 STATE_VERSION: Final = "1"
 MAX_LIFETIME: Final = 2_592_000  # seconds; thirty days
 _CLOCK_TOLERANCE: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
-
-DEFAULT_KEYS: Final = frozenset({"access_token", "expires_at", "token_type"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ class TokenState:
     def lifetime(self) -> int:
         """Seconds from issue to expiry."""
         return self.expires_at - self.issued_at
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What was granted."""
+        return frozenset(self.granted_scopes.split())
 
     def annotations(self) -> dict[str, str]:
         """Write the state as the target's annotations."""
@@ -80,7 +85,6 @@ _TEXTS: Final = {
         "handled_refresh",
     )
 }
-OUR_ANNOTATIONS: Final = frozenset({_STATE_VERSION_KEY, *_TIMES.values(), *_TEXTS.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,9 @@ class TargetMeta:
     """What the metadata of a Secret says when it bears our label or our field manager."""
 
     credential: str
-    owner_uid: str
+    owner_uid: str  # of the controller; empty where there is none
     state: TokenState | None
-    keys: frozenset[str]
-    marked: bool
+    owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,46 +142,62 @@ class Ownership(Enum):
 
 
 def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
-    """Tell whose the Secret is: this credential's, that of a deleted one of the same name, or somebody else's."""
+    """Tell whose the Secret is: this credential's, that of a deleted one of the same name, or somebody else's.
+
+    Ours has this credential as its controller, or no controller and our state naming it: retained, or the owner
+    reference was edited away. Adoptable is what was so for an earlier credential of this name.
+    """
     target = secret.target
     if target is None:
         return Ownership.FOREIGN
-    if target.owner_uid == credential.uid:
+    written_for = target.state.credential_uid if target.state else ""
+    owner = target.owner_uid or written_for
+    if owner == credential.uid:
         return Ownership.OURS
-    # Without a controller, or with that of the credential it was written for: the owner reference was edited away, or
-    # the credential was deleted and made again. In both cases the Secret is what we wrote for a credential of this
-    # name.
-    written_for = target.state.credential_uid if target.state else None
-    named = target.credential == credential.key.name and written_for is not None
-    return Ownership.ADOPTABLE if named and target.owner_uid in ("", written_for) else Ownership.FOREIGN
+    adoptable = target.credential == credential.key.name and owner and owner == written_for
+    return Ownership.ADOPTABLE if adoptable else Ownership.FOREIGN
 
 
-def intact(secret: SecretMeta, credential: Credential) -> bool:
-    """Whether the Secret still is as we wrote it for this credential.
+def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, shape: Shape) -> bool:
+    """Whether the target still holds the very token that `state` tells of: nobody took its keys or our annotations.
 
     As long as nobody interferes, our manager owns exactly the keys and annotations that we applied; an edit, a
     removal or a foreign apply of one takes it away (Kubernetes, "Server-Side Apply", field management). So drift
-    shows without reading content, also drift that happened while no operator ran.
+    shows without reading content, also drift that happened while no operator ran. Which keys were written is known
+    only for the present template.
     """
+    target = secret.target
+    if target is None or secret.deleting or ownership(secret, credential) is not Ownership.OURS:
+        return False
+    if target.state is None or replace(target.state, template=state.template) != state:
+        return False
+    data = frozenset(name for name in target.owned if name.startswith("data/"))
+    known = target.state.template == shape.digest
+    return target.owned >= _OUR_ANNOTATIONS and (not known or data == _names("data", shape.data))
+
+
+def in_shape(secret: SecretMeta, credential: Credential, shape: Shape) -> bool:
+    """Whether there is nothing about the target that a write would change, apart from the token."""
     target = secret.target
     return (
         target is not None
-        and not secret.deleting
-        and target.owner_uid == credential.uid
-        and target.marked
-        and target.keys == DEFAULT_KEYS
+        and target.state is not None
+        and target.state.template == shape.digest
+        and target.credential == credential.key.name
+        and target.owner_uid == _controller_uid(credential)
+        and target.owned == _owned_as_written(shape)
     )
 
 
-def believe(secret: SecretMeta, credential: Credential, wall: float) -> TokenState | None:
+def believe(secret: SecretMeta, credential: Credential, shape: Shape, wall: float) -> TokenState | None:
     """The state to start from at the first meeting with a target, or None where it is not to be trusted.
 
     `wall` is the present time in seconds since the epoch.
     """
-    state = secret.target.state if secret.target is not None and intact(secret, credential) else None
+    state = secret.target.state if secret.target is not None else None
     if state is None or state.credential_uid != credential.uid or state.issued_at > wall + _CLOCK_TOLERANCE:
         return None
-    return state
+    return state if holds_state(secret, credential, state, shape) else None
 
 
 def exchange_inputs(url: str, spec: Spec) -> str:
@@ -189,38 +208,32 @@ def exchange_inputs(url: str, spec: Spec) -> str:
 
 
 def target_manifest(
-    credential: Credential, state: TokenState, data: Mapping[str, str], present: SecretMeta | None
+    credential: Credential, state: TokenState, shape: Shape, data: Mapping[str, bytes], present: SecretMeta | None
 ) -> dict[str, Any]:
-    """The target as it is applied. `data` is base64.
+    """The target as it is applied.
 
-    With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, resourceVersion
-    "1" makes the apply create it, or fail with 409 where one has come meanwhile.
+    With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, resourceVersion "1"
+    makes the apply create it, or fail with 409 where one has come meanwhile.
     """
-    precondition = (
-        {"resourceVersion": "1"} if present is None else {"uid": present.uid, "resourceVersion": present.version}
-    )
-    return {
+    manifest: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
             "name": credential.target.name,
             "namespace": credential.target.namespace,
-            "labels": {MANAGED_BY: MANAGER, CREDENTIAL_LABEL: credential.key.name},
-            "annotations": state.annotations(),
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": credential.key.name,
-                    "uid": credential.uid,
-                    "controller": True,
-                }
-            ],
-            **precondition,
+            "resourceVersion": present.version if present else "1",
+            "labels": {**shape.labels, MANAGED_BY: MANAGER, CREDENTIAL_LABEL: credential.key.name},
+            "annotations": {**shape.annotations, **state.annotations()},
         },
         "type": "Opaque",
-        "data": dict(data),
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
+    if present is not None:
+        manifest["metadata"]["uid"] = present.uid
+    if uid := _controller_uid(credential):
+        owner = {"apiVersion": API_VERSION, "kind": KIND, "name": credential.key.name, "uid": uid, "controller": True}
+        manifest["metadata"]["ownerReferences"] = [owner]
+    return manifest
 
 
 def secret_key(raw: Mapping[str, Any]) -> Key:
@@ -237,29 +250,43 @@ def _our_fields(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | Non
     return None
 
 
-# Nearly all targets hold the same keys: one set serves them all. Bounded, since anybody may invent keys.
+# Nearly all targets have the same fields: one set serves them all. Bounded, since anybody may invent keys.
 _MOST_SHARED: Final = 1024
-_shared_keys: dict[frozenset[str], frozenset[str]] = {}
+_shared: dict[frozenset[str], frozenset[str]] = {}
 
 
-def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], owned: Mapping[str, Any]) -> TargetMeta:
-    keys = frozenset(intern(k[2:]) for k in owned.get("f:data") or {} if k.startswith("f:"))
-    if len(_shared_keys) < _MOST_SHARED:
-        keys = _shared_keys.setdefault(keys, keys)
+def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any]) -> TargetMeta:
+    owned = _names("data", _owned(fields, "f:data"))
+    for part in ("labels", "annotations"):
+        owned |= _names(part, _owned(fields.get("f:metadata") or {}, f"f:{part}"))
+    if len(_shared) < _MOST_SHARED:
+        owned = _shared.setdefault(owned, owned)
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     return TargetMeta(
         credential=intern(labels.get(CREDENTIAL_LABEL) or ""),
         owner_uid=intern(owner.get("uid") or ""),
         state=TokenState.from_annotations(meta.get("annotations") or {}),
-        keys=keys,
-        marked=_owns_marks(owned.get("f:metadata") or {}),
+        owned=owned,
     )
 
 
-def _owns_marks(owned: Mapping[str, Any]) -> bool:
-    """Whether our annotations and labels are still all ours."""
-    annotations = owned.get("f:annotations") or {}
-    labels = owned.get("f:labels") or {}
-    return all(f"f:{name}" in annotations for name in OUR_ANNOTATIONS) and all(
-        f"f:{name}" in labels for name in (MANAGED_BY, CREDENTIAL_LABEL)
-    )
+def _owned(fields: Mapping[str, Any], part: str) -> Iterator[str]:
+    """The names under one part of a managedFields entry (FieldsV1: "f:" stands before each)."""
+    return (name[2:] for name in fields.get(part) or {} if name.startswith("f:"))
+
+
+def _names(part: str, names: Iterable[str]) -> frozenset[str]:
+    return frozenset(intern(f"{part}/{name}") for name in names)
+
+
+_OUR_ANNOTATIONS: Final = _names("annotations", (_STATE_VERSION_KEY, *_TIMES.values(), *_TEXTS.values()))
+
+
+def _owned_as_written(shape: Shape) -> frozenset[str]:
+    labels = _names("labels", (*shape.labels, MANAGED_BY, CREDENTIAL_LABEL))
+    return _OUR_ANNOTATIONS | _names("annotations", shape.annotations) | labels | _names("data", shape.data)
+
+
+def _controller_uid(credential: Credential) -> str:
+    """The uid that the target's owner reference has: none for a target that outlives its credential."""
+    return credential.uid if credential.spec.target.deletion_policy is DeletionPolicy.DELETE else ""

@@ -72,7 +72,7 @@ class CredentialWatch:
         try:
             kopf.run(
                 registry=self._handlers(),
-                settings=_settings(),
+                settings=_settings(everywhere=not self._namespaces),
                 standalone=True,
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
@@ -122,8 +122,9 @@ class _EndlessBackoffs:
             delay = min(_MAX_BACKOFF, delay * 2)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(*, everywhere: bool) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    settings.scanning.disabled = not everywhere  # it needs rights on CRDs and namespaces of the whole cluster
     settings.persistence.finalizer = _NO_FINALIZER
     settings.posting.enabled = False
     settings.networking.error_backoffs = _EndlessBackoffs()
