@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -22,6 +22,8 @@ from tuinly_operator.report import READY
 from tuinly_operator.store import Store
 from tuinly_operator.timers import Timers
 from tuinly_operator.workqueue import WorkQueue
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
 
 _SUCCESS: Final = "Issued"
 _LABELS: Final = ("namespace", "credential")

@@ -126,7 +126,8 @@ class Reconciler:
         if not memory.met:
             memory.met = True
             state = believe(target, credential, wanted, now.wall) if target else None
-            memory.published = Held(state, _issued(state.issued_at, now)) if state else None
+            if state is not None:
+                memory.published, memory.written_to = Held(state, _issued(state.issued_at, now)), credential.target
         facts = Facts(
             credential=credential,
             policy=self._policy,
@@ -366,22 +367,21 @@ class Reconciler:
         except ApiFailure as failure:
             await self._not_written(record, facts, sight, failure)
             return
-        restored = memory.pending is None
-        memory.published, memory.pending, memory.write = held, None, None
-        self._store.secret_seen(key, meta)
-        sight.take(meta)
-        self._tell_published(record, facts, held, restored=restored)
+        new, moved = memory.pending is not None, memory.written_to != key
+        memory.published, memory.written_to, memory.pending, memory.write = held, key, None, None
+        self._see_target(key, sight, meta)
+        self._tell_published(record, facts, held, new=new, moved=moved)
 
-    def _tell_published(self, record: Record, facts: Facts, held: Held, *, restored: bool) -> None:
+    def _tell_published(self, record: Record, facts: Facts, held: Held, *, new: bool, moved: bool) -> None:
         """Log, count, and for what somebody else broke send an Event."""
-        broken = restored and not facts.in_place
+        broken = not new and not moved and not facts.in_place
         extra = fields(
             credential=facts.credential.key,
             reason=Reason.RESTORED if broken else Reason.ISSUED,
             grant=held.grant,
             expires=rfc3339(held.state.expires_at),
         )
-        if not restored:
+        if new:
             _log.info("refreshed", extra=extra)
             self._metrics.published(held)
             return
