@@ -50,7 +50,8 @@ def _value(data: Mapping[str, str], ref: ClientSecretRef, key: str) -> str:
         text = base64.b64decode(data[key] or "", validate=True).decode("ascii")
     except (binascii.Error, ValueError, TypeError):
         raise _invalid(ref, f"holds binary or non-ASCII data in key {key}; it must be printable ASCII") from None
-    text = text.removesuffix("\n").removesuffix("\r")  # one line end: the usual slip of --from-file
+    # One line end is the usual slip of --from-file.
+    text = text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
     if not text:
         raise _invalid(ref, f"has an empty key {key}")
     if not _VSCHAR.fullmatch(text):

@@ -24,6 +24,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 # A value that is present when the credential is created counts as handled; each new value forces one exchange.
 REFRESH_REQUESTED: Final = f"{GROUP}/refresh-requested"
 
+_IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3, scope-token
@@ -217,25 +218,24 @@ class Credential:
             Failure: what every object of the API has (name, namespace, uid, resourceVersion) is missing.
         """
         meta = raw.get("metadata")
-        if not isinstance(meta, Mapping) or not all(
-            meta.get(k) for k in ("namespace", "name", "uid", "resourceVersion")
-        ):
-            raise Failure(Reason.INVALID_SPEC, "an object without namespace, name, uid or resourceVersion")
+        if not isinstance(meta, Mapping) or not all(isinstance(meta.get(name), str) for name in _IDENTITY):
+            raise Failure(Reason.INVALID_SPEC, "an object without " + ", ".join(_IDENTITY))
         spec, problem = _NO_SPEC, None
         try:
             spec = parse_spec(raw.get("spec"))
         except Failure as failure:
             problem = failure
-        annotations = meta.get("annotations") or {}
+        annotations, generation = meta.get("annotations"), meta.get("generation")
+        requested = annotations.get(REFRESH_REQUESTED) if isinstance(annotations, Mapping) else None
         return cls(
             key=Key(meta["namespace"], meta["name"]),
             uid=meta["uid"],
             version=meta["resourceVersion"],
-            generation=meta.get("generation") or 0,
+            generation=generation if isinstance(generation, int) else 0,
             deleting=meta.get("deletionTimestamp") is not None,
             spec=spec,
             problem=problem,
-            refresh_requested=annotations.get(REFRESH_REQUESTED) or "",
+            refresh_requested=requested if isinstance(requested, str) else "",
             status=parse_status(raw.get("status")),
         )
 
