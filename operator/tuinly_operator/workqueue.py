@@ -64,7 +64,13 @@ class WorkQueue:
         while self._holds or not self._heap:
             waker = asyncio.get_running_loop().create_future()
             self._wakers.append(waker)
-            await waker
+            try:
+                await waker
+            except asyncio.CancelledError:
+                if waker in self._wakers:
+                    self._wakers.remove(waker)
+                self._wake()  # for another, if this one had been woken already
+                raise
         _, _, key = heapq.heappop(self._heap)
         del self._waiting[key]
         self._active.add(key)
