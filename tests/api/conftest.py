@@ -1,13 +1,23 @@
-"""A real Kubernetes API for tests: our own control plane, or the cluster that KUBECONFIG_UNDER_TEST names."""
+"""What API tests stand on: a real Kubernetes API, the sandbox, the operator with its own login, and tenants.
 
+The Kubernetes API is our own control plane, or the cluster that KUBECONFIG_UNDER_TEST names.
+"""
+
+import itertools
 import os
-import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from tests.support.auditor import Auditor
 from tests.support.cluster import Cluster, LocalCluster, running_cluster
+from tests.support.objects import Objects, new_namespace
+from tests.support.operator import OperatorProcess
+from tests.support.sandbox import SandboxProcess
+from tests.support.tenant import Tenant
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,16 +47,86 @@ def local_cluster(cluster: Cluster) -> LocalCluster:
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """Return the name of a new, empty namespace, which is deleted afterwards."""
-    name = f"test-{secrets.token_hex(4)}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with new_namespace(cluster) as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> None:
     """Install the operator's namespace, ServiceAccount, RBAC and Deployment as users do."""
     cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "deploy" / "install.yaml"))
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[SandboxProcess]:
+    """Return the sandbox; each test has clients of its own there, and faults that meet these only."""
+    with SandboxProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def operator_login(cluster: Cluster, installed: None) -> Path:  # noqa: ARG001 - what is installed is the account
+    """Return a kubeconfig of the operator's ServiceAccount, whose rights are those of deploy/install.yaml."""
+    return cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
+
+
+class StartOperator(Protocol):
+    """Starts an operator that serves all namespaces; so there is one at a time. Of a flag given twice the last counts."""
+
+    def __call__(self, *flags: str, kubeconfig: Path | None = None, trusting: bool = True) -> OperatorProcess: ...
+
+
+@pytest.fixture(scope="session")
+def make_operator(
+    sandbox: SandboxProcess, operator_login: Path, tmp_path_factory: pytest.TempPathFactory
+) -> StartOperator:
+    """Return how to start an operator that asks the sandbox for tokens, over HTTPS. The caller ends it."""
+    directory, number = tmp_path_factory.mktemp("operators"), itertools.count(1)
+
+    def start(*flags: str, kubeconfig: Path | None = None, trusting: bool = True) -> OperatorProcess:
+        usual = ["--token-url", sandbox.https_token_url, "--min-refresh-interval", "200ms"]
+        usual += ["--ca-bundle", str(sandbox.ca_file)] if trusting else []
+        log_file = directory / f"{next(number)}.log"
+        return OperatorProcess(*usual, *flags, kubeconfig=kubeconfig or operator_login, log_file=log_file)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def operator(make_operator: StartOperator) -> Iterator[OperatorProcess]:
+    """Return a ready operator that the tests of a module share; they leave it running."""
+    with make_operator("--request-timeout", "2s") as process:
+        yield process.wait_ready()
+
+
+@pytest.fixture
+def start_operator(make_operator: StartOperator) -> Iterator[StartOperator]:
+    """Return how a test starts operators of its own, in a module without the shared one; they end with the test."""
+    with ExitStack() as running:
+        yield lambda *flags, **options: running.enter_context(make_operator(*flags, **options))
+
+
+@pytest.fixture
+def tenant(cluster: Cluster, sandbox: SandboxProcess, namespace: str) -> Tenant:
+    """Return a tenant with a namespace and a client of its own; nothing is applied yet."""
+    return Tenant(Objects(cluster, namespace), sandbox.admin)
+
+
+@pytest.fixture
+def auditor(cluster: Cluster, sandbox: SandboxProcess, namespace: str) -> Iterator[Auditor]:
+    """Return an auditor of the test's namespace; what it finds is for the test to judge."""
+    with Auditor(cluster.kubeconfig, sandbox.admin, [namespace]) as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what the operators under test logged last; no secret is ever in a log."""
+    report = yield
+    if report.failed:
+        for process in OperatorProcess.running:
+            report.sections.append((f"log of the operator {process.pid}", process.last_lines()))
+    return report
 
 
 def _install_crd(cluster: Cluster) -> None:

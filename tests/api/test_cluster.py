@@ -212,6 +212,17 @@ class TestStandingCluster:
         wait_until(lambda: not processes_of(folder), what="no process left")
         assert run(folder, "status")[0] == 1
 
+    def test_a_keeper_that_is_not_told_to_stay_ends(self, tmp_path: Path) -> None:
+        folder = tmp_path / "standing"
+        keep = [sys.executable, "-m", "tests.support.cluster", "--folder", str(folder), "keep"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(keep, cwd=ROOT, stdin=pipe, stdout=pipe) as keeper:  # noqa: S603 - our own program
+            assert keeper.stdin is not None
+            assert keeper.stdout is not None
+            assert keeper.stdout.readline() == b"ready\n"
+            keeper.stdin.close()
+        wait_until(lambda: not processes_of(folder), what="no process left")
+
     def test_a_killed_keeper_takes_the_programs_with_it(self, tmp_path: Path) -> None:
         folder = tmp_path / "standing"
         assert run(folder, "up")[0] == 0

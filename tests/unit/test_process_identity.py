@@ -10,7 +10,9 @@ from tests.support.waiting import wait_until
 def test_a_process_keeps_its_identity() -> None:
     mine = identity(os.getpid())
     assert mine
+    more_memory = bytearray(10_000_000)
     assert identity(os.getpid()) == mine
+    del more_memory
 
 
 def test_processes_started_at_different_times_differ() -> None:
