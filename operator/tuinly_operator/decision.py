@@ -326,13 +326,18 @@ def use_refresh_token(f: Facts) -> bool:
     return (
         memory.refresh_token is not None
         and f.spec.refresh.grant is GrantType.REFRESH_TOKEN
-        and memory.refresh_refused != f.inputs + f.client_identity
+        and memory.refresh_refused != refresh_inputs(f)
         and need(f) in (Need.DUE, Need.EXPIRED)
         and not client_changed(f)
         and not forced(f)
         and memory.current is not None
         and memory.current.state.exchange_inputs == f.inputs
     )
+
+
+def refresh_inputs(f: Facts) -> str:
+    """What a refresh token was refused for: a change of it is worth another try."""
+    return f"{f.inputs} {f.client_identity}"
 
 
 def setback(f: Facts) -> Setback | None:

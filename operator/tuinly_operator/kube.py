@@ -98,6 +98,11 @@ class Kube:
         """Whether the last request was answered."""
         return self._reachable
 
+    def require_reach(self) -> None:
+        """Refuse to go on while the API server is known to be out of reach. Raises ApiFailure."""
+        if not self._reachable:
+            raise ApiFailure(None, "OutOfReach")
+
     async def login(self) -> Login:
         """The present login; tokens of a service account change, so ask again when one is refused."""
         c = self._configuration

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
@@ -172,6 +173,7 @@ class Reconciler:
     async def _attempt(self, record: Record, facts: Facts, _: _Sight) -> None:
         """Ask for a token, by refresh token first where that is due, and take what comes."""
         memory = record.memory
+        self._kube.require_reach()
         memory.last_attempt = facts.now
         if rules.forced(facts):
             memory.last_forced = facts.now
@@ -182,7 +184,6 @@ class Reconciler:
             else:
                 asked = await self._meanwhile(record, facts, self._exchange(record, facts))
             if asked is not None:
-                memory.attempt = None
                 self._take(record, facts, asked)
         except Failure as error:
             failure = error
@@ -197,9 +198,8 @@ class Reconciler:
         assert token is not None and current is not None  # noqa: S101, PT018 -- the decision to refresh implies both
         issued = self._clock.now()
         try:
-            grant = await self._request(
-                record, facts, GrantType.REFRESH_TOKEN, self._endpoint.refresh(facts.token_url, token)
-            )
+            asked = self._endpoint.refresh(facts.token_url, token)
+            grant = await self._request(record, facts, GrantType.REFRESH_TOKEN, asked)
         except TokenRequestFailed as failure:
             if failure.reason is Reason.ENDPOINT_THROTTLED:
                 raise
@@ -208,10 +208,9 @@ class Reconciler:
                 raise  # ambiguous: the server may have taken it; the next attempt is an exchange
             memory.last_attempt = None  # the exchange that follows belongs to this attempt
             if not memory.refresh_proven:
-                memory.refresh_refused = facts.tried_inputs
-                self._tell_once(
-                    record, Reason.REFRESH_REFUSED, "the server refuses refresh tokens; using client credentials"
-                )
+                memory.refresh_refused = rules.refresh_inputs(facts)
+                message = "the server refuses refresh tokens; client credentials are used from now on"
+                self._tell_once(record, Reason.REFRESH_REFUSED, message)
             return None
         memory.refresh_proven = True
         memory.refresh_token = grant.refresh_token or token
@@ -228,10 +227,8 @@ class Reconciler:
         memory, read = record.memory, record.memory.client
         assert read is not None and isinstance(read.client, Client)  # noqa: S101, PT018 -- decided on it
         issued = self._clock.now()
-        with self._metrics.token_request(GrantType.CLIENT_CREDENTIALS):
-            grant = await self._endpoint.exchange(
-                facts.token_url, read.client.id, read.client.secret, facts.spec.scopes
-            )
+        asked = self._endpoint.exchange(facts.token_url, read.client.id, read.client.secret, facts.spec.scopes)
+        grant = await self._request(record, facts, GrantType.CLIENT_CREDENTIALS, asked)
         wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
         memory.refresh_token, memory.refresh_proven = (grant.refresh_token if wanted else None), False
         scopes = grant.scopes if grant.scopes is not None else facts.spec.scopes
@@ -297,6 +294,7 @@ class Reconciler:
             case Comparison.SAME if current is not None:
                 memory.look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
                 memory.handled_refresh = facts.credential.refresh_requested
+                memory.attempt = None
                 _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
             case _:
                 message = "the server gave a token with narrower scopes or an earlier end than the present one"
@@ -369,6 +367,8 @@ class Reconciler:
             return
         new, moved = memory.pending is not None, memory.written_to != key
         memory.published, memory.written_to, memory.pending, memory.write = held, key, None, None
+        if new:
+            memory.attempt = None
         self._see_target(key, sight, meta)
         self._tell_published(record, facts, held, new=new, moved=moved)
 
@@ -456,7 +456,11 @@ class Reconciler:
         try:
             while not (await asyncio.wait({task}, timeout=wait))[0]:
                 now = self._clock.now()
-                await self._report(record, replace(facts, credential=record.credential, now=now), Decision(Act.REST))
+                # Whatever becomes of the report, the request goes on: its answer may be the only one there is.
+                with suppress(ApiFailure):
+                    await self._report(
+                        record, replace(facts, credential=record.credential, now=now), Decision(Act.REST)
+                    )
                 published = record.memory.published
                 left = published.expiry.remaining(now) if published else 0.0
                 wait = left if left > 0 else None
