@@ -27,6 +27,7 @@ _LIBRARIES: Final = {
     "asyncio": logging.WARNING,
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
+    "kopf._core.reactor.running": logging.ERROR,  # it warns that it leaves the signals to us, as it should
     "kopf.objects": logging.WARNING,
     "kubernetes": logging.WARNING,
 }

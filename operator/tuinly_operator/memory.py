@@ -75,6 +75,7 @@ class Memory:
     look_again: Deadline | None = None  # the server gave the same token again
     handled_refresh: str = ""  # a forced exchange that gave the same token again
     last_attempt: Moment | None = None
+    due: Deadline | None = None  # when the refresh under way was due
     last_forced: Moment | None = None
     last_restore: Moment | None = None
     attempt: Setback | None = None  # of the last attempt

@@ -54,6 +54,12 @@ class Metrics:
             ("grant",),
             registry=self._registry,
         )
+        self._lateness = Histogram(
+            "tuinly_refresh_lateness_seconds",
+            "How long after it was due a routine refresh was published.",
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+            registry=self._registry,
+        )
         self._clock_difference = Gauge(
             "tuinly_clock_difference_seconds",
             "How far this clock is ahead of the token endpoint's, by the Date of its last good answer.",
@@ -80,14 +86,15 @@ class Metrics:
             self._requests.labels(grant, outcome).inc()
             self._durations.labels(grant).observe(time.monotonic() - start)
 
-    def server_time(self, origin: str, server_time: float | None) -> None:
-        """Note the endpoint's time (seconds since the epoch) that just came with an answer, if one came."""
-        if server_time is not None:
-            self._clock_difference.labels(origin).set(time.time() - server_time)
+    def clock_difference(self, origin: str, ahead: float) -> None:
+        """Note by how many seconds this clock is ahead of a token endpoint's."""
+        self._clock_difference.labels(origin).set(ahead)
 
-    def published(self, held: Held) -> None:
-        """Count a new token that a target holds."""
+    def published(self, held: Held, lateness: float | None) -> None:
+        """Count a new token that a target holds; `lateness` is in seconds, None where it was no routine refresh."""
         self._refreshes.labels(held.grant).inc()
+        if lateness is not None:
+            self._lateness.observe(max(0.0, lateness))
 
 
 class _Live(Collector):

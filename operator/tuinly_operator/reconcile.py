@@ -36,6 +36,7 @@ from tuinly_operator.timers import Timers
 _MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
 _SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
 _REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
+_CLOCK_TOLERANCE: Final = 30.0  # seconds
 _API_RETRY: Final = 5.0  # seconds at most until another try when the API server failed
 
 _log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Reconciler:
         self._metrics = metrics
         self._policy = policy
         self._clock = clock
+        self._apart: set[str] = set()  # origins whose clock is too far from ours
         self._acts: dict[Act, Callable[[Record, Facts, _Sight], Awaitable[None]]] = {
             Act.PROVE_ABSENCE: self._look_at_target,
             Act.READ_CLIENT_SECRET: self._read_client_secret,
@@ -175,6 +177,8 @@ class Reconciler:
         memory = record.memory
         self._kube.require_reach()
         memory.last_attempt = facts.now
+        if rules.need(facts) is Need.DUE and memory.due is None and memory.current is not None:
+            memory.due = rules.refresh_at(facts, memory.current)
         if rules.forced(facts):
             memory.last_forced = facts.now
         failure: Failure
@@ -249,8 +253,20 @@ class Reconciler:
             self._gate.abandoned(origin)
             raise
         self._gate.succeeded(origin)
-        self._metrics.server_time(origin, grant.server_time)
+        self._compare_clocks(origin, grant.server_time)
         return grant
+
+    def _compare_clocks(self, origin: str, server_time: float | None) -> None:
+        """Expiry is counted by this clock and enforced by the server's: warn when they are too far apart."""
+        if server_time is None:
+            return
+        ahead = self._clock.now().wall - server_time
+        self._metrics.clock_difference(origin, ahead)
+        apart = abs(ahead) > _CLOCK_TOLERANCE
+        if apart and origin not in self._apart:
+            extra = fields(origin=origin, ahead_seconds=round(ahead, 1))
+            _log.warning("this machine's clock and the token endpoint's are more than 30 s apart", extra=extra)
+        (self._apart.add if apart else self._apart.discard)(origin)
 
     @staticmethod
     def _held(  # noqa: PLR0913 -- all that a token is known by
@@ -383,7 +399,8 @@ class Reconciler:
         )
         if new:
             _log.info("refreshed", extra=extra)
-            self._metrics.published(held)
+            due, record.memory.due = record.memory.due, None
+            self._metrics.published(held, -due.remaining(self._clock.now()) if due else None)
             return
         record.memory.last_restore = facts.now
         _log.info("restored the target" if broken else "changed the target as the spec asks", extra=extra)
