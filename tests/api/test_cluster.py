@@ -20,6 +20,10 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
+starts_clusters = pytest.mark.skipif(
+    bool(os.environ.get("KUBECONFIG_UNDER_TEST")), reason="starts clusters of its own: KUBECONFIG_UNDER_TEST is set"
+)
+
 NO_AUTHORITY = """
 current-context: a
 contexts: [{name: a, context: {cluster: a}}]
@@ -122,6 +126,7 @@ class TestAnyCluster:
             Cluster(tmp_path / "config", tmp_path)
 
 
+@starts_clusters
 class TestLocalCluster:
     """What our own control plane offers besides."""
 
@@ -175,6 +180,7 @@ class TestLocalCluster:
         wait_until(lambda: not processes_of(tmp_path), what="no process left")
 
 
+@starts_clusters
 class TestStandingCluster:
     """The commands behind `make cluster-up` and `make cluster-down`."""
 
