@@ -1,0 +1,168 @@
+"""Writes tokens into target Secrets, on the condition that each still is what it was when the write was decided."""
+
+import logging
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+
+from tuinly_operator import decision as rules
+from tuinly_operator.clock import Clock, rfc3339
+from tuinly_operator.credential import Key
+from tuinly_operator.decision import Facts
+from tuinly_operator.errors import Failure, Reason
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.logs import fields
+from tuinly_operator.memory import Held
+from tuinly_operator.metrics import Metrics
+from tuinly_operator.reporter import Reporter
+from tuinly_operator.setbacks import Setbacks
+from tuinly_operator.state import Ownership, SecretMeta, ownership, target_manifest
+from tuinly_operator.store import Record, Store
+from tuinly_operator.template import render
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Sight:
+    """What one reconcile has read or written live: it says more than the store until the watch has caught up."""
+
+    looked: bool = False
+    target: SecretMeta | None = None
+
+    def take(self, target: SecretMeta | None) -> None:
+        """Note what the target is now, None for absent."""
+        self.looked, self.target = True, target
+
+
+class Publisher:
+    """Does the acts that touch the target."""
+
+    def __init__(  # noqa: PLR0913 -- the edges it acts on
+        self, *, store: Store, kube: Kube, reporter: Reporter, setbacks: Setbacks, metrics: Metrics, clock: Clock
+    ) -> None:
+        """Nothing is written before `publish`."""
+        self._store = store
+        self._kube = kube
+        self._reporter = reporter
+        self._setbacks = setbacks
+        self._metrics = metrics
+        self._clock = clock
+
+    async def prove_absence(self, record: Record, _: Facts, sight: Sight) -> None:
+        """Look for the target past the watch, which may be behind or leave its type out. Raises ApiFailure."""
+        sight.take(await self._kube.read_secret_meta(record.credential.target))
+
+    async def publish(self, record: Record, facts: Facts, sight: Sight) -> None:
+        """Write the token with its state, on the condition that the target is what it was when this was decided.
+
+        Raises:
+            ApiFailure: the API server is out of reach or overloaded.
+        """
+        held, key, memory = rules.unwritten(facts), facts.credential.target, record.memory
+        assert held is not None  # noqa: S101 -- decided on it
+        held = replace(held, state=replace(held.state, template=facts.shape.digest))
+        try:
+            data = render(facts.shape, _values(held))
+        except Failure as failure:
+            memory.write = self._setbacks.of(record, memory.write, failure, rules.written_inputs(facts))
+            return
+        try:
+            meta = await self._kube.apply_secret(
+                key, target_manifest(facts.credential, held.state, facts.shape, data, facts.target)
+            )
+        except ApiFailure as failure:
+            await self._not_written(record, facts, sight, failure)
+            return
+        new, moved = memory.pending is not None, memory.written_to != key
+        memory.published, memory.written_to, memory.pending, memory.write = held, key, None, None
+        if new:
+            memory.attempt = None
+        self._see_target(key, sight, meta)
+        self._tell_published(record, facts, held, new=new, moved=moved)
+
+    async def remove_old_targets(self, _: Record, facts: Facts, __: Sight) -> None:
+        """After a rename: the new target is in place, so the old ones go. Raises ApiFailure."""
+        for key, meta in facts.old_targets:
+            try:
+                await self._kube.delete_secret(key, meta)
+            except ApiFailure as failure:
+                if failure.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                    raise
+                live = await self._kube.read_secret_meta(key)
+                if live is not None:
+                    self._store.secret_seen(key, live)
+                    continue
+            self._store.secret_gone(key)
+            _log.info("deleted a renamed target", extra=fields(credential=facts.credential.key, target=key.name))
+
+    def _tell_published(self, record: Record, facts: Facts, held: Held, *, new: bool, moved: bool) -> None:
+        """Log, count, and for what somebody else broke send an Event."""
+        broken = not new and not moved and not facts.in_place
+        extra = fields(
+            credential=facts.credential.key,
+            reason=Reason.RESTORED if broken else Reason.ISSUED,
+            grant=held.grant,
+            expires=rfc3339(held.state.expires_at),
+        )
+        if new:
+            _log.info("refreshed", extra=extra)
+            due, record.memory.due = record.memory.due, None
+            self._metrics.published(held, -due.remaining(self._clock.now()) if due else None)
+            return
+        record.memory.last_restore = facts.now
+        _log.info("restored the target" if broken else "changed the target as the spec asks", extra=extra)
+        if broken:
+            message = f"Secret {facts.credential.target.name} was changed or deleted and has been restored"
+            self._reporter.warn(record, Reason.RESTORED, message)
+
+    async def _not_written(self, record: Record, facts: Facts, sight: Sight, failure: ApiFailure) -> None:
+        """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait)."""
+        if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise failure
+        if failure.word == "NamespaceTerminating":
+            record.memory.namespace_ends = True
+            return
+        key = facts.credential.target
+        live = await self._kube.read_secret_meta(key)
+        if live != facts.target:
+            self._see_target(key, sight, live)
+        elif live is not None and await self._removed_unwritable(facts, live):
+            self._see_target(key, sight, None)
+        else:
+            message = (
+                f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
+                "check quotas, admission policies and the operator's RBAC in this namespace"
+            )
+            refused = Failure(Reason.TARGET_REJECTED, message)
+            record.memory.write = self._setbacks.of(record, record.memory.write, refused, rules.written_inputs(facts))
+
+    async def _removed_unwritable(self, facts: Facts, live: SecretMeta) -> bool:
+        """Delete our own target where it is immutable or has another type: neither can be changed back by a write."""
+        if ownership(live, facts.credential) is Ownership.FOREIGN:
+            return False
+        raw = await self._kube.read_secret(facts.credential.target)
+        if not raw.get("immutable") and raw.get("type") == "Opaque":
+            return False
+        await self._kube.delete_secret(facts.credential.target, live)
+        return True
+
+    def _see_target(self, key: Key, sight: Sight, live: SecretMeta | None) -> None:
+        """Believe what was just read or done, ahead of the watch."""
+        sight.take(live)
+        if live is None:
+            self._store.secret_gone(key)
+        else:
+            self._store.secret_seen(key, live)
+
+
+def _values(held: Held) -> dict[str, str]:
+    """What a template's placeholders stand for."""
+    assert held.token is not None  # noqa: S101 -- only a token in memory is written
+    return {
+        "access_token": held.token.reveal(),
+        "token_type": "Bearer",
+        "expires_at": rfc3339(held.state.expires_at),
+        "expires_in": str(held.state.lifetime),
+        "scope": held.state.granted_scopes,
+        "client_id": held.client.id if held.client else "",
+    }

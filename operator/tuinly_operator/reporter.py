@@ -1,0 +1,66 @@
+"""Writes what there is to tell: the status where it differs, and the Events of its transitions."""
+
+from http import HTTPStatus
+from typing import Final
+
+from tuinly_operator import report
+from tuinly_operator.clock import Deadline
+from tuinly_operator.credential import to_json
+from tuinly_operator.decision import Decision, Facts
+from tuinly_operator.errors import Reason
+from tuinly_operator.events import EventSender
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.store import Record, Store
+
+_REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
+
+
+class Reporter:
+    """Tells users by status and Events."""
+
+    def __init__(self, store: Store, kube: Kube, events: EventSender) -> None:
+        """Nothing is written before `report`."""
+        self._store = store
+        self._kube = kube
+        self._events = events
+
+    async def report(self, record: Record, facts: Facts, decision: Decision) -> Deadline | None:
+        """Write the status if it differs, and send the Events of its transitions.
+
+        Returns when to write it again, where a difference that only repeats a failure has to wait.
+        """
+        before = facts.credential.status
+        after = report.status(facts, decision)
+        if after == before:
+            return None
+        wait = record.status_written + _REPEAT_STATUS - facts.now.boot
+        if wait > 0 and report.same_story(before, after):
+            return Deadline.after(wait, facts.now)
+        key = facts.credential.key
+        try:
+            version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
+        except ApiFailure as failure:
+            if failure.not_found or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+                await self._drop_if_gone(record)
+                return None
+            raise
+        self._store.status_written(key, after, version, facts.now.boot)
+        for transition in report.transitions(before, after):
+            self._events.tell(facts.credential, transition)
+        return None
+
+    def warn(self, record: Record, reason: Reason, message: str) -> None:
+        """Send an Event about something that is no change of a condition."""
+        self._events.tell(record.credential, report.Transition(warning=True, reason=reason, message=message))
+
+    def warn_once(self, record: Record, reason: Reason, message: str) -> None:
+        """The same, but once in this process: it stays true until somebody changes the server."""
+        if reason not in record.memory.told:
+            record.memory.told.add(reason)
+            self.warn(record, reason, message)
+
+    async def _drop_if_gone(self, record: Record) -> None:
+        """A status that cannot be written to this uid: the credential is gone, whether the watch has said so or not."""
+        credential = record.credential
+        if not await self._kube.credential_exists(credential.key, credential.uid):
+            self._store.credential_gone(credential.key, credential.uid)
