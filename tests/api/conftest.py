@@ -71,7 +71,7 @@ def operator_login(cluster: Cluster, installed: None) -> Path:  # noqa: ARG001 -
 
 
 class StartOperator(Protocol):
-    """Starts an operator that serves all namespaces; so there is one at a time. Of a flag given twice the last counts."""
+    """Starts an operator for all namespaces; so there is one at a time. Of a flag given twice the last counts."""
 
     def __call__(self, *flags: str, kubeconfig: Path | None = None, trusting: bool = True) -> OperatorProcess: ...
 
@@ -120,7 +120,7 @@ def auditor(cluster: Cluster, sandbox: SandboxProcess, namespace: str) -> Iterat
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show with a failed test what the operators under test logged last; no secret is ever in a log."""
     report = yield
     if report.failed:

@@ -1,0 +1,92 @@
+"""Deletion: what goes, what does not come back, and that nobody is told of it."""
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.operator import OperatorProcess
+from tests.support.sandbox import Fault
+from tests.support.tenant import Tenant
+from tests.support.waiting import eventually, wait_until
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def await_forgotten(operator: OperatorProcess, tenant: Tenant) -> None:
+    """Wait until no metric is about the credential."""
+
+    def check() -> None:
+        mine = {("namespace", tenant.objects.namespace), ("credential", tenant.name)}
+        assert [name for name, labels in operator.metrics() if mine <= labels] == []
+
+    eventually(check)
+
+
+def test_the_target_goes_with_the_credential_and_nothing_comes_back(tenant: Tenant, operator: OperatorProcess) -> None:
+    """The operator has nothing to say about it, and no metric is left."""
+    tenant.start(lifetime=6)
+    tenant.await_ready()
+    lines = len(operator.logs())
+    tenant.delete()
+    wait_until(lambda: tenant.find_target() is None, what="the target collected")
+    await_forgotten(operator, tenant)
+    requests, version = tenant.requests(), tenant.objects.version("Secret")
+    # Another credential lives through a refresh: this one's would have been due too.
+    other = Tenant(tenant.objects, tenant.sandbox, "other").start(lifetime=6)
+    other.await_token(other_than=other.await_ready().token)
+    assert tenant.requests() == requests
+    assert tenant.find_target() is None
+    assert int(tenant.objects.version("Secret")) > int(version)
+    assert [line for line in operator.logs()[lines:] if line.get("credential") == tenant.key] == []
+
+
+def test_a_token_that_arrives_after_the_deletion_is_not_written(tenant: Tenant, operator: OperatorProcess) -> None:
+    tenant.sandbox.fault(Fault(kind="slow", seconds=1.5, client=tenant.client.id))
+    tenant.start()
+    tenant.await_requests(1)
+    tenant.delete()
+    await_forgotten(operator, tenant)
+    wait_until(lambda: tenant.requests()[0].status == 200, what="the answer sent")
+    other = Tenant(tenant.objects, tenant.sandbox, "other").start()
+    other.await_ready()
+    assert len(tenant.requests()) == 1
+    assert tenant.find_target() is None
+
+
+def test_a_credential_that_is_made_again_gets_a_target_of_its_own(tenant: Tenant) -> None:
+    """The one of its predecessor may still be there, waiting for the garbage collector."""
+    tenant.start()
+    first = tenant.await_ready()
+    tenant.delete()
+    credential = tenant.apply()
+
+    def check() -> str:
+        target = tenant.find_target()
+        assert target is not None
+        assert target.raw["metadata"]["ownerReferences"][0]["uid"] == credential["metadata"]["uid"]
+        return target.token
+
+    assert eventually(check) != first.token
+    tenant.await_ready()
+
+
+def test_a_namespace_goes_in_silence(tenant: Tenant, operator: OperatorProcess, cluster: Cluster) -> None:
+    """Though its Secrets may go before its credentials: nothing is asked for, restored or complained of."""
+    tenants = [Tenant(tenant.objects, tenant.sandbox, f"storefront-{number}").start() for number in range(5)]
+    for each in tenants:
+        each.await_ready()
+    requests, lines = [each.requests() for each in tenants], len(operator.logs())
+    cluster.kubectl("delete", "namespace", tenant.objects.namespace, "--timeout=60s")
+    for each in tenants:
+        await_forgotten(operator, each)
+    assert [each.requests() for each in tenants] == requests
+    told = [line for line in operator.logs()[lines:] if tenant.objects.namespace in str(line.get("credential"))]
+    assert told == []
+
+
+def test_nothing_holds_a_credential_while_the_operator_is_gone(tenant: Tenant) -> None:
+    tenant.start()
+    tenant.await_ready()
+    for version in tenant.objects.versions("TuinlyCredential", tenant.name, since=tenant.begin):
+        assert "finalizers" not in version["metadata"]
+    for target in tenant.targets():
+        assert "finalizers" not in target.raw["metadata"]

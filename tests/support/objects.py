@@ -1,0 +1,181 @@
+"""The objects of one namespace as tests handle them: applied, read, deleted, and each version that one ever had.
+
+Objects are JSON as the API server speaks it. The requests go over `kubernetes`' connection and login, but without its
+typed models: a test looks at what is really there, fields that no model knows among it.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from kubernetes import client, config
+
+from tests.support.cluster import Cluster
+
+Json = dict[str, Any]
+Kind = Literal["Secret", "TuinlyCredential", "Event"]
+
+_COLLECTIONS: Mapping[str, tuple[str, str]] = {
+    "Secret": ("/api/v1", "secrets"),
+    "TuinlyCredential": ("/apis/tuinly.com/v1alpha1", "tuinlycredentials"),
+    "Event": ("/apis/events.k8s.io/v1", "events"),
+}
+_TIMEOUT = 30.0  # seconds; the machine may be busy
+
+
+class ApiError(Exception):
+    """The API server refused a request.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        """Describe the refusal in the server's own words."""
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+@contextmanager
+def new_namespace(cluster: Cluster) -> Iterator[str]:
+    """Make a namespace for as long as the context lasts; its end is asked for, not waited for."""
+    name = f"test-{secrets.token_hex(4)}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+class Objects:
+    """The objects of a namespace, as the cluster's admin handles them."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        """Log in; nothing is asked yet."""
+        self.cluster = cluster
+        self.namespace = namespace
+        # Any: the library's types stop at its models.
+        login: Any = config.new_client_from_config
+        api: client.ApiClient = login(str(cluster.kubeconfig))
+        self._configuration = api.configuration
+        self._pool = api.rest_client.pool_manager
+
+    def apply(self, manifest: Json) -> Json:
+        """Create the object or change it to this (server-side apply); return what it became.
+
+        What an earlier `apply` gave and this one does not is removed.
+        """
+        path = self._path(manifest["kind"], manifest["metadata"]["name"])
+        return self._json("PATCH", path, {"fieldManager": "tests", "force": "true"}, manifest, "apply-patch+yaml")
+
+    def merge(self, kind: Kind, name: str, patch: Json, *, subresource: str = "") -> Json:
+        """Change an object by a JSON merge patch (RFC 7396), as somebody other than `apply`; return what it became."""
+        path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
+        return self._json("PATCH", path, {"fieldManager": "somebody"}, patch, "merge-patch+json")
+
+    def find(self, kind: Kind, name: str) -> Json | None:
+        """Return the object, or None where there is none."""
+        try:
+            return self._json("GET", self._path(kind, name))
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def get(self, kind: Kind, name: str) -> Json:
+        """Return the object, which is there.
+
+        Raises:
+            ApiError: it is not.
+        """
+        return self._json("GET", self._path(kind, name))
+
+    def all(self, kind: Kind) -> list[Json]:
+        """Return all objects of a kind."""
+        items: list[Json] = self._json("GET", self._path(kind))["items"]
+        return items
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete the object, which is there; what it owns is left to the garbage collector."""
+        self._json("DELETE", self._path(kind, name), {"propagationPolicy": "Background"})
+
+    def version(self, kind: Kind) -> str:
+        """Return the present version of the collection: what is written from now on has a later one."""
+        version: str = self._json("GET", self._path(kind), {"limit": "1"})["metadata"]["resourceVersion"]
+        return version
+
+    def versions(self, kind: Kind, name: str, *, since: str) -> list[Json]:
+        """Return each version of the object that was written after the version `since`, the present one last.
+
+        Nothing is missed, as a poll would: the API server keeps the history of the last minutes.
+        """
+        present = self.get(kind, name)["metadata"]["resourceVersion"]
+        found: list[Json] = []
+        if int(present) <= int(since):
+            return found
+        with self._watched(kind, name, since) as events:
+            for event in events:
+                if event["type"] == "ERROR":
+                    raise ApiError(event["object"].get("code", 0), event["object"].get("message", ""))
+                found.append(event["object"])
+                if event["object"]["metadata"]["resourceVersion"] == present:
+                    break
+        return found
+
+    @contextmanager
+    def _watched(self, kind: Kind, name: str, since: str) -> Iterator[Iterator[Json]]:
+        query = {
+            "watch": "true",
+            "resourceVersion": since,
+            "fieldSelector": f"metadata.name={name}",
+            "timeoutSeconds": f"{_TIMEOUT:.0f}",
+        }
+        response = self._send("GET", self._path(kind), query)
+        try:
+            yield (json.loads(line) for line in response)
+        finally:
+            response.close()
+
+    def _path(self, kind: str, name: str = "") -> str:
+        group, plural = _COLLECTIONS[kind]
+        return f"{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        content: str = "json",
+    ) -> Json:
+        response = self._send(method, path, query or {}, body, content)
+        answer: Json = json.loads(response.read())
+        response.release_conn()
+        return answer
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Json | None = None, content: str = "json"
+    ) -> Any:  # noqa: ANN401 - the library does not say what its pool is
+        """Send a request and return its good answer, unread.
+
+        Raises:
+            ApiError: the answer is a refusal.
+        """
+        headers = {"Accept": "application/json", "Content-Type": f"application/{content}"}
+        if authorization := self._configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = authorization
+        response = self._pool.request(
+            method,
+            f"{self._configuration.host}{path}?{urlencode(query)}",
+            body=None if body is None else json.dumps(body),
+            headers=headers,
+            timeout=_TIMEOUT,
+            preload_content=False,
+        )
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            text = response.read()
+            response.release_conn()
+            raise ApiError(response.status, json.loads(text).get("message", ""))
+        return response
