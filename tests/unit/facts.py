@@ -1,0 +1,441 @@
+"""Builds what the pure core works on, out of the JSON that the API server would send.
+
+A `Scene` is the world of one credential. It starts healthy: the token in its target has just been issued. Changes are
+small functions; tests name what is different from that, and read like the rule that they are for.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tuinly_operator.clock import Deadline, Moment
+from tuinly_operator.credential import Credential, GrantType, Key, to_json
+from tuinly_operator.decision import Act, Block, Decision, Facts, Policy, decide, written_inputs
+from tuinly_operator.errors import Failure, Reason
+from tuinly_operator.memory import Client, ClientSecretRead, Held, Memory, Setback
+from tuinly_operator.schedule import refresh_offset
+from tuinly_operator.sensitive import Sensitive
+from tuinly_operator.state import SecretMeta, TokenState, believe, exchange_inputs, target_manifest
+from tuinly_operator.template import shape
+
+Json = dict[str, Any]
+
+ISSUED: Final = Moment(wall=1_795_503_600.0, boot=50_000.0)  # 2026-11-24T07:00:00Z
+UID: Final = "6b1f0a52-0000-4000-8000-000000000001"
+OTHER_UID: Final = "6b1f0a52-0000-4000-8000-000000000002"
+TARGET_UID: Final = "6b1f0a52-0000-4000-8000-00000000000a"
+TOKEN_URL: Final = "https://oauth.example.com/token"
+OTHER_URL: Final = "https://oauth.example.org/token"
+POLICY: Final = Policy(
+    token_url=TOKEN_URL,
+    graphql_url="https://graphql.example.com/graphql",
+    allowed_token_urls=frozenset({TOKEN_URL, OTHER_URL}),
+    allowed_graphql_urls=frozenset({"https://graphql.example.com/graphql"}),
+    min_interval=5.0,
+)
+LIFETIME: Final = 3600
+CLIENT: Final = Client("shop", Sensitive("client-secret"))
+OTHER_CLIENT: Final = Client("shop", Sensitive("rotated-client-secret"))
+
+
+# --- Objects of the API -----------------------------------------------------------------------------------------------
+
+
+def merged(base: Json, patch: Json) -> Json:
+    """Apply a JSON merge patch (RFC 7396): None removes, objects merge, everything else replaces."""
+    result = {**base}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key, {}), dict):
+            result[key] = merged(result.get(key, {}), value)
+        else:
+            result[key] = value
+    return result
+
+
+def credential_object(patch: Json | None = None) -> Json:
+    """The least TuinlyCredential, changed by a merge patch."""
+    least = {
+        "apiVersion": "tuinly.com/v1alpha1",
+        "kind": "TuinlyCredential",
+        "metadata": {"name": "storefront", "namespace": "shop", "uid": UID, "resourceVersion": "10", "generation": 1},
+        "spec": {"clientSecretRef": {"name": "storefront-client"}},
+    }
+    return merged(least, patch or {})
+
+
+def credential(patch: Json | None = None) -> Credential:
+    """The same as the operator sees it."""
+    return Credential.from_object(credential_object(patch))
+
+
+def token_state(seen: Credential | None = None, *, lifetime: int = LIFETIME, **changes: Any) -> TokenState:  # noqa: ANN401 -- a field's
+    """The state of a token that was issued for a credential at `ISSUED`."""
+    seen = seen or credential()
+    at = int(ISSUED.wall)
+    known: Json = {
+        "credential_uid": seen.uid,
+        "issued_at": at,
+        "expires_at": at + lifetime,
+        "next_refresh": 0,
+        "granted_scopes": " ".join(sorted(seen.spec.scopes)),
+        "exchange_inputs": exchange_inputs(seen.spec.token_url or TOKEN_URL, seen.spec),
+        "template": shape(seen.spec.target.template).digest,
+        "client_secret_version": "client-uid/20",
+        "handled_refresh": seen.refresh_requested,
+    }
+    state = TokenState(**(known | changes))
+    if "next_refresh" in changes:
+        return state
+    return TokenState(**(known | changes | {"next_refresh": at + int(refresh_offset(seen.spec.refresh, state))}))
+
+
+class TargetObject:
+    """A target Secret as the API server keeps it: with managedFields, which say whose each field is."""
+
+    def __init__(self, seen: Credential | None = None, state: TokenState | None = None, *, version: str = "30") -> None:
+        """As the operator has just applied it."""
+        seen = seen or credential()
+        form = shape(seen.spec.target.template)
+        data = dict.fromkeys(form.data, b"")
+        self.raw: Json = target_manifest(seen, state or token_state(seen), form, data, None)
+        self.meta: Json = self.raw["metadata"]
+        self.meta |= {"uid": TARGET_UID, "resourceVersion": version}
+        owned = {part: self.meta[part] for part in ("labels", "annotations", "ownerReferences") if part in self.meta}
+        self.ours: Json = {
+            "f:data": {f"f:{name}": {} for name in data},
+            "f:metadata": {
+                f"f:{part}": {
+                    f"f:{name}" if isinstance(name, str) else f'k:{{"uid":"{name["uid"]}"}}': {} for name in names
+                }
+                for part, names in owned.items()
+            },
+            "f:type": {},
+        }
+        self.meta["managedFields"] = [self._entry("tuinly-operator", "Apply", self.ours)]
+
+    def seen(self) -> SecretMeta:
+        """What the watch of metadata makes of it."""
+        return SecretMeta.from_object({"metadata": self.meta})
+
+    def touched(self) -> None:
+        """Any write gives a new version."""
+        self.meta["resourceVersion"] = str(int(self.meta["resourceVersion"]) + 1)
+
+    def taken(self, part: str, name: str, operation: str = "Update") -> None:
+        """Somebody else edits a field or applies it by force: it is theirs then, and ours no longer."""
+        self.removed(part, name)
+        self.shared(part, name, operation)
+
+    def removed(self, part: str, name: str) -> None:
+        """Somebody else removes a field: it is nobody's."""
+        self.touched()
+        del self._fields(self.ours, part)[f"f:{name}"]
+
+    def shared(self, part: str, name: str, operation: str = "Apply") -> None:
+        """Somebody else adds a field, or applies ours with the value that it has."""
+        self.touched()
+        theirs: Json = {}
+        self._fields(theirs, part)[f"f:{name}"] = {}
+        self.meta["managedFields"].append(self._entry("kubectl", operation, theirs))
+
+    @staticmethod
+    def _fields(entry: Json, part: str) -> Json:
+        place = entry if part == "data" else entry.setdefault("f:metadata", {})
+        found: Json = place.setdefault(f"f:{part}", {})
+        return found
+
+    @staticmethod
+    def _entry(manager: str, operation: str, fields: Json) -> Json:
+        return {
+            "manager": manager,
+            "operation": operation,
+            "apiVersion": "v1",
+            "time": "2026-11-24T07:00:00Z",
+            "fieldsType": "FieldsV1",
+            "fieldsV1": fields,
+        }
+
+
+def foreign_secret(version: str = "40") -> SecretMeta:
+    """A Secret that the operator has nothing to do with."""
+    return SecretMeta.from_object({"metadata": {"uid": "foreign-uid", "resourceVersion": version}})
+
+
+# --- The world of one credential --------------------------------------------------------------------------------------
+
+
+class Scene:
+    """What is observed and remembered of one credential, all of it open to change."""
+
+    def __init__(self, *changes: "Change") -> None:
+        """Healthy, but for the changes, which are made one after another."""
+        self.object = credential_object()
+        self.now = ISSUED
+        self.policy = POLICY
+        self.client_secret: SecretMeta | None = SecretMeta("client-uid", "20")
+        self.target: TargetObject | None = TargetObject()
+        self.foreign: SecretMeta | None = None
+        self.old_targets: tuple[tuple[Key, SecretMeta], ...] = ()
+        self.absence_proven = False
+        self.block: Block | None = None
+        self.probe = False
+        held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
+        self.memory = Memory(met=True, published=held, client=ClientSecretRead("client-uid/20", CLIENT))
+        for change in changes:
+            change(self)
+
+    @property
+    def published(self) -> Held:
+        """The token that was last written."""
+        assert self.memory.published is not None
+        return self.memory.published
+
+    def facts(self) -> Facts:
+        """Gather, as the reconciler does."""
+        seen = Credential.from_object(self.object)
+        form, problem = shape(None), seen.problem
+        try:
+            form = shape(seen.spec.target.template)
+        except Failure as failure:
+            problem = failure
+        return Facts(
+            credential=seen,
+            policy=self.policy,
+            memory=self.memory,
+            now=self.now,
+            shape=form,
+            problem=problem,
+            client_secret=self.client_secret,
+            target=self.foreign or (self.target.seen() if self.target else None),
+            old_targets=self.old_targets,
+            absence_proven=self.absence_proven,
+            block=self.block,
+            probe=self.probe,
+        )
+
+    def decide(self) -> Decision:
+        """The one next act."""
+        return decide(self.facts())
+
+    def at_rest(self) -> Decision:
+        """What is reported by: the decision, or while its act is under way none."""
+        decision = self.decide()
+        return decision if decision.act is Act.REST else Decision(Act.REST)
+
+    def restart(self) -> None:
+        """Another process meets what there is: only what the target's annotations say is known."""
+        facts, self.memory = self.facts(), Memory(met=True)
+        state = believe(facts.target, facts.credential, facts.shape, self.now.wall) if facts.target else None
+        if state is not None:
+            issued = Moment(state.issued_at, self.now.boot - (self.now.wall - state.issued_at))
+            self.memory.published = Held(state, issued)
+
+
+Change = Callable[[Scene], None]
+
+
+def passed(seconds: float, *, wall: float | None = None) -> Change:
+    """So much time after the issue; `wall` is what the wall clock says has passed, if it was set."""
+
+    def change(scene: Scene) -> None:
+        scene.now = Moment(ISSUED.wall + (seconds if wall is None else wall), ISSUED.boot + seconds)
+
+    return change
+
+
+DUE: Final = passed(2500)  # past the lead of 33 %
+ENDING: Final = passed(LIFETIME - 60)
+EXPIRED: Final = passed(LIFETIME)
+
+
+def spec(patch: Json) -> Change:
+    """The team edits the spec."""
+
+    def change(scene: Scene) -> None:
+        scene.object = merged(scene.object, {"spec": patch})
+        scene.object["metadata"]["generation"] += 1
+
+    return change
+
+
+SUSPENDED: Final = spec({"suspend": True})
+OTHER_SCOPES: Final = spec({"scopes": ["orders:read"]})
+OTHER_TOKEN_URL: Final = spec({"tokenURL": OTHER_URL})
+REFUSED_URL: Final = spec({"tokenURL": "https://elsewhere.example.com/token"})
+VERIFIES: Final = spec({"verification": {"mode": "Enabled"}})
+TEMPLATED: Final = spec({"target": {"template": {"data": {"authorization": "Bearer ${access_token}"}}}})
+
+
+def annotated(value: str | None) -> Change:
+    """The team asks for an exchange now, or removes the annotation."""
+
+    def change(scene: Scene) -> None:
+        patch = {"metadata": {"annotations": {"tuinly.com/refresh-requested": value}}}
+        scene.object = merged(scene.object, patch)
+
+    return change
+
+
+FORCED: Final = annotated("now")
+
+
+def deleting(scene: Scene) -> None:
+    """The credential is being deleted."""
+    scene.object = merged(scene.object, {"metadata": {"deletionTimestamp": "2026-11-24T07:00:00Z"}})
+
+
+def brand_new(scene: Scene) -> None:
+    """The credential has just been created: no token, no target, nothing read."""
+    scene.memory, scene.target = Memory(met=True), None
+
+
+def restarted(scene: Scene) -> None:
+    """The operator was restarted."""
+    scene.restart()
+
+
+# The target.
+
+
+def target_gone(scene: Scene) -> None:
+    """The watch says that there is no target."""
+    scene.target = None
+
+
+def absence_proven(scene: Scene) -> None:
+    """A live read says so, too."""
+    scene.target, scene.absence_proven = None, True
+
+
+def target_foreign(scene: Scene) -> None:
+    """Somebody else's Secret has the target's name."""
+    scene.foreign = foreign_secret()
+
+
+def target_edited(scene: Scene) -> None:
+    """Somebody put something else into the token's key."""
+    if scene.target is not None:
+        scene.target.taken("data", next(iter(scene.target.ours["f:data"]))[2:])
+
+
+def label_removed(scene: Scene) -> None:
+    """Somebody removed a label of the target."""
+    if scene.target is not None:
+        scene.target.removed("labels", "app.kubernetes.io/managed-by")
+
+
+def renamed(scene: Scene) -> None:
+    """The team wants the target under another name; the old one is still there."""
+    if scene.target is not None:
+        scene.old_targets = ((Key("shop", "storefront-token"), scene.target.seen()),)
+    spec({"target": {"name": "chosen"}})(scene)
+    scene.target = None
+
+
+# The client Secret.
+
+
+def client_unread(scene: Scene) -> None:
+    """The client Secret has not been read in this process."""
+    scene.memory.client = None
+
+
+def client_edited(scene: Scene) -> None:
+    """The client Secret has changed; how is not known yet."""
+    scene.client_secret = SecretMeta("client-uid", "21")
+
+
+def client_relabelled(scene: Scene) -> None:
+    """It has changed, and been read: the id and secret are the same."""
+    client_edited(scene)
+    scene.memory.client = ClientSecretRead("client-uid/21", CLIENT)
+
+
+def client_rotated(scene: Scene) -> None:
+    """It has changed, and been read: the secret is another."""
+    client_edited(scene)
+    scene.memory.client = ClientSecretRead("client-uid/21", OTHER_CLIENT)
+
+
+def client_invalid(scene: Scene) -> None:
+    """It has changed, and been read: it is of no use."""
+    client_edited(scene)
+    failure = Failure(Reason.CLIENT_SECRET_INVALID, "the Secret storefront-client has an empty key client_id")
+    scene.memory.client = ClientSecretRead("client-uid/21", failure)
+
+
+def client_gone(scene: Scene) -> None:
+    """It is not there; that has not been confirmed."""
+    scene.client_secret = None
+
+
+def client_missing(scene: Scene) -> None:
+    """It is not there, as a live read confirms."""
+    scene.client_secret = None
+    failure = Failure(Reason.CLIENT_SECRET_NOT_FOUND, "the Secret storefront-client does not exist")
+    scene.memory.client = ClientSecretRead("", failure)
+
+
+# Attempts.
+
+
+def refreshable(scene: Scene) -> None:
+    """A refresh token came with the last answer."""
+    scene.memory.refresh_token = Sensitive("refresh-1")
+
+
+def attempted(scene: Scene) -> None:
+    """An attempt was made a second ago."""
+    scene.memory.last_attempt = Moment(scene.now.wall - 1, scene.now.boot - 1)
+
+
+def setback(scene: Scene, reason: Reason, inputs: str, *, attempts: int = 3, retry_in: float = 30) -> Setback:
+    """Something that failed a second ago and is tried again later."""
+    failure = Failure(reason, f"what {reason} means and what to do")
+    return Setback(failure, attempts, scene.now.wall - 1, Deadline.after(retry_in, scene.now), inputs)
+
+
+def failing(reason: Reason = Reason.ENDPOINT_UNAVAILABLE) -> Change:
+    """The last attempt, for what is asked for now, failed."""
+
+    def change(scene: Scene) -> None:
+        scene.memory.attempt = setback(scene, reason, scene.facts().tried_inputs)
+
+    return change
+
+
+def write_refused(scene: Scene) -> None:
+    """The last write of the target was refused."""
+    scene.memory.write = setback(scene, Reason.TARGET_REJECTED, written_inputs(scene.facts()))
+
+
+def pending(scene: Scene) -> None:
+    """A new token, for what is asked for now, has been obtained."""
+    facts, read = scene.facts(), scene.memory.client
+    at = int(scene.now.wall)
+    version = read.identity if read else "client-uid/20"
+    state = token_state(facts.credential, issued_at=at, expires_at=at + LIFETIME, client_secret_version=version)
+    client = read.client if read and isinstance(read.client, Client) else CLIENT
+    scene.memory.pending = Held(state, scene.now, Sensitive("token-2"), client, GrantType.CLIENT_CREDENTIALS)
+
+
+def unverifiable(scene: Scene) -> None:
+    """Whether the pending token works could not be told."""
+    scene.memory.verification = setback(scene, Reason.VERIFICATION_INCONCLUSIVE, scene.facts().inputs)
+
+
+def blocked(scene: Scene) -> None:
+    """The gate of the token endpoint is closed."""
+    scene.block = Block(Failure(Reason.ENDPOINT_UNAVAILABLE, "it is tried every few seconds"))
+
+
+def throttled(scene: Scene) -> None:
+    """The token endpoint has asked for a minute."""
+    failure = Failure(Reason.ENDPOINT_THROTTLED, "it has asked to be left alone")
+    scene.block = Block(failure, Deadline.after(60, scene.now))
+
+
+def reported(scene: Scene, status: object) -> None:
+    """The status that the credential bears."""
+    scene.object = {**scene.object, "status": to_json(status)}
