@@ -82,6 +82,7 @@ class Attempts:
     async def attempt(self, record: Record, facts: Facts, _: Sight) -> None:
         """Ask for a token, by refresh token first where that is due, and take what comes."""
         memory = record.memory
+        self._kube.fence()
         self._kube.require_reach()
         memory.last_attempt = facts.now
         if rules.need(facts) is Need.DUE and memory.due is None and memory.current is not None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from tuinly_operator.credential import API_VERSION, KIND, Credential
-from tuinly_operator.kube import ApiFailure, Kube, event
+from tuinly_operator.kube import ApiFailure, Kube, NotLeading, event
 from tuinly_operator.logs import fields
 from tuinly_operator.report import Transition
 
@@ -41,6 +41,8 @@ class EventSender:
             credential, transition = await self._waiting.get()
             try:
                 await self._kube.post_event(credential.key.namespace, self._event(credential, transition))
+            except NotLeading:
+                continue  # the leader tells its own
             except ApiFailure as failure:
                 extra = fields(credential=credential.key, reason=transition.reason, cause=failure)
                 _log.warning("an Event could not be sent", extra=extra)

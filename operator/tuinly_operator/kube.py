@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,8 @@ _REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five min
 _WATCH_SECONDS: Final = 290  # the server ends a watch after this long, so that a lost one is not believed for ever
 _WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
 _PAGE: Final = 500
+_LEASES: Final = "/apis/coordination.k8s.io/v1"
+_LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs must leave time for another
 _LOGIN_SECONDS: Final = 60.0
 
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -82,6 +85,26 @@ class Login:
     key_file: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A Lease (coordination.k8s.io/v1): its holder (empty for nobody), its duration in seconds, how often it changed.
+
+    `version` is its resourceVersion, empty for one that does not exist yet.
+    """
+
+    holder: str
+    seconds: int
+    transitions: int
+    version: str
+
+
+class NotLeading(ApiFailure):
+    """This replica must not act: it does not lead, or cannot be sure of it any more."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "NotLeading")
+
+
 class Kube:
     """A connection to the API server."""
 
@@ -92,11 +115,17 @@ class Kube:
         self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
         self._notify = reachable
         self._reachable = True
+        self.leads: Callable[[], bool] = lambda: True  # without an election there is but one replica
 
     @property
     def reachable(self) -> bool:
         """Whether the last request was answered."""
         return self._reachable
+
+    def fence(self) -> None:
+        """Stop a replica that does not lead (any more), right before what only the leader may do. Raises NotLeading."""
+        if not self.leads():
+            raise NotLeading
 
     def require_reach(self) -> None:
         """Refuse to go on while the API server is known to be out of reach. Raises ApiFailure."""
@@ -146,6 +175,7 @@ class Kube:
         Raises:
             ApiFailure: 409 or 422 where a precondition does not hold, others where it is refused.
         """
+        self.fence()
         query = {"fieldManager": MANAGER, "force": "true"}
         answer = await self._json(
             "PATCH", _secret_path(key), query=query, body=manifest, content=_APPLY, accept=_METADATA
@@ -154,6 +184,7 @@ class Kube:
 
     async def delete_secret(self, key: Key, meta: SecretMeta) -> None:
         """Delete a Secret if it still is what `meta` says. Raises ApiFailure."""
+        self.fence()
         body = {"preconditions": {"uid": meta.uid, "resourceVersion": meta.version}}
         await self._json("DELETE", _secret_path(key), body=body, accept=_METADATA)
 
@@ -212,6 +243,7 @@ class Kube:
 
         Raises ApiFailure.
         """
+        self.fence()
         body = {"metadata": {"uid": uid}, "status": status}
         path = f"{_credential_path(key)}/status"
         query = {"fieldManager": MANAGER}
@@ -220,9 +252,45 @@ class Kube:
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         """Send an Event (events.k8s.io/v1). Raises ApiFailure."""
+        self.fence()
         await self._json(
             "POST", _collection("/apis/events.k8s.io/v1", namespace, "events"), body=event, accept=_METADATA
         )
+
+    # --- Leases -------------------------------------------------------------------------------------------------------
+
+    async def read_lease(self, key: Key) -> Lease | None:
+        """Read a Lease, None where there is none. Raises ApiFailure."""
+        try:
+            return _lease(await self._json("GET", _lease_path(key), limit=_LEASE_LIMIT))
+        except ApiFailure as failure:
+            if failure.not_found:
+                return None
+            raise
+
+    async def write_lease(self, key: Key, lease: Lease) -> Lease:
+        """Create a Lease, or replace the one of that version; return what it became.
+
+        Raises ApiFailure, 409 if changed.
+        """
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        metadata = {"name": key.name, "namespace": key.namespace}
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": lease.holder or None,
+                "leaseDurationSeconds": lease.seconds,
+                "leaseTransitions": lease.transitions,
+                "renewTime": now,
+            },
+        }
+        if not lease.version:
+            path = _collection(_LEASES, key.namespace, "leases")
+            return _lease(await self._json("POST", path, body=body, limit=_LEASE_LIMIT))
+        metadata["resourceVersion"] = lease.version
+        return _lease(await self._json("PUT", _lease_path(key), body=body, limit=_LEASE_LIMIT))
 
     # --- Requests -----------------------------------------------------------------------------------------------------
 
@@ -246,8 +314,10 @@ class Kube:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
         accept: str = "application/json",
+        limit: aiohttp.ClientTimeout | None = None,
     ) -> Mapping[str, Any]:
-        async with self._call(method, path, query or {}, body=body, content=content, accept=accept) as response:
+        call = self._call(method, path, query or {}, body=body, content=content, accept=accept, limit=limit)
+        async with call as response:
             answer = json.loads(await response.read())
         if not isinstance(answer, Mapping):
             raise ApiFailure(response.status, "NotAnObject")
@@ -367,6 +437,22 @@ def _keep_login_fresh(loader: Any) -> Callable[[client.Configuration], Awaitable
 
 def _secret_path(key: Key) -> str:
     return f"/api/v1/namespaces/{key.namespace}/secrets/{key.name}"
+
+
+def _lease_path(key: Key) -> str:
+    return f"{_LEASES}/namespaces/{key.namespace}/leases/{key.name}"
+
+
+def _lease(raw: Mapping[str, Any]) -> Lease:
+    """Read a Lease that anybody may have edited."""
+    spec = raw.get("spec") or {}
+    seconds, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    return Lease(
+        holder=spec.get("holderIdentity") or "",
+        seconds=seconds if isinstance(seconds, int) else 0,
+        transitions=transitions if isinstance(transitions, int) else 0,
+        version=raw["metadata"]["resourceVersion"],
+    )
 
 
 def _credential_path(key: Key) -> str:

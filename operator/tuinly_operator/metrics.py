@@ -5,7 +5,7 @@ stale.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -67,6 +67,11 @@ class Metrics:
             registry=self._registry,
         )
         self._registry.register(_Live(store, timers, queue, gate))
+
+    def watch_lead(self, leading: Callable[[], bool]) -> None:
+        """Tell whether this replica leads, by asking at each scrape."""
+        gauge = Gauge("tuinly_leader", "1 in the replica that is at work, else 0.", registry=self._registry)
+        gauge.set_function(lambda: float(leading()))
 
     def render(self) -> bytes:
         """All metrics in the text format."""

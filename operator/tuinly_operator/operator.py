@@ -6,8 +6,11 @@ first list of Secrets, the reach of the API server, and, when there are several 
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
@@ -15,11 +18,13 @@ from typing import Final
 from tuinly_operator.clock import Deadline, SystemClock
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.decision import Policy
+from tuinly_operator.election import Election
 from tuinly_operator.events import EventSender
 from tuinly_operator.gate import Gate
 from tuinly_operator.health import HealthServer
 from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
 from tuinly_operator.logs import fields
+from tuinly_operator.memory import Memory
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint
 from tuinly_operator.reconcile import Reconciler
@@ -33,6 +38,7 @@ from tuinly_operator.workqueue import WorkQueue
 
 _STOPPING: Final = "the operator is stopping"
 _LISTING: Final = "the Secrets are not listed yet"
+_NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _CENSUS_SECONDS: Final = 600.0
@@ -99,6 +105,7 @@ class Operator:
         self._credential_watch = CredentialWatch(
             s.namespaces, self._kube.login, seen=self._store.credential_seen, gone=self._credential_gone
         )
+        self._election = self._join_election()
         self._events = EventSender(self._kube)
         self._reconciler = Reconciler(
             store=self._store,
@@ -129,6 +136,7 @@ class Operator:
             self._events.run(),
             self._take_census(),
             self._probe_api(),
+            *([self._election.run()] if self._election else []),
             *(self._work() for _ in range(self._settings.concurrency)),
         ]
         tasks = [asyncio.create_task(part) for part in parts]
@@ -144,7 +152,9 @@ class Operator:
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Give up the lead and close all connections."""
+        if self._election is not None:
+            await self._election.release()
         await self._health.stop()
         await self._endpoint.aclose()
         await self._kube.close()
@@ -235,6 +245,34 @@ class Operator:
             await asyncio.sleep(_FINISH_POLL)
         if self._queue.active:
             _log.warning("abandoned what was still in flight", extra=fields(in_flight=self._queue.active))
+
+    # --- Election -----------------------------------------------------------------------------------------------------
+
+    def _join_election(self) -> Election | None:
+        """With a Lease, only its holder works; the others are warm: they watch, and their queue is closed."""
+        lease = self._settings.lease
+        if lease is None:
+            return None
+        identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        election = Election(
+            self._kube,
+            lease,
+            identity,
+            self._clock,
+            promoted=self._promoted,
+            demoted=lambda: self._queue.hold(_NOT_LEADING),
+        )
+        self._queue.hold(_NOT_LEADING)
+        self._kube.leads = lambda: election.leading
+        self._metrics.watch_lead(self._kube.leads)
+        return election
+
+    def _promoted(self) -> None:
+        """Start afresh: what was remembered may be older than what another leader has done since."""
+        for record in self._store:
+            record.memory = Memory()
+            self._queue.add(record.credential.key)
+        self._queue.release(_NOT_LEADING)
 
     # --- What the parts are told --------------------------------------------------------------------------------------
 

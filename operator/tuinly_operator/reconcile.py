@@ -17,7 +17,7 @@ from tuinly_operator.decision import Act, Decision, Facts, Policy
 from tuinly_operator.errors import Failure
 from tuinly_operator.events import EventSender
 from tuinly_operator.gate import Gate
-from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.logs import fields
 from tuinly_operator.memory import Held
 from tuinly_operator.metrics import Metrics
@@ -92,6 +92,8 @@ class Reconciler:
             return
         try:
             await self._act_until_rest(record)
+        except NotLeading:
+            return  # the leader will see to it
         except ApiFailure as failure:
             # The token, if one was obtained, waits in memory; the next try writes it.
             _log.warning("the API server failed a request, trying again", extra=fields(credential=key, cause=failure))

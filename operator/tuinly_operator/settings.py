@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Never
 from urllib.parse import urlsplit
 
+from tuinly_operator.credential import Key
+
 PROGRAM: Final = "tuinly-operator"
 
 
@@ -32,6 +34,8 @@ class Settings:
     """None: in-cluster in a Pod, else what kubectl would take."""
     namespaces: tuple[str, ...]
     """Empty: all."""
+    lease: Key | None
+    """None: no election, since there is but one replica."""
     token_url: str
     graphql_url: str
     allowed_token_urls: frozenset[str]
@@ -56,6 +60,7 @@ _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+")
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?\[\]!$&'()*+,;=%-]+")  # RFC 3986 without '@' and '#'
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123 label
+_OBJECT: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")  # RFC 1123 subdomain, nearly
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<v4>[^:]+)):(?P<port>[0-9]{1,5})")
 _MAX_PORT: Final = 65535
 
@@ -122,6 +127,13 @@ def _namespace(text: str) -> str:
     if not _NAMESPACE.fullmatch(text):
         raise ValueError("is not the name of a namespace")
     return text
+
+
+def _lease(text: str) -> Key:
+    namespace, _, name = text.partition("/")
+    if not _NAMESPACE.fullmatch(namespace) or not _OBJECT.fullmatch(name):
+        raise ValueError("is not NAMESPACE/NAME of a Lease")
+    return Key(namespace, name)
 
 
 def _listen(text: str) -> tuple[str, int]:
@@ -202,6 +214,13 @@ FLAGS: Final[Mapping[str, Sequence[Flag]]] = {
             parse=_namespace,
             unset="all namespaces",
             repeatable=True,
+        ),
+        Flag(
+            name="--lease",
+            metavar="NAMESPACE/NAME",
+            help="Lease by which several replicas elect the one at work; needed as soon as there are two",
+            parse=_lease,
+            unset="no election",
         ),
     ),
     "Tuinly": (
