@@ -71,6 +71,7 @@ CASES: dict[str, tuple[list[Step], Ledger, tuple[float, float, float]]] = {
     "deleted": ([(0, A), (30, GONE)], [token(1, A, 50)], (0, 0, 0)),
     "lost, then deleted": ([(0, A), (30, ABSENT), (35, GONE)], [token(1, A, 50)], (0, 0, 5)),
     "changed after the end": ([(0, A), (120, FORGED)], [token(1, A, 200)], (0, 0, 0)),
+    "wrong until after the end": ([(0, A), (120, B)], [token(1, A, 50), token(2, B, 200)], (50, 0, 0)),
     "never seen": ([], [], (0, 0, 0)),
 }
 
@@ -93,6 +94,11 @@ DOUBTS: dict[str, tuple[list[Step], Ledger, float]] = {
     "it went with its credential": ([(0, A), (60, GONE, 20)], [token(1, A, 200)], 0),
     "it came": ([(0, ABSENT), (60, A, 20)], [token(1, A, 200)], 0),
     "it came back": ([(0, A), (10, ABSENT), (60, A, 20)], [token(1, A, 200)], 40),
+    "the second of two changes was wrong": (
+        [(0, A), (60, B, 20), (61, FORGED, 20)],
+        [token(1, A, 99), token(2, B, 99)],
+        1,
+    ),
     "changed twice since the break": ([(0, A), (60, B, 20), (61, A, 20)], [token(1, A, 200), token(2, B, 200)], 0),
 }
 

@@ -300,7 +300,7 @@ async def test_who_follows_a_redirect_is_seen(caller: Caller) -> None:
 
 
 async def test_a_refusal_stays_one_under_a_hostile_answer(caller: Caller) -> None:
-    caller.sandbox.admin.fault(Fault(kind="answer", answer="not_json"))
+    caller.sandbox.admin.fault(Fault(kind="answer", answer="redirect_302"))
     assert (await caller.ask(grant_type="client_credentials", client_id=caller.client.id)).status == 401
 
 

@@ -24,14 +24,13 @@ class SandboxProcess:
     The process holds the reading end of a pipe and ends when the writing end closes, which the kernel sees to however
     this process ends.
 
-    Parameters:
+    Args:
         *arguments: More arguments of the program, such as ``--clients FILE``.
     """
 
     def __init__(self, *arguments: str) -> None:
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
-        self._directory = tempfile.TemporaryDirectory(prefix="tuinly-sandbox-")
         self._addresses: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -40,24 +39,20 @@ class SandboxProcess:
         Raises:
             RuntimeError: If it does not; the message has what it wrote to its standard error.
         """
-        log = Path(self._directory.name, "log")
-        with log.open("wb") as log_file:
+        # Files of its own it removes by itself; this one has no name. So a killed test leaves nothing behind.
+        with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(  # noqa: S603 -- the interpreter that runs this, and a module beside it
-                [
-                    *(sys.executable, "-m", "tests.support.sandbox", "--json", "--lifeline"),
-                    *("--ca-dir", self._directory.name, *self._arguments),
-                ],
+                [sys.executable, "-m", "tests.support.sandbox", "--json", "--lifeline", *self._arguments],
                 cwd=REPOSITORY,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=log_file,
+                stderr=log,
             )
-        line = _first_line(self._process)
-        if not line:
-            self._process.kill()
-            complaint = log.read_text(encoding="utf-8").strip()
-            self.stop()
-            raise RuntimeError(f"the sandbox does not start: {complaint}")
+            line = _first_line(self._process)
+            if not line:
+                self.stop()
+                log.seek(0)
+                raise RuntimeError(f"the sandbox does not start: {log.read().decode(errors='replace').strip()}")
         self._addresses = json.loads(line)
         return self
 
@@ -68,7 +63,7 @@ class SandboxProcess:
         self.stop()
 
     def stop(self) -> None:
-        """End the process, by force if it does not end by itself, and remove its files. Twice does no harm."""
+        """End the process, by force if it does not end by itself. Twice does no harm."""
         if self._process is not None:
             process, self._process = self._process, None
             with process:
@@ -78,7 +73,6 @@ class SandboxProcess:
                     process.wait(STOP_TIMEOUT)
                 except subprocess.TimeoutExpired:
                     process.kill()
-        self._directory.cleanup()
 
     @property
     def pid(self) -> int:

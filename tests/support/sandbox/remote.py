@@ -26,7 +26,7 @@ class SandboxError(RuntimeError):
 class SandboxAdmin:
     """Tells a running sandbox what to do and asks what it saw.
 
-    Parameters:
+    Args:
         url: Where its admin API is, without a trailing slash.
     """
 
