@@ -71,7 +71,7 @@ class LocalCluster(Cluster):
         self._port.close()
 
     def stop_apiserver(self) -> None:
-        """Take the API server away, as a crash of its machine would: connections break, new ones are refused."""
+        """Take the API server away, as its crash would: connections break, new ones are refused."""
         self.processes["kube-apiserver"].end()
 
     def start_apiserver(self) -> None:
