@@ -108,8 +108,12 @@ class NotLeading(ApiFailure):
 class Kube:
     """A connection to the API server."""
 
-    def __init__(self, configuration: client.Configuration, reachable: Callable[[bool], None]) -> None:
-        """`reachable` is called whenever it becomes known that the API server is, or is not, within reach."""
+    def __init__(self, configuration: client.Configuration, selector: str, reachable: Callable[[bool], None]) -> None:
+        """`selector` says by labels which credentials there are for us, empty for all.
+
+        `reachable` is called whenever it becomes known that the API server is, or is not, within reach.
+        """
+        self._selector = selector
         configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": True}
         self._configuration = configuration
         self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
@@ -223,18 +227,19 @@ class Kube:
     # --- Credentials --------------------------------------------------------------------------------------------------
 
     async def credential_exists(self, key: Key, uid: str) -> bool:
-        """Ask the server, past every cache, whether this very credential is there. Raises ApiFailure."""
+        """Ask the server, past every cache, whether this very credential is there and selected. Raises ApiFailure."""
+        query = {"labelSelector": self._selector, "fieldSelector": f"metadata.name={key.name}"}
         try:
-            answer = await self._json("GET", _credential_path(key), accept=_METADATA)
+            answer = await self._json("GET", _credentials(key.namespace), query=query, accept=_METADATA_LIST)
         except ApiFailure as failure:
-            if failure.not_found:
+            if failure.not_found:  # the CRD is gone
                 return False
             raise
-        return bool(answer["metadata"]["uid"] == uid)
+        return any(item["metadata"]["uid"] == uid for item in answer.get("items") or ())
 
     async def list_credentials(self, namespace: str | None) -> AsyncGenerator[Mapping[str, Any]]:
-        """List the metadata of all credentials (of a namespace). Raises ApiFailure."""
-        async for page, _ in self._pages(_collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL), {}):
+        """List the metadata of all selected credentials (of a namespace). Raises ApiFailure."""
+        async for page, _ in self._pages(_credentials(namespace), {"labelSelector": self._selector}):
             for raw in page:
                 yield raw
 
@@ -245,7 +250,7 @@ class Kube:
         """
         self.fence()
         body = {"metadata": {"uid": uid}, "status": status}
-        path = f"{_credential_path(key)}/status"
+        path = f"{_credentials(key.namespace)}/{key.name}/status"
         query = {"fieldManager": MANAGER}
         answer = await self._json("PATCH", path, query=query, body=body, content=_MERGE, accept=_METADATA)
         return str(answer["metadata"]["resourceVersion"])
@@ -361,7 +366,7 @@ class Kube:
             self._notify(reachable)
 
 
-async def connect(kubeconfig: Path | None, reachable: Callable[[bool], None]) -> Kube:
+async def connect(kubeconfig: Path | None, selector: str, reachable: Callable[[bool], None]) -> Kube:
     """Log in: by the kubeconfig if one is named, else as the Pod's service account, else as kubectl would.
 
     Raises:
@@ -383,7 +388,7 @@ async def connect(kubeconfig: Path | None, reachable: Callable[[bool], None]) ->
             load: Any = config.load_kube_config  # untyped
             loader = await load(path, client_configuration=configuration, persist_config=False)
             setattr(configuration, "refresh_api_key_hook", _keep_login_fresh(loader))  # noqa: B010 -- declared as None
-        return Kube(configuration, reachable)
+        return Kube(configuration, selector, reachable)
     except config.ConfigException:
         problem = "is not complete; check its current-context, cluster and user"
     except OSError as error:
@@ -455,8 +460,8 @@ def _lease(raw: Mapping[str, Any]) -> Lease:
     )
 
 
-def _credential_path(key: Key) -> str:
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+def _credentials(namespace: str | None) -> str:
+    return _collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL)
 
 
 def _collection(root: str, namespace: str | None, plural: str) -> str:

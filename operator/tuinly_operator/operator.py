@@ -97,13 +97,13 @@ class Operator:
         except ValueError as error:
             raise SettingsError(str(error)) from None
         try:
-            self._kube = await connect(s.kubeconfig, self._api_within_reach)
+            self._kube = await connect(s.kubeconfig, s.selector, self._api_within_reach)
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
             raise SettingsError(message) from None
         self._secret_watches = [SecretWatch(self._kube, self._store, namespace) for namespace in self._namespaces]
         self._credential_watch = CredentialWatch(
-            s.namespaces, self._kube.login, seen=self._store.credential_seen, gone=self._credential_gone
+            s.namespaces, s.selector, self._kube.login, seen=self._store.credential_seen, gone=self._credential_gone
         )
         self._election = self._join_election()
         self._events = EventSender(self._kube)

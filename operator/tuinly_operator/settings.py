@@ -34,6 +34,8 @@ class Settings:
     """None: in-cluster in a Pod, else what kubectl would take."""
     namespaces: tuple[str, ...]
     """Empty: all."""
+    selector: str
+    """Label selector of the credentials to serve; empty: all."""
     lease: Key | None
     """None: no election, since there is but one replica."""
     token_url: str
@@ -61,6 +63,7 @@ _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?\[\]!$&'()*+,;=%-]+")  # RFC 3986 without '@' and '#'
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123 label
 _OBJECT: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")  # RFC 1123 subdomain, nearly
+_SELECTOR: Final = re.compile(r"[-A-Za-z0-9_./=!,() ]{1,1024}")  # its characters; the API server knows its grammar
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<v4>[^:]+)):(?P<port>[0-9]{1,5})")
 _MAX_PORT: Final = 65535
 
@@ -126,6 +129,12 @@ def _has_host(url: str) -> bool:
 def _namespace(text: str) -> str:
     if not _NAMESPACE.fullmatch(text):
         raise ValueError("is not the name of a namespace")
+    return text
+
+
+def _selector(text: str) -> str:
+    if text and not _SELECTOR.fullmatch(text):
+        raise ValueError("is not a label selector such as shard=a or shard!=a,tier in (gold)")
     return text
 
 
@@ -214,6 +223,14 @@ FLAGS: Final[Mapping[str, Sequence[Flag]]] = {
             parse=_namespace,
             unset="all namespaces",
             repeatable=True,
+        ),
+        Flag(
+            name="--selector",
+            metavar="LABELS",
+            help="serve only credentials with these labels, such as shard=a; each shard needs a Lease of its own",
+            parse=_selector,
+            default="",
+            unset="all credentials",
         ),
         Flag(
             name="--lease",

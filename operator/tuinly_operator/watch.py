@@ -35,6 +35,7 @@ class CredentialWatch:
     def __init__(
         self,
         namespaces: Sequence[str],
+        selector: str,
         login: Callable[[], Awaitable[Login]],
         seen: Callable[[Credential], None],
         gone: Callable[[Credential], None],
@@ -44,6 +45,7 @@ class CredentialWatch:
         Empty `namespaces` means all.
         """
         self._namespaces = list(namespaces)
+        self._selector = selector
         self._login = login
         self._seen = seen
         self._gone = gone
@@ -72,7 +74,7 @@ class CredentialWatch:
         try:
             kopf.run(
                 registry=self._handlers(),
-                settings=_settings(everywhere=not self._namespaces),
+                settings=_settings(self._selector, everywhere=not self._namespaces),
                 standalone=True,
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
@@ -122,8 +124,10 @@ class _EndlessBackoffs:
             delay = min(_MAX_BACKOFF, delay * 2)
 
 
-def _settings(*, everywhere: bool) -> kopf.OperatorSettings:
+def _settings(selector: str, *, everywhere: bool) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    if selector:
+        settings.watching.label_selectors[GROUP, PLURAL] = selector
     settings.scanning.disabled = not everywhere  # it needs rights on CRDs and namespaces of the whole cluster
     settings.persistence.finalizer = _NO_FINALIZER
     settings.posting.enabled = False

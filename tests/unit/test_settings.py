@@ -35,6 +35,8 @@ def test_defaults_are_tuinlys_own_and_those_of_the_contract() -> None:
     assert run() == Settings(
         kubeconfig=None,
         namespaces=(),
+        selector="",
+        lease=None,
         token_url=TOKEN_URL,
         graphql_url=GRAPHQL_URL,
         allowed_token_urls=frozenset({TOKEN_URL}),
@@ -60,6 +62,8 @@ def given_texts(tmp_path: Path) -> dict[str, str]:
     return {
         "--kubeconfig": str(file),
         "--namespace": "shop",
+        "--selector": "shard=a",
+        "--lease": "tuinly-system/tuinly-operator",
         "--token-url": "http://sandbox/token",
         "--allowed-token-url": "https://other/token",
         "--graphql-url": "http://sandbox/graphql",
@@ -159,6 +163,9 @@ LISTEN_RULE = "is not IP:PORT such as 0.0.0.0:8080 or [::]:8080"
         ("--namespace", "Shop", "is not the name of a namespace"),
         ("--namespace", "a,b", "is not the name of a namespace"),
         ("--namespace", "a" * 64, "is not the name of a namespace"),
+        ("--selector", "shard=ä", "is not a label selector such as shard=a or shard!=a,tier in (gold)"),
+        ("--lease", "tuinly-operator", "is not NAMESPACE/NAME of a Lease"),
+        ("--lease", "a/b/c", "is not NAMESPACE/NAME of a Lease"),
         ("--token-url", "", URL_RULE),
         ("--token-url", "oauth.tuinly.com/token", URL_RULE),
         ("--token-url", "ftp://oauth.tuinly.com/token", URL_RULE),
