@@ -40,8 +40,13 @@ class Progress:
         now = self._clock()
         if now < self._next:
             return
-        about = "" if self._expected is None else f" of about {_minutes(self._expected)}"
-        self._show(f"{self._what}: {_minutes(now - self._begun)}{about}", last=False)
+        so_far = now - self._begun
+        about = ""
+        if self._expected is not None:
+            # More than was expected is no reason to worry, and the line says so.
+            idle = " on an idle machine" if so_far > self._expected else ""
+            about = f" of about {_minutes(self._expected)}{idle}"
+        self._show(f"{self._what}: {_minutes(so_far)}{about}", last=False)
         self._next = now + (1.0 if self._stream.isatty() else LOG_INTERVAL)
 
     def done(self) -> None:

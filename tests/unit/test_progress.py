@@ -47,6 +47,11 @@ def test_a_terminal_shows_one_line_that_moves_each_second() -> None:
     ("expected", "failed", "lines"),
     [
         (75, False, ["0:01 of about 1:15", "0:16 of about 1:15", "0:31 of about 1:15", "done in 0:40"]),
+        (
+            20,
+            False,
+            ["0:01 of about 0:20", "0:16 of about 0:20", "0:31 of about 0:20 on an idle machine", "done in 0:40"],
+        ),
         (None, False, ["0:01", "0:16", "0:31", "done in 0:40"]),
         (75, True, ["0:01 of about 1:15", "0:16 of about 1:15", "0:31 of about 1:15", "failed after 0:40"]),
     ],
