@@ -68,7 +68,7 @@ class Attempts:
         except ApiFailure as failure:
             if not failure.not_found:
                 raise
-            self._store.secret_gone(key)
+            self._store.secret_gone(key, facts.credential.key)
             record.memory.client = ClientSecretRead("", not_found(ref))
             return
         try:
@@ -76,7 +76,7 @@ class Attempts:
         except Failure as failure:
             client = failure
         meta = SecretMeta.from_object(raw)
-        self._store.secret_seen(key, meta)
+        self._store.secret_seen(key, meta, facts.credential.key)
         record.memory.client = ClientSecretRead(meta.identity, client)
 
     async def attempt(self, record: Record, facts: Facts, _: Sight) -> None:
@@ -85,6 +85,7 @@ class Attempts:
         self._kube.fence()
         self._kube.require_reach()
         memory.last_attempt = facts.now
+        memory.tried_request = facts.credential.refresh_requested or memory.tried_request
         if rules.need(facts) is Need.DUE and memory.due is None and memory.current is not None:
             memory.due = rules.refresh_at(facts, memory.current)
         if rules.forced(facts):

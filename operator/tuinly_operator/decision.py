@@ -98,7 +98,7 @@ class Facts:
     @property
     def tried_inputs(self) -> str:
         """What an attempt would be tried with now: a change of it ends the wait for a retry."""
-        return f"{self.inputs} {self.client_identity} {self.credential.refresh_requested} {self.gate_epoch}"
+        return f"{self.inputs} {self.client_identity} {self.gate_epoch}"
 
     @property
     def in_place(self) -> bool:
@@ -278,8 +278,7 @@ def need(f: Facts) -> Need | None:
     if held is None:
         return Need.FIRST
     reasons = {
-        # A token that this process does not have cannot be written again: a lost one costs an attempt.
-        Need.LOST: held.token is None and not f.in_place,
+        Need.LOST: _lost(f, held),
         Need.RESHAPED: held.token is None and not f.in_shape,
         Need.EXPIRED: held.expiry.due(f.now),
         Need.INPUTS_CHANGED: held.state.exchange_inputs != f.inputs,
@@ -288,6 +287,11 @@ def need(f: Facts) -> Need | None:
         Need.DUE: refresh_at(f, held).due(f.now),
     }
     return next((why for why, true in reasons.items() if true), None)
+
+
+def _lost(f: Facts, held: Held) -> bool:
+    """Whether the target lacks the token, and this process, which never had it, cannot write it again."""
+    return held.token is None and not f.in_place
 
 
 def client_changed(f: Facts) -> bool:
@@ -341,9 +345,10 @@ def refresh_inputs(f: Facts) -> str:
 
 
 def setback(f: Facts) -> Setback | None:
-    """The setback of the last attempt, as long as it was tried with what is there now."""
+    """The setback of the last attempt, as long as it was tried with what is there now and nobody asks anew."""
     last = f.memory.attempt
-    return last if last is not None and last.inputs == f.tried_inputs else None
+    asked_anew = f.credential.refresh_requested not in ("", f.memory.tried_request)
+    return last if last is not None and last.inputs == f.tried_inputs and not asked_anew else None
 
 
 def refresh_at(f: Facts, held: Held) -> Deadline:
@@ -420,7 +425,7 @@ def compare(f: Facts, offer: Held) -> Comparison:
     less than the least lead left, anything well-formed is better than nothing.
     """
     held = f.memory.current
-    if held is None or held.expiry.due(f.now) or held.state.exchange_inputs != f.inputs:
+    if held is None or _lost(f, held) or held.expiry.due(f.now) or held.state.exchange_inputs != f.inputs:
         return Comparison.BETTER
     replaced = client_changed(f)
     if held.token is not None and held.token == offer.token and not replaced:

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -114,7 +115,9 @@ class Kube:
         `reachable` is called whenever it becomes known that the API server is, or is not, within reach.
         """
         self._selector = selector
-        configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": True}
+        # The proxy of the environment is looked up once: aiohttp's own trust_env asks a thread at each request.
+        configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": False}
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
         self._configuration = configuration
         self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
         self._notify = reachable
@@ -364,6 +367,12 @@ class Kube:
         if reachable is not self._reachable:
             self._reachable = reachable
             self._notify(reachable)
+
+
+def _proxy(server: str) -> str | None:
+    """The proxy that the environment names for a URL (HTTPS_PROXY, NO_PROXY), if any."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
 
 
 async def connect(kubeconfig: Path | None, selector: str, reachable: Callable[[bool], None]) -> Kube:

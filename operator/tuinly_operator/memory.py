@@ -73,6 +73,7 @@ class Memory:
     refresh_proven: bool = False  # a refresh token of this server has worked
     refresh_refused: str | None = None  # the inputs for which it was refused at its first use
     look_again: Deadline | None = None  # the server gave the same token again
+    tried_request: str = ""  # what users asked for by annotation when the last attempt was made
     handled_refresh: str = ""  # a forced exchange that gave the same token again
     last_attempt: Moment | None = None
     due: Deadline | None = None  # when the refresh under way was due

@@ -6,7 +6,6 @@ from http import HTTPStatus
 
 from tuinly_operator import decision as rules
 from tuinly_operator.clock import Clock, rfc3339
-from tuinly_operator.credential import Key
 from tuinly_operator.decision import Facts
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.kube import ApiFailure, Kube
@@ -77,7 +76,7 @@ class Publisher:
         memory.published, memory.written_to, memory.pending, memory.write = held, key, None, None
         if new:
             memory.attempt = None
-        self._see_target(key, sight, meta)
+        self._see_target(facts, sight, meta)
         self._tell_published(record, facts, held, new=new, moved=moved)
 
     async def remove_old_targets(self, _: Record, facts: Facts, __: Sight) -> None:
@@ -90,9 +89,9 @@ class Publisher:
                     raise
                 live = await self._kube.read_secret_meta(key)
                 if live is not None:
-                    self._store.secret_seen(key, live)
+                    self._store.secret_seen(key, live, facts.credential.key)
                     continue
-            self._store.secret_gone(key)
+            self._store.secret_gone(key, facts.credential.key)
             _log.info("deleted a renamed target", extra=fields(credential=facts.credential.key, target=key.name))
 
     def _tell_published(self, record: Record, facts: Facts, held: Held, *, new: bool, moved: bool) -> None:
@@ -125,9 +124,9 @@ class Publisher:
         key = facts.credential.target
         live = await self._kube.read_secret_meta(key)
         if live != facts.target:
-            self._see_target(key, sight, live)
+            self._see_target(facts, sight, live)
         elif live is not None and await self._removed_unwritable(facts, live):
-            self._see_target(key, sight, None)
+            self._see_target(facts, sight, None)
         else:
             message = (
                 f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
@@ -146,13 +145,14 @@ class Publisher:
         await self._kube.delete_secret(facts.credential.target, live)
         return True
 
-    def _see_target(self, key: Key, sight: Sight, live: SecretMeta | None) -> None:
+    def _see_target(self, facts: Facts, sight: Sight, live: SecretMeta | None) -> None:
         """Believe what was just read or done, ahead of the watch."""
         sight.take(live)
+        key, by = facts.credential.target, facts.credential.key
         if live is None:
-            self._store.secret_gone(key)
+            self._store.secret_gone(key, by)
         else:
-            self._store.secret_seen(key, live)
+            self._store.secret_seen(key, live, by)
 
 
 def _values(held: Held) -> dict[str, str]:

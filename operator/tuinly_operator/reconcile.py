@@ -6,7 +6,6 @@ The way of a token: `attempt` obtains and judges it, `publish` writes it, `repor
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
 
 from tuinly_operator import decision as rules
@@ -126,7 +125,9 @@ class Reconciler:
             state = believe(target, credential, wanted, now.wall) if target else None
             if state is not None:
                 memory.published, memory.written_to = Held(state, issued_at(state.issued_at, now)), credential.target
-        facts = Facts(
+        origin = origin_of(credential.spec.token_url or self._policy.token_url)
+        block = self._gate.look(origin, client_id_of(record), now)
+        return Facts(
             credential=credential,
             policy=self._policy,
             memory=memory,
@@ -137,11 +138,10 @@ class Reconciler:
             target=target,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
             absence_proven=sight.looked and target is None,
+            block=block,
+            probe=block is None and self._gate.is_closed(origin),
+            gate_epoch=self._gate.epoch(origin),
         )
-        origin = origin_of(facts.token_url)
-        block = self._gate.look(origin, client_id_of(record), now)
-        probe = block is None and self._gate.is_closed(origin)
-        return replace(facts, block=block, probe=probe, gate_epoch=self._gate.epoch(origin))
 
     async def _rest(self, record: Record, facts: Facts, decision: Decision) -> None:
         """Report, and set the timer for when time alone changes something."""

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from enum import Enum, auto
 from sys import intern
 from typing import Any, Final
@@ -38,6 +38,10 @@ class TokenState:
     template: str
     client_secret_version: str
     handled_refresh: str
+
+    def same_token(self, other: "TokenState") -> bool:
+        """Whether both tell of the same token, in whatever shape it was written."""
+        return all(getattr(self, f) == getattr(other, f) for f in _ALL_BUT_TEMPLATE)
 
     @property
     def lifetime(self) -> int:
@@ -72,6 +76,7 @@ class TokenState:
         return state if 1 <= state.lifetime <= MAX_LIFETIME else None
 
 
+_ALL_BUT_TEMPLATE: Final = tuple(f.name for f in fields(TokenState) if f.name != "template")
 _STATE_VERSION_KEY: Final = f"{GROUP}/state-version"
 _TIMES: Final = {field: f"{GROUP}/{field.replace('_', '-')}" for field in ("issued_at", "expires_at", "next_refresh")}
 _TEXTS: Final = {
@@ -169,7 +174,7 @@ def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, s
     target = secret.target
     if target is None or secret.deleting or ownership(secret, credential) is not Ownership.OURS:
         return False
-    if target.state is None or replace(target.state, template=state.template) != state:
+    if target.state is None or not target.state.same_token(state):
         return False
     data = frozenset(name for name in target.owned if name.startswith("data/"))
     known = target.state.template == shape.digest

@@ -88,21 +88,24 @@ class Store:
         if not _older(version, record.credential.version):
             record.credential = replace(record.credential, status=status, version=version)
 
-    def secret_seen(self, key: Key, meta: SecretMeta) -> None:
-        """Take in a Secret's metadata, from the watch or from the answer to a write."""
+    def secret_seen(self, key: Key, meta: SecretMeta, by: Key | None = None) -> None:
+        """Take in a Secret's metadata, from the watch or from the answer to a read or write.
+
+        `by` is the credential whose reconcile saw it: that one knows already.
+        """
         old = self._secrets.get(key)
         if old == meta or (old is not None and not meta.newer_than(old)):
             return
         self._secrets[key] = meta
         self._label(key, old, meta)
-        self._touch(key, old, meta)
+        self._touch(key, by, old, meta)
 
-    def secret_gone(self, key: Key) -> None:
+    def secret_gone(self, key: Key, by: Key | None = None) -> None:
         """Drop a Secret."""
         old = self._secrets.pop(key, None)
         if old is not None:
             self._label(key, old, None)
-            self._touch(key, old, None)
+            self._touch(key, by, old, None)
 
     def secrets_listed(self, namespace: str | None, present: Iterable[Key]) -> None:
         """After a complete list (of one namespace or all): drop what is no longer there."""
@@ -110,10 +113,10 @@ class Store:
         for key in [k for k in self._secrets if namespace in (None, k.namespace) and k not in listed]:
             self.secret_gone(key)
 
-    def _touch(self, key: Key, *metas: SecretMeta | None) -> None:
+    def _touch(self, key: Key, by: Key | None, *metas: SecretMeta | None) -> None:
         labelled = {Key(key.namespace, m.target.credential) for m in metas if m and m.target}
         for credential in labelled | self._interested.get(key, set()):
-            if credential in self._records:
+            if credential in self._records and credential != by:
                 self._changed(credential)
 
     def _label(self, key: Key, old: SecretMeta | None, new: SecretMeta | None) -> None:
