@@ -20,12 +20,11 @@ from tuinly_operator.logs import fields
 from tuinly_operator.memory import Client, ClientSecretRead, Held
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint, origin_of
-from tuinly_operator.publish import Sight
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.schedule import MIN_LEAD, lead, refresh_offset
 from tuinly_operator.setbacks import Setbacks
 from tuinly_operator.state import SecretMeta, TokenState
-from tuinly_operator.store import Record, Store
+from tuinly_operator.store import Record, Sight, Store
 
 _SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
 _CLOCK_TOLERANCE: Final = 30.0  # seconds

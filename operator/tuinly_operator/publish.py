@@ -1,7 +1,7 @@
 """Writes tokens into target Secrets, on the condition that each still is what it was when the write was decided."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 
 from tuinly_operator import decision as rules
@@ -15,22 +15,10 @@ from tuinly_operator.metrics import Metrics
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.setbacks import Setbacks
 from tuinly_operator.state import Ownership, SecretMeta, ownership, target_manifest
-from tuinly_operator.store import Record, Store
+from tuinly_operator.store import Record, Sight, Store
 from tuinly_operator.template import render
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Sight:
-    """What one reconcile has read or written live: it says more than the store until the watch has caught up."""
-
-    looked: bool = False
-    target: SecretMeta | None = None
-
-    def take(self, target: SecretMeta | None) -> None:
-        """Note what the target is now, None for absent."""
-        self.looked, self.target = True, target
 
 
 class Publisher:

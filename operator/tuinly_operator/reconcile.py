@@ -21,11 +21,11 @@ from tuinly_operator.logs import fields
 from tuinly_operator.memory import Held
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint, origin_of
-from tuinly_operator.publish import Publisher, Sight
+from tuinly_operator.publish import Publisher
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.setbacks import Setbacks
 from tuinly_operator.state import believe
-from tuinly_operator.store import Record, Store
+from tuinly_operator.store import Record, Sight, Store
 from tuinly_operator.template import DEFAULT_SHAPE, shape
 from tuinly_operator.timers import Timers
 

@@ -21,6 +21,18 @@ class Record:
     status_written: float = float("-inf")  # boot seconds
 
 
+@dataclass(slots=True)
+class Sight:
+    """What one reconcile has read or written live: it says more than the store until the watch has caught up."""
+
+    looked: bool = False
+    target: SecretMeta | None = None
+
+    def take(self, target: SecretMeta | None) -> None:
+        """Note what the target is now, None for absent."""
+        self.looked, self.target = True, target
+
+
 class Store:
     """The operator's view of the cluster."""
 
