@@ -83,6 +83,8 @@ class Attempts:
         memory = record.memory
         self._kube.fence()
         self._kube.require_reach()
+        # Nothing may be awaited between the look at the gate and this, or others would pass as probes too.
+        self._gate.begin(origin_of(facts.token_url), self._clock.now())
         memory.last_attempt = facts.now
         memory.tried_request = facts.credential.refresh_requested or memory.tried_request
         if rules.need(facts) is Need.DUE and memory.due is None and memory.current is not None:
@@ -164,9 +166,8 @@ class Attempts:
         return _held(facts, grant, issued, kind=kind, client=read.client, version=read.identity, scopes=scopes)
 
     async def _request(self, record: Record, facts: Facts, kind: GrantType, asked: Coroutine[Any, Any, Grant]) -> Grant:
-        """Send one token request, and tell the gate and the metrics how it went. Raises TokenRequestFailed."""
+        """Send the token request, and tell the gate and the metrics how it went. Raises TokenRequestFailed."""
         origin, client_id = origin_of(facts.token_url), client_id_of(record)
-        self._gate.begin(origin, self._clock.now())
         try:
             with self._metrics.token_request(kind):
                 grant = await asked
