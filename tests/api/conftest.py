@@ -77,14 +77,28 @@ class StartOperator(Protocol):
 
 
 @pytest.fixture(scope="session")
+def other_token_urls(sandbox: SandboxProcess) -> tuple[str, ...]:
+    """Return more URLs of the sandbox's token endpoint, which the operators allow.
+
+    Each is an origin of its own: an operator that keeps away from one, as it fails, goes on with the others.
+    """
+    urls = (sandbox.token_url, sandbox.https_token_url)
+    return (sandbox.token_url, *(url.replace("127.0.0.1", "localhost") for url in urls))
+
+
+@pytest.fixture(scope="session")
 def make_operator(
-    sandbox: SandboxProcess, operator_login: Path, tmp_path_factory: pytest.TempPathFactory
+    sandbox: SandboxProcess,
+    other_token_urls: tuple[str, ...],
+    operator_login: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> StartOperator:
     """Return how to start an operator that asks the sandbox for tokens, over HTTPS. The caller ends it."""
     directory, number = tmp_path_factory.mktemp("operators"), itertools.count(1)
 
     def start(*flags: str, kubeconfig: Path | None = None, trusting: bool = True) -> OperatorProcess:
         usual = ["--token-url", sandbox.https_token_url, "--min-refresh-interval", "200ms"]
+        usual += [part for url in other_token_urls for part in ("--allowed-token-url", url)]
         usual += ["--ca-bundle", str(sandbox.ca_file)] if trusting else []
         log_file = directory / f"{next(number)}.log"
         return OperatorProcess(*usual, *flags, kubeconfig=kubeconfig or operator_login, log_file=log_file)

@@ -171,8 +171,9 @@ def test_metrics_count_it_and_tell_its_times(started: Tenant, operator: Operator
     assert expiry == seconds_of(status["tokenExpirationTime"])
     assert next_refresh is not None
     assert abs(next_refresh - seconds_of(status["nextRefreshTime"])) <= 1
-    for name in ("tuinly_refreshes_total", "tuinly_token_requests_total"):
-        assert any(sample == name and value >= 1 for (sample, _), value in operator.metrics().items())
+    requests = {"grant": "ClientCredentials", "outcome": "Issued"}
+    assert (operator.metric("tuinly_token_requests_total", **requests) or 0) >= 1
+    assert (operator.metric("tuinly_refreshes_total", grant="ClientCredentials") or 0) >= 1
 
 
 def test_the_target_and_the_keys_of_the_client_secret_can_be_named(tenant: Tenant) -> None:

@@ -40,12 +40,16 @@ AMBIGUOUS: Mapping[str, tuple[Fault, str]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """How a tenant is started. A token of 6 s is refreshed after about 2 to 3 s: the lead is at most half of it."""
+    """How a tenant is started, and at which of the other token URLs.
+
+    A token of 6 s is refreshed after about 2 to 3 s: the lead is at most half of it.
+    """
 
     spec: Json = field(default_factory=dict)
     ways: Mapping[str, Any] = field(default_factory=dict)
     lifetime: float = 6
     fault: Fault | None = None
+    origin: int | None = None
 
 
 SCENES: Mapping[str, Scene] = {
@@ -58,8 +62,11 @@ SCENES: Mapping[str, Scene] = {
     "ended": Scene(),
     "throttled": Scene(lifetime=15, fault=Fault(kind="throttle", retry_after=RETRY_AFTER)),
     **{f"refused-{word.replace('_', '-')}": Scene(ways={"refreshes": word}) for word in REFUSALS},
-    # Long enough for a request of 2 s in vain and a wait of up to 4 s.
-    **{f"ambiguous-{name}": Scene(lifetime=15, fault=fault) for name, (fault, _) in AMBIGUOUS.items()},
+    # Long enough for a request of 2 s in vain and a wait of up to 4 s. No origin fails three times in a row.
+    **{
+        f"ambiguous-{name}": Scene(lifetime=15, fault=fault, origin=number % 3)
+        for number, (name, (fault, _)) in enumerate(AMBIGUOUS.items())
+    },
 }
 
 
@@ -67,6 +74,7 @@ SCENES: Mapping[str, Scene] = {
 def tenants(
     cluster: Cluster,
     sandbox: SandboxProcess,
+    other_token_urls: tuple[str, ...],
     operator: OperatorProcess,  # noqa: ARG001 - it does the work
 ) -> Iterator[Mapping[str, Tenant]]:
     """Return a tenant per scene, all of them started; in the end no target was ever bad."""
@@ -77,7 +85,8 @@ def tenants(
             tenant = started[name] = Tenant(objects, sandbox.admin, name)
             if scene.fault is not None:
                 sandbox.admin.fault(replace(scene.fault, client=tenant.client.id, grant=REFRESH, count=1))
-            tenant.start(scene.spec, lifetime=scene.lifetime, **scene.ways)
+            elsewhere = {} if scene.origin is None else {"tokenURL": other_token_urls[scene.origin]}
+            tenant.start({**elsewhere, **scene.spec}, lifetime=scene.lifetime, **scene.ways)
         yield started
         verdict = auditor.verdict()
     assert verdict.is_good, verdict
