@@ -19,15 +19,16 @@ $(VENV): requirements/dev.lock hack/venv.sh
 binaries: $(VENV) ## etcd, kube-apiserver, kube-controller-manager: found, or built once per machine (about 6 minutes)
 	@$(BIN)/python -m tests.support.binaries
 
-demo: $(VENV) binaries ## The operator's story, told and checked in a terminal (KEEP=1 leaves it running)
+demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 leaves it running)
+	@$(BIN)/python -m tests.support.binaries > /dev/null
 	@$(BIN)/python -m tests.support.demo
 
-# With another cluster to test on, no programs are needed.
+# With another cluster to test on, no programs are needed; with ARGS, which choose some tests, the coverage has no floor.
 test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
