@@ -98,6 +98,7 @@ class TargetMeta:
 
     credential: str
     owner_uid: str  # of the controller; empty where there is none
+    written_for: str  # the uid that our annotation names, also where the others make no state; empty where it is gone
     state: TokenState | None
     owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"
 
@@ -149,17 +150,16 @@ class Ownership(Enum):
 def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
     """Tell whose the Secret is: this credential's, that of a deleted one of the same name, or somebody else's.
 
-    Ours has this credential as its controller, or no controller and our state naming it: retained, or the owner
+    Ours has this credential as its controller, or no controller and our annotation naming it: retained, or the owner
     reference was edited away. Adoptable is what was so for an earlier credential of this name.
     """
     target = secret.target
     if target is None:
         return Ownership.FOREIGN
-    written_for = target.state.credential_uid if target.state else ""
-    owner = target.owner_uid or written_for
+    owner = target.owner_uid or target.written_for
     if owner == credential.uid:
         return Ownership.OURS
-    adoptable = target.credential == credential.key.name and owner and owner == written_for
+    adoptable = target.credential == credential.key.name and owner and owner == target.written_for
     return Ownership.ADOPTABLE if adoptable else Ownership.FOREIGN
 
 
@@ -267,10 +267,12 @@ def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Map
     if len(_shared) < _MOST_SHARED:
         owned = _shared.setdefault(owned, owned)
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
+    annotations = meta.get("annotations") or {}
     return TargetMeta(
         credential=intern(labels.get(CREDENTIAL_LABEL) or ""),
         owner_uid=intern(owner.get("uid") or ""),
-        state=TokenState.from_annotations(meta.get("annotations") or {}),
+        written_for=intern(annotations.get(_TEXTS["credential_uid"]) or ""),
+        state=TokenState.from_annotations(annotations),
         owned=owned,
     )
 

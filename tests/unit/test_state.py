@@ -234,23 +234,25 @@ NEIGHBOUR: Json = {
         (target_for(), Ownership.OURS),
         (target_for(owner=None), Ownership.OURS),  # the owner reference was edited away
         (target_for(RETAIN), Ownership.OURS),
-        (without(target_for(), state=None), Ownership.OURS),  # the annotations were edited away
+        (without(target_for(), state=None, written_for=""), Ownership.OURS),  # the annotations were edited away
+        (without(target_for(RETAIN), state=None), Ownership.OURS),  # one of them was: it still says for whom
         (without(target_for(), credential=""), Ownership.OURS),  # the label was
         (target_for(RECREATED), Ownership.ADOPTABLE),  # written for a credential of this name, since made again
         (target_for(merged(RECREATED, RETAIN)), Ownership.ADOPTABLE),
+        (without(target_for(RECREATED), state=None), Ownership.ADOPTABLE),
         (foreign_secret(), Ownership.FOREIGN),
-        (without(target_for(RETAIN), state=None), Ownership.FOREIGN),  # nothing but a label names us
+        (without(target_for(RETAIN), state=None, written_for=""), Ownership.FOREIGN),  # nothing but a label names us
         (target_for(NEIGHBOUR), Ownership.FOREIGN),  # another credential has the same target: its owner keeps it
         (target_for(merged(NEIGHBOUR, RETAIN)), Ownership.FOREIGN),
         (target_for(owner="deployment-uid"), Ownership.FOREIGN),  # somebody else controls it now
         (target_for(RECREATED, owner="deployment-uid"), Ownership.FOREIGN),
-        (without(target_for(RECREATED), state=None), Ownership.FOREIGN),
+        (without(target_for(RECREATED), state=None, written_for=""), Ownership.FOREIGN),
     ],
     ids=[
-        *("ours", "ours without owner", "retained", "ours without state", "ours without label"),
-        *("recreated", "recreated, retained"),
+        *("ours", "ours without owner", "retained", "ours without annotations", "retained, garbled"),
+        *("ours without label", "recreated", "recreated, retained", "recreated, garbled"),
         *("somebody's", "labelled only", "a neighbour's", "a neighbour's, retained"),
-        *("controlled by others", "recreated, controlled by others", "recreated without state"),
+        *("controlled by others", "recreated, controlled by others", "recreated without annotations"),
     ],
 )
 def test_ownership(secret: SecretMeta, whose: Ownership) -> None:
