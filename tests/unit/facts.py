@@ -4,7 +4,9 @@ A `Scene` is the world of one credential. It starts healthy: the token in its ta
 small functions; tests name what is different from that, and read like the rule that they are for.
 """
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from tuinly_operator.clock import Deadline, Moment
@@ -180,6 +182,7 @@ class Scene:
         self.absence_proven = False
         self.block: Block | None = None
         self.probe = False
+        self.gate_epoch = 0
         held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
         self.memory = Memory(met=True, published=held, client=ClientSecretRead("client-uid/20", CLIENT))
         for change in changes:
@@ -194,7 +197,9 @@ class Scene:
     def facts(self) -> Facts:
         """Gather, as the reconciler does."""
         seen = Credential.from_object(self.object)
-        form, problem = shape(None), seen.problem
+        form, problem, block = shape(None), seen.problem, self.block
+        if block and block.until and block.until.due(self.now):
+            block = None
         try:
             form = shape(seen.spec.target.template)
         except Failure as failure:
@@ -210,8 +215,9 @@ class Scene:
             target=self.foreign or (self.target.seen() if self.target else None),
             old_targets=self.old_targets,
             absence_proven=self.absence_proven,
-            block=self.block,
+            block=block,
             probe=self.probe,
+            gate_epoch=self.gate_epoch,
         )
 
     def decide(self) -> Decision:
@@ -235,13 +241,19 @@ class Scene:
 Change = Callable[[Scene], None]
 
 
+def named(name: str, change: Change) -> Change:
+    """A change that tells what it is when a test fails."""
+    change.__name__ = name
+    return change
+
+
 def passed(seconds: float, *, wall: float | None = None) -> Change:
     """So much time after the issue; `wall` is what the wall clock says has passed, if it was set."""
 
     def change(scene: Scene) -> None:
         scene.now = Moment(ISSUED.wall + (seconds if wall is None else wall), ISSUED.boot + seconds)
 
-    return change
+    return named(f"passed({seconds}, wall={wall})", change)
 
 
 DUE: Final = passed(2500)  # past the lead of 33 %
@@ -256,7 +268,7 @@ def spec(patch: Json) -> Change:
         scene.object = merged(scene.object, {"spec": patch})
         scene.object["metadata"]["generation"] += 1
 
-    return change
+    return named(f"spec({patch})", change)
 
 
 SUSPENDED: Final = spec({"suspend": True})
@@ -274,7 +286,7 @@ def annotated(value: str | None) -> Change:
         patch = {"metadata": {"annotations": {"tuinly.com/refresh-requested": value}}}
         scene.object = merged(scene.object, patch)
 
-    return change
+    return named(f"annotated({value!r})", change)
 
 
 FORCED: Final = annotated("now")
@@ -288,6 +300,23 @@ def deleting(scene: Scene) -> None:
 def brand_new(scene: Scene) -> None:
     """The credential has just been created: no token, no target, nothing read."""
     scene.memory, scene.target = Memory(met=True), None
+
+
+def lives(lifetime: int) -> Change:
+    """The token in the target has another lifetime, in seconds."""
+    return token(expires_at=int(ISSUED.wall) + lifetime)
+
+
+def token(**changes: Any) -> Change:  # noqa: ANN401 -- fields of the state
+    """The token in the target has another state."""
+
+    def change(scene: Scene) -> None:
+        seen = scene.facts().credential
+        state = token_state(seen, **changes)
+        scene.target = TargetObject(seen, state)
+        scene.memory.published = replace(scene.published, state=state)
+
+    return named(f"token({changes})", change)
 
 
 def restarted(scene: Scene) -> None:
@@ -333,7 +362,18 @@ def renamed(scene: Scene) -> None:
     scene.target = None
 
 
+def old_left(scene: Scene) -> None:
+    """A target that was written under another name is still there."""
+    old = TargetObject(scene.facts().credential)
+    scene.old_targets = ((Key("shop", "old-name"), old.seen()),)
+
+
 # The client Secret.
+
+
+def client_known(scene: Scene) -> None:
+    """The client Secret has been read in this process."""
+    scene.memory.client = ClientSecretRead("client-uid/20", CLIENT)
 
 
 def client_unread(scene: Scene) -> None:
@@ -400,9 +440,11 @@ def failing(reason: Reason = Reason.ENDPOINT_UNAVAILABLE) -> Change:
     """The last attempt, for what is asked for now, failed."""
 
     def change(scene: Scene) -> None:
-        scene.memory.attempt = setback(scene, reason, scene.facts().tried_inputs)
+        facts = scene.facts()
+        scene.memory.attempt = setback(scene, reason, facts.tried_inputs)
+        scene.memory.tried_request = facts.credential.refresh_requested
 
-    return change
+    return named(f"failing({reason!r})", change)
 
 
 def write_refused(scene: Scene) -> None:
@@ -430,6 +472,16 @@ def blocked(scene: Scene) -> None:
     scene.block = Block(Failure(Reason.ENDPOINT_UNAVAILABLE, "it is tried every few seconds"))
 
 
+def probing(scene: Scene) -> None:
+    """The gate is closed and lets this credential through to see."""
+    scene.probe = True
+
+
+def reopened(scene: Scene) -> None:
+    """The gate has opened since."""
+    scene.gate_epoch += 1
+
+
 def throttled(scene: Scene) -> None:
     """The token endpoint has asked for a minute."""
     failure = Failure(Reason.ENDPOINT_THROTTLED, "it has asked to be left alone")
@@ -438,4 +490,4 @@ def throttled(scene: Scene) -> None:
 
 def reported(scene: Scene, status: object) -> None:
     """The status that the credential bears."""
-    scene.object = {**scene.object, "status": to_json(status)}
+    scene.object = {**scene.object, "status": json.loads(json.dumps(to_json(status)))}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.facts import OTHER_UID, UID, Json, TargetObject, credential, merged, token_state
 from tuinly_operator.credential import Credential, Key, Status
 from tuinly_operator.state import SecretMeta
-from tuinly_operator.store import Store
+from tuinly_operator.store import Sight, Store
 
 ME, NEIGHBOUR = Key("shop", "storefront"), Key("shop", "neighbour")
 CLIENT, TARGET = Key("shop", "storefront-client"), Key("shop", "storefront-token")
@@ -216,6 +216,25 @@ def test_a_stale_or_repeated_secret_is_no_news(store: Watched, version: str) -> 
     assert store.secret(TARGET) == meta("10")
 
 
+def test_who_saw_or_wrote_a_secret_is_not_told_of_it_and_all_others_are(store: Watched) -> None:
+    store.credential_seen(neighbour({"spec": {"clientSecretRef": {"name": "storefront-client"}}}))
+    store.news()
+    store.secret_seen(CLIENT, meta("1"), by=ME)
+    assert store.news() == [NEIGHBOUR]
+    assert store.secret(CLIENT) == meta("1")
+    store.secret_gone(CLIENT, by=NEIGHBOUR)
+    assert store.news() == [ME]
+
+
+def test_what_a_live_read_gave_is_kept_for_one_reconcile() -> None:
+    sight = Sight()
+    assert (sight.looked, sight.target) == (False, None)
+    sight.take(None)
+    assert (sight.looked, sight.target) == (True, None)
+    sight.take(meta("1"))
+    assert (sight.looked, sight.target) == (True, meta("1"))
+
+
 def test_a_secret_made_again_is_news(store: Watched) -> None:
     store.secret_seen(TARGET, meta("10", "one"))
     store.news()
@@ -353,6 +372,16 @@ def test_after_any_changes_exactly_those_are_told_who_name_the_secret(
         store.secret_seen(secret, meta("1"))
         interested = {key for key, seen in present.items() if secret in (seen.client_secret, seen.target)}
         assert sorted(store.news()) == sorted(interested)
+
+
+def test_no_index_grows_with_what_is_gone(store: Watched) -> None:
+    for version in range(11, 40):
+        store.credential_seen(at(str(version), {"spec": {"target": {"name": f"target-{version}"}}}))
+        store.secret_seen(Key("shop", f"target-{version}"), TargetObject().seen())
+        store.secret_gone(Key("shop", f"target-{version}"))
+    store.credential_gone(ME)
+    kept = (store._interested, store._targets, store._secrets, store._records)  # noqa: SLF001 -- a leak is seen nowhere else
+    assert [len(index) for index in kept] == [0, 0, 0, 0]
 
 
 def test_versions_that_are_no_numbers_are_taken_as_they_come(store: Watched) -> None:

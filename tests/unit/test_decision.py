@@ -1,0 +1,804 @@
+"""Decisions: from what is known and the time to the one next act, rule by rule, and what holds for all of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tests.unit import facts as world
+from tests.unit.facts import (
+    DUE,
+    ENDING,
+    EXPIRED,
+    FORCED,
+    ISSUED,
+    OTHER_SCOPES,
+    OTHER_TOKEN_URL,
+    REFUSED_URL,
+    SUSPENDED,
+    TEMPLATED,
+    VERIFIES,
+    Change,
+    Scene,
+    TargetObject,
+    absence_proven,
+    annotated,
+    attempted,
+    blocked,
+    brand_new,
+    client_edited,
+    client_gone,
+    client_invalid,
+    client_known,
+    client_missing,
+    client_relabelled,
+    client_rotated,
+    client_unread,
+    deleting,
+    failing,
+    label_removed,
+    lives,
+    named,
+    old_left,
+    passed,
+    pending,
+    probing,
+    refreshable,
+    renamed,
+    reopened,
+    restarted,
+    spec,
+    target_edited,
+    target_foreign,
+    target_gone,
+    throttled,
+    token,
+    unverifiable,
+    write_refused,
+)
+from tuinly_operator.clock import Deadline, Moment
+from tuinly_operator.credential import GrantType
+from tuinly_operator.decision import (
+    Act,
+    Comparison,
+    Decision,
+    Facts,
+    Need,
+    compare,
+    need,
+    refresh_inputs,
+    setback,
+    unwritten,
+)
+from tuinly_operator.errors import Reason
+from tuinly_operator.memory import Client, ClientSecretRead, Held
+from tuinly_operator.sensitive import Sensitive
+from tuinly_operator.state import SecretMeta
+
+Changes = Sequence[Change]
+
+CLIENT_CREDENTIALS = spec({"refresh": {"grant": "ClientCredentials"}})
+OTHER_LEAD = spec({"refresh": {"before": "30m"}})
+
+
+def namespace_ends(scene: Scene) -> None:
+    """The API server has said that the namespace is being deleted."""
+    scene.memory.namespace_ends = True
+
+
+def refresh_refused(scene: Scene) -> None:
+    """The server refused a refresh token at its first use."""
+    scene.memory.refresh_refused = refresh_inputs(scene.facts())
+
+
+def verified(scene: Scene) -> None:
+    """The pending token works."""
+    scene.memory.verified = True
+
+
+def restored(scene: Scene) -> None:
+    """The target was restored a second ago."""
+    scene.memory.last_restore = Moment(scene.now.wall - 1, scene.now.boot - 1)
+
+
+def forced_before(scene: Scene) -> None:
+    """An exchange that users asked for was made six seconds ago."""
+    scene.memory.last_attempt = scene.memory.last_forced = Moment(scene.now.wall - 6, scene.now.boot - 6)
+
+
+def same_token_again(scene: Scene) -> None:
+    """The server gave the same token again; it is asked again in ten minutes."""
+    scene.memory.look_again = Deadline.after(600, scene.now)
+
+
+def refused_again_later(scene: Scene) -> None:
+    """The wait after a refused write is over."""
+    assert scene.memory.write is not None
+    scene.memory.write = replace(scene.memory.write, retry=Deadline.after(0, scene.now))
+
+
+def target_touched(scene: Scene) -> None:
+    """Somebody changed something about the target that is not ours."""
+    if scene.target is not None:
+        scene.target.shared("labels", "theirs", "Update")
+
+
+# --- Which act comes next ---------------------------------------------------------------------------------------------
+
+ACTS: dict[str, tuple[Changes, Act]] = {
+    # A routine life.
+    "fresh": ([], Act.REST),
+    "just before the refresh": ([passed(2170)], Act.REST),
+    "due": ([DUE], Act.EXCHANGE),
+    "due, refresh token": ([refreshable, DUE], Act.REFRESH),
+    "due, refresh token not wanted": ([refreshable, CLIENT_CREDENTIALS, DUE], Act.EXCHANGE),
+    "due, refresh tokens refused by this server": ([refreshable, refresh_refused, DUE], Act.EXCHANGE),
+    "due, refused for another client Secret": ([refreshable, refresh_refused, client_relabelled, DUE], Act.REFRESH),
+    "due, a refresh token needs no client": ([refreshable, client_unread, DUE], Act.REFRESH),
+    "expired": ([EXPIRED], Act.EXCHANGE),
+    "expired, refresh token": ([refreshable, EXPIRED], Act.REFRESH),
+    "a longer lead makes it due": ([passed(2000), OTHER_LEAD], Act.EXCHANGE),
+    "a shorter lead puts it off": ([DUE, spec({"refresh": {"before": "2m"}})], Act.REST),
+    "the same token again": ([DUE, same_token_again], Act.REST),
+    "the same token again, some time ago": ([same_token_again, passed(601)], Act.EXCHANGE),
+    # The first token: nothing is asked for before the client is known and absence is proven.
+    "new": ([brand_new], Act.READ_CLIENT_SECRET),
+    "new, client known": ([brand_new, client_known], Act.PROVE_ABSENCE),
+    "new, no target for sure": ([brand_new, client_known, absence_proven], Act.EXCHANGE),
+    "new, its client Secret not seen": ([brand_new, client_gone], Act.READ_CLIENT_SECRET),
+    "new, client Secret changed since it was read": ([brand_new, client_known, client_edited], Act.READ_CLIENT_SECRET),
+    # A token in memory is written before anything else is thought of.
+    "obtained": ([pending], Act.PUBLISH),
+    "obtained, client Secret edited": ([pending, client_edited], Act.PUBLISH),
+    "obtained, client Secret gone": ([pending, client_missing], Act.PUBLISH),
+    "obtained, endpoint down": ([pending, blocked], Act.PUBLISH),
+    "obtained, target not seen": ([pending, target_gone], Act.PROVE_ABSENCE),
+    "obtained, no target for sure": ([pending, absence_proven], Act.PUBLISH),
+    "obtained, but expired": ([pending, passed(2 * 3600)], Act.EXCHANGE),
+    # What others did to the target is put right, from memory where the token is there.
+    "edited": ([target_edited], Act.PUBLISH),
+    "label removed": ([label_removed], Act.PUBLISH),
+    "deleted, perhaps": ([target_gone], Act.PROVE_ABSENCE),
+    "deleted": ([absence_proven], Act.PUBLISH),
+    "touched where it is not ours": ([target_touched], Act.REST),
+    "template changed": ([TEMPLATED], Act.PUBLISH),
+    # After a restart the token is unknown.
+    "restarted": ([restarted], Act.REST),
+    "restarted, due": ([DUE, restarted], Act.READ_CLIENT_SECRET),
+    "restarted, due, client known": ([DUE, restarted, client_known], Act.EXCHANGE),
+    "restarted, client Secret edited meanwhile": ([restarted, client_edited], Act.READ_CLIENT_SECRET),
+    "edited while it was down": ([target_edited, restarted, client_known], Act.EXCHANGE),
+    "deleted while it was down": ([target_gone, restarted, client_known], Act.PROVE_ABSENCE),
+    "restarted, then edited": ([restarted, client_known, target_edited], Act.EXCHANGE),
+    "restarted, then deleted": ([restarted, client_known, absence_proven], Act.EXCHANGE),
+    "restarted, label removed": ([restarted, client_known, label_removed], Act.EXCHANGE),
+    "restarted, template changed": ([restarted, client_known, TEMPLATED], Act.EXCHANGE),
+    # A change of what is asked for.
+    "other scopes": ([OTHER_SCOPES], Act.EXCHANGE),
+    "other URL": ([OTHER_TOKEN_URL], Act.EXCHANGE),
+    "other client Secret": ([spec({"clientSecretRef": {"clientSecretKey": "other"}})], Act.EXCHANGE),
+    "other scopes, refresh token": ([refreshable, OTHER_SCOPES, DUE], Act.EXCHANGE),
+    "client Secret edited": ([client_edited], Act.READ_CLIENT_SECRET),
+    "client Secret relabelled": ([client_relabelled], Act.REST),
+    "client secret rotated": ([client_rotated], Act.EXCHANGE),
+    "client secret rotated, refresh token": ([refreshable, client_rotated, DUE], Act.EXCHANGE),
+    "client Secret gone, perhaps": ([client_gone], Act.READ_CLIENT_SECRET),
+    # A rename: the new target first, then the old one goes.
+    "renamed": ([renamed], Act.PROVE_ABSENCE),
+    "renamed, no target there": ([renamed, absence_proven], Act.PUBLISH),
+    "renamed, other scopes": ([renamed, absence_proven, OTHER_SCOPES], Act.EXCHANGE),
+    "old target left": ([old_left], Act.REMOVE_OLD_TARGETS),
+    "old target left, new one edited": ([old_left, target_edited], Act.PUBLISH),
+    "old target left, new one lost": ([old_left, target_gone, restarted, client_known], Act.PROVE_ABSENCE),
+    # What users ask for.
+    "forced": ([FORCED], Act.EXCHANGE),
+    "forced, refresh token": ([refreshable, FORCED, DUE], Act.EXCHANGE),
+    "forced at creation": ([FORCED, token(handled_refresh="now")], Act.REST),
+    "forced, and the same token came": ([FORCED, lambda s: setattr(s.memory, "handled_refresh", "now")], Act.REST),
+    "forced anew": ([token(handled_refresh="before"), FORCED], Act.EXCHANGE),
+    "the annotation removed": ([token(handled_refresh="before"), annotated(None)], Act.REST),
+    "the annotation emptied": ([token(handled_refresh="before"), annotated("")], Act.REST),
+    # Verification.
+    "obtained, to be verified": ([VERIFIES, pending], Act.VERIFY),
+    "verified": ([VERIFIES, pending, verified], Act.PUBLISH),
+    "nothing to verify": ([VERIFIES], Act.REST),
+    "the first token, to be verified": ([VERIFIES, brand_new, client_known, pending], Act.VERIFY),
+    "restored without another verification": ([VERIFIES, target_edited], Act.PUBLISH),
+    # The gate.
+    "fresh, gate closed": ([blocked], Act.REST),
+    "probe": ([DUE, failing(), probing], Act.EXCHANGE),
+}
+
+
+@pytest.mark.parametrize(("changes", "act"), ACTS.values(), ids=ACTS.keys())
+def test_the_next_act(changes: Changes, act: Act) -> None:
+    decision = Scene(*changes).decide()
+    assert decision.act is act
+    assert decision.hindrance is None
+    assert not decision.silent
+
+
+# --- What hinders it --------------------------------------------------------------------------------------------------
+
+HINDRANCES: dict[str, tuple[Changes, Reason]] = {
+    "foreign target": ([target_foreign], Reason.TARGET_CONFLICT),
+    "foreign target, new": ([brand_new, target_foreign], Reason.TARGET_CONFLICT),
+    "foreign target, due": ([DUE, target_foreign], Reason.TARGET_CONFLICT),
+    "foreign target, obtained": ([pending, target_foreign], Reason.TARGET_CONFLICT),
+    "foreign target, client Secret edited": ([client_edited, target_foreign], Reason.TARGET_CONFLICT),
+    "no client Secret": ([client_missing], Reason.CLIENT_SECRET_NOT_FOUND),
+    "no client Secret, new": ([brand_new, client_missing], Reason.CLIENT_SECRET_NOT_FOUND),
+    "no client Secret, due": ([DUE, client_missing], Reason.CLIENT_SECRET_NOT_FOUND),
+    "odd client Secret": ([client_invalid], Reason.CLIENT_SECRET_INVALID),
+    "odd client Secret, expired": ([EXPIRED, client_invalid], Reason.CLIENT_SECRET_INVALID),
+    "InvalidSpec": ([spec({"scopes": "orders:read"})], Reason.INVALID_SPEC),
+    "InvalidSpec in the template": (
+        [spec({"target": {"template": {"data": {"a": "$x"}}}})],
+        Reason.INVALID_SPEC,
+    ),
+    "Push": ([spec({"delivery": {"pods": "Push"}})], Reason.NOT_IMPLEMENTED),
+    "graphqlURL": (
+        [spec({"verification": {"mode": "Enabled", "graphqlURL": "https://elsewhere.example.com"}})],
+        Reason.URL_NOT_ALLOWED,
+    ),
+    "gate closed, due": ([DUE, blocked], Reason.ENDPOINT_UNAVAILABLE),
+    "throttled, due": ([DUE, throttled], Reason.ENDPOINT_THROTTLED),
+    "throttled, forced": ([FORCED, throttled], Reason.ENDPOINT_THROTTLED),
+    "throttled, client secret rotated": ([client_rotated, throttled], Reason.ENDPOINT_THROTTLED),
+    "failing": ([DUE, failing(Reason.INVALID_CLIENT)], Reason.INVALID_CLIENT),
+    "failing, new": (
+        [brand_new, client_known, absence_proven, failing(Reason.INVALID_SCOPE)],
+        Reason.INVALID_SCOPE,
+    ),
+    "failing, forced": ([FORCED, failing()], Reason.ENDPOINT_UNAVAILABLE),
+    "failing, refresh token": ([refreshable, DUE, failing()], Reason.ENDPOINT_UNAVAILABLE),
+    "write refused": ([pending, write_refused], Reason.TARGET_REJECTED),
+    "restore refused": ([target_edited, write_refused], Reason.TARGET_REJECTED),
+    "verification inconclusive": ([VERIFIES, pending, unverifiable], Reason.VERIFICATION_INCONCLUSIVE),
+}
+
+
+@pytest.mark.parametrize(("changes", "reason"), HINDRANCES.values(), ids=HINDRANCES.keys())
+def test_what_hinders_the_next_act(changes: Changes, reason: Reason) -> None:
+    decision = Scene(*changes).decide()
+    assert decision.act is Act.REST
+    assert decision.hindrance is not None
+    assert decision.hindrance.reason is reason
+    assert decision.hindrance.message
+
+
+# Whatever there would be to do.
+WORK: dict[str, Changes] = {
+    "nothing": [],
+    "new": [brand_new],
+    "new, all known": [brand_new, client_known, absence_proven],
+    "due": [DUE],
+    "due, refresh token": [refreshable, DUE],
+    "expired": [EXPIRED],
+    "obtained": [pending],
+    "to be verified": [VERIFIES, pending],
+    "edited": [target_edited],
+    "deleted": [target_gone],
+    "renamed": [renamed],
+    "old target left": [old_left],
+    "client Secret edited": [client_edited],
+    "client secret rotated": [client_rotated],
+    "no client Secret": [client_missing],
+    "foreign target": [target_foreign],
+    "forced": [FORCED],
+    "failing": [DUE, failing()],
+    "gate closed": [DUE, blocked],
+}
+
+
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
+@pytest.mark.parametrize("why", [deleting, namespace_ends], ids=["credential", "namespace"])
+@pytest.mark.parametrize("besides", [[], [SUSPENDED], [REFUSED_URL]], ids=["", "suspended", "URL not allowed"])
+def test_what_is_being_deleted_is_inert_and_silent(work: Changes, why: Change, besides: Changes) -> None:
+    assert Scene(*work, why, *besides).decide() == Decision(Act.REST, silent=True)
+
+
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
+def test_suspended_does_nothing(work: Changes) -> None:
+    decision = Scene(*work, SUSPENDED).decide()
+    assert (decision.act, decision.look_again, decision.silent) == (Act.REST, None, False)
+    assert decision.hindrance is not None
+    assert decision.hindrance.reason is Reason.SUSPENDED
+
+
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
+def test_a_url_that_the_admin_does_not_allow_reads_and_asks_nothing(work: Changes) -> None:
+    decision = Scene(*work, REFUSED_URL).decide()
+    assert (decision.act, decision.look_again) == (Act.REST, None)
+    assert decision.hindrance is not None
+    assert decision.hindrance.reason is Reason.URL_NOT_ALLOWED
+    assert "spec.tokenURL" in decision.hindrance.message
+
+
+def test_urls_are_compared_exactly() -> None:
+    for url in (f"{world.TOKEN_URL}/", world.TOKEN_URL.upper(), world.TOKEN_URL.replace("https", "http")):
+        decision = Scene(spec({"tokenURL": url})).decide()
+        assert decision.hindrance is not None, url
+        assert decision.hindrance.reason is Reason.URL_NOT_ALLOWED
+
+
+def test_a_graphql_url_counts_only_where_verification_is_enabled() -> None:
+    assert Scene(spec({"verification": {"graphqlURL": "https://elsewhere.example.com"}})).decide().hindrance is None
+
+
+# --- How long it waits ------------------------------------------------------------------------------------------------
+
+
+def look_again(*changes: Change) -> float:
+    """Seconds until time alone changes the decision."""
+    scene = Scene(*changes)
+    decision = scene.decide()
+    assert decision.act is Act.REST
+    assert decision.look_again is not None
+    return decision.look_again.remaining(scene.now)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ([DUE, attempted], 4),  # five seconds between two attempts
+        ([FORCED, attempted], 4),
+        ([client_rotated, attempted], 4),
+        ([OTHER_SCOPES, attempted], 4),
+        ([DUE, failing()], 30),
+        ([DUE, failing(), attempted], 30),  # the later of the two
+        ([FORCED, failing()], 30),
+        ([FORCED, forced_before], 4),  # ten seconds between two that users asked for
+        ([client_rotated, forced_before, failing()], 30),
+        ([target_foreign], 300),
+        ([pending, write_refused], 30),
+        ([target_edited, restored], 4),  # somebody else keeps writing: no race without end
+        ([DUE, throttled], 60),
+        ([DUE, failing(), throttled], 60),  # Retry-After binds whatever else was planned
+        ([DUE, same_token_again], 600),
+        ([VERIFIES, pending, unverifiable], 30),
+        ([VERIFIES, passed(3490), pending, unverifiable], 10),  # the present token comes to its last 100 s first
+    ],
+    ids=range(17),
+)
+def test_how_long_it_waits(changes: Changes, seconds: float) -> None:
+    assert look_again(*changes) == pytest.approx(seconds)
+
+
+def test_a_fresh_token_waits_for_its_refresh() -> None:
+    assert 3600 - 1188 - 241.2 <= look_again() <= 3600 - 1188
+    assert look_again(passed(600)) == pytest.approx(look_again() - 600)
+    assert look_again(passed(600), restarted) == pytest.approx(look_again() - 600)
+
+
+def test_a_change_of_the_lead_only_reschedules() -> None:
+    assert 0.9 * (3600 - 300) <= look_again(spec({"refresh": {"before": "5m"}})) <= 3600 - 300
+
+
+def test_behind_a_closed_gate_it_waits_for_the_gate_and_not_for_the_time() -> None:
+    decision = Scene(DUE, blocked).decide()
+    assert (decision.parked, decision.look_again) == (True, None)
+    assert not Scene(DUE, throttled).decide().parked
+    assert not Scene(blocked).decide().parked
+
+
+def test_a_probe_heeds_the_minimum_interval() -> None:
+    assert look_again(DUE, failing(), attempted, probing) == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("change", "act"),
+    [
+        (OTHER_SCOPES, Act.EXCHANGE),
+        (OTHER_TOKEN_URL, Act.EXCHANGE),
+        (client_edited, Act.READ_CLIENT_SECRET),
+        (client_rotated, Act.EXCHANGE),
+        (client_relabelled, Act.EXCHANGE),
+        (FORCED, Act.EXCHANGE),
+        (reopened, Act.EXCHANGE),
+    ],
+    ids=["scopes", "URL", "client Secret", "client secret", "label of the client Secret", "forced", "gate opened"],
+)
+def test_a_change_of_what_is_tried_ends_the_wait(change: Change, act: Act) -> None:
+    assert Scene(DUE, failing(Reason.INVALID_CLIENT)).decide().act is Act.REST
+    assert Scene(DUE, failing(Reason.INVALID_CLIENT), change).decide().act is act
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        ([], spec({"refresh": {"before": "25m"}})),
+        ([], TEMPLATED),
+        ([], restored),
+        ([FORCED], annotated(None)),
+        ([annotated("before"), token(handled_refresh="before")], annotated(None)),
+    ],
+    ids=["lead", "template", "restore", "annotation removed", "handled annotation removed"],
+)
+def test_no_other_change_ends_the_wait(before: Changes, change: Change) -> None:
+    """Nothing about the next attempt would be different. Removing the annotation does nothing at all."""
+    scene = Scene(*before, DUE, failing(Reason.INVALID_CLIENT), change)
+    scene.memory.published = replace(scene.published, token=None)  # so that a template is a matter of an attempt
+    assert scene.decide().act is Act.REST
+
+
+@pytest.mark.parametrize(
+    "change", [refused_again_later, target_touched, TEMPLATED], ids=["time", "target changed", "template"]
+)
+def test_a_refused_write_is_tried_again(change: Change) -> None:
+    assert Scene(pending, write_refused, change).decide().act is Act.PUBLISH
+
+
+def test_a_refused_write_of_an_old_name_does_not_hinder_a_new_one() -> None:
+    assert Scene(pending, write_refused, renamed, absence_proven).decide().act is Act.PUBLISH
+
+
+# --- By which clock ---------------------------------------------------------------------------------------------------
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    ("time", "why"),
+    [
+        (passed(2000), None),
+        (DUE, Need.DUE),
+        (EXPIRED, Need.EXPIRED),
+        (passed(2000, wall=2000 - HOUR), None),  # the wall clock was set back an hour
+        (passed(2500, wall=2500 - HOUR), Need.DUE),
+        (passed(HOUR, wall=0), Need.EXPIRED),
+        (passed(600, wall=600 + HOUR), Need.EXPIRED),  # it was set forward: rather too early than too late
+        (passed(100, wall=2500), Need.DUE),
+        (passed(8 * HOUR, wall=8 * HOUR), Need.EXPIRED),  # the machine slept
+    ],
+    ids=["2000", "2500", "3600", "2000, back", "2500, back", "3600, back", "600, forward", "100, forward", "slept"],
+)
+def test_a_token_is_due_and_expired_by_whichever_clock_gets_there_first(time: Change, why: Need | None) -> None:
+    assert need(Scene(time).facts()) is why
+
+
+@pytest.mark.parametrize(
+    ("time", "why"),
+    [
+        (passed(2000, wall=2000 - HOUR), Need.FIRST),  # issued in the future: not believed
+        (passed(2500, wall=2500), Need.DUE),
+        (passed(-40_000, wall=600), None),  # another boot
+        (passed(-40_000, wall=2500), Need.DUE),
+    ],
+    ids=["back", "due", "another boot", "another boot, due"],
+)
+def test_after_a_restart_there_is_only_the_wall_clock(time: Change, why: Need | None) -> None:
+    assert need(Scene(time, restarted).facts()) is why
+
+
+@pytest.mark.parametrize(
+    ("time", "act"),
+    [
+        (passed(2529), Act.REST),
+        (passed(2530), Act.EXCHANGE),
+        (passed(2529, wall=2529 - HOUR), Act.REST),
+        (passed(2530, wall=2530 - HOUR), Act.EXCHANGE),
+        (passed(2501, wall=2530), Act.EXCHANGE),
+    ],
+    ids=["29 s", "30 s", "29 s, back", "30 s, back", "forward"],
+)
+def test_a_wait_for_a_retry_ends_by_whichever_clock_gets_there_first(time: Change, act: Act) -> None:
+    assert Scene(DUE, failing(), time).decide().act is act
+
+
+@pytest.mark.parametrize("back", [0, HOUR], ids=["", "back"])
+def test_the_minimum_interval_ends_by_whichever_clock_gets_there_first(back: float) -> None:
+    assert Scene(DUE, attempted, passed(2503, wall=2503 - back)).decide().act is Act.REST
+    assert Scene(DUE, attempted, passed(2504, wall=2504 - back)).decide().act is Act.EXCHANGE
+
+
+# --- Why a token is asked for -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ([], None),
+        ([brand_new], Need.FIRST),
+        ([restarted, target_edited], Need.LOST),
+        ([target_edited], None),  # it is in memory, and only has to be written again
+        ([restarted, TEMPLATED], Need.RESHAPED),
+        ([TEMPLATED], None),
+        ([EXPIRED], Need.EXPIRED),
+        ([OTHER_SCOPES], Need.INPUTS_CHANGED),
+        ([client_rotated], Need.CLIENT_CHANGED),
+        ([client_relabelled], None),
+        ([client_edited], None),  # how it has changed is read first
+        ([restarted, client_relabelled], Need.CLIENT_CHANGED),  # what it was before is not known: one attempt
+        ([FORCED], Need.FORCED),
+        ([DUE], Need.DUE),
+        ([pending], None),
+        ([DUE, pending], None),
+    ],
+    ids=range(16),
+)
+def test_why_a_token_is_asked_for(changes: Changes, why: Need | None) -> None:
+    assert need(Scene(*changes).facts()) is why
+
+
+# --- Verification -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "act"),
+    [
+        ([passed(3499), pending, unverifiable], Act.REST),
+        ([passed(3500), pending, unverifiable], Act.PUBLISH),  # less than 100 s are left
+        ([lives(240), passed(179), pending, unverifiable], Act.REST),
+        ([lives(240), passed(180), pending, unverifiable], Act.PUBLISH),  # or less than half of the lead
+        ([lives(240), passed(180, wall=180 - HOUR), pending, unverifiable], Act.PUBLISH),
+        ([passed(3500), pending], Act.VERIFY),  # it is tried once in any case
+        ([client_known, pending, unverifiable, absence_proven], Act.PUBLISH),  # there is no token at all
+        ([OTHER_SCOPES, pending, unverifiable], Act.PUBLISH),  # nor one for what is asked for now
+        ([passed(2500), pending, unverifiable, passed(2530)], Act.VERIFY),  # the wait is over
+    ],
+    ids=range(9),
+)
+def test_a_token_that_nobody_can_verify_is_held_while_the_present_one_lasts(changes: Changes, act: Act) -> None:
+    assert Scene(VERIFIES, *changes).decide().act is act
+
+
+# --- Never worse ------------------------------------------------------------------------------------------------------
+
+
+def offer(lifetime: int = HOUR, scopes: str = "", value: str = "token-2", *, issued: int = 2500) -> Held:
+    """A token that an answer offers, `issued` seconds after the present one."""
+    at = int(ISSUED.wall) + issued
+    state = world.token_state(issued_at=at, expires_at=at + lifetime, granted_scopes=scopes)
+    return Held(state, Moment(ISSUED.wall + issued, ISSUED.boot + issued), Sensitive(value), world.CLIENT)
+
+
+GOOD, EQUAL, EARLIER, SAME = offer(), offer(1100, "b a"), offer(1099, "a b"), offer(HOUR, "a b", "token-1")
+WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "offered", "judgement"),
+    [
+        ([DUE], offer(HOUR, "a b"), Comparison.BETTER),
+        ([DUE], EQUAL, Comparison.BETTER),
+        ([DUE], WIDER, Comparison.BETTER),
+        ([DUE], EARLIER, Comparison.WORSE),
+        ([DUE], NARROWER, Comparison.WORSE),
+        ([DUE], GOOD, Comparison.WORSE),  # no scope at all is narrower, too
+        ([DUE], SAME, Comparison.SAME),
+        ([DUE, restarted], SAME, Comparison.BETTER),  # which the present one is, is not known any more
+        # With less than two minutes left anything is better than nothing.
+        ([passed(HOUR - 120)], EARLIER, Comparison.WORSE),
+        ([passed(HOUR - 119)], EARLIER, Comparison.BETTER),
+        ([ENDING], NARROWER, Comparison.BETTER),
+        ([EXPIRED], NARROWER, Comparison.BETTER),
+        ([passed(HOUR, wall=0)], EARLIER, Comparison.BETTER),
+        # The spec has changed.
+        ([OTHER_SCOPES], EARLIER, Comparison.BETTER),
+        ([OTHER_SCOPES], NARROWER, Comparison.BETTER),
+        ([OTHER_SCOPES], SAME, Comparison.BETTER),
+        # The client has, or users asked for it: it may end earlier, and still covers what it covered.
+        ([client_rotated], EARLIER, Comparison.BETTER),
+        ([client_rotated], NARROWER, Comparison.WORSE),
+        ([client_rotated], SAME, Comparison.BETTER),  # else it would be asked for again and again
+        ([client_relabelled], EARLIER, Comparison.WORSE),
+        ([FORCED], EARLIER, Comparison.BETTER),
+        ([FORCED], NARROWER, Comparison.WORSE),
+        ([FORCED], SAME, Comparison.SAME),
+        # There is no token that could be made worse.
+        ([brand_new], NARROWER, Comparison.BETTER),
+        ([restarted, target_edited], EARLIER, Comparison.BETTER),
+        ([restarted, target_edited], NARROWER, Comparison.BETTER),
+        ([restarted, target_gone], EARLIER, Comparison.BETTER),
+        # The target only has another shape than is asked for; its token is good.
+        ([restarted, TEMPLATED], EARLIER, Comparison.WORSE),
+    ],
+    ids=range(28),
+)
+def test_an_answer_is_judged_against_the_present_token(changes: Changes, offered: Held, judgement: Comparison) -> None:
+    assert compare(Scene(token(granted_scopes="a b"), *changes).facts(), offered) is judgement
+
+
+SCOPES = st.frozensets(st.sampled_from("abc")).map(lambda scopes: " ".join(sorted(scopes)))
+
+
+@given(
+    present=SCOPES,
+    time=st.integers(0, HOUR - 121),
+    offered=st.builds(
+        offer, st.integers(1, 2 * HOUR), SCOPES, st.sampled_from(["token-1", "token-2"]), issued=st.integers(0, HOUR)
+    ),
+    changes=st.lists(st.sampled_from([client_rotated, client_relabelled, FORCED, refreshable]), unique=True),
+)
+def test_a_good_token_is_only_replaced_by_one_at_least_as_good(
+    present: str, time: int, offered: Held, changes: Changes
+) -> None:
+    scene = Scene(token(granted_scopes=present), passed(time), *changes)
+    judgement = compare(scene.facts(), offered)
+    narrower = not offered.state.scopes >= frozenset(present.split())
+    earlier = offered.state.expires_at < scene.published.state.expires_at
+    if judgement is Comparison.BETTER:
+        assert not narrower
+        assert not earlier or client_rotated in changes or FORCED in changes
+    elif judgement is Comparison.SAME:
+        assert offered.token == scene.published.token
+    else:
+        assert narrower or earlier
+
+
+def later(seconds: float, *, wall: float | None = None) -> Change:
+    """So much time after that; `wall` is what the wall clock says, if it was set meanwhile."""
+
+    def change(scene: Scene) -> None:
+        passed_by_wall = seconds if wall is None else wall
+        scene.now = Moment(scene.now.wall + passed_by_wall, scene.now.boot + seconds)
+
+    return named(f"later({seconds}, wall={wall})", change)
+
+
+# --- Whatever the world looks like ------------------------------------------------------------------------------------
+
+ANYTHING: Changes = [
+    *(SUSPENDED, OTHER_SCOPES, OTHER_TOKEN_URL, REFUSED_URL, VERIFIES, TEMPLATED, FORCED, CLIENT_CREDENTIALS),
+    *(spec({"scopes": 5}), spec({"target": {"deletionPolicy": "Retain"}}), annotated(None)),
+    *(brand_new, restarted, deleting, namespace_ends),
+    *(target_gone, absence_proven, target_foreign, target_edited, label_removed, target_touched, renamed, old_left),
+    *(client_unread, client_known, client_edited, client_relabelled, client_rotated),
+    *(client_invalid, client_gone, client_missing),
+    *(refreshable, refresh_refused, attempted, forced_before, failing(), failing(Reason.INVALID_CLIENT)),
+    *(same_token_again, pending, verified, unverifiable, write_refused, restored),
+    *(blocked, throttled, probing, reopened),
+]
+TIMES = [passed(0), passed(2000), DUE, ENDING, EXPIRED, passed(2500, wall=-1000), passed(600, wall=5000)]
+LATER = [later(0), later(10), later(100), later(10, wall=10 - HOUR), later(10, wall=10 + HOUR)]
+WORLDS = st.builds(
+    lambda time, changes, later: Scene(time, *changes, later),
+    st.sampled_from(TIMES),
+    st.lists(st.sampled_from(ANYTHING), max_size=12, unique=True),
+    st.sampled_from(LATER),
+)
+TOKEN_REQUESTS = {Act.EXCHANGE, Act.REFRESH}
+
+
+@given(WORLDS)
+def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
+    facts, decision = scene.facts(), scene.decide()
+    act, memory = decision.act, facts.memory
+    if facts.credential.deleting or memory.namespace_ends or facts.spec.suspend or facts.problem:
+        assert act is Act.REST
+    if facts.token_url not in facts.policy.allowed_token_urls:
+        assert act is Act.REST
+    if scene.foreign:
+        assert act is Act.REST
+    if act in {*TOKEN_REQUESTS, Act.PUBLISH}:
+        assert facts.target is not None or facts.absence_proven
+    if act in TOKEN_REQUESTS:
+        assert facts.block is None
+        assert unwritten(facts) is None
+        last = memory.last_attempt
+        assert last is None or Deadline.after(facts.policy.min_interval, last).due(facts.now)
+        failed = setback(facts)
+        assert failed is None or failed.retry.due(facts.now) or facts.probe
+    if act is Act.EXCHANGE:
+        assert memory.client is not None
+        assert memory.client.identity == facts.client_identity
+        assert isinstance(memory.client.client, Client)
+    if act is Act.REFRESH:
+        assert memory.refresh_token is not None
+        assert facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
+        assert memory.current is not None
+        assert memory.current.state.exchange_inputs == facts.inputs
+    if act is Act.REMOVE_OLD_TARGETS:
+        assert facts.in_place
+
+
+@given(WORLDS)
+def test_rest_is_explained_and_never_restless(scene: Scene) -> None:
+    facts, decision = scene.facts(), scene.decide()
+    if decision.act is not Act.REST:
+        assert (decision.hindrance, decision.look_again, decision.parked) == (None, None, False)
+        return
+    # Nothing that is due already is waited for: that would be a loop without a pause.
+    assert decision.look_again is None or not decision.look_again.due(facts.now)
+    # Without a hindrance there is a time to look again, and no credential is forgotten.
+    assert decision.hindrance or decision.look_again or decision.silent
+    assert decision.silent is (facts.credential.deleting or facts.memory.namespace_ends)
+
+
+class Reconciler:
+    """Does what was decided as the real one does, in a world whose endpoint works or does not."""
+
+    def __init__(self, scene: Scene, *, endpoint: bool) -> None:
+        self.scene, self.endpoint = scene, endpoint
+
+    def act(self, decision: Decision) -> None:
+        acts: dict[Act, Callable[[Facts], None]] = {
+            Act.READ_CLIENT_SECRET: self.read,
+            Act.PROVE_ABSENCE: self.prove,
+            Act.EXCHANGE: self.attempt,
+            Act.REFRESH: self.attempt,
+            Act.VERIFY: self.verify,
+            Act.PUBLISH: self.publish,
+            Act.REMOVE_OLD_TARGETS: self.remove,
+        }
+        acts[decision.act](self.scene.facts())
+
+    def read(self, facts: Facts) -> None:
+        if facts.client_secret is None:
+            client_missing(self.scene)
+            return
+        client = world.CLIENT if facts.client_secret.version == "20" else world.OTHER_CLIENT
+        self.scene.memory.client = ClientSecretRead(facts.client_secret.identity, client)
+
+    def prove(self, _: Facts) -> None:
+        self.scene.absence_proven = True
+
+    def attempt(self, facts: Facts) -> None:
+        memory = self.scene.memory
+        memory.last_attempt = facts.now
+        memory.last_forced = facts.now if facts.credential.refresh_requested else memory.last_forced
+        if self.endpoint:
+            pending(self.scene)
+            memory.verified, memory.verification, memory.look_again = False, None, None
+        else:
+            failing()(self.scene)
+            memory.refresh_token = None
+
+    def verify(self, _: Facts) -> None:
+        if self.endpoint:
+            self.scene.memory.verified = True
+        else:
+            unverifiable(self.scene)
+
+    def publish(self, facts: Facts) -> None:
+        held, memory = unwritten(facts), self.scene.memory
+        assert held is not None
+        held = replace(held, state=replace(held.state, template=facts.shape.digest))
+        self.scene.target = TargetObject(facts.credential, held.state, version=str(int(facts.now.boot)))
+        if memory.pending is None:
+            memory.last_restore = facts.now
+        else:
+            memory.attempt = None
+        memory.published, memory.pending, memory.write = held, None, None
+        self.scene.absence_proven = False
+
+    def remove(self, _: Facts) -> None:
+        self.scene.old_targets = ()
+
+
+def come_to_rest(scene: Scene, *, endpoint: bool) -> Decision:
+    reconciler = Reconciler(scene, endpoint=endpoint)
+    for _ in range(12):  # acts that the real one does in one go
+        decision = scene.decide()
+        if decision.act is Act.REST:
+            return decision
+        reconciler.act(decision)
+    pytest.fail(f"no rest: {scene.decide()}")
+
+
+@given(WORLDS, st.booleans())
+def test_every_world_comes_to_rest(scene: Scene, endpoint: bool) -> None:  # noqa: FBT001 -- drawn
+    come_to_rest(scene, endpoint=endpoint)
+
+
+@given(WORLDS)
+def test_with_everything_in_order_a_token_comes(scene: Scene) -> None:
+    """Whatever was before: with a spec, a client, a target and an endpoint to go by, Ready comes in a few minutes."""
+    facts = scene.facts()
+    assume(not (facts.credential.deleting or facts.memory.namespace_ends or facts.spec.suspend or facts.problem))
+    assume(facts.token_url in facts.policy.allowed_token_urls)
+    scene.foreign, scene.block = None, None
+    if scene.client_secret is None or isinstance(scene.memory.client, ClientSecretRead):
+        scene.client_secret, scene.memory.client = SecretMeta("client-uid", "22"), None
+    for _ in range(8):
+        decision = come_to_rest(scene, endpoint=True)
+        if scene.facts().usable and decision.hindrance is None:
+            return
+        assert decision.look_again is not None
+        wait = decision.look_again.remaining(scene.now)
+        assert wait <= 300
+        scene.now = Moment(scene.now.wall + wait, scene.now.boot + wait)
+    pytest.fail(f"no token: {scene.decide()}")
