@@ -71,9 +71,15 @@ def operator_login(cluster: Cluster, installed: None) -> Path:  # noqa: ARG001 -
 
 
 class StartOperator(Protocol):
-    """Starts an operator for all namespaces; so there is one at a time. Of a flag given twice the last counts."""
+    """Starts an operator for all namespaces; so there is one at a time. Of a flag given twice the last counts.
 
-    def __call__(self, *flags: str, kubeconfig: Path | None = None, trusting: bool = True) -> OperatorProcess: ...
+    It logs in as its ServiceAccount or by another kubeconfig, trusts the sandbox's certificate or not, and allows the
+    other token URLs or not.
+    """
+
+    def __call__(
+        self, *flags: str, kubeconfig: Path | None = None, trusting: bool = True, allowing: bool = True
+    ) -> OperatorProcess: ...
 
 
 @pytest.fixture(scope="session")
@@ -96,9 +102,11 @@ def make_operator(
     """Return how to start an operator that asks the sandbox for tokens, over HTTPS. The caller ends it."""
     directory, number = tmp_path_factory.mktemp("operators"), itertools.count(1)
 
-    def start(*flags: str, kubeconfig: Path | None = None, trusting: bool = True) -> OperatorProcess:
+    def start(
+        *flags: str, kubeconfig: Path | None = None, trusting: bool = True, allowing: bool = True
+    ) -> OperatorProcess:
         usual = ["--token-url", sandbox.https_token_url, "--min-refresh-interval", "200ms"]
-        usual += [part for url in other_token_urls for part in ("--allowed-token-url", url)]
+        usual += [part for url in other_token_urls if allowing for part in ("--allowed-token-url", url)]
         usual += ["--ca-bundle", str(sandbox.ca_file)] if trusting else []
         log_file = directory / f"{next(number)}.log"
         return OperatorProcess(*usual, *flags, kubeconfig=kubeconfig or operator_login, log_file=log_file)

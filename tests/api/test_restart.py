@@ -91,6 +91,23 @@ def test_an_expired_token_costs_one_exchange(tenant: Tenant, start_operator: Sta
     assert tenant.grants()[before:] == [EXCHANGE]
 
 
+def test_an_url_that_is_no_longer_allowed_ends_ready_and_nothing_else(
+    tenant: Tenant, start_operator: StartOperator, other_token_urls: tuple[str, ...]
+) -> None:
+    """The good token stays, and counts again once the URL is allowed again."""
+    operator = start_operator().wait_ready()
+    tenant.start({"tokenURL": other_token_urls[0]})
+    before = tenant.await_ready()
+    operator.terminate()
+    operator = start_operator(allowing=False)
+    ready = tenant.await_condition("Ready", "False", "URLNotAllowed")
+    assert tenant.condition("Refreshed") == ready
+    operator.terminate()
+    operator = start_operator()
+    assert tenant.await_ready().raw == before.raw
+    assert tenant.grants() == [EXCHANGE]
+
+
 def test_an_answer_that_nobody_waits_for_any_more_costs_another_exchange(
     tenant: Tenant, start_operator: StartOperator
 ) -> None:

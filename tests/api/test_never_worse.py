@@ -1,0 +1,72 @@
+"""A good token is only replaced by one that is at least as good."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.auditor import Auditor
+from tests.support.operator import OperatorProcess
+from tests.support.tenant import Tenant, seconds_of
+
+
+@pytest.fixture(autouse=True)
+def _never_bad(operator: OperatorProcess, auditor: Auditor) -> Iterator[None]:  # noqa: ARG001 - it does the work
+    yield
+    verdict = auditor.verdict()
+    assert verdict.is_good, verdict
+
+
+def test_the_same_token_again_is_not_written_again(tenant: Tenant) -> None:
+    """A caching server: it is asked again after half of the life that is left, until it gives another one."""
+    tenant.start(lifetime=10, issues_refresh_tokens=False, repeats_token=True)
+    first = tenant.await_ready()
+    second = tenant.await_token(other_than=first.token)
+    tokens = [request.token for request in tenant.requests()]
+    assert tokens.count(tokens[0]) >= 2  # it was given again, and asked for no more often than halving takes
+    assert len(tokens) <= 8
+    assert [target.token for target in tenant.targets()][:2] == [first.token, second.token]
+    assert "False" not in {status for status, _ in tenant.verdicts("Refreshed")}
+
+
+def test_narrower_scopes_are_refused_while_the_token_is_good(tenant: Tenant) -> None:
+    scopes = ("orders:read", "orders:write")
+    tenant.start({"scopes": list(scopes)}, scopes=scopes)
+    before = tenant.await_ready()
+    tenant.register(grants_only=("orders:read",))
+    tenant.rotate_secret()
+    tenant.apply_client_secret()
+    condition = tenant.await_condition("Refreshed", "False", "InvalidResponse")
+    assert "narrower" in condition.message
+    assert tenant.target().raw == before.raw
+    tenant.await_condition("Ready", "True", "Issued")
+    tenant.register(grants_only=None)
+    tenant.apply_client_secret(labels={"touched": "yes"})
+    assert tenant.await_token(other_than=before.token).notes["granted-scopes"] == "orders:read orders:write"
+
+
+def test_narrower_scopes_are_taken_when_the_spec_asks_for_fewer(tenant: Tenant) -> None:
+    scopes = ("orders:read", "orders:write")
+    tenant.start({"scopes": list(scopes)}, scopes=scopes)
+    tenant.await_ready()
+    tenant.apply({"scopes": ["orders:read"]})
+    tenant.await_ready()
+    assert tenant.status()["scopes"] == ["orders:read"]
+
+
+def test_narrower_scopes_at_first_are_published_and_told(tenant: Tenant) -> None:
+    scopes = ("orders:read", "orders:write")
+    tenant.start({"scopes": list(scopes)}, scopes=scopes, grants_only=("orders:read",))
+    target = tenant.await_ready()
+    assert target.notes["granted-scopes"] == "orders:read"
+    assert tenant.status()["scopes"] == ["orders:read"]
+    assert tenant.await_event("ScopeNarrowed")["type"] == "Warning"
+
+
+def test_an_earlier_expiry_is_taken_after_a_change_of_the_client(tenant: Tenant) -> None:
+    tenant.start(lifetime=3600)
+    before = tenant.await_ready()
+    tenant.register(lifetime=600)
+    tenant.rotate_secret()
+    tenant.apply_client_secret()
+    after = tenant.await_token(other_than=before.token)
+    assert seconds_of(after.notes["expires-at"]) < seconds_of(before.notes["expires-at"])
