@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Final
 
 from tuinly_operator.clock import Deadline, Moment
-from tuinly_operator.credential import Credential, GrantType, Key, PodDelivery, Spec, VerificationMode
+from tuinly_operator.credential import Credential, DeletionPolicy, GrantType, Key, PodDelivery, Spec, VerificationMode
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.memory import Held, Memory, Setback
 from tuinly_operator.schedule import MIN_LEAD, lead, refresh_offset
@@ -243,6 +243,8 @@ def _attempt(f: Facts) -> Decision | None:
 
 
 def _clean_up(f: Facts) -> Decision | None:
+    if f.spec.target.deletion_policy is DeletionPolicy.RETAIN:
+        return None
     return Decision(Act.REMOVE_OLD_TARGETS) if f.old_targets and f.in_place else None
 
 
@@ -317,6 +319,11 @@ def unwritten(f: Facts) -> Held | None:
         return None
     # A new target never starts with a token for other inputs than it is asked for.
     return held if f.target is not None or held.state.exchange_inputs == f.inputs else None
+
+
+def asked_shape(f: Facts) -> str:
+    """How the spec asks the target to be: as long as that is the same, any difference is somebody else's doing."""
+    return f"{f.credential.target.name} {f.shape.digest} {f.spec.target.deletion_policy}"
 
 
 def written_inputs(f: Facts) -> str:

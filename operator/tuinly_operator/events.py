@@ -44,6 +44,8 @@ class EventSender:
             except NotLeading:
                 continue  # the leader tells its own
             except ApiFailure as failure:
+                if failure.namespace_ends:
+                    continue
                 extra = fields(credential=credential.key, reason=transition.reason, cause=failure)
                 _log.warning("an Event could not be sent", extra=extra)
 

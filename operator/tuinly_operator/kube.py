@@ -68,6 +68,11 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
         return self.status is None or self.status in _UNREACHABLE
 
     @property
+    def namespace_ends(self) -> bool:
+        """Whether the namespace is being deleted, and takes nothing new."""
+        return self.word == _ENDING
+
+    @property
     def not_found(self) -> bool:
         """Whether the object is not there."""
         return self.status == HTTPStatus.NOT_FOUND

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tuinly_operator.clock import Deadline, Moment
-from tuinly_operator.credential import GrantType, Key
+from tuinly_operator.credential import GrantType
 from tuinly_operator.errors import Failure
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import TokenState
@@ -65,7 +65,7 @@ class Memory:
 
     met: bool = False  # the target's annotations have been read
     published: Held | None = None  # what the target holds
-    written_to: Key | None = None  # the Secret that holds it
+    written_as: str = ""  # what the spec asked the target to look like at the last write
     pending: Held | None = None  # obtained, not yet written
     verified: bool = False  # the pending token has been tried
     client: ClientSecretRead | None = None

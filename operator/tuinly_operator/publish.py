@@ -60,12 +60,13 @@ class Publisher:
         except ApiFailure as failure:
             await self._not_written(record, facts, sight, failure)
             return
-        new, moved = memory.pending is not None, memory.written_to != key
-        memory.published, memory.written_to, memory.pending, memory.write = held, key, None, None
+        new, asked = memory.pending is not None, rules.asked_shape(facts)
+        broken = not new and memory.written_as == asked
+        memory.published, memory.written_as, memory.pending, memory.write = held, asked, None, None
         if new:
             memory.attempt = None
         self._see_target(facts, sight, meta)
-        self._tell_published(record, facts, held, new=new, moved=moved)
+        self._tell_published(record, facts, held, new=new, broken=broken)
 
     async def remove_old_targets(self, _: Record, facts: Facts, __: Sight) -> None:
         """After a rename: the new target is in place, so the old ones go. Raises ApiFailure."""
@@ -82,9 +83,8 @@ class Publisher:
             self._store.secret_gone(key, facts.credential.key)
             _log.info("deleted a renamed target", extra=fields(credential=facts.credential.key, target=key.name))
 
-    def _tell_published(self, record: Record, facts: Facts, held: Held, *, new: bool, moved: bool) -> None:
+    def _tell_published(self, record: Record, facts: Facts, held: Held, *, new: bool, broken: bool) -> None:
         """Log, count, and for what somebody else broke send an Event."""
-        broken = not new and not moved and not facts.in_place
         extra = fields(
             credential=facts.credential.key,
             reason=Reason.RESTORED if broken else Reason.ISSUED,
@@ -106,7 +106,7 @@ class Publisher:
         """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait)."""
         if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise failure
-        if failure.word == "NamespaceTerminating":
+        if failure.namespace_ends:
             record.memory.namespace_ends = True
             return
         key = facts.credential.target

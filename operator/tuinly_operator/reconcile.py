@@ -124,7 +124,7 @@ class Reconciler:
             memory.met = True
             state = believe(target, credential, wanted, now.wall) if target else None
             if state is not None:
-                memory.published, memory.written_to = Held(state, issued_at(state.issued_at, now)), credential.target
+                memory.published = Held(state, issued_at(state.issued_at, now))
         origin = origin_of(credential.spec.token_url or self._policy.token_url)
         block = self._gate.look(origin, client_id_of(record), now)
         return Facts(
