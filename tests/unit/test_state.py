@@ -200,78 +200,7 @@ def test_a_template_adds_labels_and_annotations_and_replaces_the_keys() -> None:
 # --- Whose it is ------------------------------------------------------------------------------------------------------
 
 
-def with_owner(target: TargetObject, uid: str | None) -> None:
-    target.touched()
-    if uid is None:
-        del target.meta["ownerReferences"]
-    else:
-        target.meta["ownerReferences"][0]["uid"] = uid
-
-
-def target_for(patch: Json | None = None, *, owner: str | None = "same") -> SecretMeta:
-    """A target as written for a credential, with another controller where one is named."""
-    target = TargetObject(credential(patch))
-    if owner != "same":
-        with_owner(target, owner)
-    return target.seen()
-
-
-def without(target: SecretMeta, **changes: object) -> SecretMeta:
-    assert target.target is not None
-    return replace(target, target=replace(target.target, **changes))  # type: ignore[arg-type]
-
-
-RECREATED: Json = {"metadata": {"uid": OTHER_UID}}
-NEIGHBOUR: Json = {
-    "metadata": {"name": "neighbour", "uid": OTHER_UID},
-    "spec": {"target": {"name": "storefront-token"}},
-}
-
-
-@pytest.mark.parametrize(
-    ("secret", "whose"),
-    [
-        (target_for(), Ownership.OURS),
-        (target_for(owner=None), Ownership.OURS),  # the owner reference was edited away
-        (target_for(RETAIN), Ownership.OURS),
-        (without(target_for(), state=None, written_for=""), Ownership.OURS),  # the annotations were edited away
-        (without(target_for(RETAIN), state=None), Ownership.OURS),  # one of them was: it still says for whom
-        (without(target_for(), credential=""), Ownership.OURS),  # the label was
-        (target_for(RECREATED), Ownership.ADOPTABLE),  # written for a credential of this name, since made again
-        (target_for(merged(RECREATED, RETAIN)), Ownership.ADOPTABLE),
-        (without(target_for(RECREATED), state=None), Ownership.ADOPTABLE),
-        (foreign_secret(), Ownership.FOREIGN),
-        (without(target_for(RETAIN), state=None, written_for=""), Ownership.FOREIGN),  # nothing but a label names us
-        (target_for(NEIGHBOUR), Ownership.FOREIGN),  # another credential has the same target: its owner keeps it
-        (target_for(merged(NEIGHBOUR, RETAIN)), Ownership.FOREIGN),
-        (target_for(owner="deployment-uid"), Ownership.FOREIGN),  # somebody else controls it now
-        (target_for(RECREATED, owner="deployment-uid"), Ownership.FOREIGN),
-        (without(target_for(RECREATED), state=None, written_for=""), Ownership.FOREIGN),
-    ],
-    ids=[
-        *("ours", "ours without owner", "retained", "ours without annotations", "retained, garbled"),
-        *("ours without label", "recreated", "recreated, retained", "recreated, garbled"),
-        *("somebody's", "labelled only", "a neighbour's", "a neighbour's, retained"),
-        *("controlled by others", "recreated, controlled by others", "recreated without annotations"),
-    ],
-)
-def test_ownership(secret: SecretMeta, whose: Ownership) -> None:
-    assert ownership(secret, credential()) is whose
-
-
-# --- Whether anybody touched it ---------------------------------------------------------------------------------------
-
 Interference = Callable[[TargetObject], None]
-
-
-def holds(target: TargetObject, patch: Json | None = None) -> bool:
-    seen = credential(patch)
-    return holds_state(target.seen(), seen, token_state(seen), shape(seen.spec.target.template))
-
-
-def fits(target: TargetObject, patch: Json | None = None) -> bool:
-    seen = credential(patch)
-    return in_shape(target.seen(), seen, shape(seen.spec.target.template))
 
 
 def reannotated(name: str, value: str) -> Interference:
@@ -282,6 +211,90 @@ def reannotated(name: str, value: str) -> Interference:
         target.meta["annotations"][name] = value
 
     return interfere
+
+
+def with_owner(target: TargetObject, uid: str | None) -> None:
+    target.touched()
+    if uid is None:
+        del target.meta["ownerReferences"]
+    else:
+        target.meta["ownerReferences"][0]["uid"] = uid
+
+
+def owned_by(uid: str | None) -> Interference:
+    return lambda target: with_owner(target, uid)
+
+
+def without_annotations(*names: str) -> Interference:
+    def interfere(target: TargetObject) -> None:
+        for name in names:
+            target.removed("annotations", name)
+            del target.meta["annotations"][name]
+
+    return interfere
+
+
+def without_labels(target: TargetObject) -> None:
+    for name in LABELS:
+        target.removed("labels", name)
+    del target.meta["labels"]
+
+
+def target_for(patch: Json | None = None, *interferences: Interference) -> SecretMeta:
+    """A target as written for a credential, and what others did to it since."""
+    target = TargetObject(credential(patch))
+    for interfere in interferences:
+        interfere(target)
+    return target.seen()
+
+
+NO_STATE = without_annotations(*sorted(ANNOTATIONS))
+NO_UID = without_annotations("tuinly.com/credential-uid")
+GARBLED = reannotated("tuinly.com/expires-at", "soon")
+RECREATED: Json = {"metadata": {"uid": OTHER_UID}}
+NEIGHBOUR: Json = {
+    "metadata": {"name": "neighbour", "uid": OTHER_UID},
+    "spec": {"target": {"name": "storefront-token"}},
+}
+OWNERSHIPS: dict[str, tuple[SecretMeta, Ownership]] = {
+    "ours": (target_for(), Ownership.OURS),
+    "retained": (target_for(RETAIN), Ownership.OURS),
+    "owner reference edited away": (target_for(None, owned_by(None)), Ownership.OURS),
+    "annotations edited away": (target_for(None, NO_STATE), Ownership.OURS),
+    "labels edited away": (target_for(None, without_labels), Ownership.OURS),
+    "retained, one annotation garbled": (target_for(RETAIN, GARBLED), Ownership.OURS),
+    # Written for a credential of this name that was deleted and made again.
+    "recreated": (target_for(RECREATED), Ownership.ADOPTABLE),
+    "recreated, retained": (target_for(merged(RECREATED, RETAIN)), Ownership.ADOPTABLE),
+    "recreated, one annotation garbled": (target_for(RECREATED, GARBLED), Ownership.ADOPTABLE),
+    # Somebody else's. Of two credentials with one target the owner keeps it.
+    "foreign": (foreign_secret(), Ownership.FOREIGN),
+    "retained, annotations edited away": (target_for(RETAIN, NO_STATE), Ownership.FOREIGN),
+    "recreated, annotations edited away": (target_for(RECREATED, NO_UID), Ownership.FOREIGN),
+    "recreated, labels edited away": (target_for(RECREATED, without_labels), Ownership.FOREIGN),
+    "a neighbour's": (target_for(NEIGHBOUR), Ownership.FOREIGN),
+    "a neighbour's, retained": (target_for(merged(NEIGHBOUR, RETAIN)), Ownership.FOREIGN),
+    "under another controller": (target_for(None, owned_by("deployment-uid")), Ownership.FOREIGN),
+    "recreated, under another controller": (target_for(RECREATED, owned_by("deployment-uid")), Ownership.FOREIGN),
+}
+
+
+@pytest.mark.parametrize(("secret", "whose"), OWNERSHIPS.values(), ids=OWNERSHIPS.keys())
+def test_ownership(secret: SecretMeta, whose: Ownership) -> None:
+    assert ownership(secret, credential()) is whose
+
+
+# --- Whether anybody touched it ---------------------------------------------------------------------------------------
+
+
+def holds(target: TargetObject, patch: Json | None = None) -> bool:
+    seen = credential(patch)
+    return holds_state(target.seen(), seen, token_state(seen), shape(seen.spec.target.template))
+
+
+def fits(target: TargetObject, patch: Json | None = None) -> bool:
+    seen = credential(patch)
+    return in_shape(target.seen(), seen, shape(seen.spec.target.template))
 
 
 def terminating(target: TargetObject) -> None:
