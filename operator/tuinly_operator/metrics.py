@@ -1,38 +1,57 @@
 """What Prometheus is told; the one door to its client.
 
-Figures of a credential are computed from the store when they are asked for, so that they go with it and can never be
-stale.
+Counters and histograms are recorded as things happen. Gauges are read off the operator's state when they are asked for,
+so that they go with what they tell of. Those of a credential are its status, as `kubectl get` shows it: every replica
+tells the same, also one that stands by.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tuinly_operator.credential import GrantType
+from tuinly_operator.clock import parse_rfc3339
+from tuinly_operator.credential import Credential, GrantType
 from tuinly_operator.errors import TokenRequestFailed
 from tuinly_operator.gate import Gate
 from tuinly_operator.memory import Held
-from tuinly_operator.report import READY
+from tuinly_operator.report import READY, REFRESHED
+from tuinly_operator.settings import PROGRAM
 from tuinly_operator.store import Store
-from tuinly_operator.timers import Timers
 from tuinly_operator.workqueue import WorkQueue
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
 
 _SUCCESS: Final = "Issued"
-_LABELS: Final = ("namespace", "credential")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What gauges are read off.
+
+    `leading` and `reachable` tell whether this replica is at work and whether the API server answers, `origins` those
+    of the token endpoints that credentials use now.
+    """
+
+    store: Store
+    queue: WorkQueue
+    gate: Gate
+    leading: Callable[[], bool]
+    reachable: Callable[[], bool]
+    origins: Callable[[], Collection[str]]
 
 
 class Metrics:
     """One recorder for all of the operator's metrics."""
 
-    def __init__(self, store: Store, timers: Timers, queue: WorkQueue, gate: Gate) -> None:
+    def __init__(self) -> None:
         """The registry is our own: nothing that a library registers globally is exposed by accident."""
         self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -60,18 +79,11 @@ class Metrics:
             buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
             registry=self._registry,
         )
-        self._clock_difference = Gauge(
-            "tuinly_clock_difference_seconds",
-            "How far this clock is ahead of the token endpoint's, by the Date of its last good answer.",
-            ("origin",),
-            registry=self._registry,
-        )
-        self._registry.register(_Live(store, timers, queue, gate))
+        self._ahead: dict[str, float] = {}  # seconds by origin
 
-    def watch_lead(self, leading: Callable[[], bool]) -> None:
-        """Tell whether this replica leads, by asking at each scrape."""
-        gauge = Gauge("tuinly_leader", "1 in the replica that is at work, else 0.", registry=self._registry)
-        gauge.set_function(lambda: float(leading()))
+    def expose(self, state: State) -> None:
+        """Add the gauges that are read off the operator's state at each scrape."""
+        self._registry.register(_Gauges(state, self._ahead))
 
     def render(self) -> bytes:
         """All metrics in the text format."""
@@ -93,7 +105,7 @@ class Metrics:
 
     def clock_difference(self, origin: str, ahead: float) -> None:
         """Note by how many seconds this clock is ahead of a token endpoint's."""
-        self._clock_difference.labels(origin).set(ahead)
+        self._ahead[origin] = ahead
 
     def published(self, held: Held, lateness: float | None) -> None:
         """Count a new token that a target holds; `lateness` is in seconds, None where it was no routine refresh."""
@@ -102,45 +114,79 @@ class Metrics:
             self._lateness.observe(max(0.0, lateness))
 
 
-class _Live(Collector):
-    """Gauges that are read off the operator's state at each scrape."""
+class _Gauges(Collector):
+    """Computes the gauges at each scrape."""
 
-    def __init__(self, store: Store, timers: Timers, queue: WorkQueue, gate: Gate) -> None:
-        self._gate = gate
-        self._store = store
-        self._timers = timers
-        self._queue = queue
+    def __init__(self, state: State, ahead: dict[str, float]) -> None:
+        self._state = state
+        self._ahead = ahead
 
     def collect(self) -> Iterator[Metric]:
-        """Compute the gauges."""
-        ready = GaugeMetricFamily(
-            "tuinly_credential_ready", "1 if the condition Ready is True, else 0.", labels=_LABELS
+        """Compute them."""
+        yield from self._of_credentials()
+        yield from self._of_endpoints()
+        state = self._state
+        build = _gauge("tuinly_build_info", "1, with the version of the operator.", "version")
+        build.add_metric((version(PROGRAM),), 1.0)
+        yield build
+        for name, meaning, value in (
+            ("tuinly_leader", "1 in the replica that is at work, else 0.", state.leading()),
+            ("tuinly_api_reachable", "1 if the API server answered last, else 0.", state.reachable()),
+            ("tuinly_credentials", "TuinlyCredentials known.", len(state.store)),
+            ("tuinly_queue_depth", "Credentials that wait for a reconcile.", len(state.queue)),
+            ("tuinly_queue_age_seconds", "How long the oldest of them has waited.", state.queue.age),
+        ):
+            yield GaugeMetricFamily(name, meaning, value=float(value))
+
+    def _of_credentials(self) -> Iterator[Metric]:
+        of = ("namespace", "credential")
+        ready = _gauge("tuinly_credential_ready", "1 if the condition Ready is True, else 0.", *of)
+        failing = _gauge(
+            "tuinly_credential_failing", "1 while the condition Refreshed is False, with its reason.", *of, "reason"
         )
-        expiry = GaugeMetricFamily(
-            "tuinly_credential_expiration_timestamp_seconds", "When the published token expires.", labels=_LABELS
+        suspended = _gauge("tuinly_credential_suspended", "1 while spec.suspend is true.", *of)
+        expiry = _gauge("tuinly_credential_expiration_timestamp_seconds", "When the published token expires.", *of)
+        due = _gauge(
+            "tuinly_credential_next_refresh_timestamp_seconds", "When the next token is asked for, as reported.", *of
         )
-        due = GaugeMetricFamily(
-            "tuinly_credential_next_refresh_timestamp_seconds",
-            "When the credential is looked at again.",
-            labels=_LABELS,
+        for record in self._state.store:
+            credential, status, key = record.credential, record.credential.status, record.credential.key
+            ready.add_metric(key, float(_is(credential, READY, "True")))
+            if _is(credential, REFRESHED, "False") and (condition := status.condition(REFRESHED)):
+                failing.add_metric((*key, condition.reason), 1.0)
+            if credential.spec.suspend:
+                suspended.add_metric(key, 1.0)
+            _add_time(expiry, key, status.token_expiration_time)
+            _add_time(due, key, status.next_refresh_time)
+        yield from (ready, failing, suspended, expiry, due)
+
+    def _of_endpoints(self) -> Iterator[Metric]:
+        closed = _gauge("tuinly_gate_closed", "1 while a token endpoint is spared, else 0.", "origin")
+        ahead = _gauge(
+            "tuinly_clock_difference_seconds",
+            "How far this clock is ahead of the token endpoint's, by the Date of its last good answer.",
+            "origin",
         )
-        for record in self._store:
-            labels = tuple(record.credential.key)
-            condition = record.credential.status.condition(READY)
-            ready.add_metric(labels, 1.0 if condition and condition.status == "True" else 0.0)
-            if record.memory.published:
-                expiry.add_metric(labels, record.memory.published.state.expires_at)
-            if deadline := self._timers.get(record.credential.key):
-                due.add_metric(labels, deadline.wall)
-        yield from (ready, expiry, due)
-        gates = GaugeMetricFamily(
-            "tuinly_gate_closed", "1 while a token endpoint is spared, else 0.", labels=("origin",)
-        )
-        for origin, closed in self._gate.closed().items():
-            gates.add_metric((origin,), float(closed))
-        yield gates
-        yield GaugeMetricFamily("tuinly_credentials", "TuinlyCredentials known.", value=len(self._store))
-        yield GaugeMetricFamily("tuinly_queue_depth", "Credentials that wait for a reconcile.", value=len(self._queue))
-        yield GaugeMetricFamily(
-            "tuinly_queue_age_seconds", "How long the oldest of them has waited.", value=self._queue.age
-        )
+        gates = self._state.gate.closed()
+        for origin in sorted(self._state.origins()):
+            if origin in gates:
+                closed.add_metric((origin,), float(gates[origin]))
+            if origin in self._ahead:
+                ahead.add_metric((origin,), self._ahead[origin])
+        yield from (closed, ahead)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=labels)
+
+
+def _is(credential: Credential, kind: str, status: str) -> bool:
+    condition = credential.status.condition(kind)
+    return condition is not None and condition.status == status
+
+
+def _add_time(gauge: GaugeMetricFamily, key: tuple[str, str], time: str | None) -> None:
+    """Add a time of the status, if it is one: anybody with the right to may have written it."""
+    if time is not None:
+        with suppress(ValueError):
+            gauge.add_metric(key, parse_rfc3339(time))

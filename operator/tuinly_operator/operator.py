@@ -25,8 +25,8 @@ from tuinly_operator.health import HealthServer
 from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
 from tuinly_operator.logs import fields
 from tuinly_operator.memory import Memory
-from tuinly_operator.metrics import Metrics
-from tuinly_operator.oauth import TokenEndpoint
+from tuinly_operator.metrics import Metrics, State
+from tuinly_operator.oauth import TokenEndpoint, origin_of
 from tuinly_operator.reconcile import Reconciler
 from tuinly_operator.secret_watch import SecretWatch
 from tuinly_operator.settings import Settings, SettingsError
@@ -81,7 +81,7 @@ class Operator:
         self._timers = Timers(self._clock, self._queue.add)
         self._gate = Gate(self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget)
-        self._metrics = Metrics(self._store, self._timers, self._queue, self._gate)
+        self._metrics = Metrics()
         self._health = HealthServer(settings.listen, alive=self.alive, ready=self.ready, metrics=self._metrics.render)
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
         self._awaited: set[Key] | None = None  # credentials of the first list that kopf has not brought yet
@@ -106,6 +106,7 @@ class Operator:
             s.namespaces, s.selector, self._kube.login, seen=self._store.credential_seen, gone=self._credential_gone
         )
         self._election = self._join_election()
+        self._expose_state()
         self._events = EventSender(self._kube)
         self._reconciler = Reconciler(
             store=self._store,
@@ -176,6 +177,19 @@ class Operator:
         elif self._unseen():
             missing.append(f"TuinlyCredentials seen: all but {len(self._unseen())}")
         return missing
+
+    def _expose_state(self) -> None:
+        """Let the metrics tell of what the parts know at each scrape."""
+        default = self._settings.token_url
+        state = State(
+            store=self._store,
+            queue=self._queue,
+            gate=self._gate,
+            leading=self._kube.leads,
+            reachable=lambda: self._kube.reachable,
+            origins=lambda: {origin_of(record.credential.spec.token_url or default) for record in self._store},
+        )
+        self._metrics.expose(state)
 
     # --- Parts --------------------------------------------------------------------------------------------------------
 
@@ -264,7 +278,6 @@ class Operator:
         )
         self._queue.hold(_NOT_LEADING)
         self._kube.leads = lambda: election.leading
-        self._metrics.watch_lead(self._kube.leads)
         return election
 
     def _promoted(self) -> None:
