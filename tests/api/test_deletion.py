@@ -1,8 +1,11 @@
 """Deletion: what goes, what does not come back, and that nobody is told of it."""
 
+import signal
+
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, LocalCluster
+from tests.support.objects import Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
@@ -27,7 +30,8 @@ def test_the_target_goes_with_the_credential_and_nothing_comes_back(tenant: Tena
     tenant.await_ready()
     lines = len(operator.logs())
     tenant.delete()
-    wait_until(lambda: tenant.find_target() is None, what="the target collected")
+    # In a new cluster the garbage collector learns only after half a minute that there are TuinlyCredentials.
+    wait_until(lambda: tenant.find_target() is None, what="the target collected", seconds=90)
     await_forgotten(operator, tenant)
     requests, version = tenant.requests(), tenant.objects.version("Secret")
     # Another credential lives through a refresh: this one's would have been due too.
@@ -81,6 +85,29 @@ def test_a_namespace_goes_in_silence(tenant: Tenant, operator: OperatorProcess, 
     assert [each.requests() for each in tenants] == requests
     told = [line for line in operator.logs()[lines:] if tenant.objects.namespace in str(line.get("credential"))]
     assert told == []
+
+
+def test_in_a_namespace_that_ends_nothing_is_restored(
+    tenant: Tenant, operator: OperatorProcess, local_cluster: LocalCluster
+) -> None:
+    """Whoever empties it may take the target before the credential: as here, where he is held up in between."""
+    tenant.start()
+    tenant.await_ready()
+    lines, events = len(operator.logs()), len(tenant.objects.all("Event"))
+    controllers = local_cluster.processes["kube-controller-manager"]
+    controllers.send_signal(signal.SIGSTOP)
+    try:
+        local_cluster.kubectl("delete", "namespace", tenant.objects.namespace, "--wait=false")
+        tenant.objects.delete("Secret", tenant.target_name)
+        # By the time that another credential is served, this one would have been, too.
+        with new_namespace(local_cluster) as elsewhere:
+            Tenant(Objects(local_cluster, elsewhere), tenant.sandbox).start().await_ready()
+        assert tenant.find_target() is None
+        assert len(tenant.requests()) == 1
+        assert [line for line in operator.logs()[lines:] if line.get("credential") == tenant.key] == []
+        assert len(tenant.objects.all("Event")) == events
+    finally:
+        controllers.send_signal(signal.SIGCONT)
 
 
 def test_nothing_holds_a_credential_while_the_operator_is_gone(tenant: Tenant) -> None:
