@@ -1,0 +1,245 @@
+"""The docs against the code: what they name exists, and what exists is named."""
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.exposition import every_metric
+from tuinly_operator.credential import Credential
+from tuinly_operator.errors import Reason
+from tuinly_operator.settings import FLAGS
+from tuinly_operator.template import shape
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parents[2]
+DOCS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+CONTRACT = ROOT / "docs" / "contract.md"
+REFERENCE = ROOT / "docs" / "reference"
+
+NO_TEST = "no test yet"
+
+each_page = pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def tables(text: str, *header: str) -> list[list[str]]:
+    """Return the rows of all tables whose header begins so; without a header, of all tables."""
+    rows: list[list[str]] = []
+    within = False
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            within = False
+        elif within:
+            rows.append(cells(line))
+        else:
+            within = tuple(cells(line)[: len(header)]) == header
+    return [row for row in rows if set(row[0]) != {"-"}]
+
+
+def unquoted(cell: str) -> str:
+    """Return what stands in backquotes; the cell itself, if nothing does."""
+    match = re.match("`(.*?)`", cell)
+    return match[1] if match else cell
+
+
+def blocks(text: str, *languages: str) -> Iterator[str]:
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        if match[1] in languages:
+            yield match[2]
+
+
+# Contract -------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def defined_in(file: Path) -> frozenset[str]:
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return frozenset(n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef))
+
+
+def rules() -> list[list[str]]:
+    return tables(CONTRACT.read_text(), "Rule", "Test")
+
+
+def test_the_contract_is_made_of_rules_and_words() -> None:
+    text = CONTRACT.read_text()
+    assert len(rules()) > 100
+    assert {len(row) for row in rules()} == {2}
+    assert len(tables(text)) == len(rules()) + len(tables(text, "Word", "Meaning"))
+
+
+@pytest.mark.parametrize("row", rules(), ids=lambda row: row[0][:60])
+def test_for_each_rule_stands_a_test_that_exists(row: Sequence[str]) -> None:
+    """It is named so that pytest can be given it."""
+    _, tests = row
+    if tests == NO_TEST:
+        return
+    named = re.findall(r"`([^`]*)`", tests)
+    assert named
+    assert re.sub(r"`[^`]*`|, ", "", tests) == ""
+    for name in named:
+        file, *within = name.split("::")
+        assert within, f"{name} names a file alone"
+        assert set(within) <= defined_in(ROOT / file), name
+        assert within[-1].startswith("test_"), name
+
+
+# Reference ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_reason_is_explained_once() -> None:
+    rows = tables((REFERENCE / "reasons.md").read_text(), "Reason", "Where", "What it means", "What to do")
+    assert sorted(unquoted(row[0]) for row in rows) == sorted(Reason)
+    assert all(all(row) for row in rows)
+
+
+def test_the_readme_helps_with_every_reason_for_which_there_is_something_to_do() -> None:
+    [*helped] = [
+        reason
+        for row in tables((ROOT / "README.md").read_text(), "Reason", "What to do")
+        for reason in re.findall("`(.*?)`", row[0])
+    ]
+    rare = {Reason.INVALID_SPEC, Reason.NOT_IMPLEMENTED}
+    fine = {Reason.ISSUED, Reason.ISSUING, Reason.SUSPENDED}
+    events = {Reason.RESTORED, Reason.SCOPE_NARROWED, Reason.LIFETIME_TOO_SHORT, Reason.REFRESH_REFUSED}
+    assert sorted(helped) == sorted(set(Reason) - rare - fine - events)
+
+
+def test_the_settings_are_those_of_the_program() -> None:
+    """With variable, default and help; the help may go on."""
+    flags = [flag for group in FLAGS.values() for flag in group]
+    rows = tables((REFERENCE / "settings.md").read_text(), "Flag", "Variable", "Default", "What it sets")
+    found = [(unquoted(name), unquoted(variable), unquoted(default)) for name, variable, default, _ in rows]
+    assert found == [(flag.name, flag.variable, flag.default or flag.unset) for flag in flags]
+    for flag, row in zip(flags, rows, strict=True):
+        assert row[3].replace("`", "").startswith(flag.help), flag.name
+        assert row[3].endswith("; repeatable") == flag.repeatable, flag.name
+
+
+def understood(resource: Json) -> Credential:
+    """Read a resource as the operator does, once the API server has added what every object has."""
+    added = {"namespace": "shop", "uid": "6b1f0a52", "resourceVersion": "10"}
+    return Credential.from_object({**resource, "metadata": {**resource["metadata"], **added}})
+
+
+def test_the_metrics_are_those_that_are_rendered() -> None:
+    rows = tables((REFERENCE / "metrics.md").read_text(), "Name", "Type", "Labels", "What it tells")
+    documented = {unquoted(name): (kind, set(re.findall("`(.*?)`", labels))) for name, kind, labels, _ in rows}
+    assert documented == every_metric()
+
+
+def test_expressions_are_made_of_metrics_that_exist() -> None:
+    known = every_metric()
+    text = "\n".join(page.read_text() for page in DOCS)
+    for expression in blocks(text, "promql"):
+        names = re.findall(r"\btuinly_\w+", expression)
+        assert names
+        for name in names:
+            assert re.sub("_(bucket|count|sum)$", "", name) in known
+
+
+# What pages name ------------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and others make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@each_page
+def test_commands_name_what_there_is(page: Path) -> None:
+    """Targets of make with their variables, files of the checkout, and modules that are run."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    folders = "crds|deploy|docs|hack|operator|requirements|tests"
+    for block in blocks(page.read_text(), "sh", "console"):
+        commands = re.sub(r"(^|\s)#.*", "", block)
+        for target in re.findall(r"\bmake ([a-z-]+)", commands):
+            assert target in targets
+        for path in re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]*", commands):
+            assert (ROOT / path).exists(), path
+        for module in re.findall(r"python -m (tests[\w.]*)", commands):
+            assert list(ROOT.glob(module.replace(".", "/") + "*")), module
+
+
+@each_page
+def test_files_and_targets_in_the_text_exist(page: Path) -> None:
+    text = page.read_text()
+    for path in re.findall(r"`((?:crds|deploy|docs|hack|operator|requirements|tests)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+
+
+@each_page
+def test_variables_are_settings(page: Path) -> None:
+    text = re.sub(r"TUINLY_TOKEN=", "", page.read_text())  # a key of the template example
+    variables = {flag.variable for group in FLAGS.values() for flag in group}
+    assert set(re.findall(r"\bTUINLY_[A-Z_]*[A-Z]", text)) <= variables
+
+
+@each_page
+def test_resources_are_understood(page: Path) -> None:
+    """What a reader copies into kubectl; what the API server says of the same rules is test_crd's."""
+    for resource in resources(page.read_text()):
+        credential = understood(resource)
+        assert credential.problem is None
+        shape(credential.spec.target.template)
+        assert resource["apiVersion"] == "tuinly.com/v1alpha1"
+
+
+def resources(text: str) -> Iterator[Json]:
+    documents = list(blocks(text, "yaml"))
+    for block in blocks(text, "sh"):
+        documents += re.findall(r"<<'END'\n(.*?)^END$", block, flags=re.DOTALL | re.MULTILINE)
+    for document in documents:
+        for loaded in yaml.safe_load_all(document):
+            if isinstance(loaded, dict) and loaded.get("kind") == "TuinlyCredential":
+                yield loaded
+
+
+def test_the_readme_shows_resources() -> None:
+    assert len(list(resources((ROOT / "README.md").read_text()))) == 2
+
+
+# Architecture and decisions -------------------------------------------------------------------------------------------
+
+
+def test_the_architecture_tells_what_each_module_is_for() -> None:
+    rows = tables((ROOT / "docs" / "architecture.md").read_text(), "Module", "For")
+    modules = {path.stem for path in (ROOT / "operator" / "tuinly_operator").glob("*.py")} - {"__init__"}
+    named = [unquoted(row[0]) for row in rows]
+    assert sorted(named) == sorted(modules)
+
+
+def test_decisions_are_numbered_listed_and_complete() -> None:
+    records = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
+    listed = re.findall(r"\]\((0.*\.md)\)", (ROOT / "docs" / "decisions" / "README.md").read_text())
+    assert listed == [record.name for record in records]
+    assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
+    for record in records:
+        headings = re.findall(r"^#+ (.*)$", record.read_text(), flags=re.MULTILINE)
+        assert headings[0].startswith(f"{record.name[:4]}: ")
+        assert headings[1:] == ["Context", "Decision", "Consequences"], record.name
