@@ -168,7 +168,8 @@ class _Gauges(Collector):
             "origin",
         )
         gates = self._state.gate.closed()
-        for origin in sorted(self._state.origins()):
+        # A replica that leads no more remembers endpoints as they were then.
+        for origin in sorted(self._state.origins()) if self._state.leading() else ():
             if origin in gates:
                 closed.add_metric((origin,), float(gates[origin]))
             if origin in self._ahead:
