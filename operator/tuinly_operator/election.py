@@ -2,8 +2,9 @@
 
 The leader renews every two seconds and stops believing in its lead ten seconds after the start of its last good
 renewal; the others take over fifteen seconds after the last change that they saw. So between two leaders lie five
-seconds in which nobody leads. No clock is compared with another machine's: the leader times itself, and the others
-time what they observe, both by a clock that counts the time a machine was suspended.
+seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
+the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
+suspended.
 """
 
 import asyncio
@@ -19,10 +20,11 @@ from tuinly_operator.credential import Key
 from tuinly_operator.kube import ApiFailure, Kube, Lease
 from tuinly_operator.logs import fields
 
-LEASE_SECONDS: Final = 15  # after the last seen renewal, others may take over
+LEASE_SECONDS: Final = 15  # after the last seen change, others may take over
 RENEW_SECONDS: Final = 2.0
 GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the leader stops
 _LONGEST_LEASE: Final = 60  # seconds; a Lease edited by hand cannot keep everybody out for longer
+_RELEASED_SECONDS: Final = 1  # with no holder: its last one gave it up (client-go's convention); 0 is not allowed
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +50,9 @@ class Election:
         self._promoted = promoted
         self._demoted = demoted
         self._lease: Lease | None = None
-        self._seen_at = 0.0  # boot seconds of the last change of the Lease
-        self._valid_until: float | None = None  # boot seconds; None while another leads
+        self._seen_at = float("-inf")  # boot seconds of the last change of the Lease that was seen
+        self._valid_until: float | None = None  # boot seconds; None for a standby
+        self._trouble = ""  # the last failure, told once
 
     @property
     def leading(self) -> bool:
@@ -61,27 +64,32 @@ class Election:
         while True:
             try:
                 await self._renew() if self._valid_until is not None else await self._try_to_lead()
+                self._trouble = ""
             except ApiFailure as failure:
-                _log.debug("the Lease could not be read or written", extra=fields(lease=self._key, cause=failure))
-            if self._valid_until is not None and not self.leading:
-                self._step_down("it could not be renewed in time")
+                self._tell_trouble(failure)
+            self._notice_gap()
             await asyncio.sleep(RENEW_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311 -- jitter
 
     async def release(self) -> None:
         """Give up the lead, so that another replica takes over at once.
 
-        To be called when nothing is under way any more.
+        To be called when nothing is under way any more, and `run` has been cancelled.
         """
-        if self.leading and self._lease is not None:
-            self._valid_until = None
-            with suppress(ApiFailure):
-                await self._kube.write_lease(self._key, Lease("", 1, self._lease.transitions, self._lease.version))
+        if not self.leading:
+            return
+        self._valid_until = None
+        with suppress(ApiFailure):
+            # Read anew: a renewal that was cancelled on its way may have arrived.
+            lease = await self._kube.read_lease(self._key)
+            if lease is not None and lease.holder == self._identity:
+                released = Lease("", _RELEASED_SECONDS, lease.transitions, lease.version)
+                await self._kube.write_lease(self._key, released)
 
     async def _renew(self) -> None:
         start = self._clock.now().boot
         lease = self._lease
         try:
-            self._see(await self._kube.write_lease(self._key, self._ours(lease.transitions if lease else 0, lease)))
+            self._see(await self._kube.write_lease(self._key, self._ours(lease.transitions if lease else 0)))
         except ApiFailure as failure:
             if failure.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise
@@ -90,28 +98,44 @@ class Election:
             if self._lease is not None and self._lease.holder not in ("", self._identity):
                 self._step_down(f"{self._lease.holder} holds the Lease")
             return
-        self._valid_until = start + GIVE_UP_SECONDS
+        self._lead(start)
 
     async def _try_to_lead(self) -> None:
         start = self._clock.now().boot
         self._see(await self._kube.read_lease(self._key))
-        lease = self._lease
-        if lease is not None and lease.holder and start - self._seen_at < min(lease.seconds, _LONGEST_LEASE):
+        if start < self._seen_at + _patience(self._lease):
             return
         start = self._clock.now().boot
+        lease = self._lease
         try:
-            self._see(await self._kube.write_lease(self._key, self._ours(lease.transitions + 1 if lease else 0, lease)))
+            self._see(await self._kube.write_lease(self._key, self._ours(lease.transitions + 1 if lease else 0)))
         except ApiFailure as failure:
             if failure.status != HTTPStatus.CONFLICT:
                 raise
-            return  # another one was quicker
+            self._seen_at = self._clock.now().boot  # another one was quicker
+            return
+        self._lead(start)
+
+    def _lead(self, start: float) -> None:
+        """Believe in the lead for a while from the start of a good write on.
+
+        After the least gap it is a new one, even if nobody else led: reconciles were turned away meanwhile.
+        """
+        self._notice_gap()
+        new = self._valid_until is None
         self._valid_until = start + GIVE_UP_SECONDS
-        _log.info("this replica leads now", extra=fields(lease=self._key, identity=self._identity))
-        self._promoted()
+        if new:
+            _log.info("this replica leads now", extra=fields(lease=self._key, identity=self._identity))
+            self._promoted()
+
+    def _notice_gap(self) -> None:
+        """Step down where the lead was not renewed in time, even if it could be by now."""
+        if self._valid_until is not None and not self.leading:
+            self._step_down("it was not renewed in time")
 
     def _see(self, lease: Lease | None) -> None:
-        """Note a Lease, and when it was last seen to change."""
-        if lease is None or self._lease is None or lease.version != self._lease.version:
+        """Note the Lease, and when it was last seen to change; that there is none at the first look is no change."""
+        if (lease and lease.version) != (self._lease and self._lease.version):
             self._seen_at = self._clock.now().boot
         self._lease = lease
 
@@ -120,5 +144,24 @@ class Election:
         _log.warning("this replica leads no more: %s", why, extra=fields(lease=self._key, identity=self._identity))
         self._demoted()
 
-    def _ours(self, transitions: int, present: Lease | None) -> Lease:
-        return Lease(self._identity, LEASE_SECONDS, transitions, present.version if present else "")
+    def _ours(self, transitions: int) -> Lease:
+        """The Lease with this replica as its holder, on the condition that it is as it was last seen."""
+        return Lease(self._identity, LEASE_SECONDS, transitions, self._lease.version if self._lease else "")
+
+    def _tell_trouble(self, failure: ApiFailure) -> None:
+        """Say why this replica cannot take part, once; that the API server is out of reach is told elsewhere."""
+        if str(failure) != self._trouble and not failure.out_of_reach:
+            _log.warning("the Lease cannot be read or written", extra=fields(lease=self._key, cause=failure))
+        self._trouble = str(failure)
+
+
+def _patience(lease: Lease | None) -> float:
+    """Seconds after the last change for which nobody may take over: whoever led until then has given up by their end.
+
+    Only its holder releases a Lease; one that is gone, or has been emptied or shortened, may still be believed in.
+    """
+    if lease is None:
+        return LEASE_SECONDS
+    if not lease.holder and lease.seconds == _RELEASED_SECONDS:
+        return 0
+    return min(max(lease.seconds, LEASE_SECONDS), _LONGEST_LEASE)

@@ -1,0 +1,494 @@
+"""The election in simulated time: replicas over one Lease, with delays, losses, pauses, and edits by hand."""
+
+import asyncio
+import functools
+import inspect
+import logging
+import selectors
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Concatenate, Final, ParamSpec, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuinly_operator.clock import Moment
+from tuinly_operator.credential import Key
+from tuinly_operator.election import Election
+from tuinly_operator.kube import ApiFailure, Kube, Lease
+
+KEY = Key("tuinly-system", "tuinly-operator")
+LEASE_SECONDS: Final = 15.0
+GIVE_UP_SECONDS: Final = 10.0
+RENEWAL: Final = 2.2
+"""Seconds between two looks at the Lease, at most."""
+SLACK: Final = 0.01
+"""Seconds; requests without a fault take none."""
+
+
+class _Skipping(selectors.DefaultSelector):
+    """Waits for nothing: where a loop would wait, its time goes on."""
+
+    loop: "VirtualLoop"
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.loop.now += timeout or 0.0
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop in which an hour is over at once."""
+
+    def __init__(self) -> None:
+        selector = _Skipping()
+        selector.loop = self
+        self.now = 0.0
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+
+@dataclass
+class Server:
+    """The API server, as far as one Lease goes."""
+
+    lease: Lease | None = None
+    version: int = 0
+
+    def write(self, lease: Lease) -> Lease:
+        """Take a Lease on its preconditions."""
+        if (self.lease.version if self.lease else "") != lease.version:
+            raise ApiFailure(HTTPStatus.CONFLICT if self.lease else HTTPStatus.NOT_FOUND, "Conflict")
+        return self.edit(lease)
+
+    def edit(self, lease: Lease) -> Lease:
+        """Take a Lease whatever was there."""
+        self.version += 1
+        self.lease = replace(lease, version=str(self.version))
+        return self.lease
+
+
+@dataclass(frozen=True)
+class Call:
+    """What befalls a request: seconds until it arrives, if it does, and until the answer is back, if there is one.
+
+    A pause of the whole process is one of these, as long as it lasts: nothing else happens in it meanwhile.
+    """
+
+    before: float = 0.0
+    arrives: bool = True
+    after: float = 0.0
+    answered: bool = True
+
+
+QUICK = Call()
+FAILING = Call(arrives=False, answered=False)
+
+
+class Replica:
+    """One process: an election, and a clock of its own."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        """A clock that is a million seconds ahead of the one before."""
+        self.name = name
+        self.calls: list[Call] = []
+        self.offset = 1e6 * len(world.replicas)
+        self.wall = 0.0
+        self.refusal: ApiFailure | None = None
+        self.looked = False
+        self.told: list[str] = []
+        self._world = world
+        self.election = Election(
+            cast("Kube", self),
+            KEY,
+            name,
+            self,
+            promoted=lambda: self._tell("promoted"),
+            demoted=lambda: self._tell("demoted"),
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    @property
+    def leads(self) -> bool:
+        return self.alive and self.election.leading
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self.election.run())
+
+    async def kill(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def stop(self) -> None:
+        await self.kill()
+        await self.election.release()
+
+    def now(self) -> Moment:
+        """Read the clocks. Nobody else's are the same."""
+        return Moment(self.wall, self._world.loop.time() + self.offset)
+
+    async def read_lease(self, _: Key) -> Lease | None:
+        lease = await self._call(lambda: self._world.server.lease)
+        self.looked = True
+        return lease
+
+    async def write_lease(self, _: Key, lease: Lease) -> Lease:
+        written = await self._call(lambda: self._world.server.write(lease))
+        assert written is not None
+        return written
+
+    async def _call(self, do: Callable[[], Lease | None]) -> Lease | None:
+        call = self.calls.pop(0) if self.calls else QUICK
+        await asyncio.sleep(call.before)
+        if self.refusal:
+            raise self.refusal
+        answer: Lease | ApiFailure | None = None
+        try:
+            answer = do() if call.arrives else None
+        except ApiFailure as failure:
+            answer = failure
+        self._world.check()
+        await asyncio.sleep(call.after)
+        if not (call.arrives and call.answered):
+            raise ApiFailure(None, "TimeoutError")
+        if isinstance(answer, ApiFailure):
+            raise answer
+        return answer
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        self._world.check()
+
+
+@dataclass
+class World:
+    """Replicas of one operator."""
+
+    loop: VirtualLoop
+    server: Server = field(default_factory=Server)
+    replicas: list[Replica] = field(default_factory=list)
+
+    def start(self, name: str) -> Replica:
+        """Start one more."""
+        replica = Replica(self, name)
+        self.replicas.append(replica)
+        replica.start()
+        return replica
+
+    def check(self) -> None:
+        """The one thing that must never be: two that lead."""
+        leaders = [replica.name for replica in self.replicas if replica.leads]
+        assert len(leaders) <= 1, f"{leaders} lead at {self.loop.now}"
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass, and look all the while."""
+        end = self.loop.now + seconds
+        while self.loop.now < end:
+            await asyncio.sleep(min(0.2, end - self.loop.now))
+            self.check()
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> float:
+        """Return after how many seconds a condition held."""
+        begin = self.loop.now
+        while not condition():
+            assert self.loop.now - begin < seconds
+            await self.pass_time(SLACK)
+        return self.loop.now - begin
+
+    async def happen(self, what: str) -> None:
+        """Do to the Lease, or to some replica, what is named.
+
+        No replica has its first look while the Lease is deleted: it would take that for a new installation.
+        """
+        alive = [replica for replica in self.replicas if replica.alive]
+        match what:
+            case "start" if self.server.lease is not None:
+                self.start(str(len(self.replicas)))
+            case "kill" | "stop" if len(alive) > 1:
+                await (alive[0].kill() if what == "kill" else alive[0].stop())
+            case "deleted" if all(replica.looked for replica in alive):
+                self.server.lease = None
+            case _ if what in EDITS and self.server.lease is not None:
+                self.server.edit(EDITS[what](self.server.lease))
+
+    async def two(self) -> tuple[Replica, Replica]:
+        """Start a leader and a standby."""
+        leader = self.start("one")
+        await self.until(lambda: leader.leads)
+        standby = self.start("two")
+        await self.pass_time(LEASE_SECONDS * 2)
+        assert leader.leads
+        assert (leader.told, standby.told) == (["promoted"], [])
+        return leader, standby
+
+
+P = ParamSpec("P")
+
+
+def simulated(story: Callable[Concatenate[World, P], Awaitable[None]]) -> Callable[P, None]:
+    """Make a test of a story: it is told in a world of its own, in no time."""
+
+    async def tell(world: World, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            await story(world, *args, **kwargs)
+        finally:
+            for replica in world.replicas:
+                await replica.kill()
+
+    @functools.wraps(story)
+    def test(*args: P.args, **kwargs: P.kwargs) -> None:
+        loop = VirtualLoop()
+        try:
+            loop.run_until_complete(tell(World(loop), *args, **kwargs))
+        finally:
+            loop.close()
+
+    # The world is no fixture.
+    signature = inspect.signature(story)
+    vars(test)["__signature__"] = signature.replace(parameters=[*signature.parameters.values()][1:])
+    return test
+
+
+# --- Who leads when ---------------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_the_first_leads_at_once_and_stays_for_as_long_as_it_lives(world: World) -> None:
+    leader, standby = await world.two()
+    await world.pass_time(3600)
+    assert leader.leads
+    assert (leader.told, standby.told) == (["promoted"], [])
+    assert world.server.lease is not None
+    assert (world.server.lease.holder, world.server.lease.transitions) == ("one", 0)
+
+
+@simulated
+async def test_of_two_that_start_at_once_one_leads(world: World) -> None:
+    for name in ("one", "two", "three"):
+        world.start(name)
+    await world.pass_time(60)
+    assert sorted(replica.leads for replica in world.replicas) == [False, False, True]
+
+
+@simulated
+async def test_a_dead_leader_is_succeeded_once_it_would_have_given_up(world: World) -> None:
+    leader, standby = await world.two()
+    await leader.kill()
+    took = await world.until(lambda: standby.leads)
+    assert LEASE_SECONDS - RENEWAL <= took <= LEASE_SECONDS + RENEWAL + SLACK
+    assert world.server.lease is not None
+    assert (world.server.lease.holder, world.server.lease.transitions) == ("two", 1)
+
+
+@simulated
+async def test_one_that_comes_new_counts_from_its_own_first_look(world: World) -> None:
+    """It cannot know how old the Lease is: no clock is compared with another's."""
+    leader, standby = await world.two()
+    await leader.kill()
+    await standby.kill()
+    await world.pass_time(3600)
+    third = world.start("three")
+    assert await world.until(lambda: third.leads) >= LEASE_SECONDS
+
+
+@simulated
+async def test_a_released_lease_is_taken_at_once(world: World) -> None:
+    leader, standby = await world.two()
+    await leader.stop()
+    assert not leader.election.leading
+    assert await world.until(lambda: standby.leads) <= RENEWAL + SLACK
+
+
+@simulated
+async def test_a_lease_is_released_though_nobody_waited_for_the_last_renewal(world: World) -> None:
+    """SIGTERM comes while a renewal is under way: the version that was known is no longer the last."""
+    leader, standby = await world.two()
+    writes = world.server.version
+    leader.calls = [Call(after=5)]
+    await world.until(lambda: world.server.version > writes)
+    await leader.stop()
+    assert await world.until(lambda: standby.leads) <= RENEWAL + SLACK
+
+
+@simulated
+async def test_a_standby_that_stops_releases_nothing(world: World) -> None:
+    leader, standby = await world.two()
+    writes = world.server.version
+    await standby.stop()
+    assert world.server.version == writes
+    await world.pass_time(60)
+    assert leader.leads
+
+
+@simulated
+async def test_who_cannot_release_is_waited_for(world: World) -> None:
+    leader, standby = await world.two()
+    await leader.kill()
+    leader.calls = [FAILING] * 2
+    await leader.stop()
+    assert not leader.election.leading
+    await world.until(lambda: standby.leads)
+
+
+# --- How sure a leader is of its lead ---------------------------------------------------------------------------------
+
+
+@simulated
+async def test_a_leader_that_cannot_renew_gives_up_in_time_and_comes_back(world: World) -> None:
+    """It counts from the start of the last good renewal, however long the answer took."""
+    leader, standby = await world.two()
+    leader.calls = [Call(after=3)]
+    writes = world.server.version
+    await world.until(lambda: world.server.version > writes)
+    leader.calls += [FAILING] * 20
+    standby.calls = [FAILING] * 100
+    took = await world.until(lambda: not leader.leads)
+    assert GIVE_UP_SECONDS - SLACK <= took <= GIVE_UP_SECONDS + SLACK
+    await world.until(lambda: "demoted" in leader.told)
+    assert not standby.leads
+    await world.until(lambda: leader.leads)
+    assert leader.told == ["promoted", "demoted", "promoted"]
+
+
+@simulated
+async def test_a_paused_leader_knows_at_its_first_step(world: World) -> None:
+    """Nothing of the election has run when it is asked."""
+    leader, _ = await world.two()
+    leader.offset += GIVE_UP_SECONDS
+    assert not leader.election.leading
+
+
+@simulated
+async def test_after_a_gap_a_leader_starts_afresh_also_if_nobody_took_over(world: World) -> None:
+    """In the gap reconciles were turned away: unless it is told, nobody would ever look at those credentials again."""
+    leader, _ = await world.two()
+    leader.offset += GIVE_UP_SECONDS + 1
+    await world.until(lambda: leader.leads)
+    assert leader.told == ["promoted", "demoted", "promoted"]
+
+
+@simulated
+async def test_a_gap_while_a_renewal_is_answered_counts_too(world: World) -> None:
+    leader, _ = await world.two()
+    renewals = world.server.version
+    leader.calls = [FAILING, FAILING, FAILING, Call(after=4.0)]
+    await world.until(lambda: world.server.version > renewals)
+    await world.until(lambda: not leader.leads)
+    await world.until(lambda: leader.leads)
+    assert leader.told == ["promoted", "demoted", "promoted"]
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+@simulated
+async def test_the_wall_clock_does_not_matter(world: World, jump: float) -> None:
+    leader, standby = await world.two()
+    leader.wall += jump
+    standby.wall -= jump
+    await world.pass_time(60)
+    assert leader.leads
+    assert (leader.told, standby.told) == (["promoted"], [])
+
+
+# --- Hands on the Lease -----------------------------------------------------------------------------------------------
+
+EDITS: Mapping[str, Callable[[Lease], Lease]] = {
+    "foreign": lambda lease: replace(lease, holder="somebody"),
+    "given": lambda lease: replace(lease, holder="two"),
+    "emptied": lambda lease: replace(lease, holder=""),
+    "shortened": lambda lease: replace(lease, seconds=2),
+    "prolonged": lambda lease: replace(lease, seconds=1_000_000),
+    "odd": lambda lease: replace(lease, seconds=0, transitions=-1),
+}
+"""None of them, nor two in a row, is how a holder releases its Lease."""
+
+
+@pytest.mark.parametrize("renewing", [True, False], ids=["renewing", "cut off"])
+@pytest.mark.parametrize("edit", EDITS)
+@simulated
+async def test_an_edited_lease_makes_no_second_leader(world: World, edit: str, *, renewing: bool) -> None:
+    """Whatever it says, who led may still believe in it; and a minute later somebody leads, and goes on to."""
+    leader, standby = await world.two()
+    if not renewing:
+        leader.calls = [FAILING] * 100
+    assert world.server.lease is not None
+    world.server.edit(EDITS[edit](world.server.lease))
+    await world.pass_time(60 + RENEWAL * 2)
+    assert leader.leads or standby.leads
+    told = [list(replica.told) for replica in world.replicas]
+    await world.pass_time(60)
+    assert [replica.told for replica in world.replicas] == told
+
+
+@simulated
+async def test_a_leader_steps_down_as_soon_as_it_sees_another_holder(world: World) -> None:
+    leader, _ = await world.two()
+    assert world.server.lease is not None
+    world.server.edit(replace(world.server.lease, holder="somebody"))
+    assert await world.until(lambda: not leader.leads) <= RENEWAL + SLACK
+    assert leader.told == ["promoted", "demoted"]
+
+
+@pytest.mark.parametrize("renewing", [True, False], ids=["renewing", "cut off"])
+@simulated
+async def test_a_deleted_lease_is_made_again(world: World, *, renewing: bool) -> None:
+    """By the leader, or once that would have given up by another; a standby must not jump in."""
+    leader, standby = await world.two()
+    if not renewing:
+        leader.calls = [FAILING] * 100
+    world.server.lease = None
+    await world.pass_time(LEASE_SECONDS + RENEWAL * 2)
+    assert leader.leads is renewing
+    assert standby.leads is not renewing
+
+
+# --- What nobody thought of -------------------------------------------------------------------------------------------
+
+waits = st.sampled_from([0.0, 0.0, 0.5, 3.9, 9.0, 12.0, 40.0])
+calls = st.builds(Call, before=waits, arrives=st.booleans(), after=waits, answered=st.booleans())
+scripts = st.lists(st.just(QUICK) | calls, max_size=30)
+happenings = st.lists(
+    st.tuples(st.floats(0.0, 20.0), st.sampled_from([*EDITS, "deleted", "kill", "stop", "start"])), max_size=8
+)
+
+
+@given(scripts=st.lists(scripts, min_size=2, max_size=3), happenings=happenings)
+@simulated
+async def test_there_are_never_two_leaders_and_in_the_end_there_is_one(
+    world: World, scripts: Sequence[Sequence[Call]], happenings: Sequence[tuple[float, str]]
+) -> None:
+    """Each replica's requests are late, lost, unanswered; replicas die, stop and start; people edit the Lease."""
+    for number, script in enumerate(scripts):
+        world.start(str(number)).calls = list(script)
+    for pause, happening in happenings:
+        await world.pass_time(pause)
+        await world.happen(happening)
+    for replica in world.replicas:
+        replica.calls.clear()
+    await world.pass_time(40.0 + 60.0 + 2 * RENEWAL)
+    assert sum(replica.leads for replica in world.replicas) == 1
+    for replica in world.replicas:
+        assert replica.told[0::2] == ["promoted"] * ((len(replica.told) + 1) // 2)
+        assert replica.told[1::2] == ["demoted"] * (len(replica.told) // 2)
+
+
+# --- What a person sees -----------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_a_refusal_is_told_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Without the right to the Lease nobody ever leads, and nothing else would say why."""
+    world.start("one").refusal = ApiFailure(HTTPStatus.FORBIDDEN, "Forbidden")
+    with caplog.at_level(logging.WARNING):
+        await world.pass_time(60)
+    assert len(caplog.records) == 1
+    assert "403 Forbidden" in str(vars(caplog.records[0]))
