@@ -140,3 +140,13 @@ def test_an_interrupted_story_leaves_nothing(scratch: Path, number: signal.Signa
     assert told.said.splitlines()[-1].strip() == "Interrupted. Everything that was started has ended."
     assert list(scratch.iterdir()) == []
     await_no_process(scratch)
+
+
+def test_a_story_that_nobody_listens_to_ends_and_leaves_nothing(scratch: Path) -> None:
+    with demo(scratch) as told:
+        told.await_line("✓ a Kubernetes API")
+        assert told.process.stdout is not None
+        told.process.stdout.close()
+        assert told.process.wait() == 130
+    assert list(scratch.iterdir()) == []
+    await_no_process(scratch)

@@ -17,7 +17,7 @@ from typing import Final
 from tests.support.binaries import BinariesError
 from tests.support.cluster import ClusterError, KubectlError
 from tests.support.demo.checker import FactError
-from tests.support.demo.narrator import Narrator
+from tests.support.demo.narrator import Narrator, NobodyListensError
 from tests.support.demo.stage import Stage
 from tests.support.demo.story import STORY, stay
 from tests.support.objects import ApiError
@@ -48,14 +48,14 @@ def main() -> int:
     os.environ["TMPDIR"] = str(folder)  # a process that is killed leaves its temporary files, as the operator does here
     narrator, status = Narrator(sys.stdout), 1
     try:
-        status = play(narrator, folder, keep=os.environ.get("KEEP", "") not in {"", "0"})
-        narrator.say("Everything that was started has ended.")
-    except KeyboardInterrupt:
-        status = 130
-        narrator.say("Interrupted. Everything that was started has ended.")
-    except BrokenPipeError:
-        status = 130  # nobody listens any more: `| head` has had enough, or Ctrl-C has ended `| tee` too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            status, last_word = play(narrator, folder, keep=os.environ.get("KEEP", "") not in {"", "0"}), ""
+        except KeyboardInterrupt:
+            status, last_word = 130, "Interrupted. "
+        narrator.say(f"{last_word}Everything that was started has ended.")
+    except NobodyListensError:
+        status = 130  # `| head` has had enough, the terminal is closed, or Ctrl-C has ended `| tee` too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of unwritten lines
     finally:
         clear(folder, keep_logs=status == 1)
     return status

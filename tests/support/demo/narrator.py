@@ -24,10 +24,16 @@ _STYLES: Final[Mapping[str, str]] = {
 }
 
 
+class NobodyListensError(Exception):
+    """The stream takes nothing any more: the terminal is closed, or the program behind the pipe has ended."""
+
+
 class Narrator:
     """Writes scenes, sentences, commands with their output, and facts.
 
     Colours are for terminals only, and not there if NO_COLOR is set (no-color.org) or the terminal has none.
+
+    Whatever it is told may raise NobodyListensError.
 
     Attributes:
         stream: where it writes.
@@ -114,8 +120,11 @@ class Narrator:
 
     def _write(self, line: str, style: str | None = None) -> None:
         """Write a line, at once: the reader of a log follows the story too."""
-        self.stream.write((_CLEAR if self._terminal else "") + self._styled(line, style) + "\n")
-        self.stream.flush()
+        try:
+            self.stream.write((_CLEAR if self._terminal else "") + self._styled(line, style) + "\n")
+            self.stream.flush()
+        except OSError as error:
+            raise NobodyListensError from error
 
     def _styled(self, text: str, style: str | None) -> str:
         return f"{_STYLES[style]}{text}{_RESET}" if style and text and self._coloured else text
