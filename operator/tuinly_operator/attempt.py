@@ -68,7 +68,7 @@ class Attempts:
             if not failure.not_found:
                 raise
             self._store.secret_gone(key, facts.credential.key)
-            record.memory.client = ClientSecretRead("", not_found(ref))
+            record.memory.client = ClientSecretRead(ref, "", not_found(ref))
             return
         try:
             client = parse_client_secret(raw, ref)
@@ -76,7 +76,7 @@ class Attempts:
             client = failure
         meta = SecretMeta.from_object(raw)
         self._store.secret_seen(key, meta, facts.credential.key)
-        record.memory.client = ClientSecretRead(meta.identity, client)
+        record.memory.client = ClientSecretRead(ref, meta.identity, client)
 
     async def attempt(self, record: Record, facts: Facts, _: Sight) -> None:
         """Ask for a token, by refresh token first where that is due, and take what comes."""

@@ -378,7 +378,7 @@ def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
 def _read_client(f: Facts) -> Decision | None:
     """What must be done before the client id and secret are known, or None where they are."""
     read = f.memory.client
-    if read is None or read.identity != f.client_identity:
+    if read is None or (read.ref, read.identity) != (f.spec.client_secret_ref, f.client_identity):
         return Decision(Act.READ_CLIENT_SECRET)
     return Decision(Act.REST, read.client) if isinstance(read.client, Failure) else None
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tuinly_operator.clock import Deadline, Moment
-from tuinly_operator.credential import GrantType
+from tuinly_operator.credential import ClientSecretRef, GrantType
 from tuinly_operator.errors import Failure
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import TokenState
@@ -19,8 +19,9 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class ClientSecretRead:
-    """What reading the client Secret gave. `identity` is its uid and version, empty where there is none."""
+    """What reading the client Secret, by name and keys, gave. `identity` is its uid and version, empty for none."""
 
+    ref: ClientSecretRef
     identity: str
     client: Client | Failure
 

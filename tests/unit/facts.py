@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tuinly_operator.clock import Deadline, Moment
-from tuinly_operator.credential import Credential, GrantType, Key, to_json
+from tuinly_operator.credential import ClientSecretRef, Credential, GrantType, Key, to_json
 from tuinly_operator.decision import Act, Block, Decision, Facts, Policy, decide, written_inputs
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.memory import Client, ClientSecretRead, Held, Memory, Setback
@@ -35,6 +35,7 @@ POLICY: Final = Policy(
     min_interval=5.0,
 )
 LIFETIME: Final = 3600
+REF: Final = ClientSecretRef("storefront-client")
 CLIENT: Final = Client("shop", Sensitive("client-secret"))
 OTHER_CLIENT: Final = Client("shop", Sensitive("rotated-client-secret"))
 
@@ -184,7 +185,7 @@ class Scene:
         self.probe = False
         self.gate_epoch = 0
         held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
-        self.memory = Memory(met=True, published=held, client=ClientSecretRead("client-uid/20", CLIENT))
+        self.memory = Memory(met=True, published=held, client=ClientSecretRead(REF, "client-uid/20", CLIENT))
         for change in changes:
             change(self)
 
@@ -373,7 +374,7 @@ def old_left(scene: Scene) -> None:
 
 def client_known(scene: Scene) -> None:
     """The client Secret has been read in this process."""
-    scene.memory.client = ClientSecretRead("client-uid/20", CLIENT)
+    scene.memory.client = ClientSecretRead(REF, "client-uid/20", CLIENT)
 
 
 def client_unread(scene: Scene) -> None:
@@ -389,20 +390,20 @@ def client_edited(scene: Scene) -> None:
 def client_relabelled(scene: Scene) -> None:
     """It has changed, and been read: the id and secret are the same."""
     client_edited(scene)
-    scene.memory.client = ClientSecretRead("client-uid/21", CLIENT)
+    scene.memory.client = ClientSecretRead(REF, "client-uid/21", CLIENT)
 
 
 def client_rotated(scene: Scene) -> None:
     """It has changed, and been read: the secret is another."""
     client_edited(scene)
-    scene.memory.client = ClientSecretRead("client-uid/21", OTHER_CLIENT)
+    scene.memory.client = ClientSecretRead(REF, "client-uid/21", OTHER_CLIENT)
 
 
 def client_invalid(scene: Scene) -> None:
     """It has changed, and been read: it is of no use."""
     client_edited(scene)
     failure = Failure(Reason.CLIENT_SECRET_INVALID, "the Secret storefront-client has an empty key client_id")
-    scene.memory.client = ClientSecretRead("client-uid/21", failure)
+    scene.memory.client = ClientSecretRead(REF, "client-uid/21", failure)
 
 
 def client_gone(scene: Scene) -> None:
@@ -414,7 +415,7 @@ def client_missing(scene: Scene) -> None:
     """It is not there, as a live read confirms."""
     scene.client_secret = None
     failure = Failure(Reason.CLIENT_SECRET_NOT_FOUND, "the Secret storefront-client does not exist")
-    scene.memory.client = ClientSecretRead("", failure)
+    scene.memory.client = ClientSecretRead(REF, "", failure)
 
 
 # Attempts.

@@ -178,7 +178,7 @@ ACTS: dict[str, tuple[Changes, Act]] = {
     # A change of what is asked for.
     "other scopes": ([OTHER_SCOPES], Act.EXCHANGE),
     "other URL": ([OTHER_TOKEN_URL], Act.EXCHANGE),
-    "other client Secret": ([spec({"clientSecretRef": {"clientSecretKey": "other"}})], Act.EXCHANGE),
+    "other client Secret": ([spec({"clientSecretRef": {"clientSecretKey": "other"}})], Act.READ_CLIENT_SECRET),
     "other scopes, refresh token": ([refreshable, OTHER_SCOPES, DUE], Act.EXCHANGE),
     "client Secret edited": ([client_edited], Act.READ_CLIENT_SECRET),
     "client Secret relabelled": ([client_relabelled], Act.REST),
@@ -731,7 +731,7 @@ class Reconciler:
             client_missing(self.scene)
             return
         client = world.CLIENT if facts.client_secret.version == "20" else world.OTHER_CLIENT
-        self.scene.memory.client = ClientSecretRead(facts.client_secret.identity, client)
+        self.scene.memory.client = ClientSecretRead(facts.spec.client_secret_ref, facts.client_secret.identity, client)
 
     def prove(self, _: Facts) -> None:
         self.scene.absence_proven = True
