@@ -245,6 +245,16 @@ class Kube:
             raise
         return any(item["metadata"]["uid"] == uid for item in answer.get("items") or ())
 
+    async def serves_credentials(self) -> bool:
+        """Ask the server, by its discovery, whether it knows TuinlyCredentials. Raises ApiFailure."""
+        try:
+            answer = await self._json("GET", f"/apis/{GROUP}/{VERSION}")
+        except ApiFailure as failure:
+            if failure.not_found:
+                return False
+            raise
+        return any(resource.get("name") == PLURAL for resource in answer.get("resources") or ())
+
     async def list_credentials(self, namespace: str | None) -> AsyncGenerator[Mapping[str, Any]]:
         """List the metadata of all selected credentials (of a namespace). Raises ApiFailure."""
         async for page, _ in self._pages(_credentials(namespace), {"labelSelector": self._selector}):

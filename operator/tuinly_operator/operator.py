@@ -103,7 +103,12 @@ class Operator:
             raise SettingsError(message) from None
         self._secret_watches = [SecretWatch(self._kube, self._store, namespace) for namespace in self._namespaces]
         self._credential_watch = CredentialWatch(
-            s.namespaces, s.selector, self._kube.login, seen=self._store.credential_seen, gone=self._credential_gone
+            namespaces=s.namespaces,
+            selector=s.selector,
+            login=self._kube.login,
+            served=self._kube.serves_credentials,
+            seen=self._store.credential_seen,
+            gone=self._credential_gone,
         )
         self._election = self._join_election()
         self._expose_state()
@@ -212,7 +217,11 @@ class Operator:
                 self._queue.done(key)
 
     async def _take_census(self) -> None:
-        """List the credentials at start and every ten minutes: kopf does not say what went while it did not look."""
+        """List the credentials at start and every ten minutes: kopf does not say what went while it did not look.
+
+        Nor does it say that it does not look at all: where it brings none of those that are missing, it starts anew.
+        """
+        missed: set[Key] = set()
         while True:
             known = {record.credential.key: record.credential.uid for record in self._store}
             try:
@@ -229,7 +238,11 @@ class Operator:
                 await asyncio.sleep(_CENSUS_RETRY)
                 continue
             self._awaited = listed
-            await asyncio.sleep(_CENSUS_RETRY if self._unseen() else _CENSUS_SECONDS)
+            unseen = self._unseen()
+            if unseen and unseen == missed:
+                self._credential_watch.restart()
+            missed = unseen
+            await asyncio.sleep(_CENSUS_RETRY if unseen else _CENSUS_SECONDS)
 
     async def _listed_credentials(self) -> AsyncIterator[Key]:
         for namespace in self._namespaces:

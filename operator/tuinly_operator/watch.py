@@ -10,17 +10,19 @@ import logging
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import kopf
 
 from tuinly_operator.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.errors import Failure
-from tuinly_operator.kube import Login
+from tuinly_operator.kube import ApiFailure, Login
 from tuinly_operator.logs import fields
 
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
+_DISCOVERY_SECONDS: Final = 1.0
 
 # kopf removes its finalizer from every watched object that bears it, even if nobody needs it: a write that nobody
 # asked for. With a name that no object bears there is nothing to remove.
@@ -32,49 +34,67 @@ _log = logging.getLogger(__name__)
 class CredentialWatch:
     """Runs kopf, and starts it again whenever it ends."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what it watches, and what it needs of the others
         self,
+        *,
         namespaces: Sequence[str],
         selector: str,
         login: Callable[[], Awaitable[Login]],
+        served: Callable[[], Awaitable[bool]],
         seen: Callable[[Credential], None],
         gone: Callable[[Credential], None],
     ) -> None:
-        """`seen` and `gone` are called on the loop that calls `run`; `login` is awaited there.
+        """`seen` and `gone` are called on the loop that calls `run`; `login` and `served` are awaited there.
 
-        Empty `namespaces` means all.
+        Empty `namespaces` means all. `served` tells whether the API server knows TuinlyCredentials, or raises
+        ApiFailure.
         """
         self._namespaces = list(namespaces)
         self._selector = selector
         self._login = login
+        self._served = served
         self._seen = seen
         self._gone = gone
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = threading.Event()
         self.alive = False
 
     async def run(self) -> None:
         """Keep kopf running until cancelled."""
         self._loop = asyncio.get_running_loop()
         while True:
-            stop, ended = threading.Event(), asyncio.Event()
-            thread = threading.Thread(target=self._run_kopf, args=(stop, ended), name="kopf", daemon=True)
+            await self._until_served()
+            self._stop, ended = threading.Event(), asyncio.Event()
+            thread = threading.Thread(target=self._run_kopf, args=(self._stop, ended), name="kopf", daemon=True)
             thread.start()
             self.alive = True
             try:
                 await ended.wait()
             finally:
                 self.alive = False
-                stop.set()
+                self._stop.set()
                 await asyncio.shield(asyncio.to_thread(thread.join, _STOP_TIMEOUT))
             _log.warning("the watch of TuinlyCredentials ended, starting it again")
             await asyncio.sleep(random.uniform(0, _MAX_BACKOFF))  # noqa: S311 -- jitter
+
+    def restart(self) -> None:
+        """Start kopf anew: it seems to have lost track."""
+        self._stop.set()
+
+    async def _until_served(self) -> None:
+        """Wait until the resource is there: kopf looks for it once, and waits for ever where it comes later."""
+        while True:
+            with suppress(ApiFailure):
+                if await self._served():
+                    return
+            await asyncio.sleep(_DISCOVERY_SECONDS)
 
     def _run_kopf(self, stop: threading.Event, ended: asyncio.Event) -> None:
         """The thread."""
         try:
             kopf.run(
                 registry=self._handlers(),
-                settings=_settings(self._selector, everywhere=not self._namespaces),
+                settings=_settings(self._selector),
                 standalone=True,
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
@@ -124,11 +144,13 @@ class _EndlessBackoffs:
             delay = min(_MAX_BACKOFF, delay * 2)
 
 
-def _settings(selector: str, *, everywhere: bool) -> kopf.OperatorSettings:
+def _settings(selector: str) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     if selector:
         settings.watching.label_selectors[GROUP, PLURAL] = selector
-    settings.scanning.disabled = not everywhere  # it needs rights on CRDs and namespaces of the whole cluster
+    # Watching the definitions needs rights in the whole cluster, and is of no use: kopf looks for a new resource only
+    # at the moment of an event, which is before the API server serves it.
+    settings.scanning.disabled = True
     settings.persistence.finalizer = _NO_FINALIZER
     settings.posting.enabled = False
     settings.networking.error_backoffs = _EndlessBackoffs()
