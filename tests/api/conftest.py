@@ -12,6 +12,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.support import crd
 from tests.support.auditor import Auditor
 from tests.support.cluster import Cluster, LocalCluster, running_cluster
 from tests.support.objects import Objects, new_namespace
@@ -28,11 +29,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     under_test = os.environ.get("KUBECONFIG_UNDER_TEST")
     if under_test:
         other = Cluster(Path(under_test).absolute(), tmp_path_factory.mktemp("cluster"))
-        _install_crd(other)
+        crd.install(other)
         yield other
         return
     with running_cluster() as local:
-        _install_crd(local)
+        crd.install(local)
         yield local
 
 
@@ -149,8 +150,3 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         for process in OperatorProcess.running:
             report.sections.append((f"log of the operator {process.pid}", process.last_lines()))
     return report
-
-
-def _install_crd(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / "tuinlycredentials.yaml"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd/tuinlycredentials.tuinly.com", "--timeout=30s")

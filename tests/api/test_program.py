@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.api.conftest import ROOT, StartOperator
+from tests.support import crd
 from tests.support.cluster import Cluster, LocalCluster, running_cluster
 from tests.support.objects import Json, Objects, new_namespace
 from tests.support.sandbox import SandboxProcess
@@ -167,18 +168,16 @@ def test_it_waits_for_the_definition_and_survives_its_end(
     bare_cluster: LocalCluster, sandbox: SandboxProcess, start_operator: StartOperator
 ) -> None:
     """Installed late, deleted with all credentials, installed again: without a restart of the operator."""
-    crd = ("-f", str(ROOT / "crds" / "tuinlycredentials.yaml"))
     operator = start_operator(kubeconfig=bare_cluster.kubeconfig_for("tuinly-system", "tuinly-operator"))
     eventually(lambda: _assert_says(operator.get("/readyz"), "is the CRD installed?"))
     assert operator.get("/healthz") == (200, "ok\n")
     for _ in range(2):
-        bare_cluster.kubectl("apply", "--server-side", *crd)
-        bare_cluster.kubectl("wait", "--for=condition=Established", *crd, "--timeout=30s")
+        crd.install(bare_cluster)
         operator.wait_ready()
         with new_namespace(bare_cluster) as namespace:
             tenant = Tenant(Objects(bare_cluster, namespace), sandbox.admin).start()
             tenant.await_ready()
-            bare_cluster.kubectl("delete", *crd, "--timeout=30s")
+            bare_cluster.kubectl("delete", "-f", str(crd.FILE), "--timeout=30s")
             eventually(lambda: _assert_forgotten(operator.metric("tuinly_credentials")))
     assert operator.terminate() == 0
 

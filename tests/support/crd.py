@@ -10,10 +10,12 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
 
-CRD: Json = yaml.safe_load((Path(__file__).parents[2] / "crds" / "tuinlycredentials.yaml").read_text())
+FILE = Path(__file__).parents[2] / "crds" / "tuinlycredentials.yaml"
+CRD: Json = yaml.safe_load(FILE.read_text())
 VERSION: Json = CRD["spec"]["versions"][0]
 SCHEMA: Json = VERSION["schema"]["openAPIV3Schema"]
 
@@ -24,6 +26,16 @@ GOOD: Json = {
     "spec": {"clientSecretRef": {"name": "storefront-client"}},
 }
 """The least that one can write; tests change it by merge patches."""
+
+
+def install(cluster: Cluster) -> None:
+    """Apply the CRD, and wait until the API server serves the resource.
+
+    Not by `kubectl wait --for=condition=Established`: that fails as long as the CRD has no conditions at all.
+    """
+    cluster.kubectl("apply", "--server-side", "-f", str(FILE))
+    path = "/apis/tuinly.com/v1alpha1/tuinlycredentials"
+    wait_until(lambda: cluster.kubectl("get", "--raw", path, check=False), what="the resource is served")
 
 
 def merged(base: Json, patch: Json) -> Json:
