@@ -36,8 +36,14 @@ class Publisher:
         self._clock = clock
 
     async def prove_absence(self, record: Record, _: Facts, sight: Sight) -> None:
-        """Look for the target past the watch, which may be behind or leave its type out. Raises ApiFailure."""
-        sight.take(await self._kube.read_secret_meta(record.credential.target))
+        """Look for the target past the watch, which may be behind or leave its type out. Raises ApiFailure.
+
+        Where it is gone the credential may be too, and the watch of those late: for a deleted one nothing is created.
+        """
+        credential = record.credential
+        sight.take(await self._kube.read_secret_meta(credential.target))
+        if sight.target is None and not await self._kube.credential_exists(credential.key, credential.uid):
+            self._store.credential_gone(credential.key, credential.uid)
 
     async def publish(self, record: Record, facts: Facts, sight: Sight) -> None:
         """Write the token with its state, on the condition that the target is what it was when this was decided.
