@@ -33,9 +33,6 @@ ALLOWED = {
 }
 """What the operator may do where it serves, cluster-wide or in its namespaces."""
 
-DISCOVERY = {"customresourcedefinitions.apiextensions.k8s.io": ("list", "watch")}
-"""What it may do besides where it serves all namespaces."""
-
 DENIED = {
     # kopf would write finalizers and annotations, if one let it.
     "tuinlycredentials.tuinly.com": ("create", "update", "patch", "delete", "deletecollection"),
@@ -56,7 +53,8 @@ DENIED = {
     "groups": ("impersonate",),
     "deployments.apps": ("get", "patch"),
     "leases.coordination.k8s.io": ("get", "create", "update"),
-    "customresourcedefinitions.apiextensions.k8s.io": ("get", "create", "update", "patch", "delete"),
+    # That they are there is seen by the API server's discovery, which everybody may read.
+    "customresourcedefinitions.apiextensions.k8s.io": ("get", "list", "watch", "create", "update", "patch", "delete"),
     "clusterroles.rbac.authorization.k8s.io": ("bind", "escalate"),
     "rolebindings.rbac.authorization.k8s.io": ("create",),
 }
@@ -136,7 +134,7 @@ def test_the_samples_work(cluster: Cluster, restricted: str, file: Path) -> None
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize(("resource", "verb"), pairs(ALLOWED | DISCOVERY))
+@pytest.mark.parametrize(("resource", "verb"), pairs(ALLOWED))
 def test_a_right_that_the_operator_has(cluster: Cluster, resource: str, verb: str) -> None:
     assert may(cluster, USER, verb, resource, "--all-namespaces")
 
@@ -155,14 +153,12 @@ def test_the_namespaced_installation_has_rights_in_its_namespace_only(cluster: C
     user = USER.replace("tuinly-system", restricted)
     here, elsewhere = f"--namespace={restricted}", "--namespace=default"
     assert [pair for pair in pairs(ALLOWED) if not may(cluster, user, pair[1], pair[0], here)] == []
-    others = [*pairs(ALLOWED), *pairs(DISCOVERY)]
-    assert [pair for pair in others if may(cluster, user, pair[1], pair[0], elsewhere)] == []
+    assert [pair for pair in pairs(ALLOWED) if may(cluster, user, pair[1], pair[0], elsewhere)] == []
 
 
 def test_both_installations_are_the_same_otherwise() -> None:
     """Two files that an admin can read from top to bottom, kept from drifting apart."""
-    rules = INSTALL["ClusterRole"]["rules"]
-    assert NAMESPACED["Role"]["rules"] == [rule for rule in rules if rule["apiGroups"] != ["apiextensions.k8s.io"]]
+    assert NAMESPACED["Role"]["rules"] == INSTALL["ClusterRole"]["rules"]
     for kind in ("Namespace", "ServiceAccount", "Service"):
         assert NAMESPACED[kind] == INSTALL[kind]
     deployment = copy.deepcopy(NAMESPACED["Deployment"])
@@ -189,9 +185,7 @@ def test_no_right_is_granted_that_is_not_tested_here() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    tested = {
-        (resource.partition("/")[0], resource.partition("/")[2], verb) for resource, verb in pairs(ALLOWED | DISCOVERY)
-    }
+    tested = {(resource.partition("/")[0], resource.partition("/")[2], verb) for resource, verb in pairs(ALLOWED)}
     assert granted == tested
 
 
