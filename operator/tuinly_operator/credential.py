@@ -27,6 +27,8 @@ REFRESH_REQUESTED: Final = f"{GROUP}/refresh-requested"
 _IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"  # RFC 1123
+_NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")  # Kubernetes, "DNS Subdomain Names"
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3, scope-token
 
 
@@ -247,6 +249,10 @@ def parse_spec(raw: object) -> Spec:
         Failure: `InvalidSpec`, with the field's path and what it must be.
     """
     spec: Spec = _read(Spec, raw, "spec")
+    for path, name in (("clientSecretRef", spec.client_secret_ref.name), ("target", spec.target.name)):
+        # It becomes part of a URL's path, where ../ would lead into another namespace.
+        if name is not None and not _NAME.fullmatch(name):
+            raise _invalid(f"spec.{path}.name", "the name of a Secret")
     odd = next((s for s in sorted(spec.scopes) if not _SCOPE.fullmatch(s)), None)
     if odd is not None:
         raise _invalid("spec.scopes", "scopes of printable ASCII without space, quote or backslash")

@@ -163,6 +163,10 @@ def test_an_object_says_what_is_wrong_with_its_spec_and_still_is_a_credential() 
     assert seen.problem.reason is Reason.INVALID_SPEC
 
 
+# In a URL's path, some of these would lead into another namespace, or to another kind of object.
+NO_NAMES = ["", "../../kube-system/secrets/s", "..", ".", "%2e%2e", "a/b", "a?b", "a#b", "A", "-a", "a-", "a..b", "a\n"]
+
+
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +185,8 @@ def test_a_value_of_another_type_is_refused_by_its_path(path: tuple[str, ...]) -
     [
         ({"clientSecretRef": None}, "spec.clientSecretRef"),
         ({"clientSecretRef": {"name": None}}, "spec.clientSecretRef.name"),
+        *(({"clientSecretRef": {"name": name}}, "spec.clientSecretRef.name") for name in NO_NAMES),
+        *(({"target": {"name": name}}, "spec.target.name") for name in NO_NAMES),
         ({"scopes": ["a b"]}, "spec.scopes"),
         ({"scopes": [""]}, "spec.scopes"),
         ({"scopes": ['a"']}, "spec.scopes"),
