@@ -374,7 +374,12 @@ def old_left(scene: Scene) -> None:
 
 def client_known(scene: Scene) -> None:
     """The client Secret has been read in this process."""
-    scene.memory.client = ClientSecretRead(REF, "client-uid/20", CLIENT)
+    has_read(scene, "client-uid/20", CLIENT)
+
+
+def has_read(scene: Scene, identity: str, client: Client | Failure) -> None:
+    """The client Secret has been read, by the name and keys that the spec names now."""
+    scene.memory.client = ClientSecretRead(scene.facts().spec.client_secret_ref, identity, client)
 
 
 def client_unread(scene: Scene) -> None:
@@ -390,20 +395,20 @@ def client_edited(scene: Scene) -> None:
 def client_relabelled(scene: Scene) -> None:
     """It has changed, and been read: the id and secret are the same."""
     client_edited(scene)
-    scene.memory.client = ClientSecretRead(REF, "client-uid/21", CLIENT)
+    has_read(scene, "client-uid/21", CLIENT)
 
 
 def client_rotated(scene: Scene) -> None:
     """It has changed, and been read: the secret is another."""
     client_edited(scene)
-    scene.memory.client = ClientSecretRead(REF, "client-uid/21", OTHER_CLIENT)
+    has_read(scene, "client-uid/21", OTHER_CLIENT)
 
 
 def client_invalid(scene: Scene) -> None:
     """It has changed, and been read: it is of no use."""
     client_edited(scene)
     failure = Failure(Reason.CLIENT_SECRET_INVALID, "the Secret storefront-client has an empty key client_id")
-    scene.memory.client = ClientSecretRead(REF, "client-uid/21", failure)
+    has_read(scene, "client-uid/21", failure)
 
 
 def client_gone(scene: Scene) -> None:
@@ -415,7 +420,7 @@ def client_missing(scene: Scene) -> None:
     """It is not there, as a live read confirms."""
     scene.client_secret = None
     failure = Failure(Reason.CLIENT_SECRET_NOT_FOUND, "the Secret storefront-client does not exist")
-    scene.memory.client = ClientSecretRead(REF, "", failure)
+    has_read(scene, "", failure)
 
 
 # Attempts.

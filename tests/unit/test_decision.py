@@ -81,11 +81,19 @@ Changes = Sequence[Change]
 
 CLIENT_CREDENTIALS = spec({"refresh": {"grant": "ClientCredentials"}})
 OTHER_LEAD = spec({"refresh": {"before": "30m"}})
+OTHER_KEY = spec({"clientSecretRef": {"clientSecretKey": "other"}})
 
 
 def namespace_ends(scene: Scene) -> None:
     """The API server has said that the namespace is being deleted."""
     scene.memory.namespace_ends = True
+
+
+def client_read_anew(scene: Scene) -> None:
+    """The client Secret has been read by the keys that are named now."""
+    facts = scene.facts()
+    if facts.client_secret is not None:
+        world.has_read(scene, facts.client_identity, world.OTHER_CLIENT)
 
 
 def refresh_refused(scene: Scene) -> None:
@@ -178,7 +186,9 @@ ACTS: dict[str, tuple[Changes, Act]] = {
     # A change of what is asked for.
     "other scopes": ([OTHER_SCOPES], Act.EXCHANGE),
     "other URL": ([OTHER_TOKEN_URL], Act.EXCHANGE),
-    "other client Secret": ([spec({"clientSecretRef": {"clientSecretKey": "other"}})], Act.READ_CLIENT_SECRET),
+    "another key of the client Secret": ([OTHER_KEY], Act.READ_CLIENT_SECRET),
+    "another key of the client Secret, read": ([OTHER_KEY, client_read_anew], Act.EXCHANGE),
+    "another client Secret": ([spec({"clientSecretRef": {"name": "other"}})], Act.READ_CLIENT_SECRET),
     "other scopes, refresh token": ([refreshable, OTHER_SCOPES, DUE], Act.EXCHANGE),
     "client Secret edited": ([client_edited], Act.READ_CLIENT_SECRET),
     "client Secret relabelled": ([client_relabelled], Act.REST),
@@ -647,7 +657,7 @@ ANYTHING: Changes = [
     *(brand_new, restarted, deleting, namespace_ends),
     *(target_gone, absence_proven, target_foreign, target_edited, label_removed, target_touched, renamed, old_left),
     *(client_unread, client_known, client_edited, client_relabelled, client_rotated),
-    *(client_invalid, client_gone, client_missing),
+    *(client_invalid, client_gone, client_missing, OTHER_KEY, client_read_anew),
     *(refreshable, refresh_refused, attempted, forced_before, failing(), failing(Reason.INVALID_CLIENT)),
     *(same_token_again, pending, verified, unverifiable, write_refused, restored),
     *(blocked, throttled, probing, reopened),
@@ -684,7 +694,7 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         assert failed is None or failed.retry.due(facts.now) or facts.probe
     if act is Act.EXCHANGE:
         assert memory.client is not None
-        assert memory.client.identity == facts.client_identity
+        assert (memory.client.ref, memory.client.identity) == (facts.spec.client_secret_ref, facts.client_identity)
         assert isinstance(memory.client.client, Client)
     if act is Act.REFRESH:
         assert memory.refresh_token is not None
@@ -731,7 +741,7 @@ class Reconciler:
             client_missing(self.scene)
             return
         client = world.CLIENT if facts.client_secret.version == "20" else world.OTHER_CLIENT
-        self.scene.memory.client = ClientSecretRead(facts.spec.client_secret_ref, facts.client_secret.identity, client)
+        world.has_read(self.scene, facts.client_secret.identity, client)
 
     def prove(self, _: Facts) -> None:
         self.scene.absence_proven = True

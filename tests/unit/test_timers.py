@@ -138,16 +138,19 @@ def test_a_told_deadline_can_be_set_again_to_the_same_time(timers: Timers, clock
 
 def test_memory_follows_the_number_of_credentials(timers: Timers, clock: FakeClock, told: list[Key]) -> None:
     """A deadline moved ten thousand times leaves no such heap behind, and none that is still meant is lost."""
-    key = Key("shop", "moved often")
-    before = sys.getrefcount(key)
-    timers.set(A, in_seconds(5000))
+    moved, others = Key("shop", "moved often"), [Key("shop", f"set once {number}") for number in range(40)]
+    before = sys.getrefcount(moved)
+    for number, key in enumerate(others):
+        timers.set(key, in_seconds(5000 - number))
     for seconds in range(10_000, 0, -1):
-        timers.set(key, in_seconds(seconds))
-    assert sys.getrefcount(key) - before < 500
+        timers.set(moved, in_seconds(seconds))
+    assert sys.getrefcount(moved) - before < 500
     timers.fire(clock.after(1))
-    assert told == [key]
-    timers.fire(clock.after(4999))
-    assert told == [key, A]
+    assert told == [moved]
+    for key in reversed(others):
+        told.clear()
+        timers.fire(clock.after(in_seconds(5000 - others.index(key)).remaining(clock.now())))
+        assert told == [key]
 
 
 CHANGES = st.lists(
