@@ -24,7 +24,6 @@ from tuinly_operator.gate import Gate
 from tuinly_operator.health import HealthServer
 from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
 from tuinly_operator.logs import fields
-from tuinly_operator.memory import Memory
 from tuinly_operator.metrics import Metrics, State
 from tuinly_operator.oauth import TokenEndpoint, origin_of
 from tuinly_operator.reconcile import Reconciler
@@ -295,9 +294,7 @@ class Operator:
 
     def _promoted(self) -> None:
         """Start afresh: what was remembered may be older than what another leader has done since."""
-        for record in self._store:
-            record.memory = Memory()
-            self._queue.add(record.credential.key)
+        self._store.start_afresh()
         self._queue.release(_NOT_LEADING)
 
     # --- What the parts are told --------------------------------------------------------------------------------------

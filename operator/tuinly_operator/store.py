@@ -91,6 +91,15 @@ class Store:
         self._forget_interest(record)
         self._gone(key)
 
+    def start_afresh(self) -> None:
+        """Forget all that is remembered, and have each credential looked at.
+
+        The records are new ones: a reconcile that is still under way with an old one ends with its present act.
+        """
+        for key, record in self._records.items():
+            self._records[key] = Record(record.credential)
+            self._changed(key)
+
     def status_written(self, key: Key, status: Status, version: str, boot: float) -> None:
         """Note a status that was just written, so that its echo is recognised."""
         record = self._records.get(key)

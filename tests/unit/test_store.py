@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.facts import OTHER_UID, UID, Json, TargetObject, credential, merged, token_state
 from tuinly_operator.credential import Credential, Key, Status
 from tuinly_operator.state import SecretMeta
-from tuinly_operator.store import Sight, Store
+from tuinly_operator.store import Record, Sight, Store
 
 ME, NEIGHBOUR = Key("shop", "storefront"), Key("shop", "neighbour")
 CLIENT, TARGET = Key("shop", "storefront-client"), Key("shop", "storefront-token")
@@ -156,6 +156,22 @@ def test_another_uid_under_the_same_name_is_another_credential(store: Watched) -
     assert store.news() == []
     store.secret_seen(Key("shop", "other"), meta("1"))
     assert store.news() == [ME]
+
+
+def test_a_new_leader_remembers_nothing_and_looks_at_all(store: Watched) -> None:
+    """Whoever still works with an old record finds that it is not the credential's any more."""
+    store.credential_seen(neighbour())
+    store.secret_seen(TARGET, meta("7"))
+    store.news()
+    old = store.get(ME)
+    assert old is not None
+    old.memory.met = True
+    store.start_afresh()
+    assert store.news() == [ME, NEIGHBOUR]
+    new = store.get(ME)
+    assert new is not old
+    assert new == Record(old.credential)
+    assert store.secret(TARGET) == meta("7")
 
 
 def test_a_credential_that_went_is_dropped_and_told(store: Watched) -> None:
