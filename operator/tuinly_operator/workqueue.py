@@ -33,7 +33,7 @@ class WorkQueue:
 
     @property
     def age(self) -> float:
-        """Seconds that the longest waiting key has waited; 0 where none waits."""
+        """Seconds that the longest waiting key has waited since it could be handed out; 0 where none waits."""
         return self._monotonic() - next(iter(self._waiting.values())) if self._waiting else 0.0
 
     @property
@@ -46,8 +46,12 @@ class WorkQueue:
         self._holds.add(why)
 
     def release(self, why: str) -> None:
-        """Take back a hold."""
+        """Take back a hold. With the last one waiting begins: until then nobody could have done anything."""
+        if why not in self._holds:
+            return
         self._holds.discard(why)
+        if not self._holds:
+            self._waiting = dict.fromkeys(self._waiting, self._monotonic())
         self._wake()
 
     def add(self, key: Key) -> None:

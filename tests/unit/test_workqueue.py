@@ -186,6 +186,21 @@ async def test_what_comes_again_under_way_waits_from_the_end_of_that(world: Worl
     assert queue.age == 1
 
 
+async def test_who_waits_for_a_hold_has_not_waited_yet(world: World, queue: WorkQueue) -> None:
+    """A standby's keys lie in its queue for days: at its promotion nothing hangs."""
+    queue.hold("a")
+    queue.hold("b")
+    queue.add(A)
+    world.time += 100
+    queue.release("a")
+    world.time += 100
+    queue.release("b")
+    assert queue.age == 0
+    world.time += 1
+    queue.release("b")
+    assert queue.age == 1
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Any order of adds, takes, ends and holds, against the plainest model."""
 
