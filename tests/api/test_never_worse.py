@@ -1,24 +1,16 @@
 """A good token is only replaced by one that is at least as good."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.auditor import Auditor
-from tests.support.operator import OperatorProcess
 from tests.support.tenant import Tenant, seconds_of
 
-
-@pytest.fixture(autouse=True)
-def _never_bad(operator: OperatorProcess, auditor: Auditor) -> Iterator[None]:  # noqa: ARG001 - it does the work
-    yield
-    verdict = auditor.verdict()
-    assert verdict.is_good, verdict
+pytestmark = pytest.mark.usefixtures("operator")
 
 
 def test_the_same_token_again_is_not_written_again(tenant: Tenant) -> None:
     """A caching server: it is asked again after half of the life that is left, until it gives another one."""
-    tenant.start(lifetime=10, issues_refresh_tokens=False, repeats_token=True)
+    tenant.start(lifetime=6, issues_refresh_tokens=False, repeats_token=True)
     first = tenant.await_ready()
     second = tenant.await_token(other_than=first.token)
     tokens = [request.token for request in tenant.requests()]
@@ -28,7 +20,7 @@ def test_the_same_token_again_is_not_written_again(tenant: Tenant) -> None:
     assert "False" not in {status for status, _ in tenant.verdicts("Refreshed")}
 
 
-def test_narrower_scopes_are_refused_while_the_token_is_good(tenant: Tenant) -> None:
+def test_narrower_scopes_are_refused_while_the_token_is_good(tenant: Tenant, auditor: Auditor) -> None:
     scopes = ("orders:read", "orders:write")
     tenant.start({"scopes": list(scopes)}, scopes=scopes)
     before = tenant.await_ready()
@@ -42,6 +34,7 @@ def test_narrower_scopes_are_refused_while_the_token_is_good(tenant: Tenant) -> 
     tenant.register(grants_only=None)
     tenant.apply_client_secret(labels={"touched": "yes"})
     assert tenant.await_token(other_than=before.token).notes["granted-scopes"] == "orders:read orders:write"
+    assert (verdict := auditor.verdict()).is_good, verdict
 
 
 def test_narrower_scopes_are_taken_when_the_spec_asks_for_fewer(tenant: Tenant) -> None:

@@ -42,12 +42,12 @@ AMBIGUOUS: Mapping[str, tuple[Fault, str]] = {
 class Scene:
     """How a tenant is started, and at which of the other token URLs.
 
-    A token of 6 s is refreshed after about 2 to 3 s: the lead is at most half of it.
+    A token of 8 s is refreshed after about 3 to 4 s: the lead is at most half of it.
     """
 
     spec: Json = field(default_factory=dict)
     ways: Mapping[str, Any] = field(default_factory=dict)
-    lifetime: float = 6
+    lifetime: float = 8
     fault: Fault | None = None
     origin: int | None = None
 
@@ -58,7 +58,7 @@ SCENES: Mapping[str, Scene] = {
     "rotating": Scene(ways={"rotates_refresh_tokens": True}),
     "without-refresh-tokens": Scene(ways={"issues_refresh_tokens": False}),
     "by-client-credentials": Scene(spec={"refresh": {"grant": "ClientCredentials"}}),
-    "changing-its-mind": Scene(lifetime=10),
+    "changing-its-mind": Scene(),
     "ended": Scene(),
     "throttled": Scene(lifetime=15, fault=Fault(kind="throttle", retry_after=RETRY_AFTER)),
     **{f"refused-{word.replace('_', '-')}": Scene(ways={"refreshes": word}) for word in REFUSALS},
