@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.cluster import Cluster, KubectlError
+from tuinly_operator.credential import Key
 from tuinly_operator.settings import parse_settings
 
 Json = dict[str, Any]
@@ -26,16 +27,22 @@ APPLY = ("apply", "--server-side", "--warnings-as-errors")
 PROFILE = "pod-security.kubernetes.io"
 
 ALLOWED = {
-    "tuinlycredentials.tuinly.com": ("get", "list", "watch"),
+    "tuinlycredentials.tuinly.com": ("list", "watch"),
     "tuinlycredentials.tuinly.com/status": ("patch",),
     "secrets": ("get", "list", "watch", "create", "patch", "delete"),
     "events.events.k8s.io": ("create",),
 }
 """What the operator may do where it serves, cluster-wide or in its namespaces."""
 
+LEASE = "leases.coordination.k8s.io tuinly-operator"
+"""The one by which its replicas elect the one at work: a resource, and a name."""
+
+ALLOWED_AT_HOME = {"leases.coordination.k8s.io": ("create",), LEASE: ("get", "update")}
+"""What it may do besides in its own namespace."""
+
 DENIED = {
     # kopf would write finalizers and annotations, if one let it.
-    "tuinlycredentials.tuinly.com": ("create", "update", "patch", "delete", "deletecollection"),
+    "tuinlycredentials.tuinly.com": ("get", "create", "update", "patch", "delete", "deletecollection"),
     "tuinlycredentials.tuinly.com/status": ("update",),
     "tuinlycredentials.tuinly.com/finalizers": ("update",),
     "secrets": ("update", "deletecollection"),
@@ -52,7 +59,9 @@ DENIED = {
     "users": ("impersonate",),
     "groups": ("impersonate",),
     "deployments.apps": ("get", "patch"),
-    "leases.coordination.k8s.io": ("get", "create", "update"),
+    "leases.coordination.k8s.io": ("list", "watch", "deletecollection"),
+    LEASE: ("patch", "delete"),
+    "leases.coordination.k8s.io somebodys": ("get", "update", "patch", "delete"),
     # That they are there is seen by the API server's discovery, which everybody may read.
     "customresourcedefinitions.apiextensions.k8s.io": ("get", "list", "watch", "create", "update", "patch", "delete"),
     "clusterroles.rbac.authorization.k8s.io": ("bind", "escalate"),
@@ -65,9 +74,11 @@ def pairs(rights: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
 
 
 def manifests(file: Path) -> dict[str, Json]:
-    """Read a file's objects by kind; each kind is there once."""
+    """Read a file's objects by kind: each is there once, the rights to the Lease apart ("LeaseRole" and so on)."""
     objects = list(yaml.safe_load_all(file.read_text()))
-    by_kind = {each["kind"]: each for each in objects}
+    by_kind = {
+        ("Lease" if each["metadata"]["name"].endswith("-lease") else "") + each["kind"]: each for each in objects
+    }
     assert len(by_kind) == len(objects)
     return by_kind
 
@@ -78,7 +89,7 @@ NAMESPACED = manifests(DEPLOY / "namespaced.yaml")
 
 def may(cluster: Cluster, user: str, verb: str, resource: str, *where: str) -> bool:
     kind, _, subresource = resource.partition("/")
-    what = (kind, f"--subresource={subresource}") if subresource else (kind,)
+    what = (kind.replace(" ", "/"), *([f"--subresource={subresource}"] if subresource else []))
     answer = cluster.kubectl("auth", "can-i", verb, *what, *where, f"--as={user}", check=False).strip()
     assert answer in {"yes", "no"}
     return answer == "yes"
@@ -140,6 +151,13 @@ def test_a_right_that_the_operator_has(cluster: Cluster, resource: str, verb: st
 
 
 @pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("resource", "verb"), pairs(ALLOWED_AT_HOME))
+def test_a_right_that_the_operator_has_in_its_own_namespace_only(cluster: Cluster, resource: str, verb: str) -> None:
+    assert may(cluster, USER, verb, resource, "--namespace=tuinly-system")
+    assert not may(cluster, USER, verb, resource, "--namespace=default")
+
+
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(("resource", "verb"), pairs(DENIED))
 def test_a_right_that_the_operator_has_not(cluster: Cluster, resource: str, verb: str) -> None:
     """Not even in its own namespace."""
@@ -152,14 +170,15 @@ def test_the_namespaced_installation_has_rights_in_its_namespace_only(cluster: C
     cluster.kubectl(*APPLY, "-f", "-", input=re.sub(r"\b(tuinly-system|shop)\b", restricted, text))
     user = USER.replace("tuinly-system", restricted)
     here, elsewhere = f"--namespace={restricted}", "--namespace=default"
-    assert [pair for pair in pairs(ALLOWED) if not may(cluster, user, pair[1], pair[0], here)] == []
-    assert [pair for pair in pairs(ALLOWED) if may(cluster, user, pair[1], pair[0], elsewhere)] == []
+    rights = pairs(ALLOWED | ALLOWED_AT_HOME)
+    assert [pair for pair in rights if not may(cluster, user, pair[1], pair[0], here)] == []
+    assert [pair for pair in rights if may(cluster, user, pair[1], pair[0], elsewhere)] == []
 
 
 def test_both_installations_are_the_same_otherwise() -> None:
     """Two files that an admin can read from top to bottom, kept from drifting apart."""
     assert NAMESPACED["Role"]["rules"] == INSTALL["ClusterRole"]["rules"]
-    for kind in ("Namespace", "ServiceAccount", "Service"):
+    for kind in ("Namespace", "ServiceAccount", "LeaseRole", "LeaseRoleBinding", "Service", "PodDisruptionBudget"):
         assert NAMESPACED[kind] == INSTALL[kind]
     deployment = copy.deepcopy(NAMESPACED["Deployment"])
     assert deployment["spec"]["template"]["spec"]["containers"][0]["args"].pop() == "--namespace=shop"
@@ -178,14 +197,18 @@ def test_every_verb_has_its_reason(name: str) -> None:
 
 
 def test_no_right_is_granted_that_is_not_tested_here() -> None:
-    """The tables above hold all of the role."""
+    """The tables above hold all of the roles."""
     granted = {
-        (f"{resource.partition('/')[0]}.{rule['apiGroups'][0]}".rstrip("."), resource.partition("/")[2], verb)
-        for rule in INSTALL["ClusterRole"]["rules"]
+        (f"{resource.partition('/')[0]}.{rule['apiGroups'][0]}".rstrip("."), resource.partition("/")[2], name, verb)
+        for rule in (*INSTALL["ClusterRole"]["rules"], *INSTALL["LeaseRole"]["rules"])
         for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
         for verb in rule["verbs"]
     }
-    tested = {(resource.partition("/")[0], resource.partition("/")[2], verb) for resource, verb in pairs(ALLOWED)}
+    tested = {
+        (*re.fullmatch(r"([^ /]+)/?([^ ]*) ?(.*)", resource).groups(), verb)  # type: ignore[union-attr]  # all match
+        for resource, verb in pairs(ALLOWED | ALLOWED_AT_HOME)
+    }
     assert granted == tested
 
 
@@ -209,12 +232,36 @@ def test_the_deployment_fits_the_program(objects: dict[str, Json]) -> None:
         assert selector.items() <= template["metadata"]["labels"].items()
 
 
-def test_the_deployment_takes_no_chances() -> None:
-    """Beyond what the restricted profile asks: nothing is writable, and never two at once."""
+@pytest.mark.parametrize("objects", [INSTALL, NAMESPACED], ids=["install.yaml", "namespaced.yaml"])
+def test_replicas_elect_one_by_the_lease_that_they_have_rights_to(objects: dict[str, Json]) -> None:
+    """Two at work would ask for twice the tokens and write over each other's."""
+    [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    lease = parse_settings(container["args"], {each["name"]: each["value"] for each in container["env"]}).lease
+    role = objects["LeaseRole"]
+    assert lease == Key(role["metadata"]["namespace"], "tuinly-operator")
+    assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [lease.name]]
+    for binding in ("LeaseRoleBinding", "ClusterRoleBinding" if "ClusterRole" in objects else "RoleBinding"):
+        [subject] = objects[binding]["subjects"]
+        assert f"system:serviceaccount:{subject['namespace']}:{subject['name']}" == USER
+
+
+def test_one_replica_is_always_there() -> None:
+    """In a rollout, and while nodes are drained; on one node as on two."""
     spec = INSTALL["Deployment"]["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
-    assert spec["template"]["spec"].get("volumes", []) == []
-    assert spec["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    [spread] = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+    budget = INSTALL["PodDisruptionBudget"]["spec"]
+    assert budget["minAvailable"] == 1
+    assert budget["selector"] == spread["labelSelector"] == spec["selector"]
+
+
+def test_the_deployment_takes_no_chances() -> None:
+    """Beyond what the restricted profile asks: nothing is writable."""
+    spec = INSTALL["Deployment"]["spec"]["template"]["spec"]
+    assert spec.get("volumes", []) == []
+    assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
 
 
 # --- The image. Tests do without Docker, so it is not built here: only what can go stale unnoticed is checked. --------
