@@ -18,6 +18,7 @@ from tuinly_operator.state import Ownership, SecretMeta, exchange_inputs, holds_
 from tuinly_operator.template import Shape
 
 CONFLICT_RECHECK: Final = 300.0  # seconds
+RESTORES_AT_ONCE: Final = 3  # in a row, each within the least interval of the one before
 FORCED_INTERVAL: Final = 10.0  # seconds between two forced exchanges
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
@@ -210,12 +211,18 @@ def _publish(f: Facts) -> Decision | None:
     refused = f.memory.write
     if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
         return Decision(Act.REST, refused.failure, refused.retry)
-    if f.memory.pending is None and f.memory.last_restore is not None:
-        # Somebody else keeps writing this Secret: restoring each time at once would be a race without end.
-        again = Deadline.after(f.policy.min_interval, f.memory.last_restore)
-        if not again.due(f.now):
-            return Decision(Act.REST, look_again=again)
-    return Decision(Act.PUBLISH)
+    again = _restore_again(f)
+    return Decision(Act.PUBLISH) if again is None else Decision(Act.REST, look_again=again)
+
+
+def _restore_again(f: Facts) -> Deadline | None:
+    """When to restore again, where somebody keeps breaking the target: mending it each time at once would never end."""
+    memory = f.memory
+    broken = memory.pending is None and memory.written_as == asked_shape(f)
+    if not broken or memory.last_restore is None or memory.restores < RESTORES_AT_ONCE:
+        return None
+    again = Deadline.after(f.policy.min_interval, memory.last_restore)
+    return None if again.due(f.now) else again
 
 
 def _need_client(f: Facts) -> Decision | None:

@@ -27,7 +27,9 @@ _LIBRARIES: Final = {
     "asyncio": logging.WARNING,
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
-    "kopf._core.reactor.running": logging.ERROR,  # it warns that it leaves the signals to us, as it should
+    # They warn that the signals are left to us, as they should be, and tell a failure that ends kopf twice; so do we.
+    "kopf._core.reactor.orchestration": logging.CRITICAL,
+    "kopf._core.reactor.running": logging.CRITICAL,
     "kopf.objects": logging.WARNING,
     "kubernetes": logging.WARNING,
 }

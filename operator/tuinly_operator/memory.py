@@ -80,6 +80,7 @@ class Memory:
     due: Deadline | None = None  # when the refresh under way was due
     last_forced: Moment | None = None
     last_restore: Moment | None = None
+    restores: int = 0  # in a row, each soon after the one before
     attempt: Setback | None = None  # of the last attempt
     verification: Setback | None = None  # of the pending token's verification
     write: Setback | None = None  # of the last write of the target

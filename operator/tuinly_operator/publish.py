@@ -5,12 +5,12 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from tuinly_operator import decision as rules
-from tuinly_operator.clock import Clock, rfc3339
+from tuinly_operator.clock import Clock, Deadline, rfc3339
 from tuinly_operator.decision import Facts
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
-from tuinly_operator.memory import Held
+from tuinly_operator.memory import Held, Memory
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.setbacks import Setbacks
@@ -102,11 +102,17 @@ class Publisher:
             due, record.memory.due = record.memory.due, None
             self._metrics.published(held, -due.remaining(self._clock.now()) if due else None)
             return
-        record.memory.last_restore = facts.now
         _log.info("restored the target" if broken else "changed the target as the spec asks", extra=extra)
         if broken:
+            self._count_restore(record.memory, facts)
             message = f"Secret {facts.credential.target.name} was changed or deleted and has been restored"
             self._reporter.warn(record, Reason.RESTORED, message)
+
+    @staticmethod
+    def _count_restore(memory: Memory, facts: Facts) -> None:
+        last, memory.last_restore = memory.last_restore, facts.now
+        soon = last is not None and not Deadline.after(facts.policy.min_interval, last).due(facts.now)
+        memory.restores = memory.restores + 1 if soon else 1
 
     async def _not_written(self, record: Record, facts: Facts, sight: Sight, failure: ApiFailure) -> None:
         """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait)."""

@@ -40,8 +40,8 @@ class Reporter:
         try:
             version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
         except ApiFailure as failure:
-            if failure.not_found or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
-                await self._drop_if_gone(record)
+            unknown = failure.not_found or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+            if unknown and await self._dropped(record):
                 return None
             raise
         self._store.status_written(key, after, version, facts.now.boot)
@@ -59,8 +59,10 @@ class Reporter:
             record.memory.told.add(reason)
             self.warn(record, reason, message)
 
-    async def _drop_if_gone(self, record: Record) -> None:
-        """A status that cannot be written to this uid: the credential is gone, whether the watch has said so or not."""
+    async def _dropped(self, record: Record) -> bool:
+        """Where no status can be written to this uid: drop the credential if it is gone, whatever the watch says."""
         credential = record.credential
-        if not await self._kube.credential_exists(credential.key, credential.uid):
-            self._store.credential_gone(credential.key, credential.uid)
+        if await self._kube.credential_exists(credential.key, credential.uid):
+            return False
+        self._store.credential_gone(credential.key, credential.uid)
+        return True

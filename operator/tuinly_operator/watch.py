@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import kopf
@@ -56,7 +57,7 @@ class CredentialWatch:
         self._seen = seen
         self._gone = gone
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop = threading.Event()
+        self._stop: Callable[[], None] = lambda: None
         self.alive = False
 
     async def run(self) -> None:
@@ -64,22 +65,23 @@ class CredentialWatch:
         self._loop = asyncio.get_running_loop()
         while True:
             await self._until_served()
-            self._stop, ended = threading.Event(), asyncio.Event()
-            thread = threading.Thread(target=self._run_kopf, args=(self._stop, ended), name="kopf", daemon=True)
+            loop, stop, ended = asyncio.new_event_loop(), asyncio.Event(), asyncio.Event()
+            self._stop = partial(_call, loop, stop.set)
+            thread = threading.Thread(target=self._run_kopf, args=(loop, stop, ended), name="kopf", daemon=True)
             thread.start()
             self.alive = True
             try:
                 await ended.wait()
             finally:
                 self.alive = False
-                self._stop.set()
+                self._stop()
                 await asyncio.shield(asyncio.to_thread(thread.join, _STOP_TIMEOUT))
             _log.warning("the watch of TuinlyCredentials ended, starting it again")
             await asyncio.sleep(random.uniform(0, _MAX_BACKOFF))  # noqa: S311 -- jitter
 
     def restart(self) -> None:
         """Start kopf anew: it seems to have lost track."""
-        self._stop.set()
+        self._stop()
 
     async def _until_served(self) -> None:
         """Wait until the resource is there: kopf looks for it once, and waits for ever where it comes later."""
@@ -89,21 +91,27 @@ class CredentialWatch:
                     return
             await asyncio.sleep(_DISCOVERY_SECONDS)
 
-    def _run_kopf(self, stop: threading.Event, ended: asyncio.Event) -> None:
-        """The thread."""
+    def _run_kopf(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, ended: asyncio.Event) -> None:
+        """The thread. `stop` is an event of kopf's loop: one of threads would be waited for even after a failure."""
         try:
-            kopf.run(
-                registry=self._handlers(),
-                settings=_settings(self._selector),
-                standalone=True,
-                clusterwide=not self._namespaces,
-                namespaces=self._namespaces,
-                stop_flag=stop,
-            )
-        except Exception:  # noqa: BLE001 -- whatever it is, kopf is started again
-            _log.exception("the watch of TuinlyCredentials failed")
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(
+                    kopf.operator(
+                        registry=self._handlers(),
+                        settings=_settings(self._selector),
+                        standalone=True,
+                        clusterwide=not self._namespaces,
+                        namespaces=self._namespaces,
+                        stop_flag=stop,
+                    )
+                )
+        except Exception as error:  # noqa: BLE001 -- whatever it is, kopf is started again
+            # What the API server answered needs no traceback.
+            status = getattr(error, "status", None)
+            extra = fields(cause=type(error).__name__, status=status)
+            _log.error("the watch of TuinlyCredentials failed", extra=extra, exc_info=status is None)
         finally:
-            self._call(ended.set)
+            self._tell(ended.set)
 
     def _handlers(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -124,14 +132,20 @@ class CredentialWatch:
             except Exception:  # noqa: BLE001 -- one odd object must not stop the others
                 _log.exception("could not read a TuinlyCredential")
             else:
-                self._call(self._gone if event["type"] == "DELETED" else self._seen, credential)
+                self._tell(self._gone if event["type"] == "DELETED" else self._seen, credential)
 
         return registry
 
-    def _call(self, what: Callable[..., None], *args: object) -> None:
-        """Call something on the operator's loop; at the very end that loop may be closed."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(what, *args)
+    def _tell(self, what: Callable[..., None], *args: object) -> None:
+        """Call something on the operator's loop."""
+        assert self._loop is not None  # noqa: S101 -- set before the thread started
+        _call(self._loop, what, *args)
+
+
+def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: object) -> None:
+    """Call something on another thread's loop; at the very end that loop may be closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(what, *args)
 
 
 class _EndlessBackoffs:
