@@ -29,6 +29,7 @@ T = TypeVar("T")
 HOST: Final = "127.0.0.1"
 _BODY_LIMIT: Final = 8 * 1024 * 1024  # more than the API server takes
 START_SECONDS: Final = 30.0
+_LAST_TURNS: Final = 0.1  # seconds in which the loop closes the sockets of connections that were broken
 # They speak of one connection, not of the message (RFC 9110, section 7.6.1); aiohttp sets its own.
 _OF_THE_HOP: Final = frozenset({"connection", "content-length", "host", "keep-alive", "transfer-encoding"})
 
@@ -109,7 +110,6 @@ class ApiProxy:
         self._faults: list[Fault] = []
         self._mode = Mode.PASS
         self._era = 0  # what began in an earlier one never goes on
-        self._under_way: list[web.Request] = []
         self._port = 0
         self.requests: list[tuple[str, str]] = []
 
@@ -123,8 +123,7 @@ class ApiProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop it; connections break."""
-        self._do(self._set_mode(Mode.CUT))
-        self._do(self._parts.aclose())
+        self._do(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -176,19 +175,25 @@ class ApiProxy:
         self._session = await self._parts.enter_async_context(session)
         application = web.Application(client_max_size=_BODY_LIMIT)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        self._parts.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, HOST, 0, ssl_context=self._authority.server_context(HOST)).start()
-        self._port = runner.addresses[0][1]
+        self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        self._parts.push_async_callback(self._runner.cleanup)
+        await web.TCPSite(self._runner, HOST, 0, ssl_context=self._authority.server_context(HOST)).start()
+        self._port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        await self._set_mode(Mode.CUT)
+        await self._parts.aclose()
+        await asyncio.sleep(_LAST_TURNS)
 
     async def _set_mode(self, mode: Mode) -> None:
         if mode is not Mode.PASS:
             self._era += 1
         self._mode = mode
         if mode is Mode.CUT:
-            for request in list(self._under_way):
-                _reset(request)
+            for connection in self._runner.server.connections if self._runner.server else ():
+                if connection.transport is not None:
+                    connection.transport.abort()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.path_qs))
@@ -199,11 +204,7 @@ class ApiProxy:
         fault = next((fault for fault in list(self._faults) if fault.meets(request)), None)
         if fault is not None and fault.status is not None:
             return fault.answer()
-        self._under_way.append(request)
-        try:
-            return await self._pass(request, lost=fault is not None and fault.lost)
-        finally:
-            self._under_way.remove(request)
+        return await self._pass(request, lost=fault is not None and fault.lost)
 
     async def _pass(self, request: web.Request, *, lost: bool) -> web.StreamResponse:
         """Ask the API server, and send its answer on as it comes."""
