@@ -131,7 +131,7 @@ class Kube:
 
     @property
     def reachable(self) -> bool:
-        """Whether the last request was answered."""
+        """Whether the API server has answered well since it last did not answer."""
         return self._reachable
 
     def fence(self) -> None:
@@ -375,7 +375,9 @@ class Kube:
                 failure = ApiFailure(response.status, _word_of(await response.read()))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = ApiFailure(None, type(error).__name__)
-        self._note(reachable=not failure.out_of_reach)
+        # A refusal does not say that it is back: a server that has just started refuses what it does not know yet.
+        if failure.out_of_reach:
+            self._note(reachable=False)
         raise failure from None
 
     def _note(self, *, reachable: bool) -> None:
