@@ -12,6 +12,7 @@ Nothing is redacted here: secrets are Sensitive and print as a mask by themselve
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -34,6 +35,9 @@ _LIBRARIES: Final = {
     "kubernetes": logging.WARNING,
 }
 
+# kopf tells of each try of a request, every few seconds for as long as an outage lasts.
+_ANOTHER_TRY: Final = re.compile(r"Request attempt #(?!1\b)\d+(/\d+)? failed; will retry")
+
 
 def fields(**values: object) -> dict[str, dict[str, object]]:
     """Fields of a log line, for `extra=`. None leaves one out; JSON keeps numbers and bools, the rest is str."""
@@ -55,12 +59,18 @@ def configure_logging(level: str, log_format: str) -> None:
     """Send logs to stderr, the operator's own from `level` (debug, info, warning, error), as text or json."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    if level != "debug":
+        handler.addFilter(_is_no_repetition)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger(_PACKAGE).setLevel(level.upper())
     logging.getLogger("kopf").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     for name, least in _LIBRARIES.items():
         logging.getLogger(name).setLevel(least)
+
+
+def _is_no_repetition(record: logging.LogRecord) -> bool:
+    return not (record.name.startswith("kopf.") and _ANOTHER_TRY.match(record.getMessage()))
 
 
 class _Formatter(logging.Formatter):
