@@ -1,6 +1,7 @@
 """The API server goes away, forgets, refuses or falls silent: the operator stays, waits, and makes nothing worse."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,9 @@ REFRESH = "refresh_token"
 AWAY = "the API server is out of reach; no token is asked for until it is back"
 BACK = "the API server is within reach again"
 
+MOST_COMPLAINTS = 12
+"""The most often that a test lets the operator complain of the same thing: about once per credential."""
+
 
 @pytest.fixture
 def proxy(cluster: Cluster, tmp_path: Path) -> Iterator[ApiProxy]:
@@ -38,12 +42,16 @@ def team(tenant: Tenant, *names: str, lifetime: float = 3600) -> list[Tenant]:
 
 
 def assert_logs_are_readable(operator: OperatorProcess) -> None:
-    """Each line says something in a sentence of one line, without a traceback; and it is still the same process."""
+    """Each line says something in one line, without a traceback, and not over and over; the process is the same."""
     assert not operator.ended
-    for line in operator.logs():
+    lines = operator.logs()
+    for line in lines:
         assert line["msg"], line
         assert "\n" not in line["msg"], line
         assert "exc" not in line, line
+    complaints = Counter((line["logger"], line["msg"]) for line in lines if line["level"] in {"warning", "error"})
+    assert max(complaints.values(), default=0) <= MOST_COMPLAINTS, complaints
+    assert not [line for line in lines if "attempt #2" in line["msg"]]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +82,8 @@ def test_what_becomes_due_while_the_api_server_is_down_is_refreshed_once_it_is_b
     assert not [at for at in times if seconds_of(away["ts"]) <= at < seconds_of(back["ts"])]
     operator.wait_ready()
     assert (verdict := auditor.verdict()).is_good, verdict
+    # An API server that has just started refuses everybody, as it does not know their rights yet.
+    assert not [line for line in operator.logs() if line.get("reason") == "TargetRejected"]
     assert_all_is_seen(tenant, tenants[0])
     assert_logs_are_readable(operator)
 
