@@ -6,7 +6,7 @@ that RFC 6749 lists ever reach a message.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -20,6 +20,7 @@ MAX_BODY: Final = 64 * 1024  # bytes
 MAX_TOKEN: Final = 32 * 1024  # characters
 MAX_LIFETIME: Final = 2_592_000  # seconds; 30 days
 MAX_RETRY_AFTER: Final = 300.0  # seconds
+_LEAST_SECRET: Final = 8  # characters; what is shorter is found in innocent words, and is no secret
 
 # RFC 6749 section 5.2. Any other `error` is the server's own text and is not repeated.
 _ERROR_CODES: Final = frozenset(
@@ -95,17 +96,18 @@ def judge_graphql(status: int, body: bytes) -> Verdict:
     return Verdict.REJECTED if members.get("errors") else Verdict.INCONCLUSIVE
 
 
-def parse_grant(answer: Answer, now: float) -> Grant:
+def parse_grant(answer: Answer, now: float, sent: Collection[Sensitive] = ()) -> Grant:
     """Prove `answer`, or raise TokenRequestFailed with the reason that its status and error code stand for.
 
     `now`, the wall clock in seconds since the epoch, only counts for a `Retry-After` date that comes without a `Date`.
+    `sent` are the secrets of the request, which the answer may echo.
     """
     if answer.status != HTTPStatus.OK:
         raise _refusal(answer, now)
     members = _members(answer)
     _check_type(answer, members)
     refresh_token = members.get("refresh_token")
-    return Grant(
+    grant = Grant(
         access_token=_token(answer, members, "access_token"),
         # A member that is null is one that was not sent.
         refresh_token=None if refresh_token is None else _token(answer, members, "refresh_token"),
@@ -113,6 +115,16 @@ def parse_grant(answer: Answer, now: float) -> Grant:
         scopes=_scopes(answer, members),
         server_time=_server_time(answer),
     )
+    tokens = [token for token in (grant.access_token, grant.refresh_token) if token is not None]
+    if _tells(grant.scopes or (), [*sent, *tokens]):
+        raise _unusable(answer, "its scope repeats a secret, and scopes are shown to people")
+    return grant
+
+
+def _tells(scopes: Collection[str], secrets: Collection[Sensitive]) -> bool:
+    """Whether a scope holds a secret."""
+    values = [value for value in (secret.reveal() for secret in secrets) if len(value) >= _LEAST_SECRET]
+    return any(value in scope for scope in scopes for value in values)
 
 
 def _members(answer: Answer) -> dict[str, object]:

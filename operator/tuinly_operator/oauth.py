@@ -103,8 +103,9 @@ class TokenEndpoint:
         await self._client.aclose()
 
     async def _token_request(self, url: str, form: Mapping[str, str | Sensitive]) -> Grant:
+        sent = [value for value in form.values() if isinstance(value, Sensitive)]
         try:
-            return parse_grant(await self._post(url, form), time.time())
+            return parse_grant(await self._post(url, form), time.time(), sent)
         except TokenRequestFailed as refusal:
             failure = replace(refusal)
         except Exception as error:  # noqa: BLE001 -- whatever broke, there is no answer, and its text must not be shown

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuinly_operator.answers import MAX_BODY, MAX_LIFETIME, MAX_TOKEN, Answer, Grant, parse_grant
@@ -85,6 +85,7 @@ def test_generated_good_answers_come_back_whole(
     scopes: frozenset[str] | None,
     written: tuple[str, type[int | float | str]],
 ) -> None:
+    assume(not any(access in scope or (refresh or access) in scope for scope in scopes or ()))
     token_type, number = written
     members = {
         "access_token": access,
@@ -236,6 +237,24 @@ def test_scopes_that_are_taken(scope: str, scopes: set[str]) -> None:
 )
 def test_odd_scopes_are_refused(scope: object) -> None:
     assert refused(answer({**GOOD, "scope": scope})).reason is Reason.INVALID_RESPONSE
+
+
+LONG = {**GOOD, "access_token": "access-token", "refresh_token": "refresh-token"}
+
+
+@pytest.mark.parametrize("secret", ["access-token", "refresh-token", "client-secret"])
+@pytest.mark.parametrize("scope", ["{}", "a {} b", "client_secret={}", "({})"])
+def test_a_scope_that_repeats_a_secret_is_refused(scope: str, secret: str) -> None:
+    """It would be shown in the status and in the target's annotations."""
+    said = answer({**LONG, "scope": scope.format(secret)})
+    with pytest.raises(TokenRequestFailed, match="its scope repeats a secret") as failed:
+        parse_grant(said, NOW, [Sensitive("client-secret")])
+    assert secret not in failed.value.message
+
+
+def test_a_scope_that_holds_what_is_too_short_for_a_secret_is_taken() -> None:
+    said = answer({**GOOD, "scope": "orders:read"})
+    assert parse_grant(said, NOW, [Sensitive("read")]).scopes == frozenset({"orders:read"})
 
 
 @pytest.mark.parametrize(
