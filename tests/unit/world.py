@@ -1,0 +1,417 @@
+"""A fake edge for the whole reconciler: an API server, a token endpoint and two clocks in memory, and a ledger.
+
+Only what decides is real here: store, queue, timers, gate, decisions and acts. The API server knows preconditions,
+managed fields and resource versions as the real one does; tests/api holds the operator against that one.
+"""
+
+import base64
+import copy
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from tuinly_operator.answers import Grant, Verdict
+from tuinly_operator.clock import Moment
+from tuinly_operator.credential import Credential, Key
+from tuinly_operator.decision import Policy
+from tuinly_operator.errors import Reason, TokenRequestFailed
+from tuinly_operator.events import EventSender
+from tuinly_operator.gate import Gate
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.metrics import Metrics
+from tuinly_operator.oauth import TokenEndpoint
+from tuinly_operator.reconcile import Reconciler
+from tuinly_operator.report import Transition
+from tuinly_operator.sensitive import Sensitive
+from tuinly_operator.state import MANAGER, SecretMeta
+from tuinly_operator.store import Store
+from tuinly_operator.timers import Timers
+from tuinly_operator.workqueue import WorkQueue
+
+Json = dict[str, Any]
+
+TOKEN_URL = "https://oauth.example.com/token"
+OTHER_URL = "https://oauth.example.org/token"
+FORBIDDEN_URL = "https://evil.example.net/token"
+POLICY = Policy(
+    token_url=TOKEN_URL,
+    graphql_url="https://graphql.example.com/graphql",
+    allowed_token_urls=frozenset({TOKEN_URL, OTHER_URL}),
+    allowed_graphql_urls=frozenset({"https://graphql.example.com/graphql"}),
+    min_interval=5.0,
+)
+CREDENTIAL = Key("shop", "storefront")
+CLIENT_SECRET = Key("shop", "storefront-client")
+
+
+BOOTED = 1_799_999_000.0  # seconds since the epoch
+
+
+class World:
+    """Wall and boot clock, in seconds. Time passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.boot = 1_000.0
+        self.wall = BOOTED + self.boot
+
+    def set_right(self) -> None:
+        """Set the wall clock to the true time."""
+        self.wall = BOOTED + self.boot
+
+    def now(self) -> Moment:
+        return Moment(self.wall, self.boot)
+
+    def pass_time(self, seconds: float) -> None:
+        self.wall += seconds
+        self.boot += seconds
+
+
+@dataclass
+class Write:
+    """One write to the API server: what was there before and after."""
+
+    kind: str
+    key: Key
+    before: Json | None
+    after: Json | None
+
+
+class FakeApi:
+    """The API server, as far as the operator uses it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.failed_at = float("-inf")  # boot seconds
+        self.secrets: dict[Key, Json] = {}
+        self.credentials: dict[Key, Json] = {}
+        self.writes: list[Write] = []
+        self.failures: list[ApiFailure] = []  # the next writes fail with these
+        self.changed: Callable[[Key], None] = lambda _: None
+        self.reachable = True
+        self._version = 100
+        self._uids = 0
+
+    # --- What anybody does ---
+
+    def put_secret(self, key: Key, data: Mapping[str, str], kind: str = "Opaque") -> None:
+        present = self.secrets.get(key)
+        fields: Json = {"f:data": {f"f:{name}": {} for name in data}}
+        raw = self._object(key, present)
+        raw |= {"type": kind, "data": {name: base64.b64encode(text.encode()).decode() for name, text in data.items()}}
+        raw["metadata"]["managedFields"] = [{"manager": "kubectl", "operation": "Update", "fieldsV1": fields}]
+        self._store_secret(key, raw)
+
+    def edit_secret(self, key: Key, name: str, value: str | None) -> None:
+        """Edit or remove one key by hand: it changes hands, as with kubectl edit."""
+        raw = copy.deepcopy(self.secrets[key])
+        for entry in raw["metadata"]["managedFields"]:
+            entry["fieldsV1"].get("f:data", {}).pop(f"f:{name}", None)
+        if value is None:
+            raw["data"].pop(name, None)
+        else:
+            raw["data"][name] = base64.b64encode(value.encode()).decode()
+            fields: Json = {"f:data": {f"f:{name}": {}}}
+            raw["metadata"]["managedFields"].append({"manager": "kubectl", "operation": "Update", "fieldsV1": fields})
+        self._store_secret(key, raw)
+
+    def label_secret(self, key: Key) -> None:
+        """Change a Secret without changing what it holds."""
+        self._store_secret(key, copy.deepcopy(self.secrets[key]))
+
+    def remove_secret(self, key: Key) -> None:
+        if self.secrets.pop(key, None) is not None:
+            self.changed(key)
+
+    def collect_garbage(self) -> None:
+        """Delete what is owned by a credential that is gone."""
+        alive = {raw["metadata"]["uid"] for raw in self.credentials.values()}
+        for key, raw in list(self.secrets.items()):
+            owners = raw["metadata"].get("ownerReferences") or []
+            if owners and all(owner["uid"] not in alive for owner in owners):
+                self.remove_secret(key)
+
+    def put_credential(self, key: Key, spec: Json, annotations: Json | None = None) -> None:
+        present = self.credentials.get(key)
+        raw = self._object(key, present)
+        generation = present["metadata"]["generation"] if present else 0
+        raw["metadata"]["generation"] = generation + (present is None or present["spec"] != spec)
+        raw["metadata"]["annotations"] = annotations or {}
+        raw |= {"spec": spec, "status": present.get("status", {}) if present else {}}
+        self.credentials[key] = raw
+
+    # --- What the operator asks (the methods of Kube) ---
+
+    def fence(self) -> None:
+        pass
+
+    def require_reach(self) -> None:
+        if not self.reachable:
+            raise ApiFailure(None, "OutOfReach")
+
+    async def read_secret(self, key: Key) -> Mapping[str, Any]:
+        self._reach()
+        if key not in self.secrets:
+            raise ApiFailure(404, "NotFound")
+        return copy.deepcopy(self.secrets[key])
+
+    async def read_secret_meta(self, key: Key) -> SecretMeta | None:
+        self._reach()
+        return SecretMeta.from_object(self.secrets[key]) if key in self.secrets else None
+
+    async def apply_secret(self, key: Key, manifest: Mapping[str, Any]) -> SecretMeta:
+        self._fail()
+        present, wanted = self.secrets.get(key), manifest["metadata"]
+        if present is None and (wanted.get("uid") or wanted["resourceVersion"] != "1"):
+            raise ApiFailure(409, "Conflict")
+        if present is not None and wanted.get("uid") not in (None, present["metadata"]["uid"]):
+            raise ApiFailure(422, "Invalid")
+        if present is not None and wanted["resourceVersion"] != present["metadata"]["resourceVersion"]:
+            raise ApiFailure(409, "Conflict")
+        if present is not None and present.get("immutable"):
+            raise ApiFailure(422, "Invalid")
+        before, raw = copy.deepcopy(present), self._object(key, present)
+        mine: Json = {"f:data": {f"f:{name}": {} for name in manifest["data"]}}
+        mine["f:metadata"] = {
+            f"f:{part}": {f"f:{name}": {} for name in wanted[part]} for part in ("labels", "annotations")
+        }
+        kept = self._without(present, mine) if present else []
+        old = self._ours(present)
+        data = {
+            name: value
+            for name, value in (present or {}).get("data", {}).items()
+            if f"f:{name}" not in old.get("f:data", {})
+        }
+        raw |= {"type": "Opaque", "data": {**data, **manifest["data"]}}
+        raw["metadata"] |= {
+            "labels": dict(wanted["labels"]),
+            "annotations": dict(wanted["annotations"]),
+            "ownerReferences": list(wanted.get("ownerReferences") or []),
+            "managedFields": [*kept, {"manager": MANAGER, "operation": "Apply", "fieldsV1": mine}],
+        }
+        self._store_secret(key, raw)
+        self.writes.append(Write("target", key, before, copy.deepcopy(raw)))
+        return SecretMeta.from_object(self.secrets[key])
+
+    async def delete_secret(self, key: Key, meta: SecretMeta) -> None:
+        self._fail()
+        present = self.secrets.get(key)
+        if present is None:
+            raise ApiFailure(404, "NotFound")
+        if (present["metadata"]["uid"], present["metadata"]["resourceVersion"]) != (meta.uid, meta.version):
+            raise ApiFailure(409, "Conflict")
+        self.writes.append(Write("target", key, copy.deepcopy(present), None))
+        self.remove_secret(key)
+
+    async def write_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> str:
+        self._fail()
+        raw = self.credentials.get(key)
+        if raw is None or raw["metadata"]["uid"] != uid:
+            raise ApiFailure(404, "NotFound")
+        before = copy.deepcopy(raw)
+        sent = json.loads(json.dumps(status))  # plain JSON, as on the wire
+        raw["status"] = {name: value for name, value in sent.items() if value is not None}
+        raw["metadata"]["resourceVersion"] = self._next_version()
+        self.writes.append(Write("status", key, before, copy.deepcopy(raw)))
+        return str(raw["metadata"]["resourceVersion"])
+
+    async def credential_exists(self, key: Key, uid: str) -> bool:
+        self._reach()
+        return key in self.credentials and self.credentials[key]["metadata"]["uid"] == uid
+
+    # --- Inside ---
+
+    def _object(self, key: Key, present: Json | None) -> Json:
+        self._uids += present is None
+        uid = present["metadata"]["uid"] if present else f"00000000-0000-4000-8000-{self._uids:012}"
+        meta = {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": self._next_version()}
+        return {"metadata": meta}
+
+    def _next_version(self) -> str:
+        self._version += 1
+        return str(self._version)
+
+    def _store_secret(self, key: Key, raw: Json) -> None:
+        raw["metadata"]["resourceVersion"] = self._next_version()
+        self.secrets[key] = raw
+        self.changed(key)
+
+    def _reach(self) -> None:
+        if not self.reachable:
+            self.failed_at = self._world.boot
+            raise ApiFailure(None, "ConnectionError")
+
+    def _fail(self) -> None:
+        self._reach()
+        if self.failures:
+            self.failed_at = self._world.boot
+            raise self.failures.pop()
+
+    @staticmethod
+    def _entries(raw: Json | None) -> list[Json]:
+        return raw["metadata"].get("managedFields") or [] if raw else []
+
+    def _ours(self, raw: Json | None) -> Json:
+        return next((e["fieldsV1"] for e in self._entries(raw) if e["manager"] == MANAGER), {})
+
+    def _without(self, raw: Json, mine: Json) -> list[Json]:
+        """The other managers' entries, less what a forced apply takes from them."""
+        entries = []
+        for entry in self._entries(raw):
+            if entry["manager"] != MANAGER:
+                data: Json = {n: {} for n in entry["fieldsV1"].get("f:data", {}) if n not in mine["f:data"]}
+                entries.append({**entry, "fieldsV1": {"f:data": data}})
+        return entries
+
+
+@dataclass
+class Issued:
+    """A token in the endpoint's ledger. Times are by the boot clock, which never jumps."""
+
+    value: str
+    url: str
+    client: str
+    scopes: frozenset[str]
+    issued: float
+    expires: float
+
+
+@dataclass
+class FakeEndpoint:
+    """The token endpoint and its ledger. `mood` is how it answers."""
+
+    world: World
+    clients: dict[str, str] = field(default_factory=dict)
+    mood: str = "good"
+    graphql: Verdict = Verdict.ACCEPTED
+    lifetime: int = 3600
+    gives_refresh_tokens: bool = True
+    ledger: list[Issued] = field(default_factory=list)
+    requests: list[tuple[str, float]] = field(default_factory=list)
+    _refresh_tokens: dict[str, tuple[str, str, frozenset[str]]] = field(default_factory=dict)
+
+    async def exchange(self, url: str, client_id: str, client_secret: Sensitive, scopes: frozenset[str]) -> Grant:
+        self._receive("exchange")
+        if self.clients.get(client_id) != client_secret.reveal():
+            raise TokenRequestFailed(Reason.INVALID_CLIENT, "refused", status=401)
+        return self._issue(url, client_id, frozenset(scopes))
+
+    async def refresh(self, url: str, refresh_token: Sensitive) -> Grant:
+        self._receive("refresh")
+        if self.mood == "refuses refreshes" or refresh_token.reveal() not in self._refresh_tokens:
+            raise TokenRequestFailed(Reason.REQUEST_REJECTED, "refused", status=400)
+        _, client_id, scopes = self._refresh_tokens[refresh_token.reveal()]
+        return self._issue(url, client_id, scopes)
+
+    async def verify(self, _url: str, _token: Sensitive) -> Verdict:
+        return self.graphql
+
+    def find(self, value: str) -> Issued | None:
+        return next((token for token in reversed(self.ledger) if token.value == value), None)
+
+    def _receive(self, grant: str) -> None:
+        self.requests.append((grant, self.world.boot))
+        if self.mood == "down":
+            raise TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, "down", status=503, transport=True)
+        if self.mood == "throttles":
+            raise TokenRequestFailed(Reason.ENDPOINT_THROTTLED, "slow down", status=429, retry_after=20.0)
+        if self.mood == "garbage":
+            raise TokenRequestFailed(Reason.INVALID_RESPONSE, "garbage", status=200)
+
+    def _issue(self, url: str, client_id: str, scopes: frozenset[str]) -> Grant:
+        granted = frozenset(sorted(scopes)[:1]) if self.mood == "narrows" else scopes
+        last = self.ledger[-1] if self.ledger else None
+        if self.mood == "repeats" and last is not None and last.expires > self.world.boot + 1:
+            return Grant(Sensitive(last.value), None, int(last.expires - self.world.boot), last.scopes, None)
+        number = len(self.ledger) + 1
+        token = Issued(
+            f"canary-access-{number}", url, client_id, granted, self.world.boot, self.world.boot + self.lifetime
+        )
+        self.ledger.append(token)
+        refresh = None
+        if self.gives_refresh_tokens:
+            refresh = f"canary-refresh-{number}"
+            self._refresh_tokens[refresh] = (url, client_id, granted)
+        said = granted if self.mood == "narrows" else None
+        return Grant(Sensitive(token.value), Sensitive(refresh) if refresh else None, self.lifetime, said, None)
+
+
+class FakeEvents:
+    """Keeps the Events that were sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Transition] = []
+
+    def tell(self, _credential: Credential, transition: Transition) -> None:
+        self.sent.append(transition)
+
+
+class Process:
+    """One run of the operator, from start to end: all that it remembers goes with it."""
+
+    def __init__(self, world: World, api: FakeApi, endpoint: FakeEndpoint, events: FakeEvents) -> None:
+        self._world, self._api = world, api
+        self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot)
+        self.gate = Gate(self.queue.add)
+        self.timers = Timers(world, self.queue.add)
+        self.store = Store(changed=self.queue.add, gone=self._forget)
+        self._reconciler = Reconciler(
+            store=self.store,
+            kube=cast("Kube", api),
+            endpoint=cast("TokenEndpoint", endpoint),
+            gate=self.gate,
+            timers=self.timers,
+            events=cast("EventSender", events),
+            metrics=Metrics(),
+            policy=POLICY,
+            clock=world,
+        )
+        api.changed = self.secret_changed
+        for key in api.secrets:
+            self.secret_changed(key)
+        self.credentials_changed()
+
+    def secret_changed(self, key: Key) -> None:
+        """The watch of Secrets."""
+        raw = self._api.secrets.get(key)
+        if raw is None:
+            self.store.secret_gone(key)
+        else:
+            self.store.secret_seen(key, SecretMeta.from_object(raw))
+
+    def credentials_changed(self) -> None:
+        """The watch of credentials."""
+        for raw in self._api.credentials.values():
+            self.store.credential_seen(Credential.from_object(copy.deepcopy(raw)))
+        for record in list(self.store):
+            if record.credential.key not in self._api.credentials:
+                self.store.credential_gone(record.credential.key, record.credential.uid)
+
+    async def work(self) -> None:
+        """Do all that is to be done at this moment."""
+        self.timers.fire(self._world.now())
+        self.gate.tick(self._world.now())
+        for _ in range(200):
+            if not len(self.queue) or not self._api.reachable:
+                return
+            key = await self.queue.get()
+            await self._reconciler.reconcile(key)
+            self.queue.done(key)
+            self.credentials_changed()
+        raise AssertionError("the queue never runs dry: a hot loop")
+
+    def _forget(self, key: Key) -> None:
+        self.timers.cancel(key)
+        self.gate.forget(key)
+
+
+class LogKeeper(logging.Handler):
+    """Keeps what the operator logs, as it would be printed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.getMessage()} {getattr(record, 'fields', '')} {record.exc_info}")
