@@ -89,9 +89,9 @@ class Stage:
         self.replicas.append(self._parts.enter_context(operator))
         return operator.wait_ready()
 
-    def two(self, kubeconfig: Path | None = None) -> tuple[OperatorProcess, OperatorProcess]:
-        """Start the leader, which may log in in a way of its own, and a standby."""
-        leader = self.start(kubeconfig=kubeconfig)
+    def two(self, *flags: str, kubeconfig: Path | None = None) -> tuple[OperatorProcess, OperatorProcess]:
+        """Start the leader, which may have flags and a way to log in of its own, and a standby."""
+        leader = self.start(*flags, kubeconfig=kubeconfig)
         self.await_leader(leader)
         return leader, self.start()
 
@@ -204,7 +204,7 @@ def rolled_out(stage: Stage) -> None:
 
 def stopped(stage: Stage) -> None:
     """A leader that sleeps past its Lease wakes with a refresh due and an answer to take: it does neither."""
-    leader, standby = stage.two()
+    leader, standby = stage.two("--request-timeout", "1m")  # so that it still waits for the answer when it wakes
     stage.team("fresh", **STRICT)
     due = stage.team("due", lifetime=DUE_SOON, **STRICT)
     asking = Tenant(Objects(stage.cluster, stage.namespace), stage.sandbox.admin, "asking")
@@ -232,7 +232,7 @@ def stopped(stage: Stage) -> None:
 def cut_off(stage: Stage) -> None:
     """A leader that reaches the endpoint, but not the API server, asks for nothing: it could not publish it."""
     proxy = stage.proxy()
-    leader, standby = stage.two(proxy.kubeconfig(stage.login))
+    leader, standby = stage.two(kubeconfig=proxy.kubeconfig(stage.login))
     stage.team("fresh", **STRICT)
     due = stage.team("due", lifetime=DUE_SOON, **STRICT)
     proxy.swallow()
