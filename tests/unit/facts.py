@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import ClientSecretRef, Credential, GrantType, Key, to_json
-from tuinly_operator.decision import Act, Block, Decision, Facts, Policy, decide, written_inputs
+from tuinly_operator.decision import Act, Block, Decision, Facts, Policy, asked_shape, decide, written_inputs
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.memory import Client, ClientSecretRead, Held, Memory, Setback
 from tuinly_operator.schedule import refresh_offset
@@ -186,6 +186,7 @@ class Scene:
         self.gate_epoch = 0
         held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
         self.memory = Memory(met=True, published=held, client=ClientSecretRead(REF, "client-uid/20", CLIENT))
+        self.wrote()
         for change in changes:
             change(self)
 
@@ -194,6 +195,10 @@ class Scene:
         """The token that was last written."""
         assert self.memory.published is not None
         return self.memory.published
+
+    def wrote(self) -> None:
+        """Remember how the target was written last: as the spec asks now."""
+        self.memory.written_as = asked_shape(self.facts())
 
     def facts(self) -> Facts:
         """Gather, as the reconciler does."""
@@ -237,6 +242,7 @@ class Scene:
         if state is not None:
             issued = Moment(state.issued_at, self.now.boot - (self.now.wall - state.issued_at))
             self.memory.published = Held(state, issued)
+            self.wrote()
 
 
 Change = Callable[[Scene], None]

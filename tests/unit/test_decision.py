@@ -109,6 +109,13 @@ def verified(scene: Scene) -> None:
 def restored(scene: Scene) -> None:
     """The target was restored a second ago."""
     scene.memory.last_restore = Moment(scene.now.wall - 1, scene.now.boot - 1)
+    scene.memory.restores += 1
+
+
+def restored_often(scene: Scene) -> None:
+    """It was the third time in a row."""
+    for _ in range(3):
+        restored(scene)
 
 
 def forced_before(scene: Scene) -> None:
@@ -125,6 +132,13 @@ def refused_again_later(scene: Scene) -> None:
     """The wait after a refused write is over."""
     assert scene.memory.write is not None
     scene.memory.write = replace(scene.memory.write, retry=Deadline.after(0, scene.now))
+
+
+def annotations_removed(scene: Scene) -> None:
+    """Somebody removed all annotations of the target."""
+    if scene.target is not None:
+        for name in scene.target.meta.pop("annotations"):
+            scene.target.removed("annotations", name)
 
 
 def target_touched(scene: Scene) -> None:
@@ -165,9 +179,20 @@ ACTS: dict[str, tuple[Changes, Act]] = {
     "obtained, target not seen": ([pending, target_gone], Act.PROVE_ABSENCE),
     "obtained, no target for sure": ([pending, absence_proven], Act.PUBLISH),
     "obtained, but expired": ([pending, passed(2 * 3600)], Act.EXCHANGE),
+    "obtained for former inputs": ([client_known, pending, OTHER_SCOPES], Act.EXCHANGE),
+    "obtained for former inputs, target edited": ([pending, OTHER_SCOPES, target_edited], Act.PUBLISH),
+    "obtained for former inputs, nobody can tell of it": (
+        [VERIFIES, client_known, pending, unverifiable, OTHER_SCOPES],
+        Act.EXCHANGE,
+    ),
     # What others did to the target is put right, from memory where the token is there.
     "edited": ([target_edited], Act.PUBLISH),
     "label removed": ([label_removed], Act.PUBLISH),
+    "edited again": ([target_edited, restored], Act.PUBLISH),
+    "edited a while after": ([restored_often, passed(5), target_edited], Act.PUBLISH),
+    "edited again and again, a new token obtained": ([target_edited, restored_often, pending], Act.PUBLISH),
+    "edited again and again, and now the template changes": ([target_edited, restored_often, TEMPLATED], Act.PUBLISH),
+    "annotations removed": ([annotations_removed], Act.PUBLISH),
     "deleted, perhaps": ([target_gone], Act.PROVE_ABSENCE),
     "deleted": ([absence_proven], Act.PUBLISH),
     "touched where it is not ours": ([target_touched], Act.REST),
@@ -364,7 +389,7 @@ def look_again(*changes: Change) -> float:
         ([client_rotated, forced_before, failing()], 30),
         ([target_foreign], 300),
         ([pending, write_refused], 30),
-        ([target_edited, restored], 4),  # somebody else keeps writing: no race without end
+        ([target_edited, restored_often], 4),  # somebody else keeps writing: no race without end
         ([DUE, throttled], 60),
         ([DUE, failing(), throttled], 60),  # Retry-After binds whatever else was planned
         ([DUE, same_token_again], 600),
@@ -659,7 +684,7 @@ ANYTHING: Changes = [
     *(client_unread, client_known, client_edited, client_relabelled, client_rotated),
     *(client_invalid, client_gone, client_missing, OTHER_KEY, client_read_anew),
     *(refreshable, refresh_refused, attempted, forced_before, failing(), failing(Reason.INVALID_CLIENT)),
-    *(same_token_again, pending, verified, unverifiable, write_refused, restored),
+    *(same_token_again, pending, verified, unverifiable, write_refused, restored, restored_often),
     *(blocked, throttled, probing, reopened),
 ]
 TIMES = [passed(0), passed(2000), DUE, ENDING, EXPIRED, passed(2500, wall=-1000), passed(600, wall=5000)]
@@ -769,11 +794,12 @@ class Reconciler:
         held = replace(held, state=replace(held.state, template=facts.shape.digest))
         self.scene.target = TargetObject(facts.credential, held.state, version=str(int(facts.now.boot)))
         if memory.pending is None:
-            memory.last_restore = facts.now
+            memory.last_restore, memory.restores = facts.now, memory.restores + 1
         else:
             memory.attempt = None
         memory.published, memory.pending, memory.write = held, None, None
         self.scene.absence_proven = False
+        self.scene.wrote()
 
     def remove(self, _: Facts) -> None:
         self.scene.old_targets = ()

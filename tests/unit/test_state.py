@@ -234,6 +234,11 @@ def without_annotations(*names: str) -> Interference:
     return interfere
 
 
+def fields_taken(target: TargetObject) -> None:
+    target.touched()
+    target.meta["managedFields"][0] |= {"manager": "kubectl-replace", "operation": "Update"}
+
+
 def without_labels(target: TargetObject) -> None:
     for name in LABELS:
         target.removed("labels", name)
@@ -261,6 +266,7 @@ OWNERSHIPS: dict[str, tuple[SecretMeta, Ownership]] = {
     "retained": (target_for(RETAIN), Ownership.OURS),
     "owner reference edited away": (target_for(None, owned_by(None)), Ownership.OURS),
     "annotations edited away": (target_for(None, NO_STATE), Ownership.OURS),
+    "replaced, so that nothing is ours by its fields": (target_for(None, fields_taken), Ownership.OURS),
     "labels edited away": (target_for(None, without_labels), Ownership.OURS),
     "retained, one annotation garbled": (target_for(RETAIN, GARBLED), Ownership.OURS),
     # Written for a credential of this name that was deleted and made again.
@@ -337,6 +343,18 @@ def test_an_edited_annotation_of_ours_is_seen(name: str) -> None:
     assert not holds(target)
 
 
+@pytest.mark.parametrize("interfere", [NO_STATE, GARBLED], ids=["gone", "garbled"])
+def test_annotations_that_tell_nothing_hold_no_token(interfere: Interference) -> None:
+    target = TargetObject()
+    interfere(target)
+    assert not holds(target)
+
+
+def test_the_same_token_in_another_shape_is_the_same_token() -> None:
+    """The write was made, and its answer lost."""
+    assert holds(TargetObject(state=replace(token_state(), template="another digest")))
+
+
 def test_another_state_is_another_token() -> None:
     """Both by us, but not the one that is remembered: a former leader wrote it, or a write was answered and lost."""
     later = replace(token_state(), issued_at=int(ISSUED.wall) + 1)
@@ -380,7 +398,10 @@ def test_what_surrounds_the_token_is_put_right_and_the_token_is_still_held(
     assert not fits(target, patch)
 
 
-@pytest.mark.parametrize("patch", [TEMPLATED, RETAIN], ids=["template", "deletion policy"])
+REWORDED: Json = {"spec": {"target": {"template": {"data": dict.fromkeys(DEFAULT_KEYS, "Bearer ${access_token}")}}}}
+
+
+@pytest.mark.parametrize("patch", [TEMPLATED, REWORDED, RETAIN], ids=["template", "same keys", "deletion policy"])
 def test_a_changed_spec_of_the_target_puts_it_out_of_shape_and_never_touches_the_token(patch: Json) -> None:
     """So a changed template never touches Ready."""
     target = TargetObject()
@@ -450,6 +471,10 @@ def test_a_touched_state_is_not_believed(interfere: Interference) -> None:
 )
 def test_a_state_that_cannot_be_is_not_believed(changes: Json) -> None:
     assert believed(TargetObject(state=token_state(**changes))) is None
+
+
+def test_nothing_is_believed_of_a_strangers_secret() -> None:
+    assert believe(foreign_secret(), credential(), DEFAULT, ISSUED.wall) is None
 
 
 def test_the_state_of_a_deleted_credential_of_this_name_is_not_believed() -> None:
