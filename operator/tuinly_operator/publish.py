@@ -66,7 +66,7 @@ class Publisher:
         except ApiFailure as failure:
             await self._not_written(record, facts, sight, failure)
             return
-        new, asked = memory.pending is not None, rules.asked_shape(facts)
+        new, asked = facts.pending is not None, rules.asked_shape(facts)
         broken = not new and memory.written_as == asked
         memory.published, memory.written_as, memory.pending, memory.write = held, asked, None, None
         if new:

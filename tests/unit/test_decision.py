@@ -180,7 +180,6 @@ ACTS: dict[str, tuple[Changes, Act]] = {
     "obtained, no target for sure": ([pending, absence_proven], Act.PUBLISH),
     "obtained, but expired": ([pending, passed(2 * 3600)], Act.EXCHANGE),
     "obtained for former inputs": ([client_known, pending, OTHER_SCOPES], Act.EXCHANGE),
-    "obtained for former inputs, target edited": ([pending, OTHER_SCOPES, target_edited], Act.PUBLISH),
     "obtained for former inputs, nobody can tell of it": (
         [VERIFIES, client_known, pending, unverifiable, OTHER_SCOPES],
         Act.EXCHANGE,
@@ -556,6 +555,12 @@ def test_the_minimum_interval_ends_by_whichever_clock_gets_there_first(back: flo
 )
 def test_why_a_token_is_asked_for(changes: Changes, why: Need | None) -> None:
     assert need(Scene(*changes).facts()) is why
+
+
+def test_a_token_for_former_inputs_is_not_written_where_the_target_is_restored() -> None:
+    scene = Scene(pending, OTHER_SCOPES, target_edited)
+    assert scene.decide().act is Act.PUBLISH
+    assert unwritten(scene.facts()) is scene.memory.published
 
 
 # --- Verification -----------------------------------------------------------------------------------------------------
