@@ -166,8 +166,8 @@ class Operator:
 
     def alive(self) -> list[str]:
         """What hangs; empty if nothing does."""
-        stuck = self._queue.age > _STUCK_SECONDS and not self._queue.holds
-        return [f"the queue has not moved for {self._queue.age:.0f} s"] if stuck else []
+        stuck = self._queue.stalled > _STUCK_SECONDS and not self._queue.holds
+        return [f"the queue has not moved for {self._queue.stalled:.0f} s"] if stuck else []
 
     def ready(self) -> list[str]:
         """What is still missing; empty once all is there."""

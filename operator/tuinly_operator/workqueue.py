@@ -21,6 +21,7 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._holds: set[str] = set()
         self._order = count()
+        self._taken = float("-inf")  # when a key was last handed out
         self._wakers: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
@@ -35,6 +36,11 @@ class WorkQueue:
     def age(self) -> float:
         """Seconds that the longest waiting key has waited since it could be handed out; 0 where none waits."""
         return self._monotonic() - next(iter(self._waiting.values())) if self._waiting else 0.0
+
+    @property
+    def stalled(self) -> float:
+        """Seconds for which keys have waited and none was handed out. A long queue that moves is no stalled one."""
+        return min(self.age, self._monotonic() - self._taken)
 
     @property
     def holds(self) -> frozenset[str]:
@@ -78,6 +84,7 @@ class WorkQueue:
         _, _, key = heapq.heappop(self._heap)
         del self._waiting[key]
         self._active.add(key)
+        self._taken = self._monotonic()
         return key
 
     def done(self, key: Key) -> None:

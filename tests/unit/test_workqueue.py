@@ -175,6 +175,23 @@ async def test_the_age_is_that_of_the_key_that_has_waited_longest(world: World, 
     assert queue.age == 0
 
 
+async def test_a_queue_that_moves_is_not_stalled_however_long_one_key_waits(world: World, queue: WorkQueue) -> None:
+    """A restart would not help those that wait behind many others."""
+    world.urgency = {A: 1.0, B: 2.0}
+    queue.add(B)
+    world.time += 1000
+    queue.add(A)
+    assert queue.stalled == 1000
+    assert await take(queue, 1) == [A]
+    assert queue.age == 1000
+    assert queue.stalled == 0
+    world.time += 5
+    assert queue.stalled == 5
+    assert await take(queue, 1) == [B]
+    world.time += 5
+    assert queue.stalled == 0
+
+
 async def test_what_comes_again_under_way_waits_from_the_end_of_that(world: World, queue: WorkQueue) -> None:
     queue.add(A)
     await queue.get()
