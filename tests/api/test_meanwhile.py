@@ -69,19 +69,35 @@ CHANGES: Mapping[str, Change] = {
 }
 
 
+@dataclass(frozen=True)
+class Lives:
+    """Tenants as the second operator left them, by name, and their targets before the change.
+
+    `doomed` is a tenant in a namespace of its own, which nothing happened to.
+    """
+
+    tenants: Mapping[str, Tenant]
+    before: Mapping[str, Target]
+    doomed: Tenant
+    operator: OperatorProcess
+
+    def __getitem__(self, name: str) -> tuple[Tenant, Target]:
+        return self.tenants[name], self.before[name]
+
+
 @pytest.fixture(scope="module")
-def lives(
-    cluster: Cluster, sandbox: SandboxProcess, make_operator: StartOperator
-) -> Iterator[Mapping[str, tuple[Tenant, Target]]]:
-    """Return tenants, each as the second operator left it, and its target before the change."""
-    with new_namespace(cluster) as namespace:
+def lives(cluster: Cluster, sandbox: SandboxProcess, make_operator: StartOperator) -> Iterator[Lives]:
+    """Return what became of credentials that lived through a restart."""
+    with new_namespace(cluster) as namespace, new_namespace(cluster) as doomed_namespace:
         objects = Objects(cluster, namespace)
         tenants = {name: Tenant(objects, sandbox.admin, name) for name in CHANGES}
         orphan = Tenant(objects, sandbox.admin, "orphan")
+        doomed = Tenant(Objects(cluster, doomed_namespace), sandbox.admin)
         with make_operator():
             for name, tenant in tenants.items():
                 tenant.start(CHANGES[name].before)
             orphan.start(RETAIN)
+            doomed.start().await_ready()
             before = {name: tenant.await_ready() for name, tenant in {**tenants, "orphan": orphan}.items()}
             force(tenants["forced-before"], "then")
             tenants["forced-before"].await_token(other_than=before["forced-before"].token)
@@ -96,7 +112,8 @@ def lives(
                 if not CHANGES[name].spec.get("suspend"):
                     await_at_rest(operator, tenant)
                     await_all_done(tenant, CHANGES[name])
-            yield {name: (tenant, before[name]) for name, tenant in {**tenants, "orphan": orphan}.items()}
+            await_at_rest(operator, doomed)
+            yield Lives({**tenants, "orphan": orphan}, before, doomed, operator)
 
 
 def await_at_rest(operator: OperatorProcess, tenant: Tenant) -> None:
@@ -126,7 +143,7 @@ def await_all_done(tenant: Tenant, change: Change) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if not change.spec.get("suspend")])
-def test_a_change_that_was_missed_is_made_up_for(lives: Mapping[str, tuple[Tenant, Target]], name: str) -> None:
+def test_a_change_that_was_missed_is_made_up_for(lives: Lives, name: str) -> None:
     """By one exchange at most: the token is unknown to this process, so what has to be written has to be asked for."""
     tenant, before = lives[name]
     change, after = CHANGES[name], tenant.target()
@@ -138,7 +155,7 @@ def test_a_change_that_was_missed_is_made_up_for(lives: Mapping[str, tuple[Tenan
     assert after.token == (f"<{token}>" if name == "template" else token)
 
 
-def test_a_missed_rename_is_made(lives: Mapping[str, tuple[Tenant, Target]]) -> None:
+def test_a_missed_rename_is_made(lives: Lives) -> None:
     """The old target is found by its label: the process never saw its name in a spec."""
     tenant, before = lives["renamed"]
     assert tenant.target().raw["metadata"]["name"] == "renamed-moved"
@@ -146,24 +163,24 @@ def test_a_missed_rename_is_made(lives: Mapping[str, tuple[Tenant, Target]]) -> 
     wait_until(lambda: tenant.objects.find("Secret", old_name) is None, what="the old target gone")
 
 
-def test_a_retained_target_stays_at_a_missed_rename(lives: Mapping[str, tuple[Tenant, Target]]) -> None:
+def test_a_retained_target_stays_at_a_missed_rename(lives: Lives) -> None:
     tenant, before = lives["renamed-retained"]
     assert Target(tenant.objects.get("Secret", before.raw["metadata"]["name"])).raw == before.raw
 
 
-def test_a_retained_target_is_adopted_as_the_object_that_it_is(lives: Mapping[str, tuple[Tenant, Target]]) -> None:
+def test_a_retained_target_is_adopted_as_the_object_that_it_is(lives: Lives) -> None:
     tenant, before = lives["retained-and-made-again"]
     after = tenant.target()
     assert after.raw["metadata"]["uid"] == before.raw["metadata"]["uid"]
     assert after.notes["credential-uid"] != before.notes["credential-uid"]
 
 
-def test_an_orphan_is_left_alone(lives: Mapping[str, tuple[Tenant, Target]]) -> None:
+def test_an_orphan_is_left_alone(lives: Lives) -> None:
     orphan, before = lives["orphan"]
     assert orphan.target().raw == before.raw
 
 
-def test_nothing_is_restored_while_suspended(lives: Mapping[str, tuple[Tenant, Target]]) -> None:
+def test_nothing_is_restored_while_suspended(lives: Lives) -> None:
     tenant, _ = lives["suspended-and-damaged"]
     tenant.await_condition("Ready", "False", "Suspended")
     assert tenant.target().data == {}
@@ -172,3 +189,13 @@ def test_nothing_is_restored_while_suspended(lives: Mapping[str, tuple[Tenant, T
     tenant.await_ready()
     assert tenant.target().token == tenant.tokens()[-1].value
     assert len(tenant.requests()) == 2
+
+
+def test_a_namespace_ends_quietly_though_its_tokens_are_not_in_memory(lives: Lives, cluster: Cluster) -> None:
+    """Its Secrets may go before its credentials. What is asked for in vain is asked for once."""
+    namespace, lines = lives.doomed.objects.namespace, len(lives.operator.logs())
+    cluster.kubectl("delete", "namespace", namespace, "--timeout=60s")
+    assert len(lives.doomed.requests()) <= 2
+    told = [line for line in lives.operator.logs()[lines:] if namespace in str(line.get("credential"))]
+    assert [line for line in told if line["level"] != "info"] == []
+    assert len(told) <= 1
