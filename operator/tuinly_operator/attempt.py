@@ -12,7 +12,7 @@ from tuinly_operator.answers import Grant, Verdict
 from tuinly_operator.client_secret import not_found, parse_client_secret
 from tuinly_operator.clock import Clock, Deadline, Moment
 from tuinly_operator.credential import GrantType
-from tuinly_operator.decision import Act, Comparison, Decision, Facts, Need
+from tuinly_operator.decision import Comparison, Facts, Need
 from tuinly_operator.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
 from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube
@@ -204,7 +204,7 @@ class Attempts:
             case Comparison.SAME if current is not None:
                 memory.look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
                 memory.handled_refresh = facts.credential.refresh_requested
-                memory.attempt = None
+                memory.attempt = memory.due = None
                 _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
             case _:
                 message = "the server gave a token with narrower scopes or an earlier end than the present one"
@@ -232,9 +232,8 @@ class Attempts:
                 now = self._clock.now()
                 # Whatever becomes of the report, the request goes on: its answer may be the only one there is.
                 with suppress(ApiFailure):
-                    await self._reporter.report(
-                        record, replace(facts, credential=record.credential, now=now), Decision(Act.REST)
-                    )
+                    seen = replace(facts, credential=record.credential, now=now)
+                    await self._reporter.report(record, seen, rules.unhindered(seen))
                 published = record.memory.published
                 left = published.expiry.remaining(now) if published else 0.0
                 wait = left if left > 0 else None

@@ -167,8 +167,13 @@ def decide(facts: Facts) -> Decision:
         decision = rule(facts)
         if decision is not None:
             return decision
-    held = facts.memory.current
-    return Decision(Act.REST, look_again=refresh_at(facts, held) if held else None)
+    return unhindered(facts)
+
+
+def unhindered(f: Facts) -> Decision:
+    """Rest until the refresh is due; by this is reported, too, while a token request is under way."""
+    held = f.memory.current
+    return Decision(Act.REST, look_again=refresh_at(f, held) if held else None)
 
 
 def _leave_deleted_alone(f: Facts) -> Decision | None:

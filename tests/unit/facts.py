@@ -11,7 +11,17 @@ from typing import Any, Final
 
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import ClientSecretRef, Credential, GrantType, Key, to_json
-from tuinly_operator.decision import Act, Block, Decision, Facts, Policy, asked_shape, decide, written_inputs
+from tuinly_operator.decision import (
+    Act,
+    Block,
+    Decision,
+    Facts,
+    Policy,
+    asked_shape,
+    decide,
+    unhindered,
+    written_inputs,
+)
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.memory import Client, ClientSecretRead, Held, Memory, Setback
 from tuinly_operator.schedule import refresh_offset
@@ -231,9 +241,9 @@ class Scene:
         return decide(self.facts())
 
     def at_rest(self) -> Decision:
-        """What is reported by: the decision, or while its act is under way none."""
+        """What is reported by: the decision, or while its act is under way that nothing hinders it."""
         decision = self.decide()
-        return decision if decision.act is Act.REST else Decision(Act.REST)
+        return decision if decision.act is Act.REST else unhindered(self.facts())
 
     def restart(self) -> None:
         """Another process meets what there is: only what the target's annotations say is known."""

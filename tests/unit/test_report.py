@@ -312,6 +312,15 @@ def rewritten(scene: Scene) -> None:
     token(granted_scopes=scene.published.state.granted_scopes)(scene)
 
 
+def test_a_refresh_under_way_changes_nothing_and_so_writes_nothing() -> None:
+    scene = Scene(client_known)
+    before = told(scene)
+    reported(scene, before)
+    DUE(scene)
+    assert scene.decide().act is Act.EXCHANGE
+    assert told(scene) == before
+
+
 def test_a_transition_time_moves_only_with_the_status() -> None:
     scene = Scene()
     reported(scene, told(scene))
