@@ -1,5 +1,6 @@
 """The client Secret: missing, appearing, changed, and whatever it may hold."""
 
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -7,6 +8,10 @@ import pytest
 from tests.support.auditor import Auditor
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant
+from tests.support.waiting import wait_until
+
+MIN_REFRESH_INTERVAL = 0.2
+"""Seconds, as the operator is told."""
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -73,18 +78,24 @@ def test_another_reference_is_followed_too(tenant: Tenant) -> None:
 def test_an_edit_that_leaves_id_and_secret_costs_no_exchange(tenant: Tenant, same_content: str) -> None:
     tenant.start()
     before = tenant.await_ready()
+    [request] = tenant.requests()
+    wait_until(lambda: time.time() > request.received_at + MIN_REFRESH_INTERVAL, what="another attempt may be made")
     if same_content == "label":
         tenant.apply_client_secret(labels={"team": "shop"})
     else:
         tenant.objects.delete("Secret", tenant.client_secret_name)
         tenant.await_condition("Refreshed", "False", "ClientSecretNotFound")
         tenant.apply_client_secret()
-    # The operator has looked at the edit by the time that it reports a later change of the spec.
-    tenant.apply({"refresh": {"before": "10m"}})
-    tenant.await_ready()
+    await_served(tenant)
+    tenant.await_condition("Refreshed", "True", "Issued")
     assert len(tenant.requests()) == 1
     assert tenant.target().data == before.data
     assert_ready_stayed_true(tenant)
+
+
+def await_served(tenant: Tenant) -> None:
+    """Wait until the operator has served another credential whose Secret came later than what it should have seen."""
+    Tenant(tenant.objects, tenant.sandbox, "marker").start().await_ready()
 
 
 def assert_version_is_noted(tenant: Tenant) -> None:

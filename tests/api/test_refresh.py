@@ -4,6 +4,7 @@ Refreshes take seconds, so the credentials of all tests are started at once and 
 """
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -17,6 +18,8 @@ from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault, SandboxProcess, TokenRequest
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("operator")
 
 EXCHANGE: Final = "client_credentials"
 REFRESH: Final = "refresh_token"
@@ -265,3 +268,22 @@ def test_a_throttled_refresh_is_tried_again_when_the_server_says_so(tenants: Map
     assert [(request.grant, request.status) for request in (throttled, again)] == [(REFRESH, 429), (REFRESH, 200)]
     assert again.received_monotonic - throttled.received_monotonic >= RETRY_AFTER
     tenant.await_event("EndpointThrottled")
+
+
+def test_a_token_that_expires_is_told_and_stays_until_there_is_another(
+    tenant: Tenant, sandbox: SandboxProcess, other_token_urls: tuple[str, ...]
+) -> None:
+    """Nobody could refresh it in time: Ready says so, and the target is not touched."""
+    tenant.start({"tokenURL": other_token_urls[2]}, lifetime=4)
+    tenant.await_ready()
+    number = sandbox.admin.fault(Fault(kind="fail", client=tenant.client.id))
+    ready = tenant.await_condition("Ready", "False", "TokenExpired")
+    assert "Refreshed" in ready.message
+    tenant.await_condition("Refreshed", "False", "EndpointUnavailable")
+    expired = tenant.target()
+    assert seconds_of(expired.notes["expires-at"]) <= time.time()
+    assert tenant.await_event("TokenExpired")["type"] == "Warning"
+    sandbox.admin.clear_faults(number)
+    tenant.await_token(other_than=expired.token)
+    tenant.await_condition("Ready", "True", "Issued")
+    assert tenant.event_reasons().count("TokenExpired") == 1
