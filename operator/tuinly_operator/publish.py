@@ -151,8 +151,9 @@ class Publisher:
         key, by = facts.credential.target, facts.credential.key
         if live is None:
             self._store.secret_gone(key, by)
-        else:
+        elif live.target is not None or self._store.secret(key) is not None:
             self._store.secret_seen(key, live, by)
+        # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.
 
 
 def _values(held: Held) -> dict[str, str]:

@@ -11,6 +11,7 @@ from tests.support.acts import appearance, await_restored, edit, force, refused_
 from tests.support.cluster import Cluster
 from tests.support.objects import Json
 from tests.support.operator import OperatorProcess
+from tests.support.sandbox import Fault
 from tests.support.tenant import Target, Tenant
 from tests.support.waiting import eventually, wait_until
 
@@ -361,6 +362,22 @@ def test_a_secret_of_somebody_else_in_place_of_the_target_is_never_touched(tenan
     assert tenant.target().version == theirs
     tenant.objects.delete("Secret", tenant.target_name)
     await_restored(tenant, before)
+    assert len(tenant.requests()) == 1
+
+
+def test_a_secret_that_comes_while_the_token_is_asked_for_is_not_overwritten(tenant: Tenant) -> None:
+    """The watch leaves its type out, so it is the write that meets it. The token waits in memory until it may go there."""
+    tenant.sandbox.fault(Fault(kind="slow", seconds=1, client=tenant.client.id, count=1))
+    tenant.start()
+    tenant.await_requests(1)
+    make_secret(tenant, "kubernetes.io/tls", {"tls.crt": "", "tls.key": ""}, {})
+    theirs = tenant.target().version
+    tenant.await_condition("Ready", "False", "TargetConflict")
+    assert tenant.target().version == theirs
+    tenant.objects.delete("Secret", tenant.target_name)
+    tenant.apply({"refresh": {"beforePercentage": 40}})
+    [token] = tenant.tokens()
+    assert tenant.await_ready().token == token.value
     assert len(tenant.requests()) == 1
 
 
