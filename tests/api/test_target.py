@@ -366,7 +366,7 @@ def test_a_secret_of_somebody_else_in_place_of_the_target_is_never_touched(tenan
 
 
 def test_a_secret_that_comes_while_the_token_is_asked_for_is_not_overwritten(tenant: Tenant) -> None:
-    """The watch leaves its type out, so it is the write that meets it. The token waits in memory until it may go there."""
+    """The watch leaves its type out, so it is the write that meets it; the token waits until it may go there."""
     tenant.sandbox.fault(Fault(kind="slow", seconds=1, client=tenant.client.id, count=1))
     tenant.start()
     tenant.await_requests(1)
