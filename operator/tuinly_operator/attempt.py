@@ -220,8 +220,9 @@ class Attempts:
             self._reporter.warn_once(record, Reason.LIFETIME_TOO_SHORT, message)
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
-        """Remember a failed attempt and when to try again."""
-        record.memory.attempt = self._setbacks.of(record, rules.setback(facts), failure, facts.tried_inputs)
+        """Remember a failed attempt and when to try again: a gate that it opened does not end that wait."""
+        after = replace(facts, gate_epoch=self._gate.epoch(origin_of(facts.token_url)))
+        record.memory.attempt = self._setbacks.of(record, rules.setback(facts), failure, after.tried_inputs)
 
     async def _meanwhile(self, record: Record, facts: Facts, request: Coroutine[Any, Any, Held | None]) -> Held | None:
         """Wait for a token request, and keep the status true while it takes its time."""
