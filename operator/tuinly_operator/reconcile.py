@@ -120,7 +120,8 @@ class Reconciler:
             wanted = shape(credential.spec.target.template) if credential.spec.target.template else DEFAULT_SHAPE
         except Failure as failure:
             problem = failure
-        if not memory.met:
+        # One that the watch lacks may only be late: another leader has just written it.
+        if not memory.met and (target or sight.looked):
             memory.met = True
             state = believe(target, credential, wanted, now.wall) if target else None
             if state is not None:
