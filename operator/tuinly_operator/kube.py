@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -86,7 +86,7 @@ class Login:
     ca_file: str | None
     ca_data: str | bytes | None
     insecure: bool
-    authorization: str | None
+    authorization: str | None = field(repr=False)
     certificate_file: str | None
     key_file: str | None
 
@@ -373,7 +373,7 @@ class Kube:
                     yield response
                     return
                 failure = ApiFailure(response.status, _word_of(await response.read()))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, config.ConfigException) as error:  # the last: no login
             failure = ApiFailure(None, type(error).__name__)
         # A refusal does not say that it is back: a server that has just started refuses what it does not know yet.
         if failure.out_of_reach:
