@@ -69,7 +69,13 @@ def refused_tokens(cluster: Cluster, namespace: str) -> Iterator[None]:
                     }
                 ]
             },
-            "validations": [{"expression": "!has(object.data) || !('access_token' in object.data)"}],
+            "validations": [
+                {
+                    "expression": "!has(object.data) || !('access_token' in object.data)",
+                    # As careless policies do, it quotes what it refuses.
+                    "messageExpression": "'refused: ' + string(object.data['access_token'])",
+                }
+            ],
         },
     }
     binding = {
