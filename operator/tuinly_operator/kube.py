@@ -27,7 +27,7 @@ from tuinly_operator.state import MANAGER, SecretMeta
 
 _REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
 _WATCH_SECONDS: Final = 290  # the server ends a watch after this long, so that a lost one is not believed for ever
-_WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
+WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
 _PAGE: Final = 500
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
 _LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs must leave time for another
@@ -128,6 +128,7 @@ class Kube:
         self._notify = reachable
         self._reachable = True
         self.leads: Callable[[], bool] = lambda: True  # without an election there is but one replica
+        self.silence = WATCH_SILENCE  # tests have less patience
 
     @property
     def reachable(self) -> bool:
@@ -209,8 +210,12 @@ class Kube:
         async for page in self._pages(path, {"fieldSelector": _WATCHED_TYPES}):
             yield page
 
-    async def watch_secrets(self, namespace: str | None, version: str) -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
+    async def watch_secrets(
+        self, namespace: str | None, version: str, begun: Callable[[], None]
+    ) -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
         """Watch the metadata of Secrets from a version on: type and object of each event. Ends when the server ends it.
+
+        `begun` is called once the server has agreed: the first event may be long in coming.
 
         Raises:
             ApiFailure: 410 where the version is too old; without status where the connection broke or fell silent.
@@ -222,9 +227,10 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=_REQUEST_TIMEOUT, sock_read=_WATCH_SILENCE)
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=_REQUEST_TIMEOUT, sock_read=self.silence)
         path = _collection("/api/v1", namespace, "secrets")
         async with self._call("GET", path, query, accept=_METADATA, limit=limit) as response:
+            begun()
             async for line in _lines(response):
                 event = json.loads(line)
                 raw = event["object"]

@@ -29,25 +29,24 @@ class SecretWatch:
         self._store = store
         self._namespace = namespace
         self._failures = 0
+        self._version = ""  # up to which everything has been seen; empty: nothing, or too long ago
         self.listed = asyncio.Event()  # set once the first list is complete
         self.alive = False  # whether the last list or watch worked
 
     async def run(self) -> None:
         """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""
-        version = ""
         while True:
             try:
-                if not version:
-                    version = await self._list()
-                version = await self._watch(version)
+                if not self._version:
+                    await self._list()
+                await self._watch()
             except ApiFailure as failure:
                 if failure.status == HTTPStatus.GONE:
-                    version = ""  # too old to resume: list again and compare
-                    continue
+                    self._version = ""  # too old to go on from: list again and compare
                 await self._back_off(failure)
 
-    async def _list(self) -> str:
-        """Take in a complete list, and drop from the store what is not in it. Returns its version."""
+    async def _list(self) -> None:
+        """Take in a complete list, and drop from the store what is not in it."""
         present: set[Key] = set()
         version = ""
         async for page, version in self._kube.list_secrets(self._namespace):  # noqa: B007 -- the last page's counts
@@ -57,15 +56,14 @@ class SecretWatch:
                 self._store.secret_seen(key, SecretMeta.from_object(raw))
             await asyncio.sleep(0)  # a long list must not hold up the refreshes
         self._store.secrets_listed(self._namespace, present)
+        self._version = version
         self._worked()
         self.listed.set()
-        return version
 
-    async def _watch(self, version: str) -> str:
-        """Follow the changes until the server ends the watch. Returns the version to go on from."""
-        async for kind, raw in self._kube.watch_secrets(self._namespace, version):
-            version = raw["metadata"]["resourceVersion"]
-            self._worked()
+    async def _watch(self) -> None:
+        """Follow the changes until the server ends the watch."""
+        async for kind, raw in self._kube.watch_secrets(self._namespace, self._version, self._worked):
+            self._version = raw["metadata"]["resourceVersion"]
             if kind == "BOOKMARK":
                 continue
             key = secret_key(raw)
@@ -73,7 +71,6 @@ class SecretWatch:
                 self._store.secret_gone(key)
             else:
                 self._store.secret_seen(key, SecretMeta.from_object(raw))
-        return version
 
     def _worked(self) -> None:
         self._failures = 0

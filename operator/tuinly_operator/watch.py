@@ -18,7 +18,7 @@ import kopf
 
 from tuinly_operator.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.errors import Failure
-from tuinly_operator.kube import ApiFailure, Login
+from tuinly_operator.kube import WATCH_SILENCE, ApiFailure, Login
 from tuinly_operator.logs import fields
 
 _MAX_BACKOFF: Final = 5.0  # seconds
@@ -44,11 +44,12 @@ class CredentialWatch:
         served: Callable[[], Awaitable[bool]],
         seen: Callable[[Credential], None],
         gone: Callable[[Credential], None],
+        silence: float = WATCH_SILENCE,
     ) -> None:
         """`seen` and `gone` are called on the loop that calls `run`; `login` and `served` are awaited there.
 
         Empty `namespaces` means all. `served` tells whether the API server knows TuinlyCredentials, or raises
-        ApiFailure.
+        ApiFailure. After `silence`, in seconds, a connection without even a bookmark is given up.
         """
         self._namespaces = list(namespaces)
         self._selector = selector
@@ -56,6 +57,7 @@ class CredentialWatch:
         self._served = served
         self._seen = seen
         self._gone = gone
+        self._silence = silence
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: Callable[[], None] = lambda: None
         self.alive = False
@@ -98,7 +100,7 @@ class CredentialWatch:
                 runner.run(
                     kopf.operator(
                         registry=self._handlers(),
-                        settings=_settings(self._selector),
+                        settings=_settings(self._selector, self._silence),
                         standalone=True,
                         clusterwide=not self._namespaces,
                         namespaces=self._namespaces,
@@ -158,7 +160,7 @@ class _EndlessBackoffs:
             delay = min(_MAX_BACKOFF, delay * 2)
 
 
-def _settings(selector: str) -> kopf.OperatorSettings:
+def _settings(selector: str, silence: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     if selector:
         settings.watching.label_selectors[GROUP, PLURAL] = selector
@@ -171,6 +173,7 @@ def _settings(selector: str) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.watching.server_timeout = 290
+    settings.watching.inactivity_timeout = silence
     settings.watching.chunk_size = 500
     settings.queueing.idle_timeout = 0.05  # its worker per object lives no longer than its event
     settings.process.ultimate_exiting_timeout = None  # it would end the whole process
