@@ -29,7 +29,7 @@ T = TypeVar("T")
 HOST: Final = "127.0.0.1"
 _BODY_LIMIT: Final = 8 * 1024 * 1024  # more than the API server takes
 START_SECONDS: Final = 30.0
-_LAST_TURNS: Final = 0.1  # seconds in which the loop closes the sockets of connections that were broken
+_LAST_TURNS: Final = 0.25  # seconds in which the loop closes the sockets of connections that were broken
 # They speak of one connection, not of the message (RFC 9110, section 7.6.1); aiohttp sets its own.
 _OF_THE_HOP: Final = frozenset({"connection", "content-length", "host", "keep-alive", "transfer-encoding"})
 
@@ -53,6 +53,7 @@ class Fault:
         headers: Headers of that answer.
         in_stream: Send that answer as the first event of a watch, which is how an API server ends one.
         lost: Pass the request on, and reset the connection in place of the answer.
+        swallowed: Do not pass the request on, and never answer.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     in_stream: bool = False
     lost: bool = False
+    swallowed: bool = False
     met: int = 0
 
     def meets(self, request: web.Request) -> bool:
@@ -202,6 +204,8 @@ class ApiProxy:
         if self._mode is Mode.SWALLOW:
             await _silence()
         fault = next((fault for fault in list(self._faults) if fault.meets(request)), None)
+        if fault is not None and fault.swallowed:
+            await _silence()
         if fault is not None and fault.status is not None:
             return fault.answer()
         return await self._pass(request, lost=fault is not None and fault.lost)
