@@ -76,7 +76,7 @@ class Operator:
         """Nothing is connected before `start`."""
         self._settings = settings
         self._clock = SystemClock()
-        self._queue = WorkQueue(self._urgency, time.monotonic)
+        self._queue = WorkQueue(lambda key: self._store.urgency(key), time.monotonic)  # noqa: PLW0108 -- made below
         self._timers = Timers(self._clock, self._queue.add)
         self._gate = Gate(self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget)
@@ -298,12 +298,6 @@ class Operator:
         self._queue.release(_NOT_LEADING)
 
     # --- What the parts are told --------------------------------------------------------------------------------------
-
-    def _urgency(self, key: Key) -> float:
-        """The end of the present token, in seconds since the epoch: the least life first, and before it none at all."""
-        record = self._store.get(key)
-        published = record.memory.published if record else None
-        return published.state.expires_at if published else 0.0
 
     def _api_within_reach(self, reachable: bool) -> None:  # noqa: FBT001 -- a callback
         if reachable:

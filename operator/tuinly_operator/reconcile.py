@@ -152,8 +152,7 @@ class Reconciler:
         if published is not None and not published.expiry.due(facts.now):
             wake = published.expiry.earlier(wake)
         if decision.parked:
-            urgency = published.state.expires_at if published else 0.0
-            self._gate.park(origin_of(facts.token_url), key, urgency)
+            self._gate.park(origin_of(facts.token_url), key, self._store.urgency(key))
         if not decision.silent:
             again = await self._reporter.report(record, facts, decision)
             wake = again.earlier(wake) if again else wake

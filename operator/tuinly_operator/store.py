@@ -55,6 +55,21 @@ class Store:
         """The record of a credential, or None where it is gone or was never seen."""
         return self._records.get(key)
 
+    def urgency(self, key: Key) -> float:
+        """The end of a credential's token, in seconds since the epoch: the least life comes first, and none before it.
+
+        Before the first reconcile, only the target tells of a token.
+        """
+        record = self._records.get(key)
+        if record is None:
+            return 0.0
+        if record.memory.met:
+            held = record.memory.published
+            return held.state.expires_at if held else 0.0
+        target = self._secrets.get(record.credential.target)
+        state = target.target.state if target and target.target else None
+        return state.expires_at if state else 0.0
+
     def secret(self, key: Key) -> SecretMeta | None:
         """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""
         return self._secrets.get(key)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.facts import OTHER_UID, UID, Json, TargetObject, credential, merged, token_state
+from tests.unit.facts import ISSUED, OTHER_UID, UID, Json, TargetObject, credential, merged, token_state
 from tuinly_operator.credential import Credential, Key, Status
+from tuinly_operator.memory import Held
 from tuinly_operator.state import SecretMeta
 from tuinly_operator.store import Record, Sight, Store
 
@@ -287,6 +288,29 @@ def test_interest_that_others_share_stays_when_one_turns_away(store: Watched) ->
     store.news()
     store.secret_seen(CLIENT, meta("1"))
     assert store.news() == [NEIGHBOUR]
+
+
+# --- Urgency ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_token_a_credential_is_the_most_urgent(store: Watched) -> None:
+    assert store.urgency(credential().key) == store.urgency(Key("shop", "unknown")) == 0.0
+
+
+def test_before_the_first_reconcile_the_target_tells_how_urgent_it_is(store: Watched) -> None:
+    """So that the first round after a restart or a promotion begins with the least life."""
+    store.secret_seen(TARGET, TargetObject().seen())
+    assert store.urgency(credential().key) == token_state().expires_at
+
+
+def test_then_memory_tells(store: Watched) -> None:
+    store.secret_seen(TARGET, TargetObject().seen())
+    record = store.get(credential().key)
+    assert record is not None
+    record.memory.met = True
+    assert store.urgency(credential().key) == 0.0  # what is there was not believed
+    record.memory.published = Held(token_state(lifetime=600), ISSUED)
+    assert store.urgency(credential().key) == token_state(lifetime=600).expires_at
 
 
 # --- Targets, found by label ------------------------------------------------------------------------------------------
