@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 
 class Reason(StrEnum):
-    """One CamelCase word per cause (Kubernetes API conventions, "conditions"). Documented in docs/reference/reasons.md."""
+    """One CamelCase word per cause (Kubernetes API conventions, "conditions"), told in docs/reference/reasons.md."""
 
     ISSUED = "Issued"
     ISSUING = "Issuing"
