@@ -5,11 +5,12 @@ import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, Final
 
 from tuinly_operator import decision as rules
 from tuinly_operator.answers import Grant, Verdict
-from tuinly_operator.client_secret import not_found, parse_client_secret
+from tuinly_operator.client_secret import not_found, not_readable, parse_client_secret
 from tuinly_operator.clock import Clock, Deadline, Moment
 from tuinly_operator.credential import GrantType
 from tuinly_operator.decision import Comparison, Facts, Need
@@ -59,12 +60,14 @@ class Attempts:
         self._apart: set[str] = set()  # origins whose clock is too far from ours
 
     async def read_client_secret(self, record: Record, facts: Facts, _: Sight) -> None:
-        """Read the client id and secret, or what is wrong with them. Raises ApiFailure."""
+        """Read the client id and secret, or what is wrong with them. Raises ApiFailure, or Failure if it may not."""
         key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
         client: Client | Failure
         try:
             raw = await self._kube.read_secret(key)
         except ApiFailure as failure:
+            if failure.status == HTTPStatus.FORBIDDEN:
+                raise not_readable(ref) from None
             if not failure.not_found:
                 raise
             self._store.secret_gone(key, facts.credential.key)

@@ -43,6 +43,12 @@ def not_found(ref: ClientSecretRef) -> Failure:
     return Failure(Reason.CLIENT_SECRET_NOT_FOUND, f"the Secret {ref.name} does not exist; create it in this namespace")
 
 
+def not_readable(ref: ClientSecretRef) -> Failure:
+    """The failure for a client Secret that the operator has no right to read."""
+    message = f"the operator may not read the Secret {ref.name}; grant it get on Secrets in this namespace"
+    return Failure(Reason.CLIENT_SECRET_NOT_FOUND, message)
+
+
 def _value(data: Mapping[str, str], ref: ClientSecretRef, key: str) -> str:
     if key not in data:
         raise _invalid(ref, f"has no key {key}; add it, or name another key in spec.clientSecretRef")

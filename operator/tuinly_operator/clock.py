@@ -1,5 +1,6 @@
 """Two clocks read together, and deadlines that are due by whichever clock gets there first."""
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,6 +64,18 @@ class SystemClock:
     def now(self) -> Moment:
         """Read both clocks."""
         return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_PART.pattern})+")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a duration as Go writes it (`1m30s`, `1.5h`, `250ms`). Raises ValueError for anything else."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError("is not a duration such as 8s")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
 def rfc3339(wall: float) -> str:

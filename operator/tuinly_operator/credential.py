@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
+from tuinly_operator.clock import parse_duration
 from tuinly_operator.errors import Failure, Reason
 
 GROUP: Final = "tuinly.com"
@@ -25,8 +26,6 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 REFRESH_REQUESTED: Final = f"{GROUP}/refresh-requested"
 
 _IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"  # RFC 1123
 _NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")  # Kubernetes, "DNS Subdomain Names"
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3, scope-token
@@ -260,7 +259,10 @@ def parse_spec(raw: object) -> Spec:
     if refresh.before is not None and refresh.before_percentage is not None:
         raise _invalid("spec.refresh", "either before or beforePercentage, not both")
     if refresh.before is not None:
-        parse_duration(refresh.before)
+        try:
+            parse_duration(refresh.before)
+        except ValueError:
+            raise _invalid("spec.refresh.before", "a duration such as 20m") from None
     return spec
 
 
@@ -271,18 +273,6 @@ def parse_status(raw: object) -> Status:
     except Failure:
         return Status()
     return status
-
-
-def parse_duration(text: str) -> float:
-    """Read a duration such as `20m` or `1h30m` (Go's notation, h, m and s only) as seconds.
-
-    Raises:
-        Failure: `InvalidSpec`.
-    """
-    parts = _DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise _invalid("spec.refresh.before", "a duration such as 20m")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def json_name(f: Field[Any]) -> str:

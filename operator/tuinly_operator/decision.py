@@ -33,6 +33,10 @@ class Policy:
     allowed_graphql_urls: frozenset[str]
     min_interval: float
 
+    def token_url_of(self, spec: Spec) -> str:
+        """The effective token URL."""
+        return spec.token_url or self.token_url
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -74,7 +78,7 @@ class Facts:
     @property
     def token_url(self) -> str:
         """The effective token URL."""
-        return self.spec.token_url or self.policy.token_url
+        return self.policy.token_url_of(self.spec)
 
     @property
     def graphql_url(self) -> str:

@@ -95,9 +95,15 @@ class Election:
                 raise
             # Somebody edited or deleted it: what stands there now counts.
             self._see(await self._kube.read_lease(self._key))
-            if self._lease is not None and self._lease.holder not in ("", self._identity):
-                self._step_down(f"{self._lease.holder} holds the Lease")
-            return
+            holder = self._lease.holder if self._lease else ""
+            if holder not in ("", self._identity):
+                self._step_down(f"{holder} holds the Lease")
+            if holder != self._identity:
+                return
+            # It was our own renewal, whose answer was lost: no time to lose.
+            self._see(
+                await self._kube.write_lease(self._key, self._ours(self._lease.transitions if self._lease else 0))
+            )
         self._lead(start)
 
     async def _try_to_lead(self) -> None:

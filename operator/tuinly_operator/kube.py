@@ -41,6 +41,15 @@ _MERGE: Final = "application/merge-patch+json"
 _WATCHED_TYPES: Final = ",".join(f"type!={kind}" for kind in REFUSED_TYPES)
 _UNREACHABLE: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 _ENDING: Final = "NamespaceTerminating"
+_REFUSALS: Final = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
 _WORD: Final = re.compile(r"[A-Za-z]{1,40}")
 
 
@@ -66,6 +75,11 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
     def out_of_reach(self) -> bool:
         """Whether the API server as a whole is not available, rather than refusing this request."""
         return self.status is None or self.status in _UNREACHABLE
+
+    @property
+    def refused(self) -> bool:
+        """Whether the API server understood and will not do it, now or later, until somebody changes something."""
+        return self.status in _REFUSALS
 
     @property
     def namespace_ends(self) -> bool:

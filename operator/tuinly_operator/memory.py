@@ -83,6 +83,7 @@ class Memory:
     restores: int = 0  # in a row, each soon after the one before
     attempt: Setback | None = None  # of the last attempt
     verification: Setback | None = None  # of the pending token's verification
+    refusal: Setback | None = None  # of something else that the API server would not do
     write: Setback | None = None  # of the last write of the target
     namespace_ends: bool = False  # the API server said so
     told: set[str] = field(default_factory=set)  # one-time Events that were sent

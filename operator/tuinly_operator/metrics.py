@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -19,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from tuinly_operator.clock import parse_rfc3339
 from tuinly_operator.credential import Credential, GrantType
-from tuinly_operator.errors import TokenRequestFailed
+from tuinly_operator.errors import Reason, TokenRequestFailed
 from tuinly_operator.gate import Gate
 from tuinly_operator.memory import Held
 from tuinly_operator.report import READY, REFRESHED
@@ -28,8 +27,6 @@ from tuinly_operator.store import Store
 from tuinly_operator.workqueue import WorkQueue
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
-
-_SUCCESS: Final = "Issued"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +92,7 @@ class Metrics:
         start, outcome = time.monotonic(), "Abandoned"
         try:
             yield
-            outcome = _SUCCESS
+            outcome = Reason.ISSUED
         except TokenRequestFailed as failure:
             outcome = failure.reason
             raise

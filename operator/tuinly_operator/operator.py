@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -75,6 +75,13 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         """Nothing is connected before `start`."""
         self._settings = settings
+        self._policy = Policy(
+            token_url=settings.token_url,
+            graphql_url=settings.graphql_url,
+            allowed_token_urls=settings.allowed_token_urls,
+            allowed_graphql_urls=settings.allowed_graphql_urls,
+            min_interval=settings.min_refresh_interval,
+        )
         self._clock = SystemClock()
         self._queue = WorkQueue(lambda key: self._store.urgency(key), time.monotonic)  # noqa: PLW0108 -- made below
         self._timers = Timers(self._clock, self._queue.add)
@@ -120,9 +127,7 @@ class Operator:
             timers=self._timers,
             events=self._events,
             metrics=self._metrics,
-            policy=Policy(
-                s.token_url, s.graphql_url, s.allowed_token_urls, s.allowed_graphql_urls, s.min_refresh_interval
-            ),
+            policy=self._policy,
             clock=self._clock,
         )
         host, port = await self._health.start()
@@ -184,14 +189,14 @@ class Operator:
 
     def _expose_state(self) -> None:
         """Let the metrics tell of what the parts know at each scrape."""
-        default = self._settings.token_url
+        policy = self._policy
         state = State(
             store=self._store,
             queue=self._queue,
             gate=self._gate,
             leading=self._kube.leads,
             reachable=lambda: self._kube.reachable,
-            origins=lambda: {origin_of(record.credential.spec.token_url or default) for record in self._store},
+            origins=lambda: {origin_of(policy.token_url_of(record.credential.spec)) for record in self._store},
         )
         self._metrics.expose(state)
 
@@ -221,6 +226,7 @@ class Operator:
         Nor does it say that it does not look at all: where it brings none of those that are missing, it starts anew.
         """
         missed: set[Key] = set()
+        trouble = ""
         while True:
             known = {record.credential.key: record.credential.uid for record in self._store}
             try:
@@ -229,19 +235,26 @@ class Operator:
                     if not await self._kube.credential_exists(key, known[key]):
                         self._store.credential_gone(key, known[key])
             except ApiFailure as failure:
-                missing = "; is the CRD installed?" if failure.not_found else ""
-                _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
-                if failure.not_found:  # and all credentials with it
-                    for key, uid in known.items():
-                        self._store.credential_gone(key, uid)
+                if str(failure) != trouble:  # told once
+                    trouble = str(failure)
+                    missing = "; is the CRD installed?" if failure.not_found else ""
+                    _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
+                await self._forget_without_definition(known)
                 await asyncio.sleep(_CENSUS_RETRY)
                 continue
-            self._awaited = listed
+            self._awaited, trouble = listed, ""
             unseen = self._unseen()
             if unseen and unseen == missed:
                 self._credential_watch.restart()
             missed = unseen
             await asyncio.sleep(_CENSUS_RETRY if unseen else _CENSUS_SECONDS)
+
+    async def _forget_without_definition(self, known: Mapping[Key, str]) -> None:
+        """Drop all credentials where the CRD has been deleted, which the API server's discovery must confirm."""
+        with suppress(ApiFailure):
+            if not await self._kube.serves_credentials():
+                for key, uid in known.items():
+                    self._store.credential_gone(key, uid)
 
     async def _listed_credentials(self) -> AsyncIterator[Key]:
         for namespace in self._namespaces:

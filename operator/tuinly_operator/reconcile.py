@@ -6,6 +6,7 @@ The way of a token: `attempt` obtains and judges it, `publish` writes it, `repor
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from tuinly_operator import decision as rules
@@ -13,7 +14,7 @@ from tuinly_operator.attempt import Attempts, client_id_of, issued_at
 from tuinly_operator.clock import Clock, Deadline
 from tuinly_operator.credential import Key
 from tuinly_operator.decision import Act, Decision, Facts, Policy
-from tuinly_operator.errors import Failure
+from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.events import EventSender
 from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube, NotLeading
@@ -24,7 +25,7 @@ from tuinly_operator.oauth import TokenEndpoint, origin_of
 from tuinly_operator.publish import Publisher
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.setbacks import Setbacks
-from tuinly_operator.state import believe
+from tuinly_operator.state import believe, exchange_inputs
 from tuinly_operator.store import Record, Sight, Store
 from tuinly_operator.template import DEFAULT_SHAPE, shape
 from tuinly_operator.timers import Timers
@@ -59,7 +60,7 @@ class Reconciler:
         self._policy = policy
         self._clock = clock
         self._reporter = Reporter(store, kube, events)
-        setbacks = Setbacks(clock, policy.min_interval)
+        self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
         publisher = Publisher(
             store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock
         )
@@ -89,15 +90,34 @@ class Reconciler:
         if record is None:
             self._timers.cancel(key)
             return
+        # A token that was obtained waits in memory, whatever fails here; the next try writes it.
         try:
             await self._act_until_rest(record)
+            record.memory.refusal = None
         except NotLeading:
             return  # the leader will see to it
         except ApiFailure as failure:
-            # The token, if one was obtained, waits in memory; the next try writes it.
+            if failure.refused:
+                message = (
+                    f"the API server refuses what the operator needs ({failure.status} {failure.word}); "
+                    "check its RBAC and the admission policies in this namespace"
+                )
+                await self._refused(record, Failure(Reason.TARGET_REJECTED, message))
+                return
             _log.warning("the API server failed a request, trying again", extra=fields(credential=key, cause=failure))
             wait = random.uniform(1, _API_RETRY)  # noqa: S311 -- jitter
             self._timers.set(key, Deadline.after(wait, self._clock.now()))
+        except Failure as failure:
+            await self._refused(record, failure)
+
+    async def _refused(self, record: Record, failure: Failure) -> None:
+        """Tell of what the API server will not do for us, and try again later: only a person can mend it."""
+        memory = record.memory
+        memory.refusal = self._setbacks.of(record, memory.refusal, failure, "")
+        self._timers.set(record.credential.key, memory.refusal.retry)
+        decision = Decision(Act.REST, failure, memory.refusal.retry)
+        with suppress(ApiFailure):
+            await self._reporter.report(record, self._gather(record, Sight()), decision)
 
     async def _act_until_rest(self, record: Record) -> None:
         sight = Sight()
@@ -126,7 +146,11 @@ class Reconciler:
             state = believe(target, credential, wanted, now.wall) if target else None
             if state is not None:
                 memory.published = Held(state, issued_at(state.issued_at, now))
-        origin = origin_of(credential.spec.token_url or self._policy.token_url)
+        url = self._policy.token_url_of(credential.spec)
+        if memory.pending is not None and memory.pending.state.exchange_inputs != exchange_inputs(url, credential.spec):
+            # Nobody asks for it any more, and its refresh token would give more of the same.
+            memory.pending, memory.refresh_token = None, None
+        origin = origin_of(url)
         block = self._gate.look(origin, client_id_of(record), now)
         return Facts(
             credential=credential,

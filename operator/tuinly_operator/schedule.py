@@ -3,7 +3,8 @@
 import hashlib
 from typing import Final
 
-from tuinly_operator.credential import Refresh, parse_duration
+from tuinly_operator.clock import parse_duration
+from tuinly_operator.credential import Refresh
 from tuinly_operator.errors import Failure
 from tuinly_operator.state import TokenState
 

@@ -16,6 +16,7 @@ from tuinly_operator.state import SecretMeta, secret_key
 from tuinly_operator.store import Store
 
 _MAX_BACKOFF = 5.0  # seconds
+_PAUSE = 0.1  # seconds between two watches: one that ends at once must not become a storm
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class SecretWatch:
                 if not self._version:
                     await self._list()
                 await self._watch()
+                await asyncio.sleep(_PAUSE)
             except ApiFailure as failure:
                 if failure.status == HTTPStatus.GONE:
                     self._version = ""  # too old to go on from: list again and compare

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Never
 from urllib.parse import urlsplit
 
+from tuinly_operator.clock import parse_duration
 from tuinly_operator.credential import Key
 
 PROGRAM: Final = "tuinly-operator"
@@ -56,9 +57,6 @@ class Settings:
 
 # --- Values. Each parser raises ValueError with the end of a sentence that begins with the value ----------------------
 
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
-_DURATION: Final = re.compile(rf"(?:{_PART.pattern})+")
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?\[\]!$&'()*+,;=%-]+")  # RFC 3986 without '@' and '#'
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123 label
@@ -72,15 +70,11 @@ _INJECTED: Final = re.compile(r"_(?:SERVICE_HOST|(?:SERVICE_)?PORT(?:_.+)?)")
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds in a duration as Go writes it (`1m30s`, `1.5h`, `250ms`), or in a bare number of seconds.
+    """Seconds in a duration such as `1m30s`, or in a bare number of seconds.
 
     Raises ValueError for anything else, signs included.
     """
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    if not _DURATION.fullmatch(text):
-        raise ValueError("is not a duration such as 8s")
-    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    return float(text) if _NUMBER.fullmatch(text) else parse_duration(text)
 
 
 def _duration(least: str, most: str) -> Callable[[str], float]:

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from sys import intern
 from typing import Any, Final
 
+from tuinly_operator.answers import MAX_LIFETIME
 from tuinly_operator.clock import parse_rfc3339, rfc3339
 from tuinly_operator.credential import API_VERSION, GROUP, KIND, Credential, DeletionPolicy, Key, Spec
 from tuinly_operator.template import Shape
@@ -21,7 +22,6 @@ MANAGER: Final = "tuinly-operator"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 CREDENTIAL_LABEL: Final = f"{GROUP}/credential"
 STATE_VERSION: Final = "1"
-MAX_LIFETIME: Final = 2_592_000  # seconds; thirty days
 _CLOCK_TOLERANCE: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
 
 
