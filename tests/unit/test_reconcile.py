@@ -1,11 +1,15 @@
 """The reconciler over the fake edge of world.py: what only shows where decisions, acts and gate come together."""
 
 from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import pytest
 
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FakeApi, FakeEndpoint, FakeEvents, Process, World
+from tuinly_operator.answers import Grant
 from tuinly_operator.credential import Key
+from tuinly_operator.kube import ApiFailure
+from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.store import Record
 
 TARGET = Key(CREDENTIAL.namespace, f"{CREDENTIAL.name}-token")
@@ -39,10 +43,17 @@ class Shop:
         assert record is not None
         return record
 
-    def refreshed(self) -> str:
-        condition = self.record().credential.status.condition("Refreshed")
+    def told(self, kind: str) -> str:
+        condition = self.record().credential.status.condition(kind)
         assert condition is not None
         return f"{condition.status} {condition.reason}"
+
+    def refreshed(self) -> str:
+        return self.told("Refreshed")
+
+    def spec(self, **more: Any) -> None:  # noqa: ANN401 -- JSON
+        self.api.put_credential(CREDENTIAL, {"clientSecretRef": {"name": CLIENT_SECRET.name}, **more})
+        self.process.credentials_changed()
 
 
 @pytest.fixture
@@ -81,3 +92,76 @@ async def test_how_late_a_refresh_is_counts_from_when_it_was_due_and_not_from_an
     await shop.pass_time(HOUR * 2 // 3)
     assert len(shop.endpoint.requests) > 1
     assert shop.record().memory.due is None
+
+
+async def refuse(*_: object) -> NoReturn:
+    """Stand for what RBAC does not grant."""
+    raise ApiFailure(403, "Forbidden")
+
+
+async def test_a_client_secret_that_may_not_be_read_is_told_and_read_once_it_may(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop.api, "read_secret", refuse)
+    shop.endpoint.clients["shop"] = "canary-rotated"
+    shop.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": "canary-rotated"})
+    await shop.process.work()
+    assert shop.refreshed() == "False ClientSecretNotFound"
+    assert shop.told("Ready") == "True Issued"
+    monkeypatch.undo()
+    await shop.pass_time(300)
+    assert shop.refreshed() == "True Issued"
+    assert len(shop.endpoint.requests) == 2
+
+
+async def test_anything_else_that_the_api_server_refuses_is_told_and_tried_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a delete, where the operator's rights are too few: the old target of a rename stays."""
+    monkeypatch.setattr(shop.api, "delete_secret", refuse)
+    shop.spec(target={"name": "renamed"})
+    await shop.process.work()
+    assert shop.refreshed() == "False TargetRejected"
+    monkeypatch.undo()
+    await shop.pass_time(60)
+    assert shop.refreshed() == "True Issued"
+    assert TARGET not in shop.api.secrets
+
+
+async def test_a_spec_that_returns_while_its_change_is_followed_keeps_its_token(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer for what nobody asks for any more is not written, and its refresh token gives no more of the same."""
+    exchange, held = shop.endpoint.exchange, shop.api.secrets[TARGET]["data"]
+
+    async def change_back(url: str, client_id: str, secret: Sensitive, scopes: frozenset[str]) -> Grant:
+        shop.spec()
+        return await exchange(url, client_id, secret, scopes)
+
+    await shop.pass_time(10)
+    monkeypatch.setattr(shop.endpoint, "exchange", change_back)
+    shop.endpoint.gives_refresh_tokens = True
+    shop.spec(scopes=["orders:read"])
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 2
+    assert shop.api.secrets[TARGET]["data"] == held
+    assert shop.record().memory.pending is None
+    assert shop.record().memory.refresh_token is None
+    assert shop.told("Ready") == "True Issued"
+
+
+async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch may have missed its end."""
+
+    async def gone(*_: object) -> NoReturn:
+        raise ApiFailure(404, "NotFound")
+
+    async def absent(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(shop.api, "write_status", gone)
+    monkeypatch.setattr(shop.api, "credential_exists", absent)
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.world.pass_time(2 * HOUR)
+    await shop.process.work()
+    assert shop.process.store.get(CREDENTIAL) is None
