@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import logging
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -15,10 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.world import (
+    BOOTED,
     CLIENT_SECRET,
     CREDENTIAL,
     FORBIDDEN_URL,
     OTHER_URL,
+    POLICY,
+    TOKEN_URL,
     FakeApi,
     FakeEndpoint,
     FakeEvents,
@@ -51,25 +55,31 @@ SPECS: list[Json] = [
     {"suspend": True},
     {"delivery": {"pods": "Push"}},
 ]
+# Two wishes at once; of two about the same field the second counts.
+WISHES = st.builds(lambda one, other: {**one, **other}, st.sampled_from(SPECS), st.sampled_from(SPECS))
 SECRETS = ["canary-secret-1", "canary-secret-2"]
 
 
 class Life(RuleBasedStateMachine):
     """The life of one credential."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(more=WISHES, graphql=st.sampled_from(Verdict))
+    def begin(self, more: Json, graphql: Verdict) -> None:
         self.loop = asyncio.new_event_loop()
         self.log = LogKeeper()
         logging.getLogger("tuinly_operator").addHandler(self.log)
         logging.getLogger("tuinly_operator").setLevel(logging.DEBUG)
         self.world, self.events = World(), FakeEvents()
         self.api = FakeApi(self.world)
-        self.endpoint = FakeEndpoint(self.world, {"shop": SECRETS[0]})
+        self.endpoint = FakeEndpoint(self.world, {"shop": SECRETS[0]}, graphql=graphql)
         self.forced = 0
         self.checked = 0  # writes that have been judged
+        self.counted = 0  # token requests that have been judged
+        self.published: set[str] = set()
+        self.trouble = self.world.boot  # when something was last wrong with the world
+        self.started = self.world.boot  # when the operator was
         self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": SECRETS[0]})
-        self.api.put_credential(CREDENTIAL, self.spec({}))
+        self.api.put_credential(CREDENTIAL, self.spec(more))
         self.process = Process(self.world, self.api, self.endpoint, self.events)
         self.work()
 
@@ -90,19 +100,23 @@ class Life(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 4, 30, 300, 900, 1800, 3700]))
     def time_passes(self, seconds: int) -> None:
-        """In small steps, as for a running process: it is woken when something is due."""
-        for _ in range(20):
-            self.world.pass_time(seconds / 20)
+        """A running process is woken when something is due."""
+        end = self.world.boot + seconds
+        while self.world.boot < end:
+            self.world.pass_time(min(max(self.process.idle(), 0.5), end - self.world.boot))
+            self.tokens_are_replaced_in_time()
             self.work()
 
     @rule(hours=st.sampled_from([-1, 1]))
     def the_wall_clock_jumps(self, hours: int) -> None:
+        self.counted = len(self.endpoint.requests)  # whatever is waited for may seem to be over
         self.world.wall += hours * 3600
         self.work()
 
     @rule(seconds=st.sampled_from([600, 4000]))
     def the_machine_sleeps(self, seconds: int) -> None:
         self.world.pass_time(seconds)
+        self.trouble = self.world.boot
         self.work()
 
     @rule(mood=st.sampled_from(MOODS))
@@ -118,7 +132,7 @@ class Life(RuleBasedStateMachine):
         self.endpoint.graphql = verdict
 
     @precondition(lambda self: CREDENTIAL in self.api.credentials)
-    @rule(more=st.sampled_from(SPECS))
+    @rule(more=WISHES)
     def the_spec_changes(self, more: Json) -> None:
         self.api.put_credential(CREDENTIAL, self.spec(more))
         self.work()
@@ -165,6 +179,26 @@ class Life(RuleBasedStateMachine):
                 self.api.put_secret(key, {"foreign": "untouchable"})
         self.work()
 
+    @rule(what=st.sampled_from(["other scopes", "deleted", "other client secret", "target edited", "target gone"]))
+    def something_happens_during_the_next_request(self, what: str) -> None:
+        self.endpoint.meanwhile = lambda: self.happen(what)
+
+    def happen(self, what: str) -> None:
+        raw, target = self.api.credentials.get(CREDENTIAL), self.target()
+        if what == "deleted":
+            self.api.credentials.pop(CREDENTIAL, None)
+        elif what == "other scopes" and raw is not None:
+            self.api.put_credential(
+                CREDENTIAL, {**raw["spec"], "scopes": ["stock:read"]}, raw["metadata"]["annotations"]
+            )
+        elif what == "other client secret":
+            self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": SECRETS[1]})
+        elif what == "target edited" and target is not None and target["data"]:
+            self.api.edit_secret(self.target_key(), next(iter(target["data"])), "tampered")
+        elif what == "target gone":
+            self.api.remove_secret(self.target_key())
+        self.process.credentials_changed()
+
     @rule(status=st.sampled_from([None, 409, 403, 422, 500, 429]))
     def the_next_write_fails(self, status: int | None) -> None:
         self.api.failures.append(ApiFailure(status, "Injected"))
@@ -179,6 +213,7 @@ class Life(RuleBasedStateMachine):
     def the_operator_restarts(self) -> None:
         """By then the wall clock has been set right: a new process has nothing else to go by."""
         self.world.set_right()
+        self.started, self.counted = self.world.boot, len(self.endpoint.requests)
         self.process = Process(self.world, self.api, self.endpoint, self.events)
         self.work()
 
@@ -195,15 +230,16 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: CREDENTIAL not in self.api.credentials)
     @rule(more=st.sampled_from([{}, {"target": {"deletionPolicy": "Retain"}}]))
     def the_credential_is_made_again(self, more: Json) -> None:
+        self.counted = len(self.endpoint.requests)  # it is another one
         self.api.put_credential(CREDENTIAL, self.spec(more))
         self.work()
 
     # --- What must be true: the promises ------------------------------------------------------------------------------
 
-    @rule()
-    def all_is_well_and_time_passes(self) -> None:
+    @rule(seconds=st.sampled_from([400, 4000]), graphql=st.sampled_from([Verdict.ACCEPTED, Verdict.INCONCLUSIVE]))
+    def all_is_well_and_time_passes(self, seconds: int, graphql: Verdict) -> None:
         """Freshness: once everything works for a while, Ready tells of a valid token for what is asked."""
-        self.endpoint.mood, self.endpoint.graphql, self.endpoint.lifetime = "good", Verdict.ACCEPTED, 3600
+        self.endpoint.mood, self.endpoint.graphql, self.endpoint.lifetime = "good", graphql, 3600
         self.api.reachable = True
         self.api.failures.clear()
         self.endpoint.clients["shop"] = SECRETS[0]
@@ -211,17 +247,31 @@ class Life(RuleBasedStateMachine):
         if (raw := self.target()) is not None and "foreign" in raw["data"]:
             self.api.remove_secret(self.target_key())
         self.work()
-        for _ in range(200):  # longer than the longest wait of five minutes
-            self.world.pass_time(2)
-            self.work()
+        self.time_passes(seconds)  # longer than the longest wait of five minutes
         spec = self.api.credentials.get(CREDENTIAL, {}).get("spec")
         if spec is None or spec.get("suspend") or "delivery" in spec or spec.get("tokenURL") == FORBIDDEN_URL:
             return
         token = self.held()
         assert token is not None
-        assert token.expires > self.world.boot
+        assert token.expires > self.world.boot or self.issued_by_a_wrong_clock(token)
         assert self.condition("Ready") == "True"
-        assert token.scopes == frozenset(spec.get("scopes", []))
+        self.check_asked_for(token, spec)
+
+    @invariant()
+    def tokens_are_replaced_in_time(self) -> None:
+        """Freshness: once all has worked for 90 s no token comes near its end, even if GraphQL tells nothing.
+
+        A new token that cannot be verified waits until the present one has 100 s left, or half of the lead.
+        """
+        if not hasattr(self, "api"):
+            return
+        if not self.all_works():
+            self.trouble = self.world.boot
+        token = self.held()
+        if token is None or self.world.boot - max(self.trouble, self.api.failed_at) < 90:
+            return
+        least = min(MIN_LEAD, (token.expires - token.issued) / 2) / 2 - 1
+        assert token.expires - self.world.boot > least or self.issued_by_a_wrong_clock(token)
 
     @precondition(lambda self: self.condition("Ready") == "True" and self.api.reachable)
     @rule()
@@ -251,9 +301,8 @@ class Life(RuleBasedStateMachine):
             return
         token = self.held()
         assert token is not None, "Ready without a token"
-        assert token.expires >= self.world.boot - 2
-        spec = self.api.credentials[CREDENTIAL]["spec"]
-        assert token.url == spec.get("tokenURL", token.url)
+        assert token.expires >= self.world.boot - 2 or self.issued_by_a_wrong_clock(token)
+        self.check_asked_for(token, self.api.credentials[CREDENTIAL]["spec"])
 
     @invariant()
     def every_write_is_an_improvement(self) -> None:
@@ -265,6 +314,15 @@ class Life(RuleBasedStateMachine):
             self.check_target_write(write) if write.kind == "target" else None
 
     @invariant()
+    def token_requests_keep_their_distance(self) -> None:
+        """Quiet: five seconds between two attempts; only what makes up for a refused refresh comes at once."""
+        if not hasattr(self, "api"):
+            return
+        for (before, earlier), (after, later) in pairwise(self.endpoint.requests[self.counted :]):
+            assert later - earlier >= POLICY.min_interval - 0.01 or (before, after) == ("refresh", "exchange")
+        self.counted = max(self.counted, len(self.endpoint.requests) - 1)
+
+    @invariant()
     def secrets_stay_where_they_belong(self) -> None:
         """Closed: nothing that tells of a credential holds a secret."""
         if not hasattr(self, "api"):
@@ -272,31 +330,86 @@ class Life(RuleBasedStateMachine):
         told: list[Any] = [raw["status"] for raw in self.api.credentials.values()]
         told += [raw["metadata"] for raw in self.api.secrets.values()]
         told += [event.message for event in self.events.sent] + self.log.lines
+        told += [repr(record) for record in self.process.store]
         assert "canary" not in json.dumps(told)
         self.log.lines.clear()
 
     # --- Looks --------------------------------------------------------------------------------------------------------
 
     def check_target_write(self, write: Write) -> None:
-        assert write.before is None or "foreign" not in write.before["data"], "a foreign Secret was overwritten"
+        """Judge a write by what was true when it was made."""
+        before, spec = write.before, write.spec
+        assert spec is not None, "something was written for a credential that is gone"
+        assert before is None or "foreign" not in before["data"], "a foreign Secret was overwritten"
         if write.after is None:
+            self.check_deletion(write, spec)
             return
-        old, new = self.token_in(write.before), self.token_in(write.after)
+        old, new = self.token_in(before), self.token_in(write.after)
         assert new is not None, "something was written that the ledger never issued"
-        if old is None or old.value == new.value or old.expires - self.world.boot < MIN_LEAD:
-            return
+        if new.value not in self.published:
+            self.check_asked_for(new, spec)
+            assert "verification" not in spec or new.value not in self.endpoint.rejected
+        self.published.add(new.value)
+        if old is not None and old.value != new.value:
+            assert before is not None
+            self.check_replacement(write, old, new)
+
+    def check_deletion(self, write: Write, spec: Json) -> None:
+        """An old target goes once the new one is there, and one that cannot be written to."""
         assert write.before is not None
+        target = spec.get("target", {})
+        if (target.get("name") or f"{CREDENTIAL.name}-token") == write.key.name:
+            assert write.before.get("immutable")
+        else:
+            assert target.get("deletionPolicy") != "Retain"
+            assert self.token_in(write.target) is not None
+
+    def check_replacement(self, write: Write, old: Issued, new: Issued) -> None:
+        """A good token only gives way to one that lives longer and may do as much, or to what people asked for."""
+        assert write.before is not None
+        assert write.after is not None
         before, after = (raw["metadata"]["annotations"] for raw in (write.before, write.after))
-        names = ("exchange-inputs", "client-secret-version", "handled-refresh", "credential-uid")
-        if any(before.get(f"tuinly.com/{name}") != after.get(f"tuinly.com/{name}") for name in names):
-            return
-        if write.before["metadata"]["managedFields"][-1]["manager"] != "tuinly-operator":
-            return  # it was tampered with
+
+        def same(*names: str) -> bool:
+            return all(before.get(f"tuinly.com/{name}") == after.get(f"tuinly.com/{name}") for name in names)
+
         issued, expires = (parse_rfc3339(before[f"tuinly.com/{name}"]) for name in ("issued-at", "expires-at"))
-        if not issued - 60 <= self.world.wall < expires - MIN_LEAD:
-            return  # by the wall clock, which had jumped, it was not to be believed, or about to end
-        assert new.expires >= old.expires - 1
+        # By the wall clock, too, which may have jumped and all that a new process has.
+        good = old.expires - new.issued >= MIN_LEAD and all(
+            issued - 60 <= wall < expires - MIN_LEAD for wall in (write.at.wall, new.wall)
+        )
+        if not good or not same("credential-uid", "exchange-inputs"):
+            return
         assert new.scopes >= old.scopes
+        # A new process does not know whether an edited client Secret still holds what the token was issued for.
+        client_changed = old.secret != new.secret or not (same("client-secret-version") or old.issued > self.started)
+        if not client_changed and same("handled-refresh"):
+            assert new.expires >= old.expires - 1
+
+    def check_asked_for(self, token: Issued, spec: Json) -> None:
+        """A token is one for this spec."""
+        assert token.url == spec.get("tokenURL", TOKEN_URL)
+        assert token.asked == frozenset(spec.get("scopes", []))
+
+    def all_works(self) -> bool:
+        """Whether the operator can do what it has promised, and has been asked to."""
+        raw, secret, target = (
+            self.api.credentials.get(CREDENTIAL),
+            self.api.secrets.get(CLIENT_SECRET),
+            self.target() or {"data": {}},
+        )
+        if raw is None or secret is None or "foreign" in target["data"]:
+            return False
+        spec, held = raw["spec"], base64.b64decode(secret["data"]["client_secret"]).decode()
+        asked = not spec.get("suspend") and "delivery" not in spec and spec.get("tokenURL") != FORBIDDEN_URL
+        endpoint = self.endpoint.mood in ("good", "refuses refreshes") and self.endpoint.clients["shop"] == held
+        verified = "verification" not in spec or self.endpoint.graphql is not Verdict.REJECTED
+        return asked and endpoint and verified and self.api.reachable
+
+    def issued_by_a_wrong_clock(self, token: Issued) -> bool:
+        """Whether a new process goes by times of an earlier one whose clock was wrong: no promise is made for it."""
+        wrong = abs(token.wall - BOOTED - token.issued) > 30
+        return wrong and token.issued < self.started
 
     def target_key(self) -> Key:
         raw = self.api.credentials.get(CREDENTIAL)

@@ -18,7 +18,7 @@ from tuinly_operator.credential import Credential, Key
 from tuinly_operator.decision import Policy
 from tuinly_operator.errors import Reason, TokenRequestFailed
 from tuinly_operator.events import EventSender
-from tuinly_operator.gate import Gate
+from tuinly_operator.gate import PROBE_INTERVAL, Gate
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint
@@ -70,12 +70,18 @@ class World:
 
 @dataclass
 class Write:
-    """One write to the API server: what was there before and after."""
+    """One write to the API server: what was there before and after, and what the world was like at that moment.
+
+    `spec` is that of the credential it was made for, None where that one is gone; `target` is what it has as target.
+    """
 
     kind: str
     key: Key
     before: Json | None
     after: Json | None
+    at: Moment
+    spec: Json | None = None
+    target: Json | None = None
 
 
 class FakeApi:
@@ -191,7 +197,7 @@ class FakeApi:
             "managedFields": [*kept, {"manager": MANAGER, "operation": "Apply", "fieldsV1": mine}],
         }
         self._store_secret(key, raw)
-        self.writes.append(Write("target", key, before, copy.deepcopy(raw)))
+        self._note_target(key, before, copy.deepcopy(raw), raw)
         return SecretMeta.from_object(self.secrets[key])
 
     async def delete_secret(self, key: Key, meta: SecretMeta) -> None:
@@ -201,7 +207,7 @@ class FakeApi:
             raise ApiFailure(404, "NotFound")
         if (present["metadata"]["uid"], present["metadata"]["resourceVersion"]) != (meta.uid, meta.version):
             raise ApiFailure(409, "Conflict")
-        self.writes.append(Write("target", key, copy.deepcopy(present), None))
+        self._note_target(key, copy.deepcopy(present), None, present)
         self.remove_secret(key)
 
     async def write_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> str:
@@ -213,7 +219,7 @@ class FakeApi:
         sent = json.loads(json.dumps(status))  # plain JSON, as on the wire
         raw["status"] = {name: value for name, value in sent.items() if value is not None}
         raw["metadata"]["resourceVersion"] = self._next_version()
-        self.writes.append(Write("status", key, before, copy.deepcopy(raw)))
+        self.writes.append(Write("status", key, before, copy.deepcopy(raw), self._world.now()))
         return str(raw["metadata"]["resourceVersion"])
 
     async def credential_exists(self, key: Key, uid: str) -> bool:
@@ -221,6 +227,15 @@ class FakeApi:
         return key in self.credentials and self.credentials[key]["metadata"]["uid"] == uid
 
     # --- Inside ---
+
+    def _note_target(self, key: Key, before: Json | None, after: Json | None, written: Json) -> None:
+        name = written["metadata"]["labels"]["tuinly.com/credential"]
+        spec = copy.deepcopy(self.credentials.get(Key(key.namespace, name), {}).get("spec"))
+        target = Key(key.namespace, (spec or {}).get("target", {}).get("name") or f"{name}-token")
+        now = self._world.now()
+        self.writes.append(
+            Write("target", key, before, after, now, spec, copy.deepcopy(self.secrets.get(target))),
+        )
 
     def _object(self, key: Key, present: Json | None) -> Json:
         self._uids += present is None
@@ -267,14 +282,17 @@ class FakeApi:
 
 @dataclass
 class Issued:
-    """A token in the endpoint's ledger. Times are by the boot clock, which never jumps."""
+    """A token in the ledger. Times are by the boot clock, which never jumps, but for `wall`, that of its issue."""
 
     value: str
     url: str
     client: str
+    secret: str
+    asked: frozenset[str]
     scopes: frozenset[str]
     issued: float
     expires: float
+    wall: float
 
 
 @dataclass
@@ -289,22 +307,28 @@ class FakeEndpoint:
     gives_refresh_tokens: bool = True
     ledger: list[Issued] = field(default_factory=list)
     requests: list[tuple[str, float]] = field(default_factory=list)
-    _refresh_tokens: dict[str, tuple[str, str, frozenset[str]]] = field(default_factory=dict)
+    rejected: set[str] = field(default_factory=set)  # tokens that GraphQL did not accept when it was last asked
+    meanwhile: Callable[[], None] | None = None  # happens while the next request is on its way
+    _refresh_tokens: dict[str, Issued] = field(default_factory=dict)
 
     async def exchange(self, url: str, client_id: str, client_secret: Sensitive, scopes: frozenset[str]) -> Grant:
         self._receive("exchange")
         if self.clients.get(client_id) != client_secret.reveal():
             raise TokenRequestFailed(Reason.INVALID_CLIENT, "refused", status=401)
-        return self._issue(url, client_id, frozenset(scopes))
+        return self._issue(url, client_id, client_secret.reveal(), frozenset(scopes), frozenset(scopes))
 
     async def refresh(self, url: str, refresh_token: Sensitive) -> Grant:
         self._receive("refresh")
         if self.mood == "refuses refreshes" or refresh_token.reveal() not in self._refresh_tokens:
             raise TokenRequestFailed(Reason.REQUEST_REJECTED, "refused", status=400)
-        _, client_id, scopes = self._refresh_tokens[refresh_token.reveal()]
-        return self._issue(url, client_id, scopes)
+        last = self._refresh_tokens[refresh_token.reveal()]
+        return self._issue(url, last.client, last.secret, last.asked, last.scopes)
 
-    async def verify(self, _url: str, _token: Sensitive) -> Verdict:
+    async def verify(self, _url: str, token: Sensitive) -> Verdict:
+        if self.graphql is Verdict.REJECTED:
+            self.rejected.add(token.reveal())
+        elif self.graphql is Verdict.ACCEPTED:
+            self.rejected.discard(token.reveal())
         return self.graphql
 
     def find(self, value: str) -> Issued | None:
@@ -312,6 +336,9 @@ class FakeEndpoint:
 
     def _receive(self, grant: str) -> None:
         self.requests.append((grant, self.world.boot))
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            happens()
         if self.mood == "down":
             raise TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, "down", status=503, transport=True)
         if self.mood == "throttles":
@@ -319,22 +346,22 @@ class FakeEndpoint:
         if self.mood == "garbage":
             raise TokenRequestFailed(Reason.INVALID_RESPONSE, "garbage", status=200)
 
-    def _issue(self, url: str, client_id: str, scopes: frozenset[str]) -> Grant:
+    def _issue(self, url: str, client: str, secret: str, asked: frozenset[str], scopes: frozenset[str]) -> Grant:
         granted = frozenset(sorted(scopes)[:1]) if self.mood == "narrows" else scopes
-        last = self.ledger[-1] if self.ledger else None
-        if self.mood == "repeats" and last is not None and last.expires > self.world.boot + 1:
-            return Grant(Sensitive(last.value), None, int(last.expires - self.world.boot), last.scopes, None)
-        number = len(self.ledger) + 1
-        token = Issued(
-            f"canary-access-{number}", url, client_id, granted, self.world.boot, self.world.boot + self.lifetime
-        )
+        last, boot = self.ledger[-1] if self.ledger else None, self.world.boot
+        if self.mood == "repeats" and last is not None and last.expires > boot + 1:
+            last.url, last.client, last.secret, last.asked = url, client, secret, asked  # it says so
+            return Grant(Sensitive(last.value), None, int(last.expires - boot), last.scopes, None)
+        number, expires = len(self.ledger) + 1, boot + self.lifetime
+        value = f"canary-access-{number}"
+        token = Issued(value, url, client, secret, asked, granted, boot, expires, self.world.wall)
         self.ledger.append(token)
         refresh = None
         if self.gives_refresh_tokens:
             refresh = f"canary-refresh-{number}"
-            self._refresh_tokens[refresh] = (url, client_id, granted)
+            self._refresh_tokens[refresh] = token
         said = granted if self.mood == "narrows" else None
-        return Grant(Sensitive(token.value), Sensitive(refresh) if refresh else None, self.lifetime, said, None)
+        return Grant(Sensitive(value), Sensitive(refresh) if refresh else None, self.lifetime, said, None)
 
 
 class FakeEvents:
@@ -400,6 +427,13 @@ class Process:
             self.queue.done(key)
             self.credentials_changed()
         raise AssertionError("the queue never runs dry: a hot loop")
+
+    def idle(self) -> float:
+        """Seconds until there is something to do by itself."""
+        soonest = self.timers.fire(self._world.now())
+        if len(self.queue) and self._api.reachable:
+            return 0.0
+        return min(soonest, PROBE_INTERVAL) if any(self.gate.closed().values()) else soonest
 
     def _forget(self, key: Key) -> None:
         self.timers.cancel(key)
