@@ -109,6 +109,11 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
     "other scopes, failed before they were": ([failing(), OTHER_SCOPES], "False Issuing", "Unknown Issuing"),
     # The same, failing.
     "new, failing": ([*NEW, failing(Reason.INVALID_CLIENT)], "False InvalidClient", "False InvalidClient"),
+    "new, failing, tried again now": (
+        [*NEW, failing(Reason.INVALID_CLIENT), passed(31)],
+        "False InvalidClient",
+        "False InvalidClient",
+    ),
     "new, no client Secret": (
         [brand_new, client_missing],
         "False ClientSecretNotFound",
