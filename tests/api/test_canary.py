@@ -33,11 +33,12 @@ from tests.support.waiting import eventually, wait_until
 # Searching ------------------------------------------------------------------------------------------------------------
 
 
-SAMPLE: Final = Canary("sample", "canary-sample-hunter-number-two~+/=%&:")
+SAMPLE: Final = Canary("sample", "canary-hunter-number-two-in-disguise~+/=%&:")
 HIDDEN: Mapping[str, Callable[[str], str]] = {
     "as it is": str,
-    "the end of it": lambda value: value[-20:],
-    "the beginning of it": lambda value: value[:20],
+    "the end of it": lambda value: value[-12:],
+    "the beginning of it": lambda value: value[:24],
+    "the midst of it": lambda value: value[9:24],
     "in JSON": lambda value: json.dumps({"a": {"b": value}}),
     "URL-encoded": lambda value: quote(value, safe=""),
     "URL-encoded in lower case": lambda value: quote(value, safe="").replace("%2B", "%2b").replace("%3D", "%3d"),
@@ -99,8 +100,8 @@ class Life(Tenant):
         super().__init__(objects, world.sandbox.admin, name)
         self.world = world
         # A slash in the id is more than the sandbox's own paths take.
-        self.client = Client(id=new_canary("id").replace("/", ""), secret=new_canary("secret"))
-        self.given = {what: new_canary(what) for what in ("access", "refresh", "next-access", "next-refresh")}
+        self.client = Client(id=new_canary().replace("/", ""), secret=new_canary())
+        self.given = {what: new_canary() for what in ("access", "refresh", "next-access", "next-refresh")}
         self.retired: list[str] = []
         self.target_names = {self.target_name}
 
@@ -244,7 +245,7 @@ def be_refused(life: Life) -> None:
     life.rotate_secret()
     force(life, "now")
     await_failure(life)
-    life.retired.append(wrong := new_canary("wrong"))
+    life.retired.append(wrong := new_canary())
     life.apply_client_secret({"client_id": life.client.id, "client_secret": wrong})
     life.await_requests(3)
     await_failure(life)

@@ -24,9 +24,9 @@ class Canary:
     homes: frozenset[tuple[str, str]] = frozenset()
 
 
-def new_canary(what: str) -> str:
+def new_canary() -> str:
     """Make up a value of characters that a token may have, among them those that encodings write otherwise."""
-    return f"canary-{what}-{secrets.token_urlsafe(24)}~+/=%&:"
+    return f"canary-{secrets.token_urlsafe(24)}~+/=%&:"
 
 
 def sightings(text: str, canaries: Iterable[Canary]) -> list[str]:
@@ -39,23 +39,24 @@ def sightings(text: str, canaries: Iterable[Canary]) -> list[str]:
     ]
 
 
-_LONG = 30  # characters, of which any twelve tell enough
-
-
 def _forms(value: str) -> dict[str, Iterable[str]]:
     """Return all that a secret must not be found as, by how that is."""
     digest = hashlib.sha256(value.encode())
     digested = base64.b64encode(digest.digest()).decode().rstrip("=")
     quoted = (quote(value, safe=""), quote_plus(value))
-    parts = (value[8:20], value[-20:-8]) if len(value) >= _LONG else ()
     return {
         "as it is": (value,),
-        "in part": parts,
+        "in part": _parts(value),
         "URL-encoded": (*quoted, *(re.sub("%..", lambda code: code[0].lower(), text) for text in quoted)),
         "in hexadecimal": (value.encode().hex(),),
         "in base64": tuple(_in_base64(value.encode())),
         "as SHA-256": (digest.hexdigest(), digested, digested.translate(_URL_SAFE)),
     }
+
+
+def _parts(value: str) -> set[str]:
+    """Return so many parts that any fifteen characters have one in them; what many secrets begin with is none."""
+    return {value[end - 12 : end] for end in range(len(value), 19, -4)}
 
 
 _URL_SAFE = str.maketrans("+/", "-_")  # RFC 4648, section 5
