@@ -121,6 +121,16 @@ def test_a_template_can_come_and_go(tenant: Tenant) -> None:
     assert len(tenant.requests()) == 1
 
 
+def test_a_change_of_values_alone_is_made_too(tenant: Tenant) -> None:
+    """The names of the keys, which tell of drift, stay the same."""
+    tenant.start(templated({"key": "${access_token}"}, labels={"a": "b"}))
+    token = tenant.await_ready().data["key"]
+    tenant.apply(templated({"key": "<${access_token}>"}, labels={"a": "c"}))
+    target = await_data(tenant, {"key": f"<{token}>"})
+    assert target.raw["metadata"]["labels"]["a"] == "c"
+    assert len(tenant.requests()) == 1
+
+
 def test_a_key_of_somebody_else_that_a_template_asks_for_is_taken_over(tenant: Tenant) -> None:
     tenant.start()
     token = tenant.await_ready().token
