@@ -21,6 +21,7 @@ from tests.unit.facts import (
     TEMPLATED,
     VERIFIES,
     Change,
+    Json,
     Scene,
     TargetObject,
     absence_proven,
@@ -161,6 +162,8 @@ ACTS: dict[str, tuple[Changes, Act]] = {
     "due, a refresh token needs no client": ([refreshable, client_unread, DUE], Act.REFRESH),
     "expired": ([EXPIRED], Act.EXCHANGE),
     "expired, refresh token": ([refreshable, EXPIRED], Act.REFRESH),
+    "expired, client secret rotated": ([refreshable, client_rotated, EXPIRED], Act.EXCHANGE),
+    "expired, forced": ([refreshable, FORCED, EXPIRED], Act.EXCHANGE),
     "a longer lead makes it due": ([passed(2000), OTHER_LEAD], Act.EXCHANGE),
     "a shorter lead puts it off": ([DUE, spec({"refresh": {"before": "2m"}})], Act.REST),
     "the same token again": ([DUE, same_token_again], Act.REST),
@@ -349,6 +352,25 @@ def test_a_url_that_the_admin_does_not_allow_reads_and_asks_nothing(work: Change
     assert decision.hindrance is not None
     assert decision.hindrance.reason is Reason.URL_NOT_ALLOWED
     assert "spec.tokenURL" in decision.hindrance.message
+
+
+@pytest.mark.parametrize(
+    ("patch", "field", "flag"),
+    [
+        ({"tokenURL": "https://elsewhere.example.com"}, "spec.tokenURL", "--allowed-token-url"),
+        (
+            {"verification": {"mode": "Enabled", "graphqlURL": "https://elsewhere.example.com"}},
+            "spec.verification.graphqlURL",
+            "--allowed-graphql-url",
+        ),
+    ],
+    ids=["token", "GraphQL"],
+)
+def test_a_url_that_is_not_allowed_is_told_by_its_field_and_what_to_ask_for(patch: Json, field: str, flag: str) -> None:
+    hindrance = Scene(spec(patch)).decide().hindrance
+    assert hindrance is not None
+    assert hindrance.message.startswith(f"{field} ")
+    assert hindrance.message.endswith(f" {flag}")
 
 
 def test_urls_are_compared_exactly() -> None:
