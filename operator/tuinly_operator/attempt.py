@@ -81,7 +81,7 @@ class Attempts:
         self._store.secret_seen(key, meta, facts.credential.key)
         record.memory.client = ClientSecretRead(ref, meta.identity, client)
 
-    async def attempt(self, record: Record, facts: Facts, _: Sight) -> None:
+    async def attempt(self, record: Record, facts: Facts, sight: Sight) -> None:
         """Ask for a token, by refresh token first where that is due, and take what comes."""
         memory = record.memory
         self._kube.fence()
@@ -105,6 +105,9 @@ class Attempts:
         except Failure as error:
             failure = error
         else:
+            # What was seen before a request that took its time has to be looked at again before it is acted on.
+            if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
+                sight.looked = False
             return
         self._set_back(record, facts, failure)
 
@@ -116,7 +119,7 @@ class Attempts:
         if verdict is Verdict.ACCEPTED:
             memory.verified, memory.verification = True, None
         elif verdict is Verdict.REJECTED:
-            memory.pending, memory.refresh_token = None, None
+            memory.pending, memory.verification, memory.refresh_token = None, None, None
             message = f"the new token does not work at {origin_of(facts.graphql_url)}; check the client's rights"
             self._set_back(record, facts, Failure(Reason.VERIFICATION_FAILED, message))
         else:
@@ -221,6 +224,8 @@ class Attempts:
         if lead(facts.spec.refresh, held.state.lifetime) < MIN_LEAD:
             message = "tokens live less than 4 minutes: a Pod may see a new one only after the old one has expired"
             self._reporter.warn_once(record, Reason.LIFETIME_TOO_SHORT, message)
+        else:
+            record.memory.told.discard(Reason.LIFETIME_TOO_SHORT)
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
         """Remember a failed attempt and when to try again: a gate that it opened does not end that wait."""

@@ -106,12 +106,6 @@ class Facts:
         return f"{self.inputs} {self.client_identity} {self.gate_epoch}"
 
     @property
-    def pending(self) -> Held | None:
-        """The new token that waits to be written, unless the spec has asked for another one meanwhile."""
-        held = self.memory.pending
-        return held if held is not None and held.state.exchange_inputs == self.inputs else None
-
-    @property
     def in_place(self) -> bool:
         """Whether the target holds the token that we last wrote."""
         held, target = self.memory.published, self.target
@@ -208,7 +202,7 @@ def _respect_foreign_target(f: Facts) -> Decision | None:
 
 def _verify(f: Facts) -> Decision | None:
     """Try a new token before it is published, for as long as there is time to."""
-    if f.pending is None or f.memory.verified or not f.verifies or _last_call(f):
+    if f.memory.pending is None or f.memory.verified or not f.verifies or _last_call(f):
         return None
     failed = f.memory.verification
     if failed is None or failed.retry.due(f.now):
@@ -233,7 +227,7 @@ def _publish(f: Facts) -> Decision | None:
 def _restore_again(f: Facts) -> Deadline | None:
     """When to restore again, where somebody keeps breaking the target: mending it each time at once would never end."""
     memory = f.memory
-    broken = f.pending is None and memory.written_as == asked_shape(f)
+    broken = memory.pending is None and memory.written_as == asked_shape(f)
     if not broken or memory.last_restore is None or memory.restores < RESTORES_AT_ONCE:
         return None
     again = Deadline.after(f.policy.min_interval, memory.last_restore)
@@ -334,7 +328,7 @@ def forced(f: Facts) -> bool:
 
 def unwritten(f: Facts) -> Held | None:
     """The token that should be written to the target now, or None."""
-    held = f.pending
+    held = f.memory.pending
     if held is None and not f.in_shape:
         held = f.memory.published
     if held is None or held.token is None or held.expiry.due(f.now):

@@ -88,6 +88,14 @@ class Memory:
     namespace_ends: bool = False  # the API server said so
     told: set[str] = field(default_factory=set)  # one-time Events that were sent
 
+    def keep_for(self, inputs: str) -> None:
+        """Drop a token that waits to be written for other inputs than these: nobody asks for it any more.
+
+        Its refresh token would only give more of the same.
+        """
+        if self.pending is not None and self.pending.state.exchange_inputs != inputs:
+            self.pending = self.refresh_token = None
+
     @property
     def current(self) -> Held | None:
         """The newest token."""

@@ -66,7 +66,7 @@ class Publisher:
         except ApiFailure as failure:
             await self._not_written(record, facts, sight, failure)
             return
-        new, asked = facts.pending is not None, rules.asked_shape(facts)
+        new, asked = memory.pending is not None, rules.asked_shape(facts)
         broken = not new and memory.written_as == asked
         memory.published, memory.written_as, memory.pending, memory.write = held, asked, None, None
         if new:
@@ -125,7 +125,7 @@ class Publisher:
         live = await self._kube.read_secret_meta(key)
         if live != facts.target:
             self._see_target(facts, sight, live)
-        elif live is not None and await self._removed_unwritable(facts, live):
+        elif live is not None and await self._removed_unwritable(facts, failure, live):
             self._see_target(facts, sight, None)
         else:
             message = (
@@ -135,9 +135,13 @@ class Publisher:
             refused = Failure(Reason.TARGET_REJECTED, message)
             record.memory.write = self._setbacks.of(record, record.memory.write, refused, rules.written_inputs(facts))
 
-    async def _removed_unwritable(self, facts: Facts, live: SecretMeta) -> bool:
-        """Delete our own target where it is immutable or has another type: neither can be changed back by a write."""
-        if ownership(live, facts.credential) is Ownership.FOREIGN:
+    async def _removed_unwritable(self, facts: Facts, failure: ApiFailure, live: SecretMeta) -> bool:
+        """Delete our own target where it is immutable or has another type: neither can be changed back by a write.
+
+        Only where the API server calls the write invalid: after any other refusal a new one might be refused as well.
+        """
+        foreign = ownership(live, facts.credential) is Ownership.FOREIGN
+        if foreign or failure.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             return False
         raw = await self._kube.read_secret(facts.credential.target)
         if not raw.get("immutable") and raw.get("type") == "Opaque":

@@ -147,9 +147,7 @@ class Reconciler:
             if state is not None:
                 memory.published = Held(state, issued_at(state.issued_at, now))
         url = self._policy.token_url_of(credential.spec)
-        if memory.pending is not None and memory.pending.state.exchange_inputs != exchange_inputs(url, credential.spec):
-            # Nobody asks for it any more, and its refresh token would give more of the same.
-            memory.pending, memory.refresh_token = None, None
+        memory.keep_for(exchange_inputs(url, credential.spec))
         origin = origin_of(url)
         block = self._gate.look(origin, client_id_of(record), now)
         return Facts(

@@ -220,6 +220,7 @@ class Scene:
             form = shape(seen.spec.target.template)
         except Failure as failure:
             problem = failure
+        self.memory.keep_for(exchange_inputs(self.policy.token_url_of(seen.spec), seen.spec))
         return Facts(
             credential=seen,
             policy=self.policy,

@@ -242,6 +242,7 @@ class Life(RuleBasedStateMachine):
         self.endpoint.mood, self.endpoint.graphql, self.endpoint.lifetime = "good", graphql, 3600
         self.api.reachable = True
         self.api.failures.clear()
+        self.endpoint.meanwhile = None
         self.endpoint.clients["shop"] = SECRETS[0]
         self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": SECRETS[0]})
         if (raw := self.target()) is not None and "foreign" in raw["data"]:

@@ -165,3 +165,23 @@ async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatc
     shop.world.pass_time(2 * HOUR)
     await shop.process.work()
     assert shop.process.store.get(CREDENTIAL) is None
+
+
+async def test_nothing_is_created_on_a_look_from_before_a_slow_request(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The credential was deleted, which the watch has not brought yet: a retained target would stay for good."""
+    exchange = shop.endpoint.exchange
+
+    async def slow(url: str, client_id: str, secret: Sensitive, scopes: frozenset[str]) -> Grant:
+        shop.world.pass_time(5)
+        del shop.api.credentials[CREDENTIAL]
+        return await exchange(url, client_id, secret, scopes)
+
+    shop.spec(target={"name": "another", "deletionPolicy": "Retain"}, scopes=["orders:read"])
+    monkeypatch.setattr(shop.endpoint, "exchange", slow)
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.world.pass_time(10)
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 2
+    assert Key(CREDENTIAL.namespace, "another") not in shop.api.secrets
