@@ -18,7 +18,7 @@ from tuinly_operator.state import Ownership, SecretMeta, exchange_inputs, holds_
 from tuinly_operator.template import Shape
 
 CONFLICT_RECHECK: Final = 300.0  # seconds
-RESTORES_AT_ONCE: Final = 3  # in a row, each within the least interval of the one before
+RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
 FORCED_INTERVAL: Final = 10.0  # seconds between two forced exchanges
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 

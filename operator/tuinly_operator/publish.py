@@ -111,7 +111,8 @@ class Publisher:
     @staticmethod
     def _count_restore(memory: Memory, facts: Facts) -> None:
         last, memory.last_restore = memory.last_restore, facts.now
-        soon = last is not None and not Deadline.after(facts.policy.min_interval, last).due(facts.now)
+        # Twice the interval: one that had to wait for it is still in the row.
+        soon = last is not None and not Deadline.after(2 * facts.policy.min_interval, last).due(facts.now)
         memory.restores = memory.restores + 1 if soon else 1
 
     async def _not_written(self, record: Record, facts: Facts, sight: Sight, failure: ApiFailure) -> None:
