@@ -6,6 +6,7 @@ is always verified, redirects not followed, cookies not kept and only the enviro
 tests/unit/test_oauth.
 """
 
+import base64
 import json
 import os
 import re
@@ -452,7 +453,7 @@ def test_notes_are_believed_from_the_operator_alone(tenant: Tenant, start_operat
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {key: real["metadata"][key] for key in kept},
-        "stringData": {"access_token": "forged", "token_type": "Bearer", "expires_at": "2099-01-01T00:00:00Z"},
+        "data": {**real["data"], "access_token": base64.b64encode(b"forged").decode()},
     }
     tenant.objects.apply(forged)
     start_operator(*flags)
