@@ -165,8 +165,10 @@ def test_the_operator_tells_of_itself(operator: OperatorProcess) -> None:
 def test_the_reach_of_the_api_server_is_told(operator: OperatorProcess, proxy: ApiProxy) -> None:
     await_metric(operator, 1, "tuinly_api_reachable")
     proxy.cut()
-    await_metric(operator, 0, "tuinly_api_reachable")
-    proxy.pass_on()
+    try:
+        await_metric(operator, 0, "tuinly_api_reachable")
+    finally:
+        proxy.pass_on()
     await_metric(operator, 1, "tuinly_api_reachable")
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.api.conftest import StartOperator
 from tests.support.cluster import Cluster, KubectlError
@@ -26,9 +27,10 @@ from tests.support.operator import OperatorProcess
 from tests.support.proxy import ApiProxy
 from tests.support.sandbox import Fault, SandboxProcess
 from tests.support.tenant import Condition, Tenant
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 
 ACCOUNT = "intruder"
+INSTALL = Path(__file__).parents[2] / "deploy" / "install.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -461,6 +463,48 @@ def test_notes_are_believed_from_the_operator_alone(tenant: Tenant, start_operat
     tenant.await_ready()
     assert after.token == tenant.tokens()[-1].value
     assert len(tenant.tokens()) == 2
+
+
+# The operator's own rights --------------------------------------------------------------------------------------------
+
+RESOURCE = re.compile(
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/?]+)(?:/namespaces/[^/?]+)?/(?P<resource>[a-z]+)"
+    r"(?:/(?P<name>[^/?]+)(?P<subresource>/[a-z]+)?)?(?:\?(?P<query>.*))?"
+)
+"""The path of a request for a resource; what others ask for needs no right of the operator's own."""
+
+
+def rights_for(method: str, path: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the rights that a request needs, as API group, resource and verb."""
+    if not (match := RESOURCE.fullmatch(path)):
+        return
+    listing = "watch" if "watch=true" in (match["query"] or "") else "list"
+    verbs = {"GET": ["get" if match["name"] else listing], "POST": ["create"], "DELETE": ["delete"], "PATCH": ["patch"]}
+    resource = match["resource"] + (match["subresource"] or "")
+    # A server-side apply creates what is not there.
+    for verb in [*verbs[method], *(["create"] if (method, resource) == ("PATCH", "secrets") else [])]:
+        yield match["group"] or "", resource, verb
+
+
+def test_the_operator_asks_for_what_it_has_a_right_to_and_has_no_right_that_it_does_not_need(
+    intruder: Intruder, proxy: ApiProxy, operator: OperatorProcess
+) -> None:
+    tenant = intruder.tenant
+    tenant.start()
+    tenant.await_ready()
+    tenant.apply({"target": {"name": "renamed"}})
+    wait_until(lambda: tenant.find_target() is None, what="the end of the old target")
+    tenant.delete()
+    asked = {right for method, path in proxy.requests for right in rights_for(method, path)}
+    [role] = [each for each in yaml.safe_load_all(INSTALL.read_text()) if each["kind"] == "ClusterRole"]
+    assert asked == {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert [line for line in operator.logs() if "403" in line.get("cause", "")] == []
 
 
 # The process itself ---------------------------------------------------------------------------------------------------
