@@ -456,5 +456,7 @@ def compare(f: Facts, offer: Held) -> Comparison:
     if held.expiry.remaining(f.now) < MIN_LEAD:
         return Comparison.BETTER
     narrower = not offer.state.scopes >= held.state.scopes
-    earlier = offer.state.expires_at < held.state.expires_at and not replaced and not forced(f)
+    # By both clocks: one that was set back since would make every new token end before the old one.
+    ends, end = offer.expiry, held.expiry
+    earlier = ends.wall < end.wall and ends.boot < end.boot and not replaced and not forced(f)
     return Comparison.WORSE if narrower or earlier else Comparison.BETTER
