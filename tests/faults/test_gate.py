@@ -1,6 +1,5 @@
 """A token endpoint that is down or asks for patience is spared, and afterwards everybody is served by urgency."""
 
-import asyncio
 import itertools
 import logging
 import time
@@ -13,26 +12,14 @@ from http import HTTPStatus
 import pytest
 
 from tests.api.conftest import StartOperator
+from tests.faults.workers import CONCURRENCY, hired
 from tests.support.cluster import Cluster
 from tests.support.objects import Json
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault, SandboxAdmin, SandboxProcess, TokenRequest
 from tests.support.tenant import Target, Tenant
 from tests.support.waiting import eventually, wait_until
-from tuinly_operator.clock import Moment, SystemClock
-from tuinly_operator.credential import Credential, Key
-from tuinly_operator.decision import Policy
-from tuinly_operator.events import EventSender
-from tuinly_operator.gate import Gate
-from tuinly_operator.kube import Kube, connect
-from tuinly_operator.metrics import Metrics
-from tuinly_operator.oauth import TokenEndpoint, origin_of
-from tuinly_operator.reconcile import Reconciler
-from tuinly_operator.state import SecretMeta
-from tuinly_operator.store import Store
-from tuinly_operator.timers import Timers
 
-CONCURRENCY = 20
 CLOSES_AFTER = 3
 PROBE_SECONDS = 5.0
 SLACK = 1.0
@@ -220,60 +207,11 @@ def test_retry_after_with_503_is_a_matter_of_the_whole_origin(
     assert elsewhere.requests()[1].sequence == refused.sequence + 1
 
 
-class LateClock(SystemClock):
-    """The machine's clocks, and some seconds more."""
-
-    def __init__(self) -> None:
-        self.later = 0.0
-
-    def now(self) -> Moment:
-        now = super().now()
-        return Moment(now.wall + self.later, now.boot + self.later)
-
-
-class Workers:
-    """The operator's reconciler in this process, so that two credentials can be reconciled in the very same moment."""
-
-    def __init__(self, kube: Kube, endpoint: TokenEndpoint, token_url: str) -> None:
-        self.clock = LateClock()
-        self.gate = Gate(lambda _: None)
-        self.store = Store(changed=lambda _: None, gone=lambda _: None)
-        self.origin = origin_of(token_url)
-        timers = Timers(self.clock, lambda _: None)
-        urls = frozenset({token_url})
-        self.reconciler = Reconciler(
-            store=self.store,
-            kube=kube,
-            endpoint=endpoint,
-            gate=self.gate,
-            timers=timers,
-            events=EventSender(kube),
-            metrics=Metrics(),
-            policy=Policy(token_url, token_url, urls, urls, min_interval=0.01),
-            clock=self.clock,
-        )
-
-    def see(self, tenant: Tenant) -> Key:
-        """Take in a credential and its client Secret, as the watches do."""
-        credential = Credential.from_object(tenant.credential())
-        secret = SecretMeta.from_object(tenant.objects.get("Secret", tenant.client_secret_name))
-        self.store.secret_seen(credential.client_secret, secret)
-        self.store.credential_seen(credential)
-        return credential.key
-
-    async def reconcile(self, *keys: Key) -> None:
-        """Reconcile all of them at once."""
-        await asyncio.gather(*map(self.reconciler.reconcile, keys))
-
-
 async def test_there_is_one_probe_even_if_many_come_in_the_same_moment(
     tenant: Tenant, sandbox: SandboxProcess, cluster: Cluster
 ) -> None:
-    kube = await connect(cluster.kubeconfig, "", lambda _: None)
-    endpoint = TokenEndpoint(ca_bundle=None, request_timeout=5, concurrency=CONCURRENCY)
-    workers = Workers(kube, endpoint, sandbox.token_url)
     tenants = [Tenant(tenant.objects, sandbox.admin, f"storefront-{number}") for number in range(5)]
-    try:
+    async with hired(cluster, sandbox) as workers:
         keys = [workers.see(each.start()) for each in tenants]
         await workers.reconcile(*keys)
         for each in tenants:
@@ -285,9 +223,6 @@ async def test_there_is_one_probe_even_if_many_come_in_the_same_moment(
         await workers.reconcile(*keys)
         assert workers.gate.is_closed(workers.origin)
         before = sum(len(each.requests()) for each in tenants)
-        workers.clock.later = 2 * PROBE_SECONDS
+        workers.clock.wall = workers.clock.boot = 2 * PROBE_SECONDS
         await workers.reconcile(*keys)
-        assert sum(len(each.requests()) for each in tenants) - before == 1
-    finally:
-        await endpoint.aclose()
-        await kube.close()
+    assert sum(len(each.requests()) for each in tenants) - before == 1

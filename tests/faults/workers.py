@@ -1,0 +1,87 @@
+"""The operator's reconciler in this process: for moments that no other process could be made to meet."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support.cluster import Cluster
+from tests.support.sandbox import SandboxProcess
+from tests.support.tenant import Tenant
+from tuinly_operator.clock import Moment, SystemClock
+from tuinly_operator.credential import Credential, Key
+from tuinly_operator.decision import Policy
+from tuinly_operator.events import EventSender
+from tuinly_operator.gate import Gate
+from tuinly_operator.kube import Kube, connect
+from tuinly_operator.metrics import Metrics
+from tuinly_operator.oauth import TokenEndpoint, origin_of
+from tuinly_operator.reconcile import Reconciler
+from tuinly_operator.state import SecretMeta
+from tuinly_operator.store import Store
+from tuinly_operator.timers import Timers
+
+CONCURRENCY = 20
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clocks, each with some seconds more or less."""
+
+    def __init__(self) -> None:
+        self.wall = 0.0
+        self.boot = 0.0
+
+    def now(self) -> Moment:
+        """Read both clocks."""
+        now = super().now()
+        return Moment(now.wall + self.wall, now.boot + self.boot)
+
+
+class Workers:
+    """A reconciler without watches and queue: a test shows it what there is, and says when it works.
+
+    Attributes:
+        origin: of the sandbox's token URL.
+    """
+
+    def __init__(self, kube: Kube, endpoint: TokenEndpoint, token_url: str) -> None:
+        """Nothing is asked yet."""
+        self.clock = ShiftedClock()
+        self.gate = Gate(lambda _: None)
+        self.origin = origin_of(token_url)
+        self._store = Store(changed=lambda _: None, gone=lambda _: None)
+        urls = frozenset({token_url})
+        self._reconciler = Reconciler(
+            store=self._store,
+            kube=kube,
+            endpoint=endpoint,
+            gate=self.gate,
+            timers=Timers(self.clock, lambda _: None),
+            events=EventSender(kube),
+            metrics=Metrics(),
+            policy=Policy(token_url, token_url, urls, urls, min_interval=0.01),
+            clock=self.clock,
+        )
+
+    def see(self, tenant: Tenant) -> Key:
+        """Take in a credential and its client Secret, as the watches do; return its key."""
+        credential = Credential.from_object(tenant.credential())
+        secret = SecretMeta.from_object(tenant.objects.get("Secret", tenant.client_secret_name))
+        self._store.secret_seen(credential.client_secret, secret)
+        self._store.credential_seen(credential)
+        return credential.key
+
+    async def reconcile(self, *keys: Key) -> None:
+        """Reconcile all of them at once."""
+        await asyncio.gather(*map(self._reconciler.reconcile, keys))
+
+
+@asynccontextmanager
+async def hired(cluster: Cluster, sandbox: SandboxProcess) -> AsyncIterator[Workers]:
+    """Return workers who are connected to the cluster and to the sandbox, over HTTP."""
+    kube = await connect(cluster.kubeconfig, "", lambda _: None)
+    endpoint = TokenEndpoint(ca_bundle=None, request_timeout=5, concurrency=CONCURRENCY)
+    try:
+        yield Workers(kube, endpoint, sandbox.token_url)
+    finally:
+        await endpoint.aclose()
+        await kube.close()
