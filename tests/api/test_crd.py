@@ -10,7 +10,8 @@ import yaml
 from kubernetes.client.exceptions import ApiException
 
 from tests.support.cluster import Cluster
-from tests.support.crd import GOOD, SCHEMA, VERSION, Credentials, Json, merged, walk
+from tests.support.crd import GOOD, SCHEMA, VERSION, Credentials, Json, walk
+from tests.support.merge import merged
 
 
 @dataclass(frozen=True)

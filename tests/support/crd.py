@@ -38,19 +38,6 @@ def install(cluster: Cluster) -> None:
     wait_until(lambda: cluster.kubectl("get", "--raw", path, check=False), what="the resource is served")
 
 
-def merged(base: Json, patch: Json) -> Json:
-    """Apply a JSON merge patch (RFC 7396): None removes, objects merge, everything else replaces."""
-    result = {**base}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key, {}), dict):
-            result[key] = merged(result.get(key, {}), value)
-        else:
-            result[key] = value
-    return result
-
-
 def walk(schema: Json, path: str) -> Iterator[tuple[str, Json]]:
     """Yield the schema and all below it, with the path as the API server writes it; an item or value is `[]`."""
     yield path, schema

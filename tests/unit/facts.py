@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from tests.support.merge import merged
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import ClientSecretRef, Credential, GrantType, Key, to_json
 from tuinly_operator.decision import (
@@ -51,19 +52,6 @@ OTHER_CLIENT: Final = Client("shop", Sensitive("rotated-client-secret"))
 
 
 # --- Objects of the API -----------------------------------------------------------------------------------------------
-
-
-def merged(base: Json, patch: Json) -> Json:
-    """Apply a JSON merge patch (RFC 7396): None removes, objects merge, everything else replaces."""
-    result = {**base}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key, {}), dict):
-            result[key] = merged(result.get(key, {}), value)
-        else:
-            result[key] = value
-    return result
 
 
 def credential_object(patch: Json | None = None) -> Json:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.unit.facts import Json, credential, credential_object, merged
+from tests.support.merge import merged
+from tests.unit.facts import Json, credential, credential_object
 from tests.unit.test_schema_parity import SCHEMA, described
 from tuinly_operator.clock import parse_duration
 from tuinly_operator.credential import (

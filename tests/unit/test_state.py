@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.merge import merged
 from tests.unit.facts import (
     ISSUED,
     LIFETIME,
@@ -18,7 +19,6 @@ from tests.unit.facts import (
     TargetObject,
     credential,
     foreign_secret,
-    merged,
     token_state,
 )
 from tuinly_operator.state import (

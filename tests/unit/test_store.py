@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.facts import ISSUED, OTHER_UID, UID, Json, TargetObject, credential, merged, token_state
+from tests.support.merge import merged
+from tests.unit.facts import ISSUED, OTHER_UID, UID, Json, TargetObject, credential, token_state
 from tuinly_operator.credential import Credential, Key, Status
 from tuinly_operator.memory import Held
 from tuinly_operator.state import SecretMeta
