@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.support.acts import appearance, await_restored, edit, force, refused_tokens
+from tests.support.acts import appearance, await_restored, edit, force, kept_credentials, refused_tokens
 from tests.support.cluster import Cluster
-from tests.support.objects import Json
+from tests.support.objects import Json, Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
 from tests.support.tenant import Target, Tenant
@@ -366,7 +366,7 @@ def test_a_secret_of_somebody_else_in_place_of_the_target_is_never_touched(tenan
 
 
 def test_a_secret_that_comes_while_the_token_is_asked_for_is_not_overwritten(tenant: Tenant) -> None:
-    """The watch leaves its type out, so it is the write that meets it; the token waits until it may go there."""
+    """The watch leaves its type out, and a look from before the request is old by then. The token waits in memory."""
     tenant.sandbox.fault(Fault(kind="slow", seconds=1, client=tenant.client.id, count=1))
     tenant.start()
     tenant.await_requests(1)
@@ -443,6 +443,21 @@ def test_a_deleted_target_that_a_policy_refuses_is_restored_once_it_may_be(tenan
 
 
 # Nobody's -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_namespace_ends_quietly(tenant: Tenant, operator: OperatorProcess, cluster: Cluster) -> None:
+    """Its Secrets go before its credential: there is nothing to be said, asked for or restored, however often."""
+    tenant.start()
+    tenant.await_ready()
+    lines = len(operator.logs())
+    with new_namespace(cluster) as elsewhere, kept_credentials(cluster, tenant.objects.namespace, tenant.name):
+        cluster.kubectl("delete", "namespace", tenant.objects.namespace, "--wait=false")
+        wait_until(lambda: tenant.objects.all("Secret") == [], what="the Secrets gone")
+        force(tenant, "now")
+        Tenant(Objects(cluster, elsewhere), tenant.sandbox).start().await_ready()
+        assert len(tenant.requests()) == 1
+        assert tenant.find_target() is None
+        assert [line for line in operator.logs()[lines:] if line.get("credential") == tenant.key] == []
 
 
 def test_an_orphaned_target_is_left_to_whoever_kept_it(tenant: Tenant, operator: OperatorProcess) -> None:

@@ -1,7 +1,7 @@
 """What people do to a credential and its target besides applying it, and how to see what the operator made of that."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,58 +52,61 @@ def await_restored(tenant: Tenant, before: Target) -> Target:
 @contextmanager
 def refused_tokens(cluster: Cluster, namespace: str) -> Iterator[None]:
     """Have the API server refuse, by an admission policy, each write of an access token to a Secret of a namespace."""
-    name = f"refuse-tokens-{namespace}"
-    policy = {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": name},
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {
-                "resourceRules": [
-                    {
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "operations": ["CREATE", "UPDATE"],
-                        "resources": ["secrets"],
-                    }
-                ]
-            },
-            "validations": [
-                {
-                    "expression": "!has(object.data) || !('access_token' in object.data)",
-                    # As careless policies do, it quotes what it refuses.
-                    "messageExpression": "'refused: ' + string(object.data['access_token'])",
-                }
-            ],
-        },
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "trial"}, "data": {"access_token": "eA=="}}
+    writes = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["secrets"]}
+    validation = {
+        "expression": "!has(object.data) || !('access_token' in object.data)",
+        # As careless policies do, it quotes what it refuses.
+        "messageExpression": "'refused: ' + string(object.data['access_token'])",
     }
-    binding = {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": name},
-        "spec": {
-            "policyName": name,
-            "validationActions": ["Deny"],
-            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}},
-        },
+    with _policy(cluster, namespace, writes, validation, ("create", "-f", "-"), json.dumps(secret)):
+        yield
+
+
+@contextmanager
+def kept_credentials(cluster: Cluster, namespace: str, name: str) -> Iterator[None]:
+    """Have the API server refuse the deletion of all credentials of a namespace; there is one of this name."""
+    deletes = {
+        "apiGroups": ["tuinly.com"],
+        "apiVersions": ["v1alpha1"],
+        "operations": ["DELETE"],
+        "resources": ["tuinlycredentials"],
     }
-    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": [policy, binding]})
+    trial = ("delete", "tuinlycredential", name, "--ignore-not-found")
+    with _policy(cluster, namespace, deletes, {"expression": "false"}, trial):
+        yield
+
+
+@contextmanager
+def _policy(  # noqa: PLR0913, PLR0917 - what is refused, where, and how to see it
+    cluster: Cluster, namespace: str, rule: Json, validation: Json, trial: Sequence[str], given: str | None = None
+) -> Iterator[None]:
+    """Have requests refused by an admission policy; `trial` is a kubectl command, with its input, that is then refused.
+
+    A policy is at work some time after it was made.
+    """
+
+    def is_at_work() -> bool:
+        try:
+            cluster.kubectl(*trial, "--dry-run=server", "--namespace", namespace, input=given)
+        except KubectlError:
+            return True
+        return False
+
+    name = f"trial-{trial[0]}-{namespace}"
+    kinds = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    policy = {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule]}, "validations": [validation]}
+    binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": selector}}
+    items = [
+        {"kind": "ValidatingAdmissionPolicy", **kinds, "spec": policy},
+        {"kind": "ValidatingAdmissionPolicyBinding", **kinds, "spec": binding},
+    ]
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     cluster.kubectl("apply", "-f", "-", input=objects)
     try:
-        wait_until(lambda: not _takes_tokens(cluster, namespace), what="the policy at work")
+        wait_until(is_at_work, what="the policy at work")
         yield
     finally:
         cluster.kubectl("delete", "-f", "-", input=objects)
-    wait_until(lambda: _takes_tokens(cluster, namespace), what="the end of the policy")
-
-
-def _takes_tokens(cluster: Cluster, namespace: str) -> bool:
-    """Tell whether the API server would take a Secret with an access token."""
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "trial"}, "data": {"access_token": "eA=="}}
-    trial = ("create", "--dry-run=server", "--namespace", namespace, "-f", "-")
-    try:
-        cluster.kubectl(*trial, input=json.dumps(secret))
-    except KubectlError:
-        return False
-    return True
+    wait_until(lambda: not is_at_work(), what="the end of the policy")
