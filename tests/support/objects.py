@@ -107,30 +107,33 @@ class Objects:
         return version
 
     def versions(self, kind: Kind, name: str, *, since: str) -> list[Json]:
-        """Return each version of the object that was written after the version `since`, the present one last.
+        """Return each version of the object that was written after the version `since`, oldest first.
 
-        Nothing is missed, as a poll would: the API server keeps the history of the last minutes.
+        Nothing is missed, as a poll would: the API server keeps the history of the last minutes. The last version of an
+        object that was deleted comes twice.
         """
-        present = self.get(kind, name)["metadata"]["resourceVersion"]
+        present = self.find(kind, name)
+        last = present["metadata"]["resourceVersion"] if present is not None else None
         found: list[Json] = []
-        if int(present) <= int(since):
+        if last is not None and int(last) <= int(since):
             return found
-        with self._watched(kind, name, since) as events:
+        # Without a version to end with, the watch ends when it has told the history and nothing more has come.
+        with self._watched(kind, name, since, _TIMEOUT if last is not None else 1.0) as events:
             for event in events:
                 if event["type"] == "ERROR":
                     raise ApiError(event["object"].get("code", 0), event["object"].get("message", ""))
                 found.append(event["object"])
-                if event["object"]["metadata"]["resourceVersion"] == present:
+                if event["object"]["metadata"]["resourceVersion"] == last:
                     break
         return found
 
     @contextmanager
-    def _watched(self, kind: Kind, name: str, since: str) -> Iterator[Iterator[Json]]:
+    def _watched(self, kind: Kind, name: str, since: str, seconds: float) -> Iterator[Iterator[Json]]:
         query = {
             "watch": "true",
             "resourceVersion": since,
             "fieldSelector": f"metadata.name={name}",
-            "timeoutSeconds": f"{_TIMEOUT:.0f}",
+            "timeoutSeconds": f"{seconds:.0f}",
         }
         response = self._send("GET", self._path(kind), query)
         try:
