@@ -219,7 +219,9 @@ class Credential:
             Failure: what every object of the API has (name, namespace, uid, resourceVersion) is missing.
         """
         meta = raw.get("metadata")
-        if not isinstance(meta, Mapping) or not all(isinstance(meta.get(name), str) for name in _IDENTITY):
+        if not isinstance(meta, Mapping) or not all(
+            isinstance(meta.get(name), str) and meta[name] for name in _IDENTITY
+        ):
             raise Failure(Reason.INVALID_SPEC, "an object without " + ", ".join(_IDENTITY))
         spec, problem = _NO_SPEC, None
         try:

@@ -89,7 +89,10 @@ def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
         return "Unknown", failed.reason, failed.message
     if failed is not None:
         return "False", failed.reason, failed.message
-    if f.memory.published is None or ((unwritten(f) or need(f)) and not f.usable):
+    published = f.memory.published
+    if published is not None and published.expiry.due(f.now):
+        return "False", Reason.TOKEN_EXPIRED, "no new token came before the present one expired"
+    if published is None or ((unwritten(f) or need(f)) and not f.usable):
         return "Unknown", Reason.ISSUING, _UNDER_WAY
     return "True", Reason.ISSUED, "the last token request worked"
 

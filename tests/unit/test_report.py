@@ -173,6 +173,7 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
     "InvalidSpec": ([spec({"suspend": "yes"})], "False InvalidSpec", "False InvalidSpec"),
     "Push": ([spec({"delivery": {"pods": "Push"}})], "False NotImplemented", "False NotImplemented"),
     # Expired.
+    "expired, nothing has failed yet": ([EXPIRED, client_known], "False TokenExpired", "False TokenExpired"),
     "expired, failing": ([EXPIRED, failing()], "False TokenExpired", "False EndpointUnavailable"),
     "expired, no client Secret": ([EXPIRED, client_missing], "False TokenExpired", "False ClientSecretNotFound"),
     "expired, gate closed": ([EXPIRED, blocked], "False TokenExpired", "False EndpointUnavailable"),
