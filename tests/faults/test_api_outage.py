@@ -65,7 +65,7 @@ def assert_logs_are_readable(operator: OperatorProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds", [25, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(300)])], ids=lambda s: f"{s}s"
+    "seconds", [20, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(300)])], ids=lambda s: f"{s}s"
 )
 def test_what_becomes_due_while_the_api_server_is_down_is_refreshed_once_it_is_back(
     local_cluster: LocalCluster, tenant: Tenant, start_operator: StartOperator, auditor: Auditor, seconds: int
