@@ -108,9 +108,9 @@ def proxy(cluster: Cluster, tmp_path: Path) -> Iterator[ApiProxy]:
 
 
 @asynccontextmanager
-async def connected(cluster: Cluster, proxy: ApiProxy) -> AsyncIterator[Kube]:
+async def connected(proxy: ApiProxy, login: Path) -> AsyncIterator[Kube]:
     """Connect as the operator does, but with little patience."""
-    kube = await connect(proxy.kubeconfig(cluster.kubeconfig), "", lambda _: None)
+    kube = await connect(proxy.kubeconfig(login), "", lambda _: None)
     kube.silence = SILENCE
     try:
         yield kube
@@ -146,14 +146,14 @@ def note_nothing(_: Key) -> None:
 
 
 async def test_a_watch_of_secrets_that_falls_silent_is_made_anew(
-    cluster: Cluster, tenant: Tenant, proxy: ApiProxy
+    tenant: Tenant, operator_login: Path, proxy: ApiProxy
 ) -> None:
     """It goes on from where it was: nothing is listed again, and nothing missed."""
     store = Store(changed=note_nothing, gone=note_nothing)
     namespace = tenant.objects.namespace
     old, new = Key(namespace, "old"), Key(namespace, "new")
     tenant.apply_client_secret({}, name=old.name)
-    async with connected(cluster, proxy) as kube:
+    async with connected(proxy, operator_login) as kube:
         watch = SecretWatch(kube, store, namespace)
         async with running(watch.run()):
             await come_true(lambda: store.secret(old), "the first list")
@@ -167,12 +167,12 @@ async def test_a_watch_of_secrets_that_falls_silent_is_made_anew(
 
 
 async def test_a_watch_of_secrets_that_breaks_goes_on_from_what_it_saw_last(
-    cluster: Cluster, tenant: Tenant, proxy: ApiProxy
+    tenant: Tenant, operator_login: Path, proxy: ApiProxy
 ) -> None:
     """Not from where it began, or all would happen again."""
     store = Store(changed=note_nothing, gone=note_nothing)
     namespace = tenant.objects.namespace
-    async with connected(cluster, proxy) as kube:
+    async with connected(proxy, operator_login) as kube:
         watch = SecretWatch(kube, store, namespace)
         async with running(watch.run()):
             await come_true(lambda: proxy.count("secrets.*watch=true"), "the watch")
@@ -185,13 +185,13 @@ async def test_a_watch_of_secrets_that_breaks_goes_on_from_what_it_saw_last(
 
 
 async def test_a_watch_of_credentials_that_falls_silent_is_made_anew(
-    cluster: Cluster, tenant: Tenant, proxy: ApiProxy
+    tenant: Tenant, operator_login: Path, proxy: ApiProxy
 ) -> None:
     seen: list[Credential] = []
     gone: list[Credential] = []
     other = Tenant(tenant.objects, tenant.sandbox, "other")
     tenant.apply()
-    async with connected(cluster, proxy) as kube:
+    async with connected(proxy, operator_login) as kube:
         watch = CredentialWatch(
             namespaces=[tenant.objects.namespace],
             selector="",

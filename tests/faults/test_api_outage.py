@@ -202,11 +202,11 @@ def test_a_credential_deleted_unseen_makes_one_token_request_at_most(
 
 
 async def test_the_census_finds_who_was_deleted_unseen(
-    tenant: Tenant, sandbox: SandboxProcess, cluster: Cluster, proxy: ApiProxy, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, sandbox: SandboxProcess, operator_login: Path, proxy: ApiProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even if nothing ever happens that would make the operator look."""
     monkeypatch.setattr(operator_module, "_CENSUS_SECONDS", 0.5)
-    login = proxy.kubeconfig(cluster.kubeconfig)
+    login = proxy.kubeconfig(operator_login)
     argv = ["run", "--kubeconfig", str(login), "--listen", "127.0.0.1:0", "--token-url", sandbox.token_url]
     operator, stop = Operator(parse_settings(argv, {})), asyncio.Event()
     key = Key(tenant.objects.namespace, tenant.name)
