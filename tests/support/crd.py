@@ -29,11 +29,16 @@ GOOD: Json = {
 
 
 def install(cluster: Cluster) -> None:
-    """Apply the CRD, and wait until the API server serves the resource.
+    """Apply the CRD, and wait until the API server serves the resource."""
+    cluster.kubectl("apply", "--server-side", "-f", str(FILE))
+    wait_until_served(cluster)
+
+
+def wait_until_served(cluster: Cluster) -> None:
+    """Wait until the API server serves TuinlyCredentials.
 
     Not by `kubectl wait --for=condition=Established`: that fails as long as the CRD has no conditions at all.
     """
-    cluster.kubectl("apply", "--server-side", "-f", str(FILE))
     path = "/apis/tuinly.com/v1alpha1/tuinlycredentials"
     wait_until(lambda: cluster.kubectl("get", "--raw", path, check=False), what="the resource is served")
 

@@ -10,6 +10,7 @@ from typing import Final
 from tests.support.auditor import Auditor
 from tests.support.binaries import find
 from tests.support.cluster import LocalCluster
+from tests.support.crd import wait_until_served
 from tests.support.demo.checker import Checker
 from tests.support.demo.narrator import Narrator
 from tests.support.objects import Objects
@@ -66,7 +67,7 @@ class Stage:
             self.cluster = LocalCluster(folder / "cluster", find())
             running.callback(self.cluster.stop)
         self.kubectl("apply", "-f", "crds/", "-f", "deploy/install.yaml")
-        self.kubectl("wait", "--for=condition=Established", "crd/tuinlycredentials.tuinly.com")
+        wait_until_served(self.cluster)
         self._login = self.cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
         with self.timed("a Tuinly sandbox, with a ledger of all that it issues"):
             self.sandbox = running.enter_context(SandboxProcess())
