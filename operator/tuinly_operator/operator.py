@@ -129,6 +129,7 @@ class Operator:
             metrics=self._metrics,
             policy=self._policy,
             clock=self._clock,
+            give_way=self._give_way,
         )
         host, port = await self._health.start()
         _log.info("serving health and metrics", extra=fields(host=host, port=port))
@@ -319,6 +320,12 @@ class Operator:
         else:
             _log.warning("the API server is out of reach; no token is asked for until it is back")
             self._queue.hold(_OUT_OF_REACH)
+
+    def _give_way(self, key: Key) -> bool:
+        if not self._queue:
+            return False
+        self._queue.add(key)
+        return True
 
     def _credential_gone(self, credential: Credential) -> None:
         self._store.credential_gone(credential.key, credential.uid)

@@ -52,13 +52,18 @@ class Reconciler:
         metrics: Metrics,
         policy: Policy,
         clock: Clock,
+        give_way: Callable[[Key], bool] = lambda _: False,
     ) -> None:
-        """Nothing is done before `reconcile`."""
+        """Nothing is done before `reconcile`.
+
+        `give_way` is asked once a token is published: it queues the credential again behind others, if any wait.
+        """
         self._store = store
         self._gate = gate
         self._timers = timers
         self._policy = policy
         self._clock = clock
+        self._give_way = give_way
         self._reporter = Reporter(store, kube, events)
         self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
         publisher = Publisher(
@@ -128,6 +133,8 @@ class Reconciler:
                 await self._rest(record, facts, decision)
                 return
             await self._acts[decision.act](record, facts, sight)
+            if decision.act is Act.PUBLISH and self._give_way(record.credential.key):
+                return  # others wait for a token: telling of this one comes after theirs
             if self._store.get(record.credential.key) is not record:
                 return  # deleted, or replaced by another of its name, meanwhile
         self._timers.set(record.credential.key, Deadline.after(_ANOTHER_GO, self._clock.now()))
