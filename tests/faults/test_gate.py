@@ -17,7 +17,7 @@ from tests.support.cluster import Cluster
 from tests.support.objects import Json
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault, SandboxAdmin, SandboxProcess
-from tests.support.tenant import Target, Tenant
+from tests.support.tenant import Target, Tenant, condition_of
 from tests.support.waiting import eventually, wait_until
 
 CLOSES_AFTER = 3
@@ -69,6 +69,25 @@ def await_fresh(tenant: Tenant, count: int, since: int) -> None:
     eventually(check, seconds=90)
 
 
+def assert_tokens_came_before_reports(tenant: Tenant) -> None:
+    """Wait until all is told, and compare when the API server got what."""
+
+    def check() -> list[Json]:
+        credentials = tenant.objects.all("TuinlyCredential")
+        told = [condition_of(each, "Refreshed") for each in credentials]
+        assert {condition.status for condition in told if condition} == {"True"}
+        return credentials
+
+    reports = versions(eventually(check, seconds=60))
+    tokens = versions([each for each in tenant.objects.all("Secret") if each["metadata"].get("ownerReferences")])
+    assert reports[len(reports) // 2] > tokens[len(tokens) * 9 // 10]
+
+
+def versions(objects: list[Json]) -> list[int]:
+    """Return the versions of objects in order: each is a moment of the one history that the API server has."""
+    return sorted(int(each["metadata"]["resourceVersion"]) for each in objects)
+
+
 def gate_is_closed(operator: OperatorProcess) -> bool:
     return any(name == "tuinly_gate_closed" and value for (name, _), value in operator.metrics().items())
 
@@ -77,7 +96,7 @@ def gate_is_closed(operator: OperatorProcess) -> bool:
 def test_an_outage_costs_a_probe_every_five_seconds_and_a_thousand_credentials_are_fresh_soon_after(
     tenant: Tenant, start_operator: StartOperator
 ) -> None:
-    """Nobody is asked twice, and never more at once than are allowed."""
+    """Nobody asks twice, and never more at once than are allowed; tokens come first, and then the telling of them."""
     admin = tenant.sandbox
     operator = start_operator("--concurrency", str(CONCURRENCY), "--min-refresh-interval", "5s").wait_ready()
     admin.fault(Fault(kind="slow", seconds=0.02, client=tenant.client.id))
@@ -106,6 +125,7 @@ def test_an_outage_costs_a_probe_every_five_seconds_and_a_thousand_credentials_a
     back = time.monotonic()
     await_fresh(tenant, FLEET, since=token)
     _log.info("%d credentials fresh %.1f s after the end of the outage", FLEET, time.monotonic() - back)
+    assert_tokens_came_before_reports(tenant)
     served = [request for request in admin.requests(tenant.client.id, since=last) if request.fault != "fail"]
     assert len(served) == FLEET
     assert admin.concurrency()["token"].peak <= CONCURRENCY
