@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test test-unit check format cluster-up cluster-down cluster-status kind-up kind-down lock clean
+.PHONY: help venv binaries demo extras test test-unit check format cluster-up cluster-down cluster-status kind-up kind-down lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries) ## All tests, with covera
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
+
+extras: ## faketime and promtool, from Debian's packages: without them a few tests are skipped
+	@hack/extras.sh
 
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)

@@ -322,7 +322,8 @@ class Operator:
             self._queue.hold(_OUT_OF_REACH)
 
     def _give_way(self, key: Key) -> bool:
-        if not self._queue:
+        """Queue a credential again behind those that wait, if the queue is open: else its turn never comes."""
+        if not self._queue or self._queue.holds:
             return False
         self._queue.add(key)
         return True
