@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
+_GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 class Guarded(subprocess.Popen[bytes]):
     """A program with a process group of its own, whose standard input is empty.
@@ -60,8 +62,6 @@ class Guarded(subprocess.Popen[bytes]):
 
 def _guard() -> NoReturn:
     """Be the guardian: wait until nobody holds the other end of standard input, then kill the process group."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are meant for the program, whose group this is too
     # Holding the log or pipe of the program's output would hide the program's end from whoever reads it.
     with Path(os.devnull).open("r+b") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -74,8 +74,11 @@ def _guard() -> NoReturn:
 
 def main(argv: list[str]) -> NoReturn:
     """Leave a guardian behind and become the program `argv`."""
+    # Signals to the group are meant for the program: the guardian never gets one, from its first moment on.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     if os.fork() == 0:
         _guard()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     try:

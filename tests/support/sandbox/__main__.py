@@ -55,7 +55,7 @@ the clients file (YAML or JSON; of a client all but id and secret may be left ou
       rotates_refresh_tokens: false
       revokes_previous_on: []         # client_credentials, refresh_token: grants that end the earlier access tokens
       grants_only: null               # a list of scopes to which every grant is narrowed
-      repeats_token: false            # an exchange answers the token issued before, while that lives
+      repeats_token: false            # an exchange answers the token issued before, until a third of its life is left
 
 a fault (POST /faults; all but kind may be left out):
   kind          fail (status, body, headers) | throttle (status, retry_after, retry_after_as: seconds or date) |

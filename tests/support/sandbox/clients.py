@@ -34,8 +34,8 @@ class Client:
         rotates_refresh_tokens: Whether a refresh-token grant yields a new refresh token and ends the old one.
         revokes_previous_on: The grants that revoke the client's earlier access tokens.
         grants_only: Scopes to which every grant is narrowed; None grants what was asked for.
-        repeats_token: Whether an exchange answers the token it issued before, as long as that lives (a caching
-            server).
+        repeats_token: Whether an exchange answers the token it issued before, until a third of its life is left (a
+            caching server).
     """
 
     id: str

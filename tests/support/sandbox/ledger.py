@@ -197,10 +197,14 @@ class Ledger:
         return self._by_value.get(value)
 
     def latest_valid(self, client: str, scopes: tuple[str, ...]) -> IssuedToken | None:
-        """Return the newest token of a client with exactly these scopes that has a second or more to live."""
-        now = time.time() + 1
+        """Return the newest token of a client with exactly these scopes that has a third or more of its life left.
+
+        A server that caches leaves its clients time to use what it answers, and announces whole seconds.
+        """
+        now = time.time()
         tokens = reversed(self.tokens.select(client))
-        return next((token for token in tokens if token.scopes == scopes and token.is_valid(now)), None)
+        fit = (token for token in tokens if token.scopes == scopes)
+        return next((token for token in fit if token.is_valid(now + token.expires_in / 3)), None)
 
     def refresh_token(self, value: str) -> RefreshToken | None:
         """Return the refresh token of this value, if it is one that may be used."""
