@@ -68,7 +68,7 @@ class Election:
             except ApiFailure as failure:
                 self._tell_trouble(failure)
             self._notice_gap()
-            await asyncio.sleep(RENEW_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311 -- jitter
+            await asyncio.sleep(self._pause())
 
     async def release(self) -> None:
         """Give up the lead, so that another replica takes over at once.
@@ -84,6 +84,12 @@ class Election:
             if lease is not None and lease.holder == self._identity:
                 released = Lease("", _RELEASED_SECONDS, lease.transitions, lease.version)
                 await self._kube.write_lease(self._key, released)
+
+    def _pause(self) -> float:
+        """Seconds until the next look: at the latest when a Lease that nobody renews may be taken over."""
+        pause = RENEW_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
+        open_in = self._seen_at + _patience(self._lease) - self._clock.now().boot
+        return min(pause, open_in) if self._valid_until is None and open_in > 0 else pause
 
     async def _renew(self) -> None:
         start = self._clock.now().boot
@@ -107,11 +113,10 @@ class Election:
         self._lead(start)
 
     async def _try_to_lead(self) -> None:
-        start = self._clock.now().boot
         self._see(await self._kube.read_lease(self._key))
+        start = self._clock.now().boot
         if start < self._seen_at + _patience(self._lease):
             return
-        start = self._clock.now().boot
         lease = self._lease
         try:
             self._see(await self._kube.write_lease(self._key, self._ours(lease.transitions + 1 if lease else 0)))

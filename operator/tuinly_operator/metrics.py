@@ -73,7 +73,7 @@ class Metrics:
         self._lateness = Histogram(
             "tuinly_refresh_lateness_seconds",
             "How long after it was due a routine refresh was published.",
-            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
             registry=self._registry,
         )
         self._ahead: dict[str, float] = {}  # seconds by origin

@@ -317,6 +317,17 @@ async def test_a_released_lease_is_taken_at_once(world: World) -> None:
 
 
 @simulated
+async def test_one_that_comes_new_takes_a_released_lease_at_its_first_look(world: World) -> None:
+    """As at every restart of the only replica; an answer takes its time."""
+    leader = world.start("one")
+    await world.until(lambda: leader.leads)
+    await leader.stop()
+    successor = world.start("two")
+    successor.calls = [Call(before=0.1, after=0.1)] * 2
+    assert await world.until(lambda: successor.leads) <= 0.4 + SLACK
+
+
+@simulated
 async def test_a_lease_is_released_though_nobody_waited_for_the_last_renewal(world: World) -> None:
     """SIGTERM comes while a renewal is under way: the version that was known is no longer the last."""
     leader, standby = await world.two()
