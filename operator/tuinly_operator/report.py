@@ -92,7 +92,9 @@ def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
     published = f.memory.published
     if published is not None and published.expiry.due(f.now):
         return "False", Reason.TOKEN_EXPIRED, "no new token came before the present one expired"
-    if published is None or ((unwritten(f) or need(f)) and not f.usable):
+    # A token that is asked for anew after a failure: what the last request came to no longer counts, nor did it work.
+    settled = f.usable and f.memory.attempt is None
+    if published is None or ((unwritten(f) or need(f)) and not settled):
         return "Unknown", Reason.ISSUING, _UNDER_WAY
     return "True", Reason.ISSUED, "the last token request worked"
 

@@ -145,6 +145,21 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
     "fresh, no client Secret": ([client_missing], FRESH, "False ClientSecretNotFound"),
     "fresh, odd client Secret": ([client_invalid], FRESH, "False ClientSecretInvalid"),
     "fresh, write refused": ([DUE, pending, write_refused], FRESH, "False TargetRejected"),
+    "fresh, refused, and the client secret rotated since": (
+        [failing(Reason.INVALID_CLIENT), client_rotated],
+        FRESH,
+        "Unknown Issuing",
+    ),
+    "fresh, refused, and an exchange forced since": (
+        [client_rotated, failing(Reason.INVALID_CLIENT), FORCED],
+        FRESH,
+        "Unknown Issuing",
+    ),
+    "fresh, refused, and the client Secret as before again": (
+        [failing(Reason.INVALID_CLIENT), client_relabelled],
+        FRESH,
+        FRESH,
+    ),
     "fresh, verification failed": (
         [VERIFIES, DUE, failing(Reason.VERIFICATION_FAILED)],
         FRESH,
