@@ -17,7 +17,7 @@ from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault, SandboxProcess
 from tests.support.sandbox.answers import catalogue
 from tests.support.tenant import Condition, Target, Tenant, condition_of
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import eventually
 
 UNAVAILABLE = "EndpointUnavailable"
 
@@ -179,8 +179,7 @@ def test_all_is_well_again_once_the_answer_is_good(seen: Mapping[str, Seen], cas
 def test_events_tell_of_failure_and_recovery_once_each(seen: Mapping[str, Seen], case: str) -> None:
     tenant = seen[case].tenant
     tenant.await_condition("Refreshed", "True", "Issued")
-    wait_until(lambda: len(tenant.events()) == 3, what="three Events")
-    assert tenant.event_reasons() == ["Issued", CASES[case][1], "Issued"]
+    tenant.await_events("Issued", CASES[case][1], "Issued")
     assert [event["type"] for event in tenant.events()] == ["Normal", "Warning", "Normal"]
 
 
@@ -249,13 +248,13 @@ def test_failures_that_go_on_are_told_once(tenant: Tenant, sandbox: SandboxProce
     number = sandbox.admin.fault(Fault(kind="answer", answer="not_json", client=tenant.client.id))
     tenant.start()
     tenant.await_requests(3, seconds=60)
-    assert tenant.event_reasons() == ["InvalidResponse"]
+    tenant.await_events("InvalidResponse")
     assert len([line for line in operator.logs() if line.get("credential") == tenant.key]) == 1
     assert len(tenant.verdicts("Refreshed")) <= 2
     assert len(tenant.objects.versions("TuinlyCredential", tenant.name, since=tenant.begin)) <= 3
     sandbox.admin.clear_faults(number)
     tenant.await_ready(seconds=60)  # by itself
-    assert tenant.event_reasons() == ["InvalidResponse", "Issued"]
+    tenant.await_events("InvalidResponse", "Issued")
     lines = [line for line in operator.logs() if line.get("credential") == tenant.key]
     assert [(line["level"], line["reason"]) for line in lines] == [("warning", "InvalidResponse"), ("info", "Issued")]
 

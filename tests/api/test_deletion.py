@@ -92,6 +92,7 @@ def test_in_a_namespace_that_ends_nothing_is_restored(
     """Whoever empties it may take the target before the credential: as here, where he is held up in between."""
     tenant.start()
     tenant.await_ready()
+    tenant.await_events("Issued")
     lines, events = len(operator.logs()), len(tenant.objects.all("Event"))
     controllers = local_cluster.processes["kube-controller-manager"]
     controllers.send_signal(signal.SIGSTOP)

@@ -158,7 +158,7 @@ def test_kubectl_get_shows_what_matters(started: Tenant, cluster: Cluster) -> No
 
 
 def test_kubectl_can_wait_for_it(started: Tenant, cluster: Cluster) -> None:
-    wait = ("wait", "--for=condition=Ready", "--timeout=1s", f"tuinlycredential/{started.name}")
+    wait = ("wait", "--for=condition=Ready", "--timeout=30s", f"tuinlycredential/{started.name}")
     assert "condition met" in cluster.kubectl(*wait, "--namespace", started.objects.namespace)
 
 

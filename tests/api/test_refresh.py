@@ -123,15 +123,17 @@ def test_a_refresh_is_by_refresh_token_alone(tenants: Mapping[str, Tenant]) -> N
 def test_a_refresh_costs_one_request_one_write_of_the_target_and_one_of_the_status(
     tenants: Mapping[str, Tenant],
 ) -> None:
+    """Seen at a moment between two refreshes: what is written once too often stays in the history for ever."""
     tenant = tenants["counted"]
-    first = tenant.await_ready()
-    before, since = len(tenant.requests()), tenant.objects.version("TuinlyCredential")
-    second = tenant.await_token(other_than=first.token)
-    third = tenant.await_token(other_than=second.token)
-    await_status_of(tenant, third.notes["issued-at"])
-    assert len(tenant.requests()) - before == 2
-    assert len(tenant.objects.versions("Secret", tenant.target_name, since=since)) == 2
-    assert len(tenant.objects.versions("TuinlyCredential", tenant.name, since=since)) == 2
+
+    def check() -> None:
+        issued = [target.notes["issued-at"] for target in tenant.targets()]
+        statuses = tenant.objects.versions("TuinlyCredential", tenant.name, since=tenant.begin)
+        told = [time for each in statuses if (time := each.get("status", {}).get("lastRefreshTime"))]
+        assert told == issued
+        assert len(tenant.requests()) == len(issued) >= 3
+
+    eventually(check)
 
 
 def test_a_refresh_is_in_time_and_makes_the_token_last_longer(tenants: Mapping[str, Tenant]) -> None:
@@ -203,8 +205,8 @@ def test_without_a_refresh_token_or_the_wish_for_one_each_refresh_is_an_exchange
 
 def test_a_change_of_the_grant_counts_from_the_next_refresh_on(tenants: Mapping[str, Tenant]) -> None:
     tenant = tenants["changing-its-mind"]
-    tenant.await_ready()
-    before = len(tenant.requests())
+    # One has just been made, so that the change is seen before the next.
+    before = len(tenant.await_requests(len(tenant.requests()) + 1))
     tenant.apply({"refresh": {"grant": "ClientCredentials"}})
     assert tenant.await_requests(before + 1)[before].grant == EXCHANGE
     tenant.apply()

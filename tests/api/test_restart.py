@@ -25,12 +25,13 @@ def end(operator: OperatorProcess, how: str) -> None:
         operator.kill()
 
 
-def await_at_rest(operator: OperatorProcess, tenant: Tenant) -> None:
-    """Wait until the operator has done all there is to do for the credential, and has set its timer."""
+def await_known(operator: OperatorProcess, tenant: Tenant) -> None:
+    """Wait until the operator knows the credential, and has begun whatever there is to do for those it knows."""
     labels = {"namespace": tenant.objects.namespace, "credential": tenant.name}
 
     def check() -> None:
-        assert operator.metric("tuinly_credential_next_refresh_timestamp_seconds", **labels) is not None
+        assert operator.metric("tuinly_credential_ready", **labels) is not None
+        assert operator.metric("tuinly_queue_depth") == 0
 
     eventually(check)
 
@@ -48,11 +49,13 @@ def test_a_fresh_token_costs_no_token_request_and_no_write(
     tenants = [Tenant(tenant.objects, tenant.sandbox, f"storefront-{number}").start() for number in range(3)]
     for each in tenants:
         each.await_ready()
+        each.await_events("Issued")
     before, events = [resource_versions(each) for each in tenants], len(tenant.objects.all("Event"))
     end(operator, how)
     operator = start_operator().wait_ready()
     for each in tenants:
-        await_at_rest(operator, each)
+        await_known(operator, each)
+    assert operator.terminate() == 0  # it has finished what it had begun
     assert [resource_versions(each) for each in tenants] == before
     assert [each.grants() for each in tenants] == [[EXCHANGE]] * len(tenants)
     assert len(tenant.objects.all("Event")) == events
@@ -80,8 +83,9 @@ def test_a_due_token_costs_one_exchange(tenant: Tenant, start_operator: StartOpe
 def test_an_expired_token_costs_one_exchange(tenant: Tenant, start_operator: StartOperator) -> None:
     operator = start_operator().wait_ready()
     tenant.start(lifetime=4)
-    expiry = seconds_of(tenant.await_ready().notes["expires-at"])
+    tenant.await_ready()
     operator.kill()
+    expiry = seconds_of(tenant.target().notes["expires-at"])
     before = len(tenant.requests())
     tenant.register(lifetime=3600)
     wait_until(lambda: time.time() > expiry, what="the token has expired")
@@ -199,9 +203,27 @@ def restarted(
         for name, tenant in tenants.items():
             CHANGES[name].do(tenant)
         with make_operator() as operator:
-            for tenant in tenants.values():
-                await_at_rest(operator, tenant)
-            yield {name: (tenant, before[name]) for name, tenant in tenants.items()}
+            for name, tenant in tenants.items():
+                await_known(operator, tenant)
+                await_made_up_for(tenant, 1 + CHANGES[name].exchanges)
+            assert operator.terminate() == 0
+        yield {name: (tenant, before[name]) for name, tenant in tenants.items()}
+
+
+def await_made_up_for(tenant: Tenant, tokens: int) -> None:
+    """Wait until so many tokens were issued, the target holds the last, and the credential says so.
+
+    The conditions alone may be those from before the restart.
+    """
+
+    def check() -> None:
+        issued, target = tenant.tokens(), tenant.find_target()
+        assert target is not None
+        assert (len(issued), target.data.get("access_token")) == (tokens, issued[-1].value)
+        assert tenant.status().get("lastRefreshTime") == target.notes["issued-at"]
+
+    eventually(check)
+    tenant.await_ready()
 
 
 @pytest.mark.parametrize("name", CHANGES)

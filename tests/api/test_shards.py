@@ -117,7 +117,7 @@ def test_a_credential_with_a_fresh_token_moves_for_nothing(
     tenant.await_token(other_than=before.token)
     tenant.await_ready()
     assert tenant.grants() == [EXCHANGE] * 2
-    assert [refreshes(operator, tenant) for operator in shards.values()] == [1, 1]
+    wait_until(lambda: [refreshes(each, tenant) for each in shards.values()] == [1, 1], what="one token of each")
     assert (verdict := auditor.verdict()).is_good, verdict
 
 

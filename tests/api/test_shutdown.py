@@ -17,6 +17,7 @@ def test_an_idle_operator_ends_at_once(tenant: Tenant, start_operator: StartOper
     operator = start_operator().wait_ready()
     tenant.start()
     tenant.await_ready()
+    tenant.await_event("Issued")  # sent after the reconcile, and the last thing that there is to do
     operator.send(number)
     assert operator.wait() == 0
     *_, last = operator.logs()

@@ -220,6 +220,7 @@ def stopped(stage: Stage) -> None:
     for team in (due, asking):
         team.await_requests(2)
         team.await_ready()
+    asking.await_event("Issued")  # which follows the status
     before = stage.world()
     leader.send(signal.SIGCONT)
     leader.wait_for_log(lambda line: line["msg"].startswith(LEADS_NO_MORE))

@@ -249,6 +249,15 @@ class Tenant:
 
         return eventually(check, seconds=seconds)
 
+    def await_events(self, *reasons: str) -> None:
+        """Wait until these, oldest first, are the reasons of all Events: they are sent after the status is written."""
+
+        def check() -> None:
+            if (found := self.event_reasons()) != list(reasons):
+                raise AssertionError(f"the Events are {found}, not {list(reasons)}")
+
+        eventually(check)
+
 
 def condition_of(credential: Json, kind: str, generation: int | None = None) -> Condition | None:
     """Return a condition of a credential's status, or None; with `generation`, only if it is about that."""
