@@ -26,6 +26,10 @@ class _Origin:
     patience: dict[str, Deadline] = field(default_factory=dict)  # by client id; "" is every client's
     parked: dict[Key, float] = field(default_factory=dict)  # with their urgency
 
+    def keeps_more_urgent(self, urgency: float) -> bool:
+        """Whether somebody who is parked comes before this urgency."""
+        return any(other < urgency for other in self.parked.values())
+
 
 class Gate:
     """One gate per origin. The reconciler asks before each attempt and tells how each token request went."""
@@ -47,8 +51,11 @@ class Gate:
         """How often the gate has opened: a failure from before says nothing about after."""
         return self._origins[origin].epoch if origin in self._origins else 0
 
-    def look(self, origin: str, client_id: str, now: Moment) -> Block | None:
-        """What keeps an attempt from being made now, or None."""
+    def look(self, origin: str, client_id: str, urgency: float, now: Moment) -> Block | None:
+        """What keeps an attempt of this urgency (the smallest comes first) from being made now, or None.
+
+        A probe that is due is the most urgent one's: who comes by chance before that was sent waits with the others.
+        """
         state = self._origins.get(origin)
         if state is None:
             return None
@@ -57,7 +64,7 @@ class Gate:
             if until is not None and not until.due(now):
                 message = f"the token endpoint {origin} has asked to be left alone for a while (Retry-After)"
                 return Block(Failure(Reason.ENDPOINT_THROTTLED, message), until)
-        if state.closed and (state.probing or not _due(state.next_probe, now)):
+        if state.closed and (state.probing or not _due(state.next_probe, now) or state.keeps_more_urgent(urgency)):
             message = f"the token endpoint {origin} failed several times in a row; it is tried every few seconds"
             return Block(Failure(Reason.ENDPOINT_UNAVAILABLE, message))
         return None

@@ -156,7 +156,7 @@ class Reconciler:
         url = self._policy.token_url_of(credential.spec)
         memory.keep_for(exchange_inputs(url, credential.spec))
         origin = origin_of(url)
-        block = self._gate.look(origin, client_id_of(record), now)
+        block = self._gate.look(origin, client_id_of(record), self._store.urgency(credential.key), now)
         return Facts(
             credential=credential,
             policy=self._policy,

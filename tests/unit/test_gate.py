@@ -51,8 +51,8 @@ class World:
     def close(self) -> None:
         self.ask(*[DOWN] * CLOSES_AFTER)
 
-    def is_open(self, origin: str = ORIGIN, client: str = CLIENT) -> bool:
-        return self.gate.look(origin, client, self.now) is None
+    def is_open(self, origin: str = ORIGIN, client: str = CLIENT, urgency: float = 0.0) -> bool:
+        return self.gate.look(origin, client, urgency, self.now) is None
 
     def tick(self) -> list[Key]:
         """Let the gate see to its parked credentials; return those that it let go."""
@@ -103,7 +103,7 @@ def test_each_origin_has_a_gate_of_its_own(world: World) -> None:
 def test_while_it_is_closed_it_says_so_and_not_until_when(world: World) -> None:
     """When it will be a credential's turn the gate cannot tell; it will let go of it."""
     world.close()
-    block = world.gate.look(ORIGIN, CLIENT, world.now)
+    block = world.gate.look(ORIGIN, CLIENT, 0.0, world.now)
     assert block is not None
     assert block.until is None
     assert block.failure.reason is Reason.ENDPOINT_UNAVAILABLE
@@ -211,6 +211,18 @@ def test_the_most_urgent_is_sent_as_the_probe_when_one_is_due(world: World) -> N
     assert world.tick() == [B]
 
 
+def test_who_comes_when_a_probe_is_due_leaves_it_to_the_more_urgent(world: World) -> None:
+    """A retry of its own, say, in the moment before the most urgent of the parked is sent."""
+    world.close()
+    world.gate.park(ORIGIN, B, 10.0)
+    world.wait(PROBE_INTERVAL)
+    assert not world.is_open(urgency=30.0)
+    assert world.is_open(urgency=10.0)
+    assert world.is_open(urgency=5.0)
+    assert world.tick() == [B]
+    assert world.is_open(urgency=10.0)
+
+
 def test_one_that_was_sent_as_a_probe_and_asked_nothing_is_followed_by_the_next(world: World) -> None:
     """Its credential may be gone, or suspended meanwhile."""
     world.close()
@@ -256,7 +268,7 @@ def test_retry_after_with_429_binds_this_client_at_this_origin(world: World) -> 
     assert not world.is_open()
     assert world.is_open(client="another")
     assert world.is_open(OTHER)
-    block = world.gate.look(ORIGIN, CLIENT, world.now)
+    block = world.gate.look(ORIGIN, CLIENT, 0.0, world.now)
     assert block is not None
     assert block.until is not None
     assert block.until.remaining(world.now) == 60
@@ -305,7 +317,7 @@ def test_the_latest_retry_after_counts(world: World) -> None:
 def test_patience_goes_before_a_probe(world: World) -> None:
     world.ask(*[overloaded(60)] * CLOSES_AFTER)
     world.wait(PROBE_INTERVAL)
-    block = world.gate.look(ORIGIN, CLIENT, world.now)
+    block = world.gate.look(ORIGIN, CLIENT, 0.0, world.now)
     assert block is not None
     assert block.until is not None
     world.wait(60 - PROBE_INTERVAL)
@@ -330,7 +342,7 @@ class AnyOrder(RuleBasedStateMachine):
     def come(self, key: Key, urgency: float) -> None:
         """A credential asks, or is parked."""
         gate, now = self.world.gate, self.world.now
-        if gate.look(ORIGIN, CLIENT, now) is not None:
+        if gate.look(ORIGIN, CLIENT, urgency, now) is not None:
             gate.park(ORIGIN, key, urgency)
             self.parked.add(key)
             return
