@@ -66,7 +66,7 @@ class TokenEndpoint:
         variable that is of no use.
         """
         self._request_timeout = request_timeout
-        self._client = _make_client(_tls_context(ca_bundle), concurrency)
+        self._client = make_client(tls_context(ca_bundle), concurrency)
 
     async def exchange(self, url: str, client_id: str, client_secret: Sensitive, scopes: Iterable[str]) -> Grant:
         """Ask for a token by client credentials (RFC 6749 section 4.4). Raises TokenRequestFailed."""
@@ -158,7 +158,12 @@ class _Client(HttpxAiohttpClient):
         return _Transport(proxy=proxy[0], **options)
 
 
-def _make_client(tls: ssl.SSLContext, concurrency: int) -> _Client:
+def make_client(tls: ssl.SSLContext, concurrency: int) -> HttpxAiohttpClient:
+    """Make the client that all requests to Tuinly go over: no cookies, no time limits of its own, proxies as usual.
+
+    `concurrency` is how many connections there are at most. Nothing is connected yet. Raises ValueError with a sentence
+    for a proxy variable that is of no use.
+    """
     try:
         return _Client(
             headers=_HEADERS,
@@ -172,8 +177,11 @@ def _make_client(tls: ssl.SSLContext, concurrency: int) -> _Client:
         raise ValueError(message) from None
 
 
-def _tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    """Trust certifi's roots, or those that SSL_CERT_FILE or SSL_CERT_DIR name, and those of the bundle."""
+def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    """Trust certifi's roots, or those that SSL_CERT_FILE or SSL_CERT_DIR name, and those of the bundle (PEM), if any.
+
+    Raises OSError for a bundle that cannot be read.
+    """
     context = httpx.create_ssl_context()
     if ca_bundle is not None:
         context.load_verify_locations(cafile=ca_bundle)
