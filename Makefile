@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo extras test test-unit check format cluster-up cluster-down cluster-status kind-up kind-down lock clean
+.PHONY: help venv binaries demo extras test test-unit bench check format cluster-up cluster-down cluster-status kind-up kind-down lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -35,6 +35,9 @@ extras: ## faketime and promtool, from Debian's packages: without them a few tes
 
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
+
+bench: $(VENV) binaries ## What the operator costs and holds, measured here: about 15 minutes (N=10000: an hour; ONLY=steady,… for some)
+	@$(BIN)/python -m bench $(if $(N),--credentials $(N)) $(if $(ONLY),--only $(ONLY))
 
 check: $(VENV) ## All static checks
 	$(BIN)/ruff check
@@ -65,4 +68,4 @@ lock: ## Make requirements/*.lock anew (ARGS=--upgrade takes the newest versions
 	@PYTHON="$(PYTHON)" hack/lock.sh $(ARGS)
 
 clean: cluster-down ## Remove what was made here; the control plane's programs stay in their cache
-	rm -rf .venv .cluster .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench .cluster .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

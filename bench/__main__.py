@@ -1,0 +1,100 @@
+"""Run the bench: `python -m bench` measures on this machine, prints a table and a picture, and writes JSON lines."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import everyday, extremes, rivals
+from bench.measures import machine
+from bench.report import Figure, Lines, picture, table
+from bench.run import Figures, Run
+from bench.stand import Narrator, standing
+
+SCENARIOS: Mapping[str, Callable[[Run], Figures]] = {
+    "bare": rivals.bare_loop,
+    "first-tokens": everyday.first_tokens,
+    "restart": everyday.restart,
+    "idle": everyday.idle,
+    "herd": extremes.herd,
+    "bare-again": rivals.bare_loop,
+    "steady": everyday.steady,
+    "repairs": everyday.repairs,
+    "rate": everyday.highest_rate,
+    "naive": rivals.naive,
+    "unrelated": extremes.unrelated,
+}
+"""They run in this order. Each brings about the state that it needs, so that one can be run alone."""
+FOLDER = Path(__file__).parents[1] / ".bench"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; return 0 if all figures are what they must be, else 1."""
+    options = _parser().parse_args(arguments)
+    begun = datetime.now(UTC)
+    out: Path = options.out or FOLDER / f"{begun:%Y-%m-%dT%H%M%SZ}-{options.credentials}.jsonl"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tell = Narrator()
+    with out.open("w") as file:
+        lines = Lines(file)
+        where = machine()
+        lines.write("machine", where)
+        tell(", ".join(f"{name} {value}" for name, value in where.items()))
+        figures, bars = asyncio.run(_run(options.credentials, options.only or list(SCENARIOS), lines, tell))
+    print(table(figures))  # noqa: T201 -- to a person
+    print(bars)  # noqa: T201 -- the same
+    tell(f"JSON lines: {out}")
+    return int(any(figure.met is False for figure in figures))
+
+
+async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) -> tuple[list[Figure], str]:
+    figures: list[Figure] = []
+    async with standing(tell) as stand:
+        run = Run(stand, count)
+        for name in (name for name in SCENARIOS if name in chosen):
+            tell(f"{name}: {(SCENARIOS[name].__doc__ or '').splitlines()[0]}")
+            async for figure in SCENARIOS[name](run):
+                figures.append(figure)
+                lines.figure(figure)
+        stand.stop_operator()
+        lines.write("setbacks", stand.setbacks)
+        tell(f"failures that the operator met: {dict(stand.setbacks) or 'none'}")
+    return figures, picture(run.picture())
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "\n".join(
+        f"  {name:<13} {(scenario.__doc__ or '').splitlines()[0]}" for name, scenario in SCENARIOS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measures the operator on this machine: real API server, real sockets, the Tuinly sandbox.",
+        epilog=f"scenarios, in this order:\n{about}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--credentials", type=_count, default=1000, metavar="N", help="how many (default: 1000)")
+    parser.add_argument("--only", type=_scenarios, metavar="NAME,…", help="some scenarios (default: all)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="for the JSON lines (default: a new one in .bench)")
+    return parser
+
+
+def _scenarios(text: str) -> list[str]:
+    """Names that there are."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        raise argparse.ArgumentTypeError(f"there is no scenario {unknown[0]!r}; see --help for those that there are")
+    return names
+
+
+def _count(text: str) -> int:
+    """A number of credentials that makes sense."""
+    least, most = 100, 50_000
+    if not text.isdigit() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"a whole number from {least} to {most} is needed, not {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

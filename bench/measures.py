@@ -1,0 +1,109 @@
+"""What is measured: processes by /proc, the API server's requests by its own counters, times by quantiles."""
+
+import os
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LATENESS = "tuinly_refresh_lateness_seconds_bucket"
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running process of this machine."""
+
+    pid: int
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU that it and its threads have used, in ticks of 10 ms (proc(5))."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _TICK
+
+    @property
+    def rss(self) -> float:
+        """Megabytes (10^6 bytes) of memory that it holds now."""
+        return self._memory("VmRSS")
+
+    @property
+    def peak(self) -> float:
+        """Megabytes of memory that it has held at most."""
+        return self._memory("VmHWM")
+
+    def _memory(self, name: str) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
+
+
+def requests(metrics: str) -> Counter[str]:
+    """Count the requests that the API server has answered, from its metrics: by "VERB resource/subresource"."""
+    counts: Counter[str] = Counter()
+    for line in _REQUEST.finditer(metrics):
+        labels = dict(_LABEL.findall(line["labels"]))
+        resource = "/".join(filter(None, (labels.get("resource"), labels.get("subresource"))))
+        counts[f"{labels.get('verb')} {resource}"] += int(float(line["count"]))
+    return counts
+
+
+def of_credentials(counts: Mapping[str, int]) -> Counter[str]:
+    """Keep what an operator asks for on behalf of credentials: no Leases, no open watches, nothing of controllers."""
+    kept = ("secrets", "tuinlycredentials", "tuinlycredentials/status", "events")
+    return Counter({what: count for what, count in counts.items() if count and what.split(" ")[1] in kept})
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """How late refreshes were, as the operator's histogram tells it: upper bounds in seconds, and counts up to each."""
+
+    buckets: Mapping[float, float]
+
+    @classmethod
+    def of(cls, samples: Mapping[Sample, float]) -> "Lateness":
+        """Take it from the operator's metrics."""
+        found = {dict(labels)["le"]: value for (name, labels), value in samples.items() if name == _LATENESS}
+        return cls({float(bound): value for bound, value in found.items()})
+
+    def since(self, earlier: "Lateness") -> "Lateness":
+        """Keep what came after an earlier reading."""
+        return Lateness({bound: count - earlier.buckets.get(bound, 0.0) for bound, count in self.buckets.items()})
+
+    @property
+    def count(self) -> float:
+        """How many refreshes."""
+        return max(self.buckets.values(), default=0.0)
+
+    def bound(self, share: float) -> float:
+        """Seconds than which this share of the refreshes was no later: the upper bound of a bucket."""
+        enough = [bound for bound, count in sorted(self.buckets.items()) if count >= share * self.count]
+        return enough[0] if enough else float("inf")
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """Return the smallest value that this share of the values does not exceed."""
+    ordered: Sequence[float] = sorted(values)
+    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+
+
+def machine() -> dict[str, str | int | float]:
+    """Describe this machine and the moment, without its name."""
+    info = Path("/proc/cpuinfo").read_text()
+    memory = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024 / 1e9
+    model = re.search(r"^model name\s*: (.*)$", info, re.MULTILINE)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": model[1] if model else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }

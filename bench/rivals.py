@@ -1,0 +1,117 @@
+"""What the operator is compared with: a bare loop that decides nothing, and what one would write in an hour."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bench.api import all_of, until
+from bench.measures import Process
+from bench.report import Figure
+from bench.run import CPU_CREATE, CPU_REFRESH, ROOT, RSS, Figures, Run, measured
+from bench.stand import Snapshot, Stand, lifetime_for
+from tests.support.guarded import Guarded
+
+PACE = 50.0
+"""Refreshes per second in the naive operator's steady run."""
+STEADY_SECONDS = 40.0
+BARE_ROUNDS = 3
+MOST = 1000
+"""Credentials: what a rival does with these, it does with more at no less a price."""
+
+
+async def bare_loop(run: Run) -> Figures:
+    """The least program that makes the same requests: what all CPU figures are a multiple of."""
+    stand, count = run.stand, min(run.count, 1000)
+    if stand.bare.size < count:
+        await stand.bare.prepare(count)
+        await all_of(stand.api.create(stand.bare.credentials, stand.bare.credential(n)) for n in range(count))
+        stand.bare.size = count
+        run.bare_create = await _bare(stand, count, rounds=1)
+        yield Figure("bare loop: CPU per first token", count, run.bare_create, "ms")
+        run.bar(CPU_CREATE, "bare loop", run.bare_create)
+    run.bare_refresh = await _bare(stand, count, rounds=BARE_ROUNDS)
+    yield Figure("bare loop: CPU per refresh", count, run.bare_refresh, "ms")
+    run.bar(CPU_REFRESH, "bare loop", run.bare_refresh)
+
+
+async def _bare(stand: Stand, count: int, *, rounds: int) -> float:
+    """Run the bare loop; return its CPU per credential and round, in milliseconds."""
+    options = {
+        "kubeconfig": stand.cluster.kubeconfig,
+        "token-url": stand.sandbox.https_token_url,
+        "ca-bundle": stand.sandbox.ca_file,
+        "namespace": stand.bare.namespace,
+        "credentials": count,
+        "rounds": rounds,
+    }
+    argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    program = (sys.executable, "-m", "bench.bare", *argv)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*program, cwd=ROOT, stdin=pipe, stdout=pipe)
+    output, _ = await process.communicate(f"{stand.client_secret}\n".encode())
+    if process.returncode:
+        raise RuntimeError(f"the bare loop ended with exit status {process.returncode}")
+    return float(json.loads(output)["cpu_seconds"]) * 1000 / (count * rounds)
+
+
+async def naive(run: Run) -> Figures:
+    """The same job by a daemon for each credential, as kopf's documentation leads to it."""
+    stand, fleet, count = run.stand, run.stand.naive, min(run.count, 1000)
+    await asyncio.to_thread(stand.stop_operator)
+    await fleet.prepare(count)
+    with _naive(stand) as running:
+        process = Process(running.pid)
+        await stand.at_rest(process)
+        before, used = await stand.snapshot(), process.cpu
+        wall = await fleet.start(count)
+        await stand.at_rest(process)
+        cpu, rss = (process.cpu - used) * 1000 / count, process.rss
+        created = await stand.since(before)
+    yield Figure("naive: create → ready, all at once", count, wall, "s", details={"api_requests": dict(created.api)})
+    yield Figure("naive: CPU per credential, create → ready", count, cpu, "ms")
+    yield Figure("naive: memory, idle", count, rss, "MB")
+    run.bar(CPU_CREATE, "naive", cpu)
+    run.bar(f"{count} credentials applied at once, until ready (s)", "naive", wall)
+    run.bar(RSS, "naive", rss)
+    await fleet.live(lifetime_for(count / PACE))
+    before = await stand.snapshot()
+    with _naive(stand) as running:
+        process = Process(running.pid)
+        await until(lambda: _asked(stand, before, count), 1.0)
+        cpu, restarted = process.cpu, await stand.since(before)
+        yield Figure("naive: restart: token requests", count, restarted.token_requests, "")
+        yield Figure(
+            "naive: restart: writes", count, restarted.writes, "", details={"api_requests": dict(restarted.api)}
+        )
+        yield Figure("naive: restart: CPU", count, cpu, "s")
+        run.bar("CPU of a restart (s)", "naive", cpu)
+        await asyncio.sleep(count / PACE)
+        used = process.cpu
+        window = await measured(stand, STEADY_SECONDS)
+        cpu = (process.cpu - used) * 1000 / window.token_requests
+        yield Figure("naive: CPU per steady refresh", count, cpu, "ms", details={"api_requests": dict(window.api)})
+        yield Figure("naive: writes per steady refresh", count, window.writes / window.token_requests, "")
+        run.bar(CPU_REFRESH, "naive", cpu)
+
+
+async def _asked(stand: Stand, before: Snapshot, count: int) -> bool:
+    return (await stand.since(before)).token_requests >= count
+
+
+@contextmanager
+def _naive(stand: Stand) -> Iterator[Guarded]:
+    options = {
+        "kubeconfig": stand.cluster.kubeconfig,
+        "token-url": stand.sandbox.https_token_url,
+        "ca-bundle": stand.sandbox.ca_file,
+        "namespace": stand.naive.namespace,
+    }
+    argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with (stand.cluster.directory / "naive.log").open("wb") as log:
+        process = Guarded([sys.executable, "-m", "bench.naive", *argv], output=log, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.end(grace=10.0)

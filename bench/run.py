@@ -1,0 +1,113 @@
+"""What all scenarios share: the run and what it leaves for the picture, and the states they bring the stand into."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.measures import Process
+from bench.report import Bars, Figure
+from bench.stand import LONG, Stand, Window, lifetime_for
+from tests.support.operator import OperatorProcess
+
+ROOT = Path(__file__).parents[1]
+CPU_CREATE = "CPU per credential, create to ready (ms)"
+CPU_REFRESH = "CPU per refresh (ms)"
+RSS = "memory with as many credentials, idle (MB)"
+
+Figures = AsyncIterator[Figure]
+
+
+@dataclass
+class Run:
+    """A run of the bench: the stand, how many credentials, and what one scenario leaves for the picture or another."""
+
+    stand: Stand
+    count: int
+    bare_create: float = 0.0
+    bare_refresh: float = 0.0
+    bars: dict[str, dict[str, float]] | None = None
+
+    def bar(self, title: str, name: str, value: float) -> None:
+        """Note a value for the picture."""
+        self.bars = self.bars or {}
+        self.bars.setdefault(title, {})[name] = value
+
+    def picture(self) -> list[Bars]:
+        """What was noted: a title ends with its unit in parentheses."""
+        titles = (self.bars or {}).items()
+        return [Bars(title.partition(" (")[0], title.partition(" (")[2].rstrip(")"), bars) for title, bars in titles]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a start went: seconds until ready and at rest, CPU seconds, megabytes at the peak and at rest."""
+
+    seconds: float
+    cpu: float
+    peak: float
+    rss: float
+    window: Window
+
+
+async def restarted(stand: Stand) -> Start:
+    """Restart the operator, and check that it has scheduled all."""
+    await asyncio.to_thread(stand.stop_operator)
+    before = await stand.snapshot()
+    begun = time.monotonic()
+    running = await stand.start_operator()
+    operator = Process(running.pid)
+    rested = await stand.at_rest(operator)
+    cpu, peak, rss = operator.cpu, operator.peak, operator.rss
+    window = await stand.since(before)
+    await asyncio.to_thread(_assert_scheduled, running, stand.fleet.size)
+    return Start(rested - begun, cpu, peak, rss, window)
+
+
+def _assert_scheduled(operator: OperatorProcess, size: int) -> None:
+    metrics = operator.metrics()
+    known = metrics["tuinly_credentials", frozenset()]
+    waiting = metrics["tuinly_queue_depth", frozenset()]
+    due = sum(name == "tuinly_credential_next_refresh_timestamp_seconds" for name, _ in metrics)
+    if (known, waiting, due) != (size, 0.0, size):
+        raise RuntimeError(f"{known:.0f} of {size} credentials known, {waiting:.0f} waiting, {due} with a next refresh")
+
+
+async def started(run: Run) -> None:
+    """Have the operator running, and all credentials."""
+    stand, fleet = run.stand, run.stand.fleet
+    await stand.start_operator()
+    if fleet.size < run.count:
+        stand.tell(f"until there are {run.count:,} credentials")
+        await fleet.start(run.count)
+
+
+async def fresh(run: Run) -> None:
+    """Have the operator running, and all tokens live long."""
+    await started(run)
+    stand, fleet = run.stand, run.stand.fleet
+    if fleet.lifetime != LONG:
+        stand.tell("until all tokens live long")
+        await fleet.pace(LONG)
+
+
+async def measured(stand: Stand, seconds: float) -> Window:
+    """Let so many seconds pass, and return what happened in them."""
+    stand.tell(f"measuring for {seconds:.0f} s")
+    before = await stand.snapshot()
+    await asyncio.sleep(seconds)
+    return await stand.since(before)
+
+
+async def paced(run: Run, rate: float) -> None:
+    """Have the fleet refreshed so many times a second."""
+    stand, fleet = run.stand, run.stand.fleet
+    await started(run)
+    interval = fleet.size / rate
+    lifetime = lifetime_for(interval)
+    if lifetime != fleet.lifetime:
+        stand.tell(f"until tokens live {lifetime:.0f} s: {rate:g} refreshes per second")
+        await fleet.pace(lifetime, over=interval if fleet.lifetime == LONG else None)
+        stand.tell(f"a round of {interval:.0f} s, until all of the change is told")
+        await asyncio.sleep(interval)

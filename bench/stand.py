@@ -1,0 +1,323 @@
+"""What the bench stands on: control plane, sandbox and operator as they are deployed, and fleets of credentials."""
+
+import asyncio
+import base64
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.api import CREDENTIALS, SECRETS, Api, Json, all_of, until
+from bench.measures import Lateness, Process, of_credentials
+from tests.support import crd
+from tests.support.cluster import LocalCluster, running_cluster
+from tests.support.operator import OperatorProcess
+from tests.support.sandbox import Client, SandboxProcess
+from tuinly_operator.clock import parse_rfc3339
+from tuinly_operator.credential import Refresh
+from tuinly_operator.schedule import JITTER, lead
+
+LONG = 3600.0
+"""Seconds that a token usually lives."""
+INSTALLATION = Path(__file__).parents[1] / "deploy" / "install.yaml"
+_POLL = 0.1
+_STILL = 0.5  # seconds without work after which an operator counts as at rest
+
+
+class Narrator:
+    """Tells a person at the terminal what is under way, and when it began."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self._begun = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        """Tell one thing."""
+        minutes, seconds = divmod(int(time.monotonic() - self._begun), 60)
+        print(f"[{minutes:3}:{seconds:02}] {what}", file=sys.stderr, flush=True)  # noqa: T201 -- to a person
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What counters said at one moment."""
+
+    time: float
+    cpu: Mapping[str, float]
+    api: Counter[str]
+    token_requests: int
+    lateness: Lateness
+
+
+@dataclass(frozen=True)
+class Window:
+    """What happened between two snapshots."""
+
+    seconds: float
+    cpu: Mapping[str, float]
+    api: Counter[str]
+    token_requests: int
+    lateness: Lateness
+
+    @property
+    def published(self) -> int:
+        """How many tokens were written to target Secrets."""
+        return self.api["APPLY secrets"] + self.api["PATCH secrets"]
+
+    @property
+    def reads(self) -> int:
+        """How many Secrets were read. Credentials are read by the garbage collector, which the operator may not."""
+        return self.api["GET secrets"]
+
+    @property
+    def writes(self) -> int:
+        """How many objects were written."""
+        return sum(count for what, count in self.api.items() if not what.startswith(("GET ", "LIST ", "WATCH ")))
+
+
+@dataclass
+class Fleet:
+    """Credentials with a client and a client Secret each, in a namespace of their own."""
+
+    stand: "Stand"
+    namespace: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    prepared: int = 0
+    size: int = 0
+    lifetime: float = LONG
+
+    @staticmethod
+    def name(number: int) -> str:
+        """The name of a credential, which is also its client's id."""
+        return f"storefront-{number:05}"
+
+    @property
+    def credentials(self) -> str:
+        """The path of the credentials."""
+        return CREDENTIALS.format(self.namespace)
+
+    @property
+    def secrets(self) -> str:
+        """The path of the Secrets."""
+        return SECRETS.format(self.namespace)
+
+    async def prepare(self, count: int) -> None:
+        """Register clients and create client Secrets, until there are as many."""
+        if count <= self.prepared:
+            return
+        api, first = self.stand.api, self.prepared
+        if not first:
+            await api.create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+        self.prepared = count
+        await self._register()
+        await all_of(api.create(self.secrets, self._client_secret(number)) for number in range(first, count))
+
+    async def start(self, count: int) -> float:
+        """Create credentials until there are as many, all at once; return the seconds until all are ready."""
+        await self.prepare(count)
+        first, self.size = self.size, count
+        issued, begun = await self._issued(), time.monotonic()
+        await all_of(self.stand.api.create(self.credentials, self.credential(n)) for n in range(first, count))
+        # The cheap question first: who polls takes time from those who work.
+        await until(lambda: self._asked(issued + count - first), _POLL)
+        await until(self._are_ready, max(_POLL, self.size / 10_000))
+        return time.monotonic() - begun
+
+    async def _issued(self) -> int:
+        return (await asyncio.to_thread(self.stand.sandbox.admin.counts))["tokens"]
+
+    async def _asked(self, tokens: int) -> bool:
+        return await self._issued() >= tokens
+
+    async def _are_ready(self) -> bool:
+        found = (await self.stand.api.send("GET", self.credentials))["items"]
+        return sum(map(_is_ready, found)) >= self.size
+
+    async def pace(self, lifetime: float, *, over: float | None = None) -> None:
+        """Let tokens live for so long from now on, and wait until each credential has one of these.
+
+        They come when the present ones are due, or are asked for by people, evenly `over` so many seconds.
+        """
+        await self.live(lifetime)
+        issued = await self._issued()
+        if over is not None:
+            await self._force(over)
+
+        async def published() -> bool:
+            return all(round(span(target)) == lifetime for target in await self.targets())
+
+        await until(lambda: self._asked(issued + self.size), _POLL)
+        await until(published, max(_POLL, self.size / 5_000))
+
+    async def live(self, lifetime: float) -> None:
+        """Let tokens that are issued from now on live for so many seconds."""
+        self.lifetime = lifetime
+        await self._register()
+
+    async def _force(self, over: float) -> None:
+        patch = {"metadata": {"annotations": {"tuinly.com/refresh-requested": secrets.token_hex(4)}}}
+        begun = time.monotonic()
+        async with asyncio.TaskGroup() as asked:
+            for number in range(self.size):
+                await asyncio.sleep(max(0.0, begun + over * number / self.size - time.monotonic()))
+                asked.create_task(self.stand.api.merge(f"{self.credentials}/{self.name(number)}", patch))
+
+    async def targets(self) -> list[Json]:
+        """Return the metadata of the target Secrets."""
+        return [meta for meta in await self.stand.api.metadata(self.secrets) if meta["name"].endswith("-token")]
+
+    async def delete(self) -> None:
+        """Delete the credentials and all Secrets: the fleet is used no more."""
+        await self.stand.api.send("DELETE", self.credentials)
+        await self.stand.api.send("DELETE", self.secrets)
+
+    async def _register(self) -> None:
+        clients = [
+            Client(id=self.name(n), secret=self.stand.client_secret, lifetime=self.lifetime, scopes=("orders:read",))
+            for n in range(self.prepared)
+        ]
+        await asyncio.to_thread(self.stand.sandbox.admin.add_clients, clients)
+
+    def _client_secret(self, number: int) -> Json:
+        values = {"client_id": self.name(number), "client_secret": self.stand.client_secret}
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+        return {"metadata": {"name": f"{self.name(number)}-client"}, "data": data}
+
+    def credential(self, number: int) -> Json:
+        """The credential of this number, as a team would write it."""
+        return {
+            "apiVersion": "tuinly.com/v1alpha1",
+            "kind": "TuinlyCredential",
+            "metadata": {"name": self.name(number), "labels": dict(self.labels)},
+            "spec": {"clientSecretRef": {"name": f"{self.name(number)}-client"}},
+        }
+
+
+def moment(target: Json, what: str) -> float:
+    """When the token in a target Secret was issued ("issued-at") or ends ("expires-at"), in seconds since 1970."""
+    return parse_rfc3339(target["annotations"][f"tuinly.com/{what}"])
+
+
+def _is_ready(credential: Json) -> bool:
+    conditions = credential.get("status", {}).get("conditions", ())
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def span(target: Json) -> float:
+    """Seconds that the token in a target Secret lives in all."""
+    return moment(target, "expires-at") - moment(target, "issued-at")
+
+
+class Stand:
+    """A control plane, the sandbox over HTTPS, and the operator under its own login and rights."""
+
+    def __init__(self, cluster: LocalCluster, sandbox: SandboxProcess, api: Api, tell: Narrator) -> None:
+        """Nothing runs yet but the cluster and the sandbox."""
+        self.cluster = cluster
+        self.sandbox = sandbox
+        self.api = api
+        self.tell = tell
+        self.client_secret = secrets.token_urlsafe(24)
+        self.login = cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
+        self.operator: OperatorProcess | None = None
+        self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason
+        # The bare loop works on credentials that no operator may touch.
+        self.fleet = Fleet(self, "bench")
+        self.herd = Fleet(self, "herd")
+        self.naive = Fleet(self, "naive")
+        self.bare = Fleet(self, "bare", {"bench": "bare"})
+
+    async def start_operator(self) -> OperatorProcess:
+        """Start the operator if it does not run, and wait until it is ready."""
+        if self.operator is None:
+            flags = ["--token-url", self.sandbox.https_token_url, "--ca-bundle", str(self.sandbox.ca_file)]
+            flags += ["--lease", "tuinly-system/tuinly-operator", "--selector", "bench!=bare"]
+            log = self.cluster.directory / "operator.log"
+            self.operator = OperatorProcess(*flags, kubeconfig=self.login, log_file=log).__enter__()
+            await asyncio.to_thread(self.operator.wait_ready)
+        return self.operator
+
+    def stop_operator(self) -> None:
+        """End the operator as Kubernetes does."""
+        if self.operator is not None:
+            operator, self.operator = self.operator, None
+            with suppress(ProcessLookupError):
+                operator.terminate()
+            operator.__exit__(None, None, None)
+            self.setbacks.update(line["reason"] for line in operator.logs() if line["msg"] == "failed, trying again")
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """All that takes part, by name."""
+        found = {name: Process(process.pid) for name, process in self.cluster.processes.items()}
+        found["sandbox"] = Process(self.sandbox.pid)
+        if self.operator is not None:
+            found["operator"] = Process(self.operator.pid)
+        return found
+
+    async def snapshot(self, *, last: bool = False) -> Snapshot:
+        """Read all counters. Reading the operator's costs it some time, which stays outside of the window."""
+        lateness = None if last else await self._lateness()
+        cpu = {name: process.cpu for name, process in self.processes.items()}
+        now = time.monotonic()
+        api = await self.api.requests()
+        token_requests = (await asyncio.to_thread(self.sandbox.admin.counts))["requests"]
+        return Snapshot(now, cpu, api, token_requests, lateness or await self._lateness())
+
+    async def _lateness(self) -> Lateness:
+        if self.operator is None:
+            return Lateness({})
+        return Lateness.of(await asyncio.to_thread(self.operator.metrics))
+
+    async def since(self, before: Snapshot) -> Window:
+        """Tell what has happened since a snapshot."""
+        after = await self.snapshot(last=True)
+        api = after.api.copy()
+        api.subtract(before.api)
+        return Window(
+            seconds=after.time - before.time,
+            cpu={name: after.cpu[name] - before.cpu[name] for name in after.cpu if name in before.cpu},
+            api=of_credentials(api),
+            token_requests=after.token_requests - before.token_requests,
+            lateness=after.lateness.since(before.lateness),
+        )
+
+    async def at_rest(self, process: Process, seconds: float = 300.0) -> float:
+        """Wait until a process has used next to no CPU for a moment; return when that moment began (monotonic).
+
+        Raises:
+            TimeoutError: it goes on and on.
+        """
+        async with asyncio.timeout(seconds):
+            readings: list[tuple[float, float]] = []
+            while True:
+                now, cpu = time.monotonic(), process.cpu
+                readings = [(at, used) for at, used in readings if now - at < _STILL] + [(now, cpu)]
+                if now - readings[0][0] >= _STILL * 0.8 and cpu - readings[0][1] <= 0.03:  # noqa: PLR2004 -- three ticks
+                    return readings[0][0]
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def standing(tell: Narrator) -> AsyncIterator[Stand]:
+    """Set it all up for as long as the context lasts."""
+    tell("control plane and sandbox")
+    with running_cluster() as cluster, SandboxProcess() as sandbox:
+        crd.install(cluster)
+        cluster.kubectl("apply", "--server-side", "-f", str(INSTALLATION))
+        async with Api(cluster.kubeconfig) as api:
+            stand = Stand(cluster, sandbox, api, tell)
+            try:
+                yield stand
+            finally:
+                stand.stop_operator()
+
+
+def lifetime_for(interval: float) -> float:
+    """The lifetime, in whole seconds, with which tokens are refreshed about every `interval` seconds by default."""
+    fits: Callable[[float], Any] = lambda life: (life - lead(Refresh(), life)) * (1 - JITTER / 2) >= interval  # noqa: E731
+    return float(next(life for life in range(2, 100_000) if fits(float(life))))
