@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
+
 from bench import everyday, extremes, rivals
 from bench.measures import machine
 from bench.report import Figure, Lines, picture, table
@@ -15,6 +17,7 @@ from bench.stand import Narrator, standing
 
 SCENARIOS: Mapping[str, Callable[[Run], Figures]] = {
     "bare": rivals.bare_loop,
+    "few": everyday.few,
     "first-tokens": everyday.first_tokens,
     "restart": everyday.restart,
     "idle": everyday.idle,
@@ -31,7 +34,7 @@ FOLDER = Path(__file__).parents[1] / ".bench"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; return 0 if all figures are what they must be, else 1."""
+    """Run it; return 0 if no scenario broke off and all figures are what they must be, else 1."""
     options = _parser().parse_args(arguments)
     begun = datetime.now(UTC)
     out: Path = options.out or FOLDER / f"{begun:%Y-%m-%dT%H%M%SZ}-{options.credentials}.jsonl"
@@ -42,26 +45,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = machine()
         lines.write("machine", where)
         tell(", ".join(f"{name} {value}" for name, value in where.items()))
-        figures, bars = asyncio.run(_run(options.credentials, options.only or list(SCENARIOS), lines, tell))
+        figures, bars, broken = asyncio.run(_run(options.credentials, options.only or list(SCENARIOS), lines, tell))
     print(table(figures))  # noqa: T201 -- to a person
     print(bars)  # noqa: T201 -- the same
     tell(f"JSON lines: {out}")
-    return int(any(figure.met is False for figure in figures))
+    return int(bool(broken) or any(figure.met is False for figure in figures))
 
 
-async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) -> tuple[list[Figure], str]:
+async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) -> tuple[list[Figure], str, list[str]]:
     figures: list[Figure] = []
+    broken: list[str] = []
     async with standing(tell) as stand:
         run = Run(stand, count)
         for name in (name for name in SCENARIOS if name in chosen):
             tell(f"{name}: {(SCENARIOS[name].__doc__ or '').splitlines()[0]}")
-            async for figure in SCENARIOS[name](run):
-                figures.append(figure)
-                lines.figure(figure)
+            try:
+                async for figure in SCENARIOS[name](run):
+                    figures.append(figure)
+                    lines.figure(figure)
+            except (OSError, RuntimeError, TimeoutError, aiohttp.ClientError) as error:
+                tell(f"{name} broke off: {type(error).__name__}: {error}")  # what was measured before it stays
+                broken.append(name)
         stand.stop_operator()
         lines.write("setbacks", stand.setbacks)
         tell(f"failures that the operator met: {dict(stand.setbacks) or 'none'}")
-    return figures, picture(run.picture())
+    return figures, picture(run.picture()), broken
 
 
 def _parser() -> argparse.ArgumentParser:

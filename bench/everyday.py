@@ -9,12 +9,26 @@ from typing import Any
 
 from bench.measures import Process, quantile
 from bench.report import Figure
-from bench.run import CPU_CREATE, CPU_REFRESH, RSS, Figures, Run, fresh, measured, paced, restarted
+from bench.run import (
+    CPU_CREATE,
+    CPU_REFRESH,
+    CPU_RESTART,
+    PACE,
+    RSS,
+    WALL_CREATE,
+    Figures,
+    Run,
+    fresh,
+    measured,
+    pace_of,
+    paced,
+    restarted,
+    started,
+)
 from bench.stand import Fleet, moment
 
-PACE = 50.0
-"""Refreshes per second in the steady run, at most one per credential in `LEAST_INTERVAL`."""
-LEAST_INTERVAL = 20.0
+FEW = 1000
+"""Credentials with which many are compared."""
 STEADY_SECONDS = 40.0
 IDLE_SECONDS = 60.0
 RATES = (75, 100, 125, 150, 175, 200, 250, 300, 400)
@@ -30,8 +44,14 @@ _SETTLED = 6.0  # seconds after an exchange: the least interval until the next i
 async def first_tokens(run: Run) -> Figures:
     """Credentials applied all at once, with client Secrets that are there: until all are ready."""
     stand, fleet = run.stand, run.stand.fleet
+    if fleet.size:
+        return  # a scenario that was run before this one has started them
+    await asyncio.to_thread(stand.stop_operator)
     operator = Process((await stand.start_operator()).pid)
-    limits = {1000: 10.0, 5000: 50.0}
+    await stand.at_rest(operator)
+    run.empty_rss = operator.rss
+    yield Figure("memory, idle", 0, run.empty_rss, "MB")
+    limits, costs = {1000: 10.0, 5000: 50.0}, []
     for size in _batches(run.count):
         await fleet.prepare(fleet.size + size)
         await stand.at_rest(operator)
@@ -43,11 +63,14 @@ async def first_tokens(run: Run) -> Figures:
         details = {"api_requests": dict(window.api), "cpu": dict(window.cpu), "seconds": window.seconds}
         yield Figure("create → ready, all at once", size, wall, "s", most=limits.get(size), details=details)
         yield Figure("operator CPU per credential, create → ready", size, cpu, "ms", details=details)
-        if run.bare_create:
+        if run.bare_create is not None:
             multiple = cpu / run.bare_create
             yield Figure("… as a multiple of the bare loop", size, multiple, "×", most=4.0, details={"aim": 2.5})
-        run.bar(CPU_CREATE, "operator", cpu)
-        run.bar(f"{size} credentials applied at once, until ready (s)", "operator", wall)
+        costs.append(cpu)
+        run.bar(CPU_CREATE, "operator", size, cpu)
+        run.bar(WALL_CREATE, "operator", size, wall)
+    if len(costs) > 1:
+        yield Figure(f"growth of it, from the first {FEW:,} on", fleet.size, costs[-1] / costs[0], "×", most=1.15)
 
 
 def _batches(count: int) -> list[int]:
@@ -63,19 +86,21 @@ def _batches(count: int) -> list[int]:
 async def restart(run: Run) -> Figures:
     """The operator starts where all tokens are fresh."""
     await fresh(run)
-    started = await restarted(run.stand)
+    start = await restarted(run.stand)
     size = run.count
-    yield Figure("restart, all fresh: until all are scheduled", size, started.seconds, "s", most=8.0)
-    yield Figure("restart: CPU", size, started.cpu, "s", most=6.0)
-    asked = started.window
+    yield Figure("restart, all fresh: until all are scheduled", size, start.seconds, "s", most=8.0)
+    yield Figure("restart: CPU", size, start.cpu, "s", most=6.0)
+    asked = start.window
     details = {"api_requests": dict(asked.api)}
     yield Figure("restart: token requests", size, asked.token_requests, "", most=0)
     yield Figure("restart: writes", size, asked.writes, "", most=0, details=details)
     yield Figure("restart: reads beyond the lists", size, asked.reads, "", most=0, details=details)
-    yield Figure("restart: peak memory", size, started.peak, "MB", most=230.0)
-    yield Figure("memory, idle", size, started.rss, "MB", most=180.0)
-    run.bar("CPU of a restart (s)", "operator", started.cpu)
-    run.bar(RSS, "operator", started.rss)
+    yield Figure("restart: peak memory", size, start.peak, "MB", most=230.0)
+    yield Figure("memory, idle", size, start.rss, "MB", most=180.0)
+    if run.empty_rss is not None:
+        yield Figure("memory per credential", size, (start.rss - run.empty_rss) * 1000 / size, "kB")
+    run.bar(CPU_RESTART, "operator", size, start.cpu)
+    run.bar(RSS, "operator", size, start.rss)
 
 
 async def idle(run: Run) -> Figures:
@@ -89,10 +114,26 @@ async def idle(run: Run) -> Figures:
     yield Figure("idle CPU, nothing due", run.count, share, "% of a core", most=0.5)
 
 
+async def few(run: Run) -> Figures:
+    """Steady refreshes of few credentials, for comparison, where there are to be many."""
+    stand, fleet = run.stand, run.stand.few
+    if run.count <= FEW or stand.fleet.size:
+        return
+    await stand.start_operator()
+    await fleet.start(FEW)
+    await paced(stand, fleet, PACE)
+    window = await measured(stand, STEADY_SECONDS)
+    run.few_refresh = window.cpu["operator"] * 1000 / window.published
+    yield Figure("operator CPU per steady refresh", FEW, run.few_refresh, "ms", details={"cpu": dict(window.cpu)})
+    run.bar(CPU_REFRESH, "operator", FEW, run.few_refresh)
+    await fleet.delete()
+
+
 async def steady(run: Run) -> Figures:
     """Refreshes spread evenly, as in every-day life but more of them."""
     stand = run.stand
-    await paced(run, min(PACE, run.count / LEAST_INTERVAL))
+    await started(run)
+    await paced(stand, stand.fleet, pace_of(run.count))
     window = await measured(stand, STEADY_SECONDS)
     size, refreshes = stand.fleet.size, window.published
     cpu = window.cpu["operator"] * 1000 / refreshes
@@ -101,21 +142,23 @@ async def steady(run: Run) -> Figures:
     yield Figure("reads per steady refresh", size, window.reads / refreshes, "", most=0, details=details)
     yield Figure("token requests per steady refresh", size, window.token_requests / refreshes, "", most=1.05)
     yield Figure("operator CPU per steady refresh", size, cpu, "ms", details=details)
-    if run.bare_refresh:
-        yield Figure(
-            "… as a multiple of the bare loop", size, cpu / run.bare_refresh, "×", most=3.0, details={"aim": 2}
-        )
+    if run.bare_refresh is not None:
+        multiple = cpu / run.bare_refresh
+        yield Figure("… as a multiple of the bare loop", size, multiple, "×", most=3.0, details={"aim": 2.0})
+    if run.few_refresh is not None:
+        yield Figure(f"growth of it, against {FEW:,}", size, cpu / run.few_refresh, "×", most=1.15)
     yield Figure("refreshes per second that one core could do", size, 1000 / cpu, "/s")
     for share, name in ((0.5, "p50"), (0.99, "p99"), (1.0, "max")):
         yield Figure(f"due → published, {name}, at most", size, window.lateness.bound(share), "s")
-    run.bar(CPU_REFRESH, "operator", cpu)
+    run.bar(CPU_REFRESH, "operator", size, cpu)
 
 
 async def highest_rate(run: Run) -> Figures:
     """The rate is raised until refreshes come late."""
     stand, best, limit = run.stand, 0.0, None
+    await started(run)
     for rate in (rate for rate in RATES if rate <= run.count / _SETTLED):
-        await paced(run, rate)
+        await paced(stand, stand.fleet, rate)
         window = await measured(stand, RATE_SECONDS)
         achieved = window.published / window.seconds
         late = window.lateness.bound(1.0)
@@ -132,13 +175,14 @@ async def highest_rate(run: Run) -> Figures:
         "highest sustained refresh rate, none late", stand.fleet.size, best, "/s", least=100.0, details=details
     )
     for name, share in shares.items():
-        run.bar("CPU at the last rate that was tried (% of a core)", name, share)
+        run.bar("CPU at the last rate that was tried (% of a core)", name, run.count, share)
 
 
 async def repairs(run: Run) -> Figures:
     """What people do to a credential, one at a time, while the others are refreshed."""
     stand = run.stand
-    await paced(run, min(PACE, run.count / LEAST_INTERVAL))
+    await started(run)
+    await paced(stand, stand.fleet, pace_of(run.count))
     for what, repair in (
         ("changed client Secret", _change_client),
         ("deleted target", _delete_target),

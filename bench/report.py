@@ -34,10 +34,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Bars:
-    """A part of the picture: values of one unit beside each other."""
+    """A part of the picture: values of one unit, which the title ends with, beside each other."""
 
     title: str
-    unit: str
     values: Mapping[str, float]
 
 
@@ -75,7 +74,7 @@ def picture(parts: Iterable[Bars]) -> str:
     """Return bars for each part, the longest of each part as long as any."""
     lines: list[str] = []
     for part in parts:
-        lines += ["", f"{part.title} ({part.unit})"]
+        lines += ["", part.title]
         longest = max(part.values.values(), default=0.0) or 1.0
         width = max(map(len, part.values), default=0)
         for name, value in part.values.items():

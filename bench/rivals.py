@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from bench.api import all_of, until
 from bench.measures import Process
 from bench.report import Figure
-from bench.run import CPU_CREATE, CPU_REFRESH, ROOT, RSS, Figures, Run, measured
+from bench.run import CPU_CREATE, CPU_REFRESH, CPU_RESTART, ROOT, RSS, WALL_CREATE, Figures, Run, measured, pace_of
 from bench.stand import Snapshot, Stand, lifetime_for
 from tests.support.guarded import Guarded
 
-PACE = 50.0
-"""Refreshes per second in the naive operator's steady run."""
 STEADY_SECONDS = 40.0
 BARE_ROUNDS = 3
 MOST = 1000
@@ -23,17 +21,17 @@ MOST = 1000
 
 async def bare_loop(run: Run) -> Figures:
     """The least program that makes the same requests: what all CPU figures are a multiple of."""
-    stand, count = run.stand, min(run.count, 1000)
+    stand, count = run.stand, min(run.count, MOST)
     if stand.bare.size < count:
         await stand.bare.prepare(count)
         await all_of(stand.api.create(stand.bare.credentials, stand.bare.credential(n)) for n in range(count))
         stand.bare.size = count
         run.bare_create = await _bare(stand, count, rounds=1)
         yield Figure("bare loop: CPU per first token", count, run.bare_create, "ms")
-        run.bar(CPU_CREATE, "bare loop", run.bare_create)
+        run.bar(CPU_CREATE, "bare loop", count, run.bare_create)
     run.bare_refresh = await _bare(stand, count, rounds=BARE_ROUNDS)
     yield Figure("bare loop: CPU per refresh", count, run.bare_refresh, "ms")
-    run.bar(CPU_REFRESH, "bare loop", run.bare_refresh)
+    run.bar(CPU_REFRESH, "bare loop", count, run.bare_refresh)
 
 
 async def _bare(stand: Stand, count: int, *, rounds: int) -> float:
@@ -58,7 +56,7 @@ async def _bare(stand: Stand, count: int, *, rounds: int) -> float:
 
 async def naive(run: Run) -> Figures:
     """The same job by a daemon for each credential, as kopf's documentation leads to it."""
-    stand, fleet, count = run.stand, run.stand.naive, min(run.count, 1000)
+    stand, fleet, count = run.stand, run.stand.naive, min(run.count, MOST)
     await asyncio.to_thread(stand.stop_operator)
     await fleet.prepare(count)
     with _naive(stand) as running:
@@ -72,10 +70,10 @@ async def naive(run: Run) -> Figures:
     yield Figure("naive: create → ready, all at once", count, wall, "s", details={"api_requests": dict(created.api)})
     yield Figure("naive: CPU per credential, create → ready", count, cpu, "ms")
     yield Figure("naive: memory, idle", count, rss, "MB")
-    run.bar(CPU_CREATE, "naive", cpu)
-    run.bar(f"{count} credentials applied at once, until ready (s)", "naive", wall)
-    run.bar(RSS, "naive", rss)
-    await fleet.live(lifetime_for(count / PACE))
+    run.bar(CPU_CREATE, "naive", count, cpu)
+    run.bar(WALL_CREATE, "naive", count, wall)
+    run.bar(RSS, "naive", count, rss)
+    await fleet.live(lifetime_for(count / pace_of(count)))
     before = await stand.snapshot()
     with _naive(stand) as running:
         process = Process(running.pid)
@@ -86,14 +84,14 @@ async def naive(run: Run) -> Figures:
             "naive: restart: writes", count, restarted.writes, "", details={"api_requests": dict(restarted.api)}
         )
         yield Figure("naive: restart: CPU", count, cpu, "s")
-        run.bar("CPU of a restart (s)", "naive", cpu)
-        await asyncio.sleep(count / PACE)
+        run.bar(CPU_RESTART, "naive", count, cpu)
+        await asyncio.sleep(count / pace_of(count))
         used = process.cpu
         window = await measured(stand, STEADY_SECONDS)
         cpu = (process.cpu - used) * 1000 / window.token_requests
         yield Figure("naive: CPU per steady refresh", count, cpu, "ms", details={"api_requests": dict(window.api)})
         yield Figure("naive: writes per steady refresh", count, window.writes / window.token_requests, "")
-        run.bar(CPU_REFRESH, "naive", cpu)
+        run.bar(CPU_REFRESH, "naive", count, cpu)
 
 
 async def _asked(stand: Stand, before: Snapshot, count: int) -> bool:

@@ -3,41 +3,50 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measures import Process
 from bench.report import Bars, Figure
-from bench.stand import LONG, Stand, Window, lifetime_for
+from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
 
 ROOT = Path(__file__).parents[1]
 CPU_CREATE = "CPU per credential, create to ready (ms)"
 CPU_REFRESH = "CPU per refresh (ms)"
+CPU_RESTART = "CPU of a restart (s)"
+WALL_CREATE = "credentials applied at once, until ready (s)"
 RSS = "memory with as many credentials, idle (MB)"
+
+PACE = 50.0
+"""Refreshes per second in a steady run, at most one per credential in `LEAST_INTERVAL`."""
+LEAST_INTERVAL = 20.0
 
 Figures = AsyncIterator[Figure]
 
 
 @dataclass
 class Run:
-    """A run of the bench: the stand, how many credentials, and what one scenario leaves for the picture or another."""
+    """A run of the bench: the stand, how many credentials, and what one scenario leaves for the picture or another.
+
+    CPU of the bare loop and of a refresh with few credentials is in milliseconds, memory without credentials in MB.
+    """
 
     stand: Stand
     count: int
-    bare_create: float = 0.0
-    bare_refresh: float = 0.0
-    bars: dict[str, dict[str, float]] | None = None
+    bare_create: float | None = None
+    bare_refresh: float | None = None
+    empty_rss: float | None = None
+    few_refresh: float | None = None
+    bars: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def bar(self, title: str, name: str, value: float) -> None:
-        """Note a value for the picture."""
-        self.bars = self.bars or {}
-        self.bars.setdefault(title, {})[name] = value
+    def bar(self, title: str, who: str, count: int, value: float) -> None:
+        """Note a value for the picture: who has it, with how many credentials."""
+        self.bars.setdefault(title, {})[f"{who}, {count:,}"] = value
 
     def picture(self) -> list[Bars]:
-        """What was noted: a title ends with its unit in parentheses."""
-        titles = (self.bars or {}).items()
-        return [Bars(title.partition(" (")[0], title.partition(" (")[2].rstrip(")"), bars) for title, bars in titles]
+        """What was noted."""
+        return [Bars(title, bars) for title, bars in self.bars.items()]
 
 
 @dataclass(frozen=True)
@@ -100,10 +109,13 @@ async def measured(stand: Stand, seconds: float) -> Window:
     return await stand.since(before)
 
 
-async def paced(run: Run, rate: float) -> None:
-    """Have the fleet refreshed so many times a second."""
-    stand, fleet = run.stand, run.stand.fleet
-    await started(run)
+def pace_of(count: int) -> float:
+    """Refreshes per second in the steady run of so many credentials."""
+    return min(PACE, count / LEAST_INTERVAL)
+
+
+async def paced(stand: Stand, fleet: Fleet, rate: float) -> None:
+    """Have a fleet that has started refreshed so many times a second."""
     interval = fleet.size / rate
     lifetime = lifetime_for(interval)
     if lifetime != fleet.lifetime:

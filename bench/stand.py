@@ -225,17 +225,18 @@ class Stand:
         self.login = cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
         self.operator: OperatorProcess | None = None
         self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason
-        # The bare loop works on credentials that no operator may touch.
+        # What the bare loop and the naive operator work on the operator leaves alone.
         self.fleet = Fleet(self, "bench")
+        self.few = Fleet(self, "few")
         self.herd = Fleet(self, "herd")
-        self.naive = Fleet(self, "naive")
+        self.naive = Fleet(self, "naive", {"bench": "naive"})
         self.bare = Fleet(self, "bare", {"bench": "bare"})
 
     async def start_operator(self) -> OperatorProcess:
         """Start the operator if it does not run, and wait until it is ready."""
         if self.operator is None:
             flags = ["--token-url", self.sandbox.https_token_url, "--ca-bundle", str(self.sandbox.ca_file)]
-            flags += ["--lease", "tuinly-system/tuinly-operator", "--selector", "bench!=bare"]
+            flags += ["--lease", "tuinly-system/tuinly-operator", "--selector", "bench notin (bare,naive)"]
             log = self.cluster.directory / "operator.log"
             self.operator = OperatorProcess(*flags, kubeconfig=self.login, log_file=log).__enter__()
             await asyncio.to_thread(self.operator.wait_ready)
