@@ -7,10 +7,10 @@ the same default.
 
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 from tuinly_operator.clock import parse_duration
@@ -249,7 +249,7 @@ def parse_spec(raw: object) -> Spec:
     Raises:
         Failure: `InvalidSpec`, with the field's path and what it must be.
     """
-    spec: Spec = _read(Spec, raw, "spec")
+    spec: Spec = _reader(Spec)(raw, "spec")
     for path, name in (("clientSecretRef", spec.client_secret_ref.name), ("target", spec.target.name)):
         # It becomes part of a URL's path, where ../ would lead into another namespace.
         if name is not None and not _NAME.fullmatch(name):
@@ -271,7 +271,7 @@ def parse_spec(raw: object) -> Spec:
 def parse_status(raw: object) -> Status:
     """Read a status; one that cannot be understood is as good as none, since it is about to be replaced."""
     try:
-        status: Status = _read(Status, raw or {}, "status")
+        status: Status = _reader(Status)(raw or {}, "status")
     except Failure:
         return Status()
     return status
@@ -285,50 +285,79 @@ def json_name(f: Field[Any]) -> str:
 
 def to_json(value: object) -> Any:  # noqa: ANN401 -- JSON
     """Write a status as JSON, with null for what is not set: a merge patch then removes it (RFC 7386)."""
-    if is_dataclass(value):
-        return {json_name(f): to_json(getattr(value, f.name)) for f in fields(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: to_json(getattr(value, attribute)) for attribute, name, *_ in _shape(type(value))}
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
     return value
 
 
 @cache
-def _shape(cls: type) -> tuple[tuple[str, str, Any, bool], ...]:
-    """What to read for a dataclass: attribute, JSON name, type, whether it is required."""
+def _shape(cls: type) -> tuple[tuple[str, str, bool, Any], ...]:
+    """What a dataclass is made of: attribute, JSON name, whether it is required, type."""
     hints = get_type_hints(cls)
     return tuple(
-        (f.name, json_name(f), hints[f.name], f.default is MISSING and f.default_factory is MISSING)
+        (f.name, json_name(f), f.default is MISSING and f.default_factory is MISSING, hints[f.name])
         for f in fields(cls)
     )
 
 
-def _read(kind: Any, raw: Any, path: str) -> Any:  # noqa: ANN401, C901, PLR0912 -- one branch per kind
-    """Read a JSON value as the type that is declared for it; unknown properties are left out."""
+_Read = Callable[[object, str], Any]  # a JSON value and its path
+
+
+@cache
+def _reader(kind: Any) -> _Read:  # noqa: ANN401 -- a type
+    """How to read what is declared to be of this type.
+
+    Made once per type: to look at types takes longer than to read, and every event of the watch is read.
+    """
     if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(raw, Mapping):
-            raise _invalid(path, "an object")
-        values = {}
-        for attribute, name, hint, required in _shape(kind):
-            if raw.get(name) is not None:
-                values[attribute] = _read(hint, raw[name], f"{path}.{name}")
-            elif required:
-                raise _invalid(f"{path}.{name}", "present")
-        return kind(**values)
-    origin = get_origin(kind)
+        properties = [(attribute, name, required, _reader(hint)) for attribute, name, required, hint in _shape(kind)]
+        return partial(_read_object, kind, properties)
+    origin, arguments = get_origin(kind), get_args(kind)
     if origin is types.UnionType:
-        return _read(next(a for a in get_args(kind) if a is not types.NoneType), raw, path)
+        return _reader(next(a for a in arguments if a is not types.NoneType))
     if origin in (frozenset, tuple):
-        if not isinstance(raw, list):
-            raise _invalid(path, "a list")
-        return origin(_read(get_args(kind)[0], item, f"{path}[{i}]") for i, item in enumerate(raw))
+        return partial(_read_list, origin, _reader(arguments[0]))
     if origin is Mapping:
-        if not isinstance(raw, Mapping):
-            raise _invalid(path, "an object")
-        return {str(k): _read(str, v, f"{path}.{k}") for k, v in raw.items()}
-    if issubclass(kind, StrEnum):
-        if raw not in list(kind):
-            raise _invalid(path, "one of " + ", ".join(kind))
-        return kind(raw)
+        return _read_map
+    return partial(_read_word if issubclass(kind, StrEnum) else _read_plain, kind)
+
+
+def _read_object(
+    kind: Callable[..., object], properties: list[tuple[str, str, bool, _Read]], raw: object, path: str
+) -> object:
+    """Read the properties that are known; others are left out."""
+    if not isinstance(raw, Mapping):
+        raise _invalid(path, "an object")
+    values = {}
+    for attribute, name, required, read in properties:
+        if raw.get(name) is not None:
+            values[attribute] = read(raw[name], f"{path}.{name}")
+        elif required:
+            raise _invalid(f"{path}.{name}", "present")
+    return kind(**values)
+
+
+def _read_list(kind: Callable[..., object], read: _Read, raw: object, path: str) -> object:
+    if not isinstance(raw, list):
+        raise _invalid(path, "a list")
+    return kind(read(item, f"{path}[{i}]") for i, item in enumerate(raw))
+
+
+def _read_map(raw: object, path: str) -> dict[str, str]:
+    if not isinstance(raw, Mapping):
+        raise _invalid(path, "an object")
+    return {str(k): _read_plain(str, v, f"{path}.{k}") for k, v in raw.items()}
+
+
+def _read_word(kind: type[StrEnum], raw: object, path: str) -> StrEnum:
+    if not isinstance(raw, str) or raw not in list(kind):
+        raise _invalid(path, "one of " + ", ".join(kind))
+    return kind(raw)
+
+
+def _read_plain(kind: type, raw: object, path: str) -> Any:  # noqa: ANN401 -- of that type
     if type(raw) is not kind:
         raise _invalid(path, {str: "a string", int: "an integer", bool: "true or false"}[kind])
     return raw

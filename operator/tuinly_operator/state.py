@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum, auto
+from functools import lru_cache
 from sys import intern
 from typing import Any, Final
 
 from tuinly_operator.answers import MAX_LIFETIME
 from tuinly_operator.clock import parse_rfc3339, rfc3339
-from tuinly_operator.credential import API_VERSION, GROUP, KIND, Credential, DeletionPolicy, Key, Spec
+from tuinly_operator.credential import API_VERSION, GROUP, KIND, ClientSecretRef, Credential, DeletionPolicy, Key, Spec
 from tuinly_operator.template import Shape
 
 MANAGER: Final = "tuinly-operator"
@@ -207,8 +208,12 @@ def believe(secret: SecretMeta, credential: Credential, shape: Shape, wall: floa
 
 def exchange_inputs(url: str, spec: Spec) -> str:
     """A digest of what a token is issued for: effective URL, scopes, where the client is (never what)."""
-    ref = spec.client_secret_ref
-    text = json.dumps([url, sorted(spec.scopes), ref.name, ref.client_id_key, ref.client_secret_key])
+    return _inputs_digest(url, spec.scopes, spec.client_secret_ref)
+
+
+@lru_cache(maxsize=1024)  # asked for more than a dozen times in a refresh
+def _inputs_digest(url: str, scopes: frozenset[str], ref: ClientSecretRef) -> str:
+    text = json.dumps([url, sorted(scopes), ref.name, ref.client_id_key, ref.client_secret_key])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

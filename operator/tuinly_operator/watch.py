@@ -160,6 +160,20 @@ class _EndlessBackoffs:
             delay = min(_MAX_BACKOFF, delay * 2)
 
 
+class _NoSnapshots(kopf.DiffBaseStorage):
+    """Keeps no snapshot by which kopf would find changes: nobody asks for those, and each event pays for the copies."""
+
+    def build(self, **_: object) -> kopf.BodyEssence:
+        """Copy nothing."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: object) -> None:
+        """Find nothing."""
+
+    def store(self, **_: object) -> None:
+        """Keep nothing."""
+
+
 def _settings(selector: str, silence: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     if selector:
@@ -168,6 +182,7 @@ def _settings(selector: str, silence: float) -> kopf.OperatorSettings:
     # at the moment of an event, which is before the API server serves it.
     settings.scanning.disabled = True
     settings.persistence.finalizer = _NO_FINALIZER
+    settings.persistence.diffbase_storage = _NoSnapshots()
     settings.posting.enabled = False
     settings.networking.error_backoffs = _EndlessBackoffs()
     settings.networking.request_timeout = 30
