@@ -208,6 +208,7 @@ async def _change_client(fleet: Fleet, name: str) -> float:
     """Rotate the client's secret at the endpoint, and tell its Secret."""
     stand = fleet.stand
     new = await asyncio.to_thread(stand.sandbox.admin.rotate_secret, name, secrets.token_urlsafe(24))
+    fleet.rotated[name] = new
     patch = {"data": {"client_secret": base64.b64encode(new.encode()).decode()}}
     return await _seconds_until(
         fleet, name, lambda: stand.api.merge(f"{fleet.secrets}/{name}-client", patch), "client-secret-version"

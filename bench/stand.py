@@ -89,6 +89,7 @@ class Fleet:
     prepared: int = 0
     size: int = 0
     lifetime: float = LONG
+    rotated: dict[str, str] = field(default_factory=dict, repr=False)  # client secrets that are no more the first ones
 
     @staticmethod
     def name(number: int) -> str:
@@ -177,13 +178,16 @@ class Fleet:
 
     async def _register(self) -> None:
         clients = [
-            Client(id=self.name(n), secret=self.stand.client_secret, lifetime=self.lifetime, scopes=("orders:read",))
-            for n in range(self.prepared)
+            Client(id=name, secret=self._secret_of(name), lifetime=self.lifetime, scopes=("orders:read",))
+            for name in map(self.name, range(self.prepared))
         ]
         await asyncio.to_thread(self.stand.sandbox.admin.add_clients, clients)
 
+    def _secret_of(self, name: str) -> str:
+        return self.rotated.get(name, self.stand.client_secret)
+
     def _client_secret(self, number: int) -> Json:
-        values = {"client_id": self.name(number), "client_secret": self.stand.client_secret}
+        values = {"client_id": self.name(number), "client_secret": self._secret_of(self.name(number))}
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
         return {"metadata": {"name": f"{self.name(number)}-client"}, "data": data}
 
