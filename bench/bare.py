@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import base64
 import json
+import math
 import ssl
 import sys
 import time
@@ -93,18 +94,19 @@ async def run(options: argparse.Namespace, client_secret: str) -> Json:
         targets = {meta["name"]: meta for meta in await _metadata(api, _SECRETS.format(namespace))}
         loop = Loop(options.token_url, client_secret, namespace, uids, targets, endpoint, api)
         await loop.turn(0)
-        numbers = chain.from_iterable(repeat(range(options.credentials), options.rounds))
+        numbers = enumerate(chain.from_iterable(repeat(range(options.credentials), options.rounds)))
         wall, cpu = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as workers:
             for _ in range(options.concurrency):
-                workers.create_task(_work(loop, numbers))
+                workers.create_task(_work(loop, numbers, time.monotonic(), options.rate))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     took = {"wall_seconds": round(wall, 4), "cpu_seconds": round(cpu, 4)}
     return {"credentials": options.credentials, "rounds": options.rounds, **took}
 
 
-async def _work(loop: Loop, numbers: Iterator[int]) -> None:
-    for number in numbers:
+async def _work(loop: Loop, numbers: Iterator[tuple[int, int]], begun: float, rate: float) -> None:
+    for place, number in numbers:
+        await asyncio.sleep(max(0.0, begun + place / rate - time.monotonic()))
         await loop.turn(number)
 
 
@@ -189,6 +191,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--credentials", type=int, required=True, metavar="N", help="how many of them")
     parser.add_argument("--concurrency", type=int, default=20, help="how many at a time")
     parser.add_argument("--rounds", type=int, default=1, help="how often each")
+    parser.add_argument("--rate", type=float, default=math.inf, help="turns per second at most (default: as they come)")
     return parser.parse_args()
 
 

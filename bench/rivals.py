@@ -14,7 +14,6 @@ from bench.stand import Snapshot, Stand, lifetime_for
 from tests.support.guarded import Guarded
 
 STEADY_SECONDS = 40.0
-BARE_ROUNDS = 3
 MOST = 1000
 """Credentials: what a rival does with these, it does with more at no less a price."""
 
@@ -26,23 +25,26 @@ async def bare_loop(run: Run) -> Figures:
         await stand.bare.prepare(count)
         await all_of(stand.api.create(stand.bare.credentials, stand.bare.credential(n)) for n in range(count))
         stand.bare.size = count
-        run.bare_create = await _bare(stand, count, rounds=1)
+        run.bare_create = await _bare(stand, count)
         yield Figure("bare loop: CPU per first token", count, run.bare_create, "ms")
         run.bar(CPU_CREATE, "bare loop", count, run.bare_create)
-    run.bare_refresh = await _bare(stand, count, rounds=BARE_ROUNDS)
-    yield Figure("bare loop: CPU per refresh", count, run.bare_refresh, "ms")
+    flat_out = await _bare(stand, count)
+    yield Figure("bare loop: CPU per refresh, flat out", count, flat_out, "ms")
+    rate = pace_of(run.count)
+    run.bare_refresh = await _bare(stand, count, rate=rate)
+    yield Figure(f"bare loop: CPU per refresh, {rate:g} per second", count, run.bare_refresh, "ms")
     run.bar(CPU_REFRESH, "bare loop", count, run.bare_refresh)
 
 
-async def _bare(stand: Stand, count: int, *, rounds: int) -> float:
-    """Run the bare loop; return its CPU per credential and round, in milliseconds."""
+async def _bare(stand: Stand, count: int, *, rate: float | None = None) -> float:
+    """Run the bare loop, at most so many turns per second; return its CPU per turn, in milliseconds."""
     options = {
         "kubeconfig": stand.cluster.kubeconfig,
         "token-url": stand.sandbox.https_token_url,
         "ca-bundle": stand.sandbox.ca_file,
         "namespace": stand.bare.namespace,
         "credentials": count,
-        "rounds": rounds,
+        **({"rate": rate} if rate else {}),
     }
     argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     program = (sys.executable, "-m", "bench.bare", *argv)
@@ -51,7 +53,7 @@ async def _bare(stand: Stand, count: int, *, rounds: int) -> float:
     output, _ = await process.communicate(f"{stand.client_secret}\n".encode())
     if process.returncode:
         raise RuntimeError(f"the bare loop ended with exit status {process.returncode}")
-    return float(json.loads(output)["cpu_seconds"]) * 1000 / (count * rounds)
+    return float(json.loads(output)["cpu_seconds"]) * 1000 / count
 
 
 async def naive(run: Run) -> Figures:
