@@ -35,8 +35,8 @@ RATES = (75, 100, 125, 150, 175, 200, 250, 300, 400)
 """Refreshes per second that are tried, until one is not kept up with."""
 RATE_SECONDS = 20.0
 ON_TIME = 2.5
-"""Seconds after its due time at which a refresh is published at the latest, to count as kept up with. No lead is shorter
-than 4 s in any of these runs; where tokens live for an hour, it is 20 minutes."""
+"""Seconds after its due time at which a refresh is published at the latest, to count as kept up with. The shortest lead
+in these runs is over 4 s; where tokens live for an hour, it is 20 minutes."""
 REPAIRS = 100
 """Samples of each kind."""
 _SETTLED = 6.0  # seconds after an exchange: the least interval until the next is over
