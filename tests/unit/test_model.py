@@ -38,6 +38,7 @@ from tuinly_operator.clock import parse_rfc3339
 from tuinly_operator.credential import REFRESH_REQUESTED, Key
 from tuinly_operator.kube import ApiFailure
 from tuinly_operator.schedule import MIN_LEAD
+from tuinly_operator.template import DEFAULT_SHAPE, shape
 
 MOODS = ["good", "good", "down", "throttles", "garbage", "refuses refreshes", "narrows", "repeats"]
 SPECS: list[Json] = [
@@ -300,10 +301,18 @@ class Life(RuleBasedStateMachine):
         """Ready is only True while the target holds a token of the ledger that lives, for the present inputs."""
         if not hasattr(self, "api") or self.condition("Ready") != "True" or not self.up_to_date():
             return
+        if self.annotation("template") != self.wanted_template():
+            return  # suspended, say: which keys were written is known only for the present template
         token = self.held()
         assert token is not None, "Ready without a token"
         assert token.expires >= self.world.boot - 2 or self.issued_by_a_wrong_clock(token)
         self.check_asked_for(token, self.api.credentials[CREDENTIAL]["spec"])
+
+    def wanted_template(self) -> str:
+        """The digest of the template that the spec asks for, as the operator knows it."""
+        record = self.process.store.get(CREDENTIAL)
+        template = record.credential.spec.target.template if record else None
+        return (shape(template) if template else DEFAULT_SHAPE).digest
 
     @invariant()
     def every_write_is_an_improvement(self) -> None:
