@@ -19,8 +19,8 @@ Json = dict[str, Any]
 
 SECRETS = "/api/v1/namespaces/{}/secrets"
 CREDENTIALS = "/apis/tuinly.com/v1alpha1/namespaces/{}/tuinlycredentials"
-_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _AT_ONCE = 16  # requests under way; more gain nothing on two cores
 _TIMEOUT = aiohttp.ClientTimeout(total=120.0)
 _PATIENCE = 60.0  # seconds for one change to show
@@ -69,15 +69,15 @@ class Api:
 
     async def create(self, path: str, body: Json) -> Json:
         """Create an object; return its metadata."""
-        return await self.send("POST", path, body, accept=_METADATA)
+        return await self.send("POST", path, body, accept=METADATA)
 
     async def merge(self, path: str, patch: Json) -> Json:
         """Change an object by a JSON merge patch; return its metadata."""
-        return await self.send("PATCH", path, patch, content="application/merge-patch+json", accept=_METADATA)
+        return await self.send("PATCH", path, patch, content="application/merge-patch+json", accept=METADATA)
 
     async def metadata(self, path: str) -> list[Json]:
         """Return the metadata of all objects of a collection."""
-        found: list[Json] = (await self.send("GET", path, accept=_METADATA_LIST))["items"]
+        found: list[Json] = (await self.send("GET", path, accept=METADATA_LIST))["items"]
         return [item["metadata"] for item in found]
 
     async def requests(self) -> Counter[str]:
@@ -96,7 +96,7 @@ class Api:
             TimeoutError: it does not within a minute.
         """
         async with asyncio.timeout(_PATIENCE):
-            present = await self.send("GET", f"{path}/{name}", accept=_METADATA)
+            present = await self.send("GET", f"{path}/{name}", accept=METADATA)
             watch = self._watch(path, name, present["metadata"]["resourceVersion"])
             await anext(watch)  # the mark that the watch stands
             start = time.monotonic()
@@ -111,7 +111,7 @@ class Api:
 
     async def _watch(self, path: str, name: str, version: str) -> AsyncGenerator[Json]:
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": version}
-        async with self._session.get(path, params=query, headers={"Accept": _METADATA}) as answer:
+        async with self._session.get(path, params=query, headers={"Accept": METADATA}) as answer:
             answer.raise_for_status()
             yield {}
             async for line in answer.content:

@@ -18,19 +18,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import httpx
 
+from bench.api import CREDENTIALS, METADATA, METADATA_LIST, SECRETS, Json
 from tuinly_operator.oauth import make_client, tls_context
 
-Json = dict[str, Any]
-
-_SECRETS: Final = "/api/v1/namespaces/{}/secrets"
-_CREDENTIALS: Final = "/apis/tuinly.com/v1alpha1/namespaces/{}/tuinlycredentials"
-_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MANAGER: Final = "tuinly-operator"
 _DIGEST: Final = "0123456789abcdef" * 2  # as long as the operator's, which here would cost logic
 
@@ -69,17 +64,17 @@ class Loop:
     async def _apply(self, name: str, grant: Json, issued: float) -> None:
         target = f"{name}-token"
         manifest = _manifest(name, self.uids[name], grant, issued, self.targets.get(target))
-        path = f"{_SECRETS.format(self.namespace)}/{target}?fieldManager={_MANAGER}&force=true"
+        path = f"{SECRETS.format(self.namespace)}/{target}?fieldManager={_MANAGER}&force=true"
         answer = await self._patch(path, manifest, "application/apply-patch+yaml")
         self.targets[target] = json.loads(answer)["metadata"]
 
     async def _report(self, name: str, grant: Json, issued: float) -> None:
         patch = {"metadata": {"uid": self.uids[name]}, "status": _status(name, self.token_url, grant, issued)}
-        path = f"{_CREDENTIALS.format(self.namespace)}/{name}/status?fieldManager={_MANAGER}"
+        path = f"{CREDENTIALS.format(self.namespace)}/{name}/status?fieldManager={_MANAGER}"
         json.loads(await self._patch(path, patch, "application/merge-patch+json"))
 
     async def _patch(self, path: str, body: Json, content: str) -> bytes:
-        headers = {"Accept": _METADATA, "Content-Type": content}
+        headers = {"Accept": METADATA, "Content-Type": content}
         async with self.api.patch(path, data=json.dumps(body), headers=headers) as answer:
             answer.raise_for_status()
             return await answer.read()
@@ -90,8 +85,8 @@ async def run(options: argparse.Namespace, client_secret: str) -> Json:
     namespace = options.namespace
     endpoint = make_client(tls_context(options.ca_bundle), options.concurrency)
     async with endpoint, _session(options.kubeconfig, options.concurrency) as api:
-        uids = {meta["name"]: meta["uid"] for meta in await _metadata(api, _CREDENTIALS.format(namespace))}
-        targets = {meta["name"]: meta for meta in await _metadata(api, _SECRETS.format(namespace))}
+        uids = {meta["name"]: meta["uid"] for meta in await _metadata(api, CREDENTIALS.format(namespace))}
+        targets = {meta["name"]: meta for meta in await _metadata(api, SECRETS.format(namespace))}
         loop = Loop(options.token_url, client_secret, namespace, uids, targets, endpoint, api)
         await loop.turn(0)
         numbers = enumerate(chain.from_iterable(repeat(range(options.credentials), options.rounds)))
@@ -121,7 +116,7 @@ def _session(kubeconfig: Path, concurrency: int) -> aiohttp.ClientSession:
 
 
 async def _metadata(api: aiohttp.ClientSession, path: str) -> list[Json]:
-    async with api.get(path, headers={"Accept": _METADATA_LIST}) as answer:
+    async with api.get(path, headers={"Accept": METADATA_LIST}) as answer:
         answer.raise_for_status()
         return [item["metadata"] for item in json.loads(await answer.read())["items"]]
 

@@ -10,7 +10,7 @@ from bench.api import all_of, until
 from bench.measures import Process
 from bench.report import Figure
 from bench.run import CPU_CREATE, CPU_REFRESH, CPU_RESTART, ROOT, RSS, WALL_CREATE, Figures, Run, measured, pace_of
-from bench.stand import Snapshot, Stand, lifetime_for
+from bench.stand import Fleet, Snapshot, Stand, lifetime_for
 from tests.support.guarded import Guarded
 
 STEADY_SECONDS = 40.0
@@ -38,16 +38,7 @@ async def bare_loop(run: Run) -> Figures:
 
 async def _bare(stand: Stand, count: int, *, rate: float | None = None) -> float:
     """Run the bare loop, at most so many turns per second; return its CPU per turn, in milliseconds."""
-    options = {
-        "kubeconfig": stand.cluster.kubeconfig,
-        "token-url": stand.sandbox.https_token_url,
-        "ca-bundle": stand.sandbox.ca_file,
-        "namespace": stand.bare.namespace,
-        "credentials": count,
-        **({"rate": rate} if rate else {}),
-    }
-    argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    program = (sys.executable, "-m", "bench.bare", *argv)
+    program = _program("bench.bare", stand.bare, "--credentials", str(count), *(["--rate", str(rate)] if rate else []))
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*program, cwd=ROOT, stdin=pipe, stdout=pipe)
     output, _ = await process.communicate(f"{stand.client_secret}\n".encode())
@@ -102,16 +93,17 @@ async def _asked(stand: Stand, before: Snapshot, count: int) -> bool:
 
 @contextmanager
 def _naive(stand: Stand) -> Iterator[Guarded]:
-    options = {
-        "kubeconfig": stand.cluster.kubeconfig,
-        "token-url": stand.sandbox.https_token_url,
-        "ca-bundle": stand.sandbox.ca_file,
-        "namespace": stand.naive.namespace,
-    }
-    argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     with (stand.cluster.directory / "naive.log").open("wb") as log:
-        process = Guarded([sys.executable, "-m", "bench.naive", *argv], output=log, cwd=ROOT)
+        process = Guarded(_program("bench.naive", stand.naive), output=log, cwd=ROOT)
     try:
         yield process
     finally:
         process.end(grace=10.0)
+
+
+def _program(module: str, fleet: Fleet, *more: str) -> list[str]:
+    """The command that runs a rival on a fleet."""
+    stand = fleet.stand
+    where = ["--kubeconfig", str(stand.cluster.kubeconfig), "--namespace", fleet.namespace]
+    whom = ["--token-url", stand.sandbox.https_token_url, "--ca-bundle", str(stand.sandbox.ca_file)]
+    return [sys.executable, "-m", module, *where, *whom, *more]
