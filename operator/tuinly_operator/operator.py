@@ -244,11 +244,18 @@ class Operator:
                 await asyncio.sleep(_CENSUS_RETRY)
                 continue
             self._awaited, trouble = listed, ""
-            unseen = self._unseen()
-            if unseen and unseen == missed:
+            if missed and self._unseen() == missed:
                 self._credential_watch.restart()
-            missed = unseen
-            await asyncio.sleep(_CENSUS_RETRY if unseen else _CENSUS_SECONDS)
+            missed = await self._not_brought()
+
+    async def _not_brought(self) -> set[Key]:
+        """Wait for what kopf has not brought of the last list; return it where kopf stops, or nothing in ten minutes."""
+        while unseen := self._unseen():
+            await asyncio.sleep(_CENSUS_RETRY)
+            if self._unseen() == unseen:
+                return unseen
+        await asyncio.sleep(_CENSUS_SECONDS)
+        return set()
 
     async def _forget_without_definition(self, known: Mapping[Key, str]) -> None:
         """Drop all credentials where the CRD has been deleted, which the API server's discovery must confirm."""
