@@ -191,7 +191,7 @@ def in_shape(secret: SecretMeta, credential: Credential, shape: Shape) -> bool:
         and target.state.template == shape.digest
         and target.credential == credential.key.name
         and target.owner_uid == _controller_uid(credential)
-        and target.owned == _owned_as_written(shape)
+        and _as_written(target.owned, shape)
     )
 
 
@@ -294,9 +294,15 @@ def _names(part: str, names: Iterable[str]) -> frozenset[str]:
 _OUR_ANNOTATIONS: Final = _names("annotations", (_STATE_VERSION_KEY, *_TIMES.values(), *_TEXTS.values()))
 
 
-def _owned_as_written(shape: Shape) -> frozenset[str]:
+def _as_written(owned: frozenset[str], shape: Shape) -> bool:
+    """Whether our manager owns what a write would give it now.
+
+    One more annotation in our domain is another version's: it stays until the next token is written. To take it away
+    at once would cost each credential a token request when one version follows another.
+    """
     labels = _names("labels", (*shape.labels, MANAGED_BY, CREDENTIAL_LABEL))
-    return _OUR_ANNOTATIONS | _names("annotations", shape.annotations) | labels | _names("data", shape.data)
+    wanted = _OUR_ANNOTATIONS | _names("annotations", shape.annotations) | labels | _names("data", shape.data)
+    return owned >= wanted and all(name.startswith(f"annotations/{GROUP}/") for name in owned - wanted)
 
 
 def _controller_uid(credential: Credential) -> str:

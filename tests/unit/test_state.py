@@ -379,6 +379,22 @@ def test_what_others_add_is_left_alone(interfere: Interference) -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "name", "no_matter"),
+    [
+        ("annotations", "tuinly.com/written-by", True),
+        ("annotations", "example.com/note", False),
+        ("labels", "tuinly.com/written-by", False),
+    ],
+)
+def test_an_annotation_of_another_version_is_no_reason_to_write(part: str, name: str, *, no_matter: bool) -> None:
+    """Else each credential would cost a token request when one version follows another, there or back."""
+    target = TargetObject()
+    target.ours["f:metadata"][f"f:{part}"][f"f:{name}"] = {}
+    assert holds(target)
+    assert fits(target) is no_matter
+
+
+@pytest.mark.parametrize(
     ("patch", "interfere"),
     [
         (None, lambda target: target.removed("labels", LABELS[0])),
