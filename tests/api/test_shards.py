@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.api.conftest import StartOperator
-from tests.support.acts import force
+from tests.support.acts import force, leave_lease
 from tests.support.auditor import Auditor
 from tests.support.cluster import Cluster
 from tests.support.objects import Json, Objects, new_namespace
@@ -50,6 +50,7 @@ def shards(
             variables = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
             settings = parse_settings(["run"], variables)
             assert settings.lease is not None
+            leave_lease(cluster, *settings.lease)
             flags = ("--selector", settings.selector, "--lease", "/".join(settings.lease))
             login = cluster.kubeconfig_for("tuinly-system", pod["serviceAccountName"])
             running[name] = parts.enter_context(make_operator(*flags, kubeconfig=login))
@@ -153,6 +154,7 @@ def test_a_namespace_is_a_shard_too(
         ]
         cluster.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(rights))
         login = cluster.kubeconfig_for(home, "tuinly-operator")
+        leave_lease(cluster, home, "tuinly-operator")
         flags = ("--namespace", tenant.objects.namespace, "--lease", f"{home}/tuinly-operator")
         with make_operator(*flags, kubeconfig=login) as operator:
             stranger = Tenant(Objects(cluster, elsewhere), sandbox.admin).start()
