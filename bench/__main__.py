@@ -21,10 +21,12 @@ SCENARIOS: Mapping[str, Callable[[Run], Figures]] = {
     "first-tokens": everyday.first_tokens,
     "restart": everyday.restart,
     "idle": everyday.idle,
+    "handover": extremes.handover,
     "herd": extremes.herd,
     "bare-again": rivals.bare_loop,
     "steady": everyday.steady,
     "repairs": everyday.repairs,
+    "memory": everyday.memory,
     "rate": everyday.highest_rate,
     "naive": rivals.naive,
     "unrelated": extremes.unrelated,
@@ -98,7 +100,7 @@ def _scenarios(text: str) -> list[str]:
 
 def _count(text: str) -> int:
     """A number of credentials that makes sense."""
-    least, most = 100, 50_000
+    least, most = 100, 20_000  # with more, a restart takes longer than is waited for
     if not text.isdigit() or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"a whole number from {least} to {most} is needed, not {text!r}")
     return int(text)

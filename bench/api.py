@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from bench.measures import requests
+from bench.measures import requests, watches
 
 Json = dict[str, Any]
 
@@ -24,6 +24,7 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 _AT_ONCE = 16  # requests under way; more gain nothing on two cores
 _TIMEOUT = aiohttp.ClientTimeout(total=120.0)
 _PATIENCE = 60.0  # seconds for one change to show
+_LONGEST = 1200.0  # seconds in which a fleet does what it is waited for; a round of 20,000 credentials takes 400
 
 
 class Api:
@@ -80,10 +81,22 @@ class Api:
         found: list[Json] = (await self.send("GET", path, accept=METADATA_LIST))["items"]
         return [item["metadata"] for item in found]
 
+    async def count(self, path: str) -> int:
+        """Count the objects of a collection without reading them all."""
+        first = await self.send("GET", path, accept=METADATA_LIST, limit="1")
+        return len(first["items"]) + int(first["metadata"].get("remainingItemCount", 0))
+
     async def requests(self) -> Counter[str]:
         """Count the requests that the API server has answered, by "VERB resource/subresource"."""
+        return requests(await self._metrics())
+
+    async def is_watched(self, resource: str) -> bool:
+        """Whether anybody watches a resource."""
+        return watches(await self._metrics())[resource] > 0
+
+    async def _metrics(self) -> str:
         async with self._session.get("/metrics") as answer:
-            return requests(await answer.text())
+            return await answer.text()
 
     async def seconds_until(
         self, path: str, name: str, change: Callable[[], Coroutine[Any, Any, object]], shown: Callable[[Json], bool]
@@ -119,9 +132,14 @@ class Api:
 
 
 async def until(check: Callable[[], Awaitable[bool]], every: float) -> None:
-    """Wait until a check holds, asked every so many seconds: as often as it takes, and no oftener, since it costs."""
-    while not await check():  # noqa: ASYNC110 -- what it waits for happens in other processes
-        await asyncio.sleep(every)
+    """Wait until a check holds, asked every so many seconds and no oftener, since it costs.
+
+    Raises:
+        TimeoutError: it takes longer than anything here does.
+    """
+    async with asyncio.timeout(_LONGEST):
+        while not await check():  # noqa: ASYNC110 -- what it waits for happens in other processes
+            await asyncio.sleep(every)
 
 
 async def all_of(calls: Iterable[Coroutine[Any, Any, object]]) -> None:

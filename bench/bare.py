@@ -34,14 +34,14 @@ _DIGEST: Final = "0123456789abcdef" * 2  # as long as the operator's, which here
 class Loop:
     """What a turn of the loop needs.
 
-    `uids` are those of the credentials by name. `targets` is the metadata of each target that exists, by name, as last
-    read or written: its uid and version are preconditions of the next write.
+    `credentials` and `targets` are the metadata of those that exist, by name; a target's as last read or written, since
+    its uid and version are preconditions of the next write.
     """
 
     token_url: str
     client_secret: str = field(repr=False)
     namespace: str
-    uids: Mapping[str, str]
+    credentials: Mapping[str, Json]
     targets: dict[str, Json]
     endpoint: httpx.AsyncClient
     api: aiohttp.ClientSession
@@ -63,13 +63,14 @@ class Loop:
 
     async def _apply(self, name: str, grant: Json, issued: float) -> None:
         target = f"{name}-token"
-        manifest = _manifest(name, self.uids[name], grant, issued, self.targets.get(target))
+        body = manifest(self.credentials[name], grant, issued, self.targets.get(target))
         path = f"{SECRETS.format(self.namespace)}/{target}?fieldManager={_MANAGER}&force=true"
-        answer = await self._patch(path, manifest, "application/apply-patch+yaml")
+        answer = await self._patch(path, body, "application/apply-patch+yaml")
         self.targets[target] = json.loads(answer)["metadata"]
 
     async def _report(self, name: str, grant: Json, issued: float) -> None:
-        patch = {"metadata": {"uid": self.uids[name]}, "status": _status(name, self.token_url, grant, issued)}
+        uid = self.credentials[name]["uid"]
+        patch = {"metadata": {"uid": uid}, "status": status(name, self.token_url, grant, issued)}
         path = f"{CREDENTIALS.format(self.namespace)}/{name}/status?fieldManager={_MANAGER}"
         json.loads(await self._patch(path, patch, "application/merge-patch+json"))
 
@@ -81,14 +82,14 @@ class Loop:
 
 
 async def run(options: argparse.Namespace, client_secret: str) -> Json:
-    """Run the loop after a turn that warms up; return what it took."""
+    """Run the loop after turns that warm up as many connections as it has workers; return what it took."""
     namespace = options.namespace
     endpoint = make_client(tls_context(options.ca_bundle), options.concurrency)
     async with endpoint, _session(options.kubeconfig, options.concurrency) as api:
-        uids = {meta["name"]: meta["uid"] for meta in await _metadata(api, CREDENTIALS.format(namespace))}
+        credentials = {meta["name"]: meta for meta in await _metadata(api, CREDENTIALS.format(namespace))}
         targets = {meta["name"]: meta for meta in await _metadata(api, SECRETS.format(namespace))}
-        loop = Loop(options.token_url, client_secret, namespace, uids, targets, endpoint, api)
-        await loop.turn(0)
+        loop = Loop(options.token_url, client_secret, namespace, credentials, targets, endpoint, api)
+        await asyncio.gather(*map(loop.turn, range(min(options.concurrency, options.credentials))))
         numbers = enumerate(chain.from_iterable(repeat(range(options.credentials), options.rounds)))
         wall, cpu = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as workers:
@@ -121,8 +122,12 @@ async def _metadata(api: aiohttp.ClientSession, path: str) -> list[Json]:
         return [item["metadata"] for item in json.loads(await answer.read())["items"]]
 
 
-def _manifest(name: str, uid: str, grant: Json, issued: float, present: Json | None) -> Json:
-    """The target as the operator applies it; the digests and versions in its annotations are made up."""
+def manifest(credential: Json, grant: Json, issued: float, present: Json | None) -> Json:
+    """The target as the operator applies it; the digests and versions in its annotations are made up.
+
+    `credential` and `present` are metadata.
+    """
+    name, uid = credential["name"], credential["uid"]
     expires = _time(issued + grant["expires_in"])
     data = {"access_token": grant["access_token"], "token_type": "Bearer", "expires_at": expires}
     owner = {"apiVersion": "tuinly.com/v1alpha1", "kind": "TuinlyCredential", "name": name, "uid": uid}
@@ -140,6 +145,7 @@ def _manifest(name: str, uid: str, grant: Json, issued: float, present: Json | N
     }
     metadata = {
         "name": f"{name}-token",
+        "namespace": credential["namespace"],
         "resourceVersion": present["resourceVersion"] if present else "1",
         "labels": {"app.kubernetes.io/managed-by": _MANAGER, "tuinly.com/credential": name},
         "annotations": {f"tuinly.com/{note}": text for note, text in notes.items()},
@@ -150,7 +156,7 @@ def _manifest(name: str, uid: str, grant: Json, issued: float, present: Json | N
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": encoded}
 
 
-def _status(name: str, token_url: str, grant: Json, issued: float) -> Json:
+def status(name: str, token_url: str, grant: Json, issued: float) -> Json:
     """The status as the operator writes it of a credential that is well."""
     now, expires = _time(issued), _time(issued + grant["expires_in"])
     messages = {

@@ -1,18 +1,25 @@
-"""Scenarios at the edge: many tokens due in the same second, and a cluster full of Secrets that are none of ours."""
+"""Scenarios at the edge: many tokens due in one second, a leader that ends, a cluster full of Secrets of others."""
 
 import asyncio
 import base64
 import time
 from collections import Counter
+from functools import partial
 
 from bench.api import SECRETS, Json, all_of, until
+from bench.measures import Process, quantile
 from bench.report import Figure
 from bench.run import Figures, Run, fresh, restarted
-from bench.stand import Stand, moment
+from bench.stand import Stand, moment, published
+from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
+from tuinly_operator.credential import Refresh
+from tuinly_operator.schedule import JITTER, lead
 
 HERD = 2000
 HERD_LIFETIME = 160.0
+HANDOVERS = 5
+"""Times that a leader ends in each way."""
 UNRELATED = 50_000
 LARGE = 300
 LARGE_BYTES = 1_000_000
@@ -21,7 +28,10 @@ NOISE = 3.0
 
 
 async def herd(run: Run) -> Figures:
-    """Many tokens are due in the same second, as after an operator that was away; the endpoint takes 20 ms."""
+    """Many tokens are due in the same second, as after an operator that was away; the endpoint takes 20 ms.
+
+    Late is one whose Secret was written after its old token's end, by the API server's clock and in whole seconds.
+    """
     await fresh(run)
     stand, fleet = run.stand, run.stand.herd
     stand.tell(f"{HERD:,} more credentials, whose tokens live {HERD_LIFETIME:.0f} s")
@@ -44,17 +54,46 @@ async def herd(run: Run) -> Figures:
     await until(all_newer, 1.0)
     wall = time.monotonic() - begun
     stand.sandbox.admin.clear_faults(slow)
-    left = [moment(before[target["name"]], "expires-at") - moment(target, "issued-at") for target in after]
+    left = [moment(before[target["name"]], "expires-at") - published(target) for target in after]
     seconds = Counter(int(moment(target, "next-refresh")) for target in after)
     yield Figure("due in the same second: late past their lead", HERD, sum(each < 0 for each in left), "", most=0)
     yield Figure("… until all were fresh, with the start", HERD, wall, "s")
     yield Figure("… least time left before the end", HERD, min(left), "s")
-    yield Figure("… due in the same second the next time", HERD, max(seconds.values()), "at most")
+    yield Figure("… due in the same second the next time", HERD, max(seconds.values()), "at most", most=_spread())
     await fleet.delete()
+
+
+def _spread() -> float:
+    """Refreshes in the fullest second at most: the jitter spreads them evenly, of which chance makes a third more."""
+    return HERD / (JITTER * (HERD_LIFETIME - lead(Refresh(), HERD_LIFETIME))) * 4 / 3
 
 
 def _newer(target: Json, before: dict[str, Json]) -> bool:
     return moment(target, "issued-at") > moment(before[target["name"]], "issued-at")
+
+
+async def handover(run: Run) -> Figures:
+    """The leader ends: until the other replica leads and has mended a target that was deleted after that end.
+
+    The time counts from the signal, so that it has the leader's own end in it.
+    """
+    await fresh(run)
+    stand, fleet = run.stand, run.stand.fleet
+    leader, number = await stand.start_operator(), 0
+    for how, end, most in (("SIGTERM", OperatorProcess.terminate, 3.0), ("SIGKILL", OperatorProcess.kill, 20.0)):
+        stand.tell(f"{HANDOVERS} times: {how}")
+        times = []
+        for _ in range(HANDOVERS):
+            standby = await stand.start_replica()
+            await stand.at_rest(Process(standby.pid))
+            number += 1
+            times.append(await fleet.seconds_to_mend(fleet.name(number), first=partial(end, leader)))
+            await stand.at_rest(Process(standby.pid))
+            stand.end_replica(leader)
+            leader = standby
+        what = f"{how} of the leader → the other has mended a target"
+        yield Figure(f"{what}, p50", run.count, quantile(times, 0.5), "s")
+        yield Figure(f"{what}, slowest of {HANDOVERS}", run.count, max(times), "s", most=most)
 
 
 async def unrelated(run: Run) -> Figures:

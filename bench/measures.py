@@ -11,8 +11,10 @@ from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
+_LONG_RUNNING = re.compile(r"^apiserver_longrunning_requests\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _LATENESS = "tuinly_refresh_lateness_seconds_bucket"
+_REFRESHES = "tuinly_refreshes_total"
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -54,10 +56,26 @@ def requests(metrics: str) -> Counter[str]:
     return counts
 
 
+def watches(metrics: str) -> Counter[str]:
+    """Count the watches that the API server serves now, from its metrics: by resource."""
+    counts: Counter[str] = Counter()
+    for line in _LONG_RUNNING.finditer(metrics):
+        labels = dict(_LABEL.findall(line["labels"]))
+        if labels.get("verb") == "WATCH":
+            counts[labels.get("resource", "")] += int(float(line["count"]))
+    return counts
+
+
 def of_credentials(counts: Mapping[str, int]) -> Counter[str]:
     """Keep what an operator asks for on behalf of credentials: no Leases, no open watches, nothing of controllers."""
     kept = ("secrets", "tuinlycredentials", "tuinlycredentials/status", "events")
     return Counter({what: count for what, count in counts.items() if count and what.split(" ")[1] in kept})
+
+
+def grants(samples: Mapping[Sample, float]) -> Counter[str]:
+    """Count the tokens that were published by the grant that gave them, from the operator's metrics."""
+    found = {dict(labels)["grant"]: int(value) for (name, labels), value in samples.items() if name == _REFRESHES}
+    return Counter(found)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,20 @@ from tests.support.operator import OperatorProcess
 
 ROOT = Path(__file__).parents[1]
 CPU_CREATE = "CPU per credential, create to ready (ms)"
-CPU_REFRESH = "CPU per refresh (ms)"
+CPU_REFRESH = "CPU per refresh, all at the same pace (ms)"
 CPU_RESTART = "CPU of a restart (s)"
 WALL_CREATE = "credentials applied at once, until ready (s)"
-RSS = "memory with as many credentials, idle (MB)"
+RSS = "memory with as many credentials, after their first tokens (MB)"
 
 PACE = 50.0
 """Refreshes per second in a steady run, at most one per credential in `LEAST_INTERVAL`."""
 LEAST_INTERVAL = 20.0
+STEADY_SECONDS = 40.0
+"""Seconds for which steady refreshes are measured."""
+PAGE = 500
+"""Objects in a page of the operator's lists."""
+MOST_RSS = 180.0
+"""Megabytes that the operator may hold at rest."""
 
 Figures = AsyncIterator[Figure]
 
@@ -29,13 +35,15 @@ Figures = AsyncIterator[Figure]
 class Run:
     """A run of the bench: the stand, how many credentials, and what one scenario leaves for the picture or another.
 
-    CPU of the bare loop and of a refresh with few credentials is in milliseconds, memory without credentials in MB.
+    CPU of the bare loop and of a refresh with few credentials is in milliseconds, memory without credentials in MB. The
+    bare loop's refreshes come at the operator's pace, and flat out.
     """
 
     stand: Stand
     count: int
     bare_create: float | None = None
     bare_refresh: float | None = None
+    bare_refresh_flat: float | None = None
     empty_rss: float | None = None
     few_refresh: float | None = None
     bars: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -51,18 +59,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Start:
-    """How a start went: seconds until ready and at rest, CPU seconds, megabytes at the peak and at rest."""
+    """How a start went: seconds until ready and at rest, CPU seconds, megabytes at the peak and at rest, lists needed.
+
+    All Secrets are listed once, and credentials twice: without pages by kopf, and by pages to check that it brings all.
+    """
 
     seconds: float
     cpu: float
     peak: float
     rss: float
+    lists: int
     window: Window
 
 
 async def restarted(stand: Stand) -> Start:
     """Restart the operator, and check that it has scheduled all."""
     await asyncio.to_thread(stand.stop_operator)
+    lists = pages(await stand.api.count("/api/v1/secrets")) + 1 + pages(stand.fleet.size)
     before = await stand.snapshot()
     begun = time.monotonic()
     running = await stand.start_operator()
@@ -71,7 +84,12 @@ async def restarted(stand: Stand) -> Start:
     cpu, peak, rss = operator.cpu, operator.peak, operator.rss
     window = await stand.since(before)
     await asyncio.to_thread(_assert_scheduled, running, stand.fleet.size)
-    return Start(rested - begun, cpu, peak, rss, window)
+    return Start(rested - begun, cpu, peak, rss, lists, window)
+
+
+def pages(count: int) -> int:
+    """Pages in a list of so many objects: one also where there are none."""
+    return max(1, -(-count // PAGE))
 
 
 def _assert_scheduled(operator: OperatorProcess, size: int) -> None:

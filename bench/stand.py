@@ -7,13 +7,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.api import CREDENTIALS, SECRETS, Api, Json, all_of, until
-from bench.measures import Lateness, Process, of_credentials
+from bench.measures import Lateness, Process, grants, of_credentials
 from tests.support import crd
 from tests.support.cluster import LocalCluster, running_cluster
 from tests.support.operator import OperatorProcess
@@ -26,6 +26,8 @@ LONG = 3600.0
 """Seconds that a token usually lives."""
 INSTALLATION = Path(__file__).parents[1] / "deploy" / "install.yaml"
 _POLL = 0.1
+_LEADS = "this replica leads now"  # what a replica logs when it does
+_LEAD_SECONDS = 60.0  # in which one that is alone leads at the latest; a Lease that it does not find costs it 15
 _STILL = 0.5  # seconds without work after which an operator counts as at rest
 
 
@@ -51,17 +53,19 @@ class Snapshot:
     api: Counter[str]
     token_requests: int
     lateness: Lateness
+    grants: Counter[str]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What happened between two snapshots."""
+    """What happened between two snapshots. `grants` tells by which grants tokens came that were published."""
 
     seconds: float
     cpu: Mapping[str, float]
     api: Counter[str]
     token_requests: int
     lateness: Lateness
+    grants: Counter[str]
 
     @property
     def published(self) -> int:
@@ -70,8 +74,13 @@ class Window:
 
     @property
     def reads(self) -> int:
-        """How many Secrets were read. Credentials are read by the garbage collector, which the operator may not."""
-        return self.api["GET secrets"]
+        """How many Secrets and credentials were read, one by one; a list of the one of a name counts as such."""
+        return self.api["GET secrets"] + self.api["GET tuinlycredentials"]
+
+    @property
+    def lists(self) -> int:
+        """How many pages of Secrets or credentials were listed."""
+        return self.api["LIST secrets"] + self.api["LIST tuinlycredentials"]
 
     @property
     def writes(self) -> int:
@@ -138,6 +147,17 @@ class Fleet:
         found = (await self.stand.api.send("GET", self.credentials))["items"]
         return sum(map(_is_ready, found)) >= self.size
 
+    async def seconds_to_mend(self, name: str, first: Callable[[], object] = lambda: None) -> float:
+        """Do something first, if need be, delete a credential's target; return the seconds until there is a new one."""
+        api, path = self.stand.api, f"{self.secrets}/{name}-token"
+        old = (await api.send("GET", path))["metadata"]["uid"]
+
+        async def lose() -> None:
+            await asyncio.to_thread(first)
+            await api.send("DELETE", path)
+
+        return await api.seconds_until(self.secrets, f"{name}-token", lose, lambda meta: bool(meta["uid"] != old))
+
     async def pace(self, lifetime: float, *, over: float | None = None) -> None:
         """Let tokens live for so long from now on, and wait until each credential has one of these.
 
@@ -192,18 +212,26 @@ class Fleet:
         return {"metadata": {"name": f"{self.name(number)}-client"}, "data": data}
 
     def credential(self, number: int) -> Json:
-        """The credential of this number, as a team would write it."""
+        """The credential of this number, as a team would write it: half are refreshed by each grant."""
         return {
             "apiVersion": "tuinly.com/v1alpha1",
             "kind": "TuinlyCredential",
             "metadata": {"name": self.name(number), "labels": dict(self.labels)},
-            "spec": {"clientSecretRef": {"name": f"{self.name(number)}-client"}},
+            "spec": {
+                "clientSecretRef": {"name": f"{self.name(number)}-client"},
+                "refresh": {"grant": ("RefreshToken", "ClientCredentials")[number % 2]},
+            },
         }
 
 
 def moment(target: Json, what: str) -> float:
     """When the token in a target Secret was issued ("issued-at") or ends ("expires-at"), in seconds since 1970."""
     return parse_rfc3339(target["annotations"][f"tuinly.com/{what}"])
+
+
+def published(target: Json) -> float:
+    """When a target Secret was last applied, by the API server's clock, in seconds since 1970."""
+    return max(parse_rfc3339(entry["time"]) for entry in target["managedFields"] if entry["operation"] == "Apply")
 
 
 def _is_ready(credential: Json) -> bool:
@@ -227,68 +255,95 @@ class Stand:
         self.tell = tell
         self.client_secret = secrets.token_urlsafe(24)
         self.login = cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
-        self.operator: OperatorProcess | None = None
         self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason
+        self._replicas: list[OperatorProcess] = []
+        self._started = 0
         # What the bare loop and the naive operator work on the operator leaves alone.
         self.fleet = Fleet(self, "bench")
         self.few = Fleet(self, "few")
         self.herd = Fleet(self, "herd")
+        self.rate = Fleet(self, "rate")
         self.naive = Fleet(self, "naive", {"bench": "naive"})
         self.bare = Fleet(self, "bare", {"bench": "bare"})
 
+    @property
+    def operator(self) -> OperatorProcess | None:
+        """The replica that has run for longest, which leads; None where none runs."""
+        return self._replicas[0] if self._replicas else None
+
     async def start_operator(self) -> OperatorProcess:
-        """Start the operator if it does not run, and wait until it is ready."""
-        if self.operator is None:
-            flags = ["--token-url", self.sandbox.https_token_url, "--ca-bundle", str(self.sandbox.ca_file)]
-            flags += ["--lease", "tuinly-system/tuinly-operator", "--selector", "bench notin (bare,naive)"]
-            log = self.cluster.directory / "operator.log"
-            self.operator = OperatorProcess(*flags, kubeconfig=self.login, log_file=log).__enter__()
-            await asyncio.to_thread(self.operator.wait_ready)
-        return self.operator
+        """Start the operator if it does not run, and wait until it is ready and leads.
+
+        Raises:
+            RuntimeError: it has ended by itself.
+        """
+        if self.operator is not None:
+            if self.operator.ended:
+                raise RuntimeError(f"the operator has ended: {self.operator.last_lines(5)}")
+            return self.operator
+        replica = await self.start_replica()
+        # Its log tells, and costs nothing of the CPU that is measured: a scrape has all credentials in it.
+        await asyncio.to_thread(replica.wait_for_log, lambda line: bool(line["msg"] == _LEADS), _LEAD_SECONDS)
+        return replica
+
+    async def start_replica(self) -> OperatorProcess:
+        """Start one more replica under the same Lease, and wait until it is ready: warm, if another leads."""
+        flags = ["--token-url", self.sandbox.https_token_url, "--ca-bundle", str(self.sandbox.ca_file)]
+        flags += ["--lease", "tuinly-system/tuinly-operator", "--selector", "bench notin (bare,naive)"]
+        self._started += 1
+        log = self.cluster.directory / f"operator-{self._started}.log"
+        replica = OperatorProcess(*flags, kubeconfig=self.login, log_file=log).__enter__()
+        self._replicas.append(replica)
+        await asyncio.to_thread(replica.wait_ready)
+        return replica
+
+    def end_replica(self, replica: OperatorProcess) -> None:
+        """End a replica as Kubernetes does, if it still runs, and keep what it told of."""
+        self._replicas.remove(replica)
+        replica.__exit__(None, None, None)
+        self.setbacks.update(line["reason"] for line in replica.logs() if line["msg"] == "failed, trying again")
 
     def stop_operator(self) -> None:
-        """End the operator as Kubernetes does."""
-        if self.operator is not None:
-            operator, self.operator = self.operator, None
-            with suppress(ProcessLookupError):
-                operator.terminate()
-            operator.__exit__(None, None, None)
-            self.setbacks.update(line["reason"] for line in operator.logs() if line["msg"] == "failed, trying again")
+        """End all replicas, those that stand by first."""
+        for replica in self._replicas[::-1]:
+            self.end_replica(replica)
 
     @property
     def processes(self) -> dict[str, Process]:
         """All that takes part, by name."""
         found = {name: Process(process.pid) for name, process in self.cluster.processes.items()}
         found["sandbox"] = Process(self.sandbox.pid)
-        if self.operator is not None:
-            found["operator"] = Process(self.operator.pid)
+        for name, replica in zip(("operator", "standby"), self._replicas, strict=False):
+            found[name] = Process(replica.pid)
         return found
 
     async def snapshot(self, *, last: bool = False) -> Snapshot:
         """Read all counters. Reading the operator's costs it some time, which stays outside of the window."""
-        lateness = None if last else await self._lateness()
+        told = None if last else await self._told()
         cpu = {name: process.cpu for name, process in self.processes.items()}
         now = time.monotonic()
         api = await self.api.requests()
         token_requests = (await asyncio.to_thread(self.sandbox.admin.counts))["requests"]
-        return Snapshot(now, cpu, api, token_requests, lateness or await self._lateness())
+        lateness, made = told or await self._told()
+        return Snapshot(now, cpu, api, token_requests, lateness, made)
 
-    async def _lateness(self) -> Lateness:
-        if self.operator is None:
-            return Lateness({})
-        return Lateness.of(await asyncio.to_thread(self.operator.metrics))
+    async def _told(self) -> tuple[Lateness, Counter[str]]:
+        samples = await asyncio.to_thread(self.operator.metrics) if self.operator else {}
+        return Lateness.of(samples), grants(samples)
 
     async def since(self, before: Snapshot) -> Window:
         """Tell what has happened since a snapshot."""
         after = await self.snapshot(last=True)
-        api = after.api.copy()
+        api, made = after.api.copy(), after.grants.copy()
         api.subtract(before.api)
+        made.subtract(before.grants)
         return Window(
             seconds=after.time - before.time,
             cpu={name: after.cpu[name] - before.cpu[name] for name in after.cpu if name in before.cpu},
             api=of_credentials(api),
             token_requests=after.token_requests - before.token_requests,
             lateness=after.lateness.since(before.lateness),
+            grants=made,
         )
 
     async def at_rest(self, process: Process, seconds: float = 300.0) -> float:
@@ -315,6 +370,8 @@ async def standing(tell: Narrator) -> AsyncIterator[Stand]:
         crd.install(cluster)
         cluster.kubectl("apply", "--server-side", "-f", str(INSTALLATION))
         async with Api(cluster.kubeconfig) as api:
+            tell("until the garbage collector watches credentials: of one that it did not see it reads each owner")
+            await until(lambda: api.is_watched(CREDENTIALS.rpartition("/")[2]), 1.0)
             stand = Stand(cluster, sandbox, api, tell)
             try:
                 yield stand

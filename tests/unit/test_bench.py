@@ -2,14 +2,29 @@
 
 import io
 import json
+import random
+from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 
-from bench.measures import Lateness, of_credentials, quantile, requests
+from bench import bare, naive
+from bench.everyday import SCRAPE_INTERVAL, batches
+from bench.measures import Lateness, grants, of_credentials, quantile, requests, watches
 from bench.report import Bars, Figure, Lines, picture, table
-from bench.stand import lifetime_for
-from tuinly_operator.credential import Refresh
-from tuinly_operator.schedule import lead
+from bench.run import pages
+from bench.stand import Window, lifetime_for, published
+from tests.unit.facts import ISSUED, LIFETIME, TOKEN_URL, Scene, TargetObject
+from tuinly_operator.clock import rfc3339
+from tuinly_operator.credential import Refresh, to_json
+from tuinly_operator.report import status
+from tuinly_operator.schedule import JITTER, lead
+from tuinly_operator.state import target_manifest
+from tuinly_operator.template import VARIABLES, render
+
+SERVICE_MONITOR = Path(__file__).parents[2] / "deploy" / "monitoring" / "servicemonitor.yaml"
+GRANT = {"access_token": "token-1", "token_type": "Bearer", "expires_in": LIFETIME}
 
 METRICS = """\
 # TYPE apiserver_request_total counter
@@ -18,6 +33,9 @@ apiserver_request_total{code="201",resource="secrets",scope="resource",subresour
 apiserver_request_total{code="200",resource="tuinlycredentials",subresource="status",verb="PATCH"} 1e+06
 apiserver_request_total{code="200",resource="leases",subresource="",verb="PUT"} 7
 apiserver_request_duration_seconds_count{resource="secrets",verb="APPLY"} 9
+apiserver_longrunning_requests{resource="secrets",scope="cluster",verb="WATCH"} 2
+apiserver_longrunning_requests{resource="secrets",scope="namespace",verb="WATCH"} 1
+apiserver_longrunning_requests{resource="secrets",scope="resource",verb="CONNECT"} 4
 """
 
 
@@ -38,6 +56,98 @@ def test_lateness_is_told_by_the_bound_of_the_bucket_that_holds_the_share() -> N
     assert late.count == 100
     assert [late.bound(share) for share in (0.5, 0.51, 1.0)] == [0.1, 1.0, 1.0]
     assert reading(0, 0, 1).bound(1.0) == float("inf")
+
+
+def test_watches_are_counted_by_resource_as_long_as_they_last() -> None:
+    counts = watches(METRICS)
+    assert (counts["secrets"], counts["tuinlycredentials"]) == (3, 0)
+
+
+def test_tokens_are_counted_by_the_grant_that_gave_them() -> None:
+    name = "tuinly_refreshes_total"
+    samples = {(name, frozenset({("grant", grant)})): n for grant, n in (("RefreshToken", 3.0), ("Other", 2.0))}
+    assert grants({**samples, ("tuinly_leader", frozenset()): 1.0}) == {"RefreshToken": 3, "Other": 2}
+
+
+def test_a_window_tells_reads_from_lists_and_writes() -> None:
+    api = {
+        "GET secrets": 1,
+        "GET tuinlycredentials": 2,
+        "LIST secrets": 4,
+        "LIST tuinlycredentials": 8,
+        "WATCH secrets": 16,
+        "APPLY secrets": 32,
+        "PATCH secrets": 64,
+        "PATCH tuinlycredentials/status": 128,
+        "POST events": 256,
+    }
+    window = Window(1.0, {}, Counter(api), 0, Lateness({}), Counter())
+    assert (window.reads, window.lists, window.published, window.writes) == (3, 12, 96, 480)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 1), (1, 1), (500, 1), (501, 2), (10_000, 20)])
+def test_a_list_has_pages(count: int, expected: int) -> None:
+    assert pages(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (200, [200]),
+        (1000, [1000]),
+        (3000, [1000, 2000]),
+        (5000, [5000]),
+        (5500, [5000, 500]),
+        (6000, [1000, 5000]),
+        (10_000, [1000, 5000, 4000]),
+    ],
+)
+def test_5000_are_applied_at_once_wherever_there_are_as_many(count: int, expected: list[int]) -> None:
+    assert batches(count) == expected
+
+
+def test_scrapes_come_as_the_service_monitor_asks_for_them() -> None:
+    monitor = yaml.safe_load(SERVICE_MONITOR.read_text())
+    assert [endpoint["interval"] for endpoint in monitor["spec"]["endpoints"]] == [f"{SCRAPE_INTERVAL:.0f}s"]
+
+
+def test_a_target_tells_when_it_was_last_applied() -> None:
+    target = TargetObject()
+    target.taken("annotations", "tuinly.com/issued-at", "Update")
+    target.meta["managedFields"][-1]["time"] = "2026-11-24T09:00:00Z"
+    assert published(target.meta) == ISSUED.wall
+
+
+def test_the_bare_loop_writes_the_target_that_the_operator_writes() -> None:
+    scene, target = Scene(), TargetObject()
+    told = {"access_token": "token-1", "token_type": "Bearer", "expires_at": rfc3339(ISSUED.wall + LIFETIME)}
+    facts, data = scene.facts(), dict.fromkeys(VARIABLES, "") | told
+    theirs = target_manifest(
+        facts.credential, scene.published.state, facts.shape, render(facts.shape, data), target.seen()
+    )
+    ours = bare.manifest(scene.object["metadata"], GRANT, ISSUED.wall, target.meta)
+    made_up, real = (manifest["metadata"].pop("annotations") for manifest in (ours, theirs))
+    assert ours == theirs
+    assert made_up.keys() == real.keys()
+    digests = ("tuinly.com/exchange-inputs", "tuinly.com/template")
+    assert [len(made_up[name]) for name in digests] == [len(real[name]) for name in digests]
+
+
+def test_the_bare_loop_writes_the_status_that_the_operator_writes() -> None:
+    scene = Scene()
+    theirs = to_json(status(scene.facts(), scene.at_rest()))
+    ours = bare.status(scene.object["metadata"]["name"], TOKEN_URL, GRANT, ISSUED.wall)
+    due = "nextRefreshTime"  # which the bare loop does not compute
+    assert {**ours, due: ""} == {**theirs, due: ""}
+
+
+@pytest.mark.parametrize("lifetime", [20.0, 63.0, 300.0, 1000.0, 3600.0, 86_400.0])
+def test_the_naive_operator_refreshes_when_the_operator_does(lifetime: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    latest = lifetime - lead(Refresh(), lifetime)
+    monkeypatch.setattr(random, "uniform", max)
+    assert naive.refresh_after(lifetime) == pytest.approx(latest)
+    monkeypatch.setattr(random, "uniform", min)
+    assert naive.refresh_after(lifetime) == pytest.approx(latest * (1 - JITTER))
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
