@@ -14,6 +14,7 @@ from tuinly_operator.client_secret import not_found, not_readable, parse_client_
 from tuinly_operator.clock import Clock, Deadline, Moment
 from tuinly_operator.credential import GrantType
 from tuinly_operator.decision import Comparison, Facts, Need
+from tuinly_operator.election import ASKING_SECONDS
 from tuinly_operator.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
 from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube
@@ -84,7 +85,7 @@ class Attempts:
     async def attempt(self, record: Record, facts: Facts, sight: Sight) -> None:
         """Ask for a token, by refresh token first where that is due, and take what comes."""
         memory = record.memory
-        self._kube.fence()
+        self._kube.fence(ASKING_SECONDS)
         self._kube.require_reach()
         # Nothing may be awaited between the look at the gate and this, or others would pass as probes too.
         self._gate.begin(origin_of(facts.token_url), self._clock.now())

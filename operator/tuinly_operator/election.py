@@ -5,6 +5,9 @@ renewal; the others take over fifteen seconds after the last change that they sa
 seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
 the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
 suspended.
+
+A token request that is under way outlives the lead. Those five seconds, and the lead that must be left when it starts,
+cover one of the default --request-timeout; a longer one may end when another replica leads already.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
@@ -23,6 +27,9 @@ from tuinly_operator.logs import fields
 LEASE_SECONDS: Final = 15  # after the last seen change, others may take over
 RENEW_SECONDS: Final = 2.0
 GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the leader stops
+RELEASE_SECONDS: Final = 4.0  # that giving up the lead may take at the very end
+_REQUEST_SECONDS: Final = 8.0  # the default of --request-timeout
+ASKING_SECONDS: Final = _REQUEST_SECONDS - (LEASE_SECONDS - GIVE_UP_SECONDS)  # of lead that a token request needs
 _LONGEST_LEASE: Final = 60  # seconds; a Lease edited by hand cannot keep everybody out for longer
 _RELEASED_SECONDS: Final = 1  # with no holder: its last one gave it up (client-go's convention); 0 is not allowed
 
@@ -39,10 +46,13 @@ class Election:
         identity: str,
         clock: Clock,
         *,
-        promoted: Callable[[], None],
+        promoted: Callable[[bool], None],
         demoted: Callable[[], None],
     ) -> None:
-        """`identity` must be unique to this process: a restarted one must not believe in its predecessor's lead."""
+        """`identity` must be unique to this process: a restarted one must not believe in its predecessor's lead.
+
+        `promoted` is told whether this replica leads again, and nobody else has since it last did.
+        """
         self._kube = kube
         self._key = key
         self._identity = identity
@@ -50,24 +60,29 @@ class Election:
         self._promoted = promoted
         self._demoted = demoted
         self._lease: Lease | None = None
-        self._seen_at = float("-inf")  # boot seconds of the last change of the Lease that was seen
+        self._open_at = float("inf")  # boot seconds from when on it may be taken, as it was last seen
+        self._own: Lease | None = None  # as the last good renewal left it: while it is so, nobody else can have led
         self._valid_until: float | None = None  # boot seconds; None for a standby
         self._trouble = ""  # the last failure, told once
 
     @property
     def leading(self) -> bool:
-        """Whether this replica may act at this very moment; also right after the process was suspended."""
-        return self._valid_until is not None and self._clock.now().boot < self._valid_until
+        """Whether this replica may act at this very moment."""
+        return self.leads_for(0.0)
+
+    def leads_for(self, seconds: float) -> bool:
+        """Whether it may act now and for so many seconds more; also right after the process was suspended."""
+        return self._valid_until is not None and self._clock.now().boot + seconds < self._valid_until
 
     async def run(self) -> None:
         """Take part until cancelled."""
         while True:
+            self._notice_gap()
             try:
-                await self._renew() if self._valid_until is not None else await self._try_to_lead()
+                await (self._try_to_lead() if self._valid_until is None else self._renew())
                 self._trouble = ""
             except ApiFailure as failure:
                 self._tell_trouble(failure)
-            self._notice_gap()
             await asyncio.sleep(self._pause())
 
     async def release(self) -> None:
@@ -78,66 +93,60 @@ class Election:
         if not self.leading:
             return
         self._valid_until = None
-        with suppress(ApiFailure):
-            # Read anew: a renewal that was cancelled on its way may have arrived.
-            lease = await self._kube.read_lease(self._key)
-            if lease is not None and lease.holder == self._identity:
-                released = Lease("", _RELEASED_SECONDS, lease.transitions, lease.version)
-                await self._kube.write_lease(self._key, released)
+        with suppress(ApiFailure, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                # Read anew: a renewal that was cancelled on its way may have arrived.
+                lease = await self._kube.read_lease(self._key)
+                if lease is not None and lease.holder == self._identity:
+                    await self._kube.write_lease(self._key, replace(lease, holder="", seconds=_RELEASED_SECONDS))
 
     def _pause(self) -> float:
         """Seconds until the next look: at the latest when a Lease that nobody renews may be taken over."""
         pause = RENEW_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
-        open_in = self._seen_at + _patience(self._lease) - self._clock.now().boot
+        open_in = self._open_at - self._clock.now().boot
         return min(pause, open_in) if self._valid_until is None and open_in > 0 else pause
 
     async def _renew(self) -> None:
-        start = self._clock.now().boot
-        lease = self._lease
         try:
-            self._see(await self._kube.write_lease(self._key, self._ours(lease.transitions if lease else 0)))
-        except ApiFailure as failure:
-            if failure.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
-                raise
-            # Somebody edited or deleted it: what stands there now counts.
-            self._see(await self._kube.read_lease(self._key))
-            holder = self._lease.holder if self._lease else ""
-            if holder not in ("", self._identity):
-                self._step_down(f"{holder} holds the Lease")
-            if holder != self._identity:
-                return
-            # It was our own renewal, whose answer was lost: no time to lose.
-            self._see(
-                await self._kube.write_lease(self._key, self._ours(self._lease.transitions if self._lease else 0))
-            )
-        self._lead(start)
-
-    async def _try_to_lead(self) -> None:
-        self._see(await self._kube.read_lease(self._key))
-        start = self._clock.now().boot
-        if start < self._seen_at + _patience(self._lease):
-            return
-        lease = self._lease
-        try:
-            self._see(await self._kube.write_lease(self._key, self._ours(lease.transitions + 1 if lease else 0)))
+            await self._take()
         except ApiFailure as failure:
             if failure.status != HTTPStatus.CONFLICT:
                 raise
-            self._seen_at = self._clock.now().boot  # another one was quicker
-            return
-        self._lead(start)
+            # Somebody edited or deleted it, or our own write arrived and its answer did not: what stands there counts.
+            self._see(lease := await self._kube.read_lease(self._key))
+            if lease is not None and self._passed_on(lease):
+                self._step_down(f"{lease.holder or 'nobody'} holds the Lease")
+            elif self.leading:  # and so nobody else does: no time to lose
+                await self._take()
 
-    def _lead(self, start: float) -> None:
-        """Believe in the lead for a while from the start of a good write on.
+    async def _try_to_lead(self) -> None:
+        self._see(await self._kube.read_lease(self._key))
+        if self._lease is None:
+            # Without a holder, it is waited for like any other: the one before may have been deleted, and believed in.
+            self._see(await self._kube.write_lease(self._key, Lease("", LEASE_SECONDS)))
+        if self._lease == self._own or self._open_at <= self._clock.now().boot:
+            await self._take()
 
-        After the least gap it is a new one, even if nobody else led: reconciles were turned away meanwhile.
+    async def _take(self) -> None:
+        """Write this replica into the Lease, if that is as it was last seen, and lead for a while from the start of it.
+
+        After the least gap the lead is a new one, even if nobody else led: reconciles were turned away meanwhile.
         """
+        lease, start = self._lease or Lease("", LEASE_SECONDS), self._clock.now().boot
+        again, transitions = lease == self._own, lease.transitions + self._passed_on(lease)
+        ours = replace(lease, holder=self._identity, seconds=LEASE_SECONDS, transitions=transitions)
+        self._see(await self._kube.write_lease(self._key, ours))
         self._notice_gap()
-        new = self._valid_until is None
-        self._valid_until = start + GIVE_UP_SECONDS
+        if self._clock.now().boot >= start + GIVE_UP_SECONDS:
+            return  # an answer as late as this says nothing of now
+        new, self._valid_until, self._own = self._valid_until is None, start + GIVE_UP_SECONDS, self._lease
         if new:
             _log.info("this replica leads now", extra=fields(lease=self._key, identity=self._identity))
-            self._promoted()
+            self._promoted(again)
+
+    def _passed_on(self, lease: Lease) -> bool:
+        """Whether another replica holds it, or its holder has released it, so that another may at any time."""
+        return _released(lease) or lease.holder not in ("", self._identity)
 
     def _notice_gap(self) -> None:
         """Step down where the lead was not renewed in time, even if it could be by now."""
@@ -145,9 +154,9 @@ class Election:
             self._step_down("it was not renewed in time")
 
     def _see(self, lease: Lease | None) -> None:
-        """Note the Lease, and when it was last seen to change; that there is none at the first look is no change."""
-        if (lease and lease.version) != (self._lease and self._lease.version):
-            self._seen_at = self._clock.now().boot
+        """Note the Lease, and when it was seen to change."""
+        if lease is not None and lease != self._lease:
+            self._open_at = self._clock.now().boot + _patience(lease)
         self._lease = lease
 
     def _step_down(self, why: str) -> None:
@@ -155,24 +164,23 @@ class Election:
         _log.warning("this replica leads no more: %s", why, extra=fields(lease=self._key, identity=self._identity))
         self._demoted()
 
-    def _ours(self, transitions: int) -> Lease:
-        """The Lease with this replica as its holder, on the condition that it is as it was last seen."""
-        return Lease(self._identity, LEASE_SECONDS, transitions, self._lease.version if self._lease else "")
-
     def _tell_trouble(self, failure: ApiFailure) -> None:
         """Say why this replica cannot take part, once; that the API server is out of reach is told elsewhere."""
+        if failure.status == HTTPStatus.CONFLICT:
+            return  # another one was quicker
         if str(failure) != self._trouble and not failure.out_of_reach:
             _log.warning("the Lease cannot be read or written", extra=fields(lease=self._key, cause=failure))
         self._trouble = str(failure)
 
 
-def _patience(lease: Lease | None) -> float:
+def _released(lease: Lease) -> bool:
+    """Whether its holder gave it up: only a holder makes a Lease look like this."""
+    return not lease.holder and lease.seconds == _RELEASED_SECONDS
+
+
+def _patience(lease: Lease) -> float:
     """Seconds after the last change for which nobody may take over: whoever led until then has given up by their end.
 
-    Only its holder releases a Lease; one that is gone, or has been emptied or shortened, may still be believed in.
+    A Lease that is new, or has been emptied or shortened, is no released one: its last holder may still be believed in.
     """
-    if lease is None:
-        return LEASE_SECONDS
-    if not lease.holder and lease.seconds == _RELEASED_SECONDS:
-        return 0
-    return min(max(lease.seconds, LEASE_SECONDS), _LONGEST_LEASE)
+    return 0 if _released(lease) else min(max(lease.seconds, LEASE_SECONDS), _LONGEST_LEASE)

@@ -109,17 +109,18 @@ class Login:
 class Lease:
     """A Lease (coordination.k8s.io/v1): its holder (empty for nobody), its duration in seconds, how often it changed.
 
-    `version` is its resourceVersion, empty for one that does not exist yet.
+    `version` is its resourceVersion; that and its uid are empty for one that does not exist yet.
     """
 
     holder: str
     seconds: int
-    transitions: int
-    version: str
+    transitions: int = 0
+    version: str = ""
+    uid: str = ""
 
 
 class NotLeading(ApiFailure):
-    """This replica must not act: it does not lead, or cannot be sure of it any more."""
+    """This replica must not act: it does not lead, or cannot be sure of it for long enough."""
 
     def __init__(self) -> None:
         super().__init__(None, "NotLeading")
@@ -137,11 +138,13 @@ class Kube:
         # The proxy of the environment is looked up once: aiohttp's own trust_env asks a thread at each request.
         configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": False}
         configuration.proxy = configuration.proxy or _proxy(configuration.host)
+        # No limit: those who ask are bounded themselves, and the Lease's renewal must not wait behind all the others.
+        configuration.connection_pool_maxsize = 0
         self._configuration = configuration
         self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
         self._notify = reachable
         self._reachable = True
-        self.leads: Callable[[], bool] = lambda: True  # without an election there is but one replica
+        self.leads: Callable[[float], bool] = lambda _: True  # without an election there is but one replica
         self.silence = WATCH_SILENCE  # tests have less patience
 
     @property
@@ -149,9 +152,12 @@ class Kube:
         """Whether the API server has answered well since it last did not answer."""
         return self._reachable
 
-    def fence(self) -> None:
-        """Stop a replica that does not lead (any more), right before what only the leader may do. Raises NotLeading."""
-        if not self.leads():
+    def fence(self, seconds: float = 0.0) -> None:
+        """Stop a replica that does not lead (any more), right before what only the leader may do.
+
+        `seconds` is for how long it must be sure of its lead. Raises NotLeading.
+        """
+        if not self.leads(seconds):
             raise NotLeading
 
     def require_reach(self) -> None:
@@ -312,9 +318,9 @@ class Kube:
             raise
 
     async def write_lease(self, key: Key, lease: Lease) -> Lease:
-        """Create a Lease, or replace the one of that version; return what it became.
+        """Create a Lease, or replace the one of that uid and version; return what it became.
 
-        Raises ApiFailure, 409 if changed.
+        Raises ApiFailure, 409 if it is another by now. Without the uid, one that is gone would be created anew.
         """
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         metadata = {"name": key.name, "namespace": key.namespace}
@@ -332,7 +338,7 @@ class Kube:
         if not lease.version:
             path = _collection(_LEASES, key.namespace, "leases")
             return _lease(await self._json("POST", path, body=body, limit=_LEASE_LIMIT))
-        metadata["resourceVersion"] = lease.version
+        metadata |= {"resourceVersion": lease.version, "uid": lease.uid}
         return _lease(await self._json("PUT", _lease_path(key), body=body, limit=_LEASE_LIMIT))
 
     # --- Requests -----------------------------------------------------------------------------------------------------
@@ -503,6 +509,7 @@ def _lease(raw: Mapping[str, Any]) -> Lease:
         seconds=seconds if isinstance(seconds, int) else 0,
         transitions=transitions if isinstance(transitions, int) else 0,
         version=raw["metadata"]["resourceVersion"],
+        uid=raw["metadata"]["uid"],
     )
 
 

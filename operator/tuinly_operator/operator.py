@@ -11,9 +11,9 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from tuinly_operator.clock import Deadline, SystemClock
 from tuinly_operator.credential import Credential, Key
@@ -135,11 +135,15 @@ class Operator:
         _log.info("serving health and metrics", extra=fields(host=host, port=port))
 
     async def work_until(self, stop: asyncio.Event) -> None:
-        """Run all parts until `stop`, then let what is in flight finish.
+        """Run all parts until `stop`, let what is in flight finish, and give up the lead.
 
         Raises what a part raised, should one break.
         """
-        parts = [
+        acting = _begin(
+            *([self._election.run()] if self._election else []),
+            *(self._work() for _ in range(self._settings.concurrency)),
+        )
+        others = _begin(
             *(watch.run() for watch in self._secret_watches),
             self._watch_credentials(),
             self._timers.run(),
@@ -147,25 +151,22 @@ class Operator:
             self._events.run(),
             self._take_census(),
             self._probe_api(),
-            *([self._election.run()] if self._election else []),
-            *(self._work() for _ in range(self._settings.concurrency)),
-        ]
-        tasks = [asyncio.create_task(part) for part in parts]
+        )
         stopping = asyncio.create_task(stop.wait())
         try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([stopping, *acting, *others], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
                 task.result()
             await self._finish()
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            await _end(stopping, *acting)
+            # Nothing is in flight any more: another replica takes over while the rest of this one ends.
+            if self._election is not None:
+                await self._election.release()
+            await _end(*others)
 
     async def close(self) -> None:
-        """Give up the lead and close all connections."""
-        if self._election is not None:
-            await self._election.release()
+        """Close all connections."""
         await self._health.stop()
         await self._endpoint.aclose()
         await self._kube.close()
@@ -195,7 +196,7 @@ class Operator:
             store=self._store,
             queue=self._queue,
             gate=self._gate,
-            leading=self._kube.leads,
+            leading=lambda: self._kube.leads(0.0),
             reachable=lambda: self._kube.reachable,
             origins=lambda: {origin_of(policy.token_url_of(record.credential.spec)) for record in self._store},
         )
@@ -220,6 +221,8 @@ class Operator:
                 self._timers.set(key, Deadline.after(_DEFECT_RETRY, self._clock.now()))
             finally:
                 self._queue.done(key)
+            # Neither a full queue nor a reconcile that finds nothing to do waits for anything: let others have a turn.
+            await asyncio.sleep(0)
 
     async def _take_census(self) -> None:
         """List the credentials at start and every ten minutes: kopf does not say what went while it did not look.
@@ -249,7 +252,7 @@ class Operator:
             missed = await self._not_brought()
 
     async def _not_brought(self) -> set[Key]:
-        """Wait for what kopf has not brought of the last list; return it where kopf stops, or nothing in ten minutes."""
+        """Wait for what kopf has not brought of the last list; give it where kopf stops, or nothing in ten minutes."""
         while unseen := self._unseen():
             await asyncio.sleep(_CENSUS_RETRY)
             if self._unseen() == unseen:
@@ -310,12 +313,15 @@ class Operator:
             demoted=lambda: self._queue.hold(_NOT_LEADING),
         )
         self._queue.hold(_NOT_LEADING)
-        self._kube.leads = lambda: election.leading
+        self._kube.leads = election.leads_for
         return election
 
-    def _promoted(self) -> None:
-        """Start afresh: what was remembered may be older than what another leader has done since."""
-        self._store.start_afresh()
+    def _promoted(self, again: bool) -> None:  # noqa: FBT001 -- a callback
+        """Start afresh, since what was remembered may be older than what another leader has done, if there was one."""
+        if again:
+            self._store.look_at_all()
+        else:
+            self._store.start_afresh()
         self._queue.release(_NOT_LEADING)
 
     # --- What the parts are told --------------------------------------------------------------------------------------
@@ -345,3 +351,14 @@ class Operator:
     def _unseen(self) -> set[Key]:
         self._awaited = {key for key in self._awaited or () if self._store.get(key) is None}
         return self._awaited
+
+
+def _begin(*parts: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(part) for part in parts]
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -100,7 +100,7 @@ class Reconciler:
             await self._act_until_rest(record)
             record.memory.refusal = None
         except NotLeading:
-            return  # the leader will see to it
+            self._try_again(key)  # it may still lead, but for too short; a standby's queue is closed
         except ApiFailure as failure:
             if failure.refused:
                 message = (
@@ -110,10 +110,13 @@ class Reconciler:
                 await self._refused(record, Failure(Reason.TARGET_REJECTED, message))
                 return
             _log.warning("the API server failed a request, trying again", extra=fields(credential=key, cause=failure))
-            wait = random.uniform(1, _API_RETRY)  # noqa: S311 -- jitter
-            self._timers.set(key, Deadline.after(wait, self._clock.now()))
+            self._try_again(key)
         except Failure as failure:
             await self._refused(record, failure)
+
+    def _try_again(self, key: Key) -> None:
+        wait = random.uniform(1, _API_RETRY)  # noqa: S311 -- jitter
+        self._timers.set(key, Deadline.after(wait, self._clock.now()))
 
     async def _refused(self, record: Record, failure: Failure) -> None:
         """Tell of what the API server will not do for us, and try again later: only a person can mend it."""

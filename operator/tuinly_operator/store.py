@@ -111,8 +111,12 @@ class Store:
 
         The records are new ones: a reconcile that is still under way with an old one ends with its present act.
         """
-        for key, record in self._records.items():
-            self._records[key] = Record(record.credential)
+        self._records = {key: Record(record.credential) for key, record in self._records.items()}
+        self.look_at_all()
+
+    def look_at_all(self) -> None:
+        """Have each credential looked at."""
+        for key in self._records:
             self._changed(key)
 
     def status_written(self, key: Key, status: Status, version: str, boot: float) -> None:

@@ -1,18 +1,21 @@
 """The door to the API server: what no server is needed to see."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
+from aiohttp import test_utils, web
 
 from tests.support.pki import Authority
 from tuinly_operator import kube
+from tuinly_operator.credential import Key
 from tuinly_operator.kube import ApiFailure, connect
 
 
-def write_kubeconfig(folder: Path) -> Path:
-    """Write one whose authority is in another file, and whose server is not there."""
-    cluster = {"server": "https://127.0.0.1:1", "certificate-authority": str(Authority.create(folder).ca_file)}
+def write_kubeconfig(folder: Path, server: str = "https://127.0.0.1:1") -> Path:
+    """Write one whose authority is in another file; without another `server`, that is not there."""
+    cluster = {"server": server, "certificate-authority": str(Authority.create(folder).ca_file)}
     kubeconfig = {
         "current-context": "only",
         "contexts": [{"name": "only", "context": {"cluster": "only", "user": "only"}}],
@@ -47,3 +50,31 @@ async def test_a_login_does_not_show_its_token(tmp_path: Path) -> None:
         assert "canary" not in repr(login)
     finally:
         await api.close()
+
+
+async def test_the_lease_is_read_while_very_many_requests_wait_for_their_answers(tmp_path: Path) -> None:
+    """With a high --concurrency and a slow API server, a renewal must not wait for its turn."""
+    busy, waiting = 150, 0
+    enough, end = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        nonlocal waiting
+        waiting += 1
+        if waiting == busy:
+            enough.set()
+        await end.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/readyz", hang)
+    async with test_utils.TestServer(app) as server:
+        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))), "", lambda _: None)
+        requests = [asyncio.create_task(api.check_ready()) for _ in range(busy)]
+        try:
+            async with asyncio.timeout(20):
+                await enough.wait()
+                assert await api.read_lease(Key("shop", "lease")) is None
+        finally:
+            end.set()
+            await asyncio.gather(*requests, return_exceptions=True)
+            await api.close()

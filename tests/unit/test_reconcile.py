@@ -8,6 +8,7 @@ import pytest
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FakeApi, FakeEndpoint, FakeEvents, Process, World
 from tuinly_operator.answers import Grant
 from tuinly_operator.credential import Key
+from tuinly_operator.election import ASKING_SECONDS
 from tuinly_operator.kube import ApiFailure
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.store import Record
@@ -165,6 +166,17 @@ async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatc
     shop.world.pass_time(2 * HOUR)
     await shop.process.work()
     assert shop.process.store.get(CREDENTIAL) is None
+
+
+async def test_a_lead_that_is_too_short_for_a_token_request_is_waited_for(shop: Shop) -> None:
+    """Nobody else would look at the credential again: this replica leads, and may go on to."""
+    shop.api.lead = ASKING_SECONDS
+    shop.spec(scopes=["orders:read"])
+    await shop.pass_time(30)
+    assert len(shop.endpoint.ledger) == 1
+    shop.api.lead = float("inf")
+    await shop.pass_time(6)
+    assert len(shop.endpoint.ledger) == 2
 
 
 async def test_nothing_is_created_on_a_look_from_before_a_slow_request(

@@ -176,6 +176,15 @@ def test_a_new_leader_remembers_nothing_and_looks_at_all(store: Watched) -> None
     assert store.secret(TARGET) == meta("7")
 
 
+def test_who_leads_again_looks_at_all_and_forgets_nothing(store: Watched) -> None:
+    store.credential_seen(neighbour())
+    store.news()
+    old = store.get(ME)
+    store.look_at_all()
+    assert store.news() == [ME, NEIGHBOUR]
+    assert store.get(ME) is old
+
+
 def test_a_credential_that_went_is_dropped_and_told(store: Watched) -> None:
     store.credential_gone(ME)
     store.credential_gone(ME)

@@ -19,7 +19,7 @@ from tuinly_operator.decision import Policy
 from tuinly_operator.errors import Reason, TokenRequestFailed
 from tuinly_operator.events import EventSender
 from tuinly_operator.gate import PROBE_INTERVAL, Gate
-from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint
 from tuinly_operator.reconcile import Reconciler
@@ -96,6 +96,7 @@ class FakeApi:
         self.failures: list[ApiFailure] = []  # the next writes fail with these
         self.changed: Callable[[Key], None] = lambda _: None
         self.reachable = True
+        self.lead = float("inf")  # seconds for which this replica is sure of its lead
         self._version = 100
         self._uids = 0
 
@@ -149,8 +150,9 @@ class FakeApi:
 
     # --- What the operator asks (the methods of Kube) ---
 
-    def fence(self) -> None:
-        pass
+    def fence(self, seconds: float = 0.0) -> None:
+        if self.lead <= seconds:
+            raise NotLeading
 
     def require_reach(self) -> None:
         if not self.reachable:
