@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -64,14 +64,31 @@ def assert_logs_are_readable(operator: OperatorProcess) -> None:
     assert not [line for line in lines if "attempt #2" in line["msg"]]
 
 
+BY_LEASE = ("--lease", "tuinly-system/tuinly-operator")
+
+
 @pytest.mark.parametrize(
-    "seconds", [20, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(300)])], ids=lambda s: f"{s}s"
+    ("seconds", "flags"),
+    [
+        pytest.param(20, (), id="20s"),
+        pytest.param(20, BY_LEASE, id="20s-by-a-lease"),
+        pytest.param(120, (), marks=[pytest.mark.slow, pytest.mark.timeout(300)], id="120s"),
+    ],
 )
-def test_what_becomes_due_while_the_api_server_is_down_is_refreshed_once_it_is_back(
-    local_cluster: LocalCluster, tenant: Tenant, start_operator: StartOperator, auditor: Auditor, seconds: int
+def test_what_becomes_due_while_the_api_server_is_down_is_refreshed_once_it_is_back(  # noqa: PLR0913, PLR0917 - what it needs
+    local_cluster: LocalCluster,
+    tenant: Tenant,
+    start_operator: StartOperator,
+    auditor: Auditor,
+    seconds: int,
+    flags: Sequence[str],
 ) -> None:
-    """Not before: the result could not be published. By refresh token, as if nothing had been."""
-    operator = start_operator().wait_ready()
+    """Not before: the result could not be published. By refresh token, as if nothing had been.
+
+    Also where the lead is lost meanwhile: nobody else has had it.
+    """
+    operator = start_operator(*flags).wait_ready()
+    wait_until(lambda: operator.metric("tuinly_leader") == 1, what="it leads")
     # Due after 45 to 50 % of their lives: within the outage, and with as much left after it.
     tenants = team(tenant, *(f"storefront-{number}" for number in range(10)), lifetime=2 * seconds)
     due = max(seconds_of(each.target().notes["next-refresh"]) for each in tenants)
@@ -80,6 +97,7 @@ def test_what_becomes_due_while_the_api_server_is_down_is_refreshed_once_it_is_b
         away = operator.wait_for_log(lambda line: line["msg"] == AWAY)
         assert operator.get("/readyz")[0] == 503
         wait_until(lambda: time.time() > due + 1, what="all tokens are due", seconds=seconds)
+        assert operator.metric("tuinly_leader") == (0 if flags else 1)
         assert operator.get("/healthz")[0] == 200
     finally:
         local_cluster.start_apiserver()
