@@ -74,12 +74,17 @@ def operator_login(cluster: Cluster, installed: None) -> Path:  # noqa: ARG001 -
 class StartOperator(Protocol):
     """Starts an operator for all namespaces; so there is one at a time. Of a flag given twice the last counts.
 
-    It logs in as its ServiceAccount or by another kubeconfig, trusts the sandbox's certificate or not, and allows the
-    other token URLs or not.
+    It logs in as its ServiceAccount or by another kubeconfig, trusts the sandbox's certificate or not, allows the other
+    token URLs or not, and is of this version or of another, in a folder of its own.
     """
 
     def __call__(
-        self, *flags: str, kubeconfig: Path | None = None, trusting: bool = True, allowing: bool = True
+        self,
+        *flags: str,
+        kubeconfig: Path | None = None,
+        trusting: bool = True,
+        allowing: bool = True,
+        package: Path | None = None,
     ) -> OperatorProcess: ...
 
 
@@ -104,13 +109,18 @@ def make_operator(
     directory, number = tmp_path_factory.mktemp("operators"), itertools.count(1)
 
     def start(
-        *flags: str, kubeconfig: Path | None = None, trusting: bool = True, allowing: bool = True
+        *flags: str,
+        kubeconfig: Path | None = None,
+        trusting: bool = True,
+        allowing: bool = True,
+        package: Path | None = None,
     ) -> OperatorProcess:
         usual = ["--token-url", sandbox.https_token_url, "--min-refresh-interval", "200ms"]
         usual += [part for url in other_token_urls if allowing for part in ("--allowed-token-url", url)]
         usual += ["--ca-bundle", str(sandbox.ca_file)] if trusting else []
         log_file = directory / f"{next(number)}.log"
-        return OperatorProcess(*usual, *flags, kubeconfig=kubeconfig or operator_login, log_file=log_file)
+        login = kubeconfig or operator_login
+        return OperatorProcess(*usual, *flags, kubeconfig=login, log_file=log_file, package=package)
 
     return start
 

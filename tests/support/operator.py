@@ -34,13 +34,19 @@ class OperatorProcess:
 
     running: ClassVar[list["OperatorProcess"]] = []
 
-    def __init__(self, *flags: str, kubeconfig: Path, log_file: Path) -> None:
-        """Start it with the flags of `tuinly-operator run`; it listens on a free port of loopback."""
+    def __init__(self, *flags: str, kubeconfig: Path, log_file: Path, package: Path | None = None) -> None:
+        """Start it with the flags of `tuinly-operator run`; it listens on a free port of loopback.
+
+        `package` is a folder with another version of the operator, to be run in place of this one.
+        """
         self.log_file = log_file
         argv = [sys.executable, "-m", "tuinly_operator", "run", "--kubeconfig", str(kubeconfig)]
         argv += ["--listen", "127.0.0.1:0", "--log-format", "json", *flags]
         # Whoever runs the tests may have settings and a cluster of their own.
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("TUINLY_", "KUBE"))}
+        if package is not None:  # its lines are none of those whose coverage counts
+            environ = {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
+            environ["PYTHONPATH"] = str(package)
         with log_file.open("wb") as output:
             self._process = Guarded(argv, output=output, env=environ)
         self.running.append(self)
