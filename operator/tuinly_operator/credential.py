@@ -294,11 +294,11 @@ def to_json(value: object) -> Any:  # noqa: ANN401 -- JSON
 
 
 @cache
-def _shape(cls: type) -> tuple[tuple[str, str, bool, Any], ...]:
-    """What a dataclass is made of: attribute, JSON name, whether it is required, type."""
+def _shape(cls: type) -> tuple[tuple[str, str, bool, Any, Any], ...]:
+    """What a dataclass is made of: attribute, JSON name, whether it is required, default or MISSING, type."""
     hints = get_type_hints(cls)
     return tuple(
-        (f.name, json_name(f), f.default is MISSING and f.default_factory is MISSING, hints[f.name])
+        (f.name, json_name(f), f.default is MISSING and f.default_factory is MISSING, f.default, hints[f.name])
         for f in fields(cls)
     )
 
@@ -313,8 +313,7 @@ def _reader(kind: Any) -> _Read:  # noqa: ANN401 -- a type
     Made once per type: to look at types takes longer than to read, and every event of the watch is read.
     """
     if is_dataclass(kind) and isinstance(kind, type):
-        properties = [(attribute, name, required, _reader(hint)) for attribute, name, required, hint in _shape(kind)]
-        return partial(_read_object, kind, properties)
+        return partial(_read_object, kind, [(*how, _reader(hint)) for *how, hint in _shape(kind)])
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is types.UnionType:
         return _reader(next(a for a in arguments if a is not types.NoneType))
@@ -326,15 +325,19 @@ def _reader(kind: Any) -> _Read:  # noqa: ANN401 -- a type
 
 
 def _read_object(
-    kind: Callable[..., object], properties: list[tuple[str, str, bool, _Read]], raw: object, path: str
+    kind: Callable[..., object], properties: list[tuple[str, str, bool, Any, _Read]], raw: object, path: str
 ) -> object:
-    """Read the properties that are known; others are left out."""
+    """Read the properties that are known; others are left out.
+
+    What equals its default is that very object: thousands of credentials share it.
+    """
     if not isinstance(raw, Mapping):
         raise _invalid(path, "an object")
     values = {}
-    for attribute, name, required, read in properties:
+    for attribute, name, required, default, read in properties:
         if raw.get(name) is not None:
-            values[attribute] = read(raw[name], f"{path}.{name}")
+            value = read(raw[name], f"{path}.{name}")
+            values[attribute] = default if value == default else value
         elif required:
             raise _invalid(f"{path}.{name}", "present")
     return kind(**values)

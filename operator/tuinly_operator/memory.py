@@ -1,6 +1,6 @@
 """What this process remembers of a credential: tokens that may still have to be written, and how attempts went."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import ClientSecretRef, GrantType
@@ -86,7 +86,7 @@ class Memory:
     refusal: Setback | None = None  # of something else that the API server would not do
     write: Setback | None = None  # of the last write of the target
     namespace_ends: bool = False  # the API server said so
-    told: set[str] = field(default_factory=set)  # one-time Events that were sent
+    told: frozenset[str] = frozenset()  # one-time Events that were sent
 
     def keep_for(self, inputs: str) -> None:
         """Drop a token that waits to be written for other inputs than these: nobody asks for it any more.

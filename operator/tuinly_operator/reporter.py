@@ -56,7 +56,7 @@ class Reporter:
     def warn_once(self, record: Record, reason: Reason, message: str) -> None:
         """The same, but once in this process: it stays true until somebody changes the server."""
         if reason not in record.memory.told:
-            record.memory.told.add(reason)
+            record.memory.told |= {reason}
             self.warn(record, reason, message)
 
     async def _dropped(self, record: Record) -> bool:

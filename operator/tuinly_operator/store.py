@@ -3,7 +3,6 @@
 The watches write here and enqueue; the reconciler reads. Nothing here does I/O.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -42,8 +41,8 @@ class Store:
         self._gone = gone
         self._records: dict[Key, Record] = {}
         self._secrets: dict[Key, SecretMeta] = {}
-        self._interested: defaultdict[Key, set[Key]] = defaultdict(set)  # Secret -> credentials that read or write it
-        self._targets: defaultdict[Key, set[Key]] = defaultdict(set)  # credential -> Secrets labelled with it
+        self._interested = _Links()  # Secret -> credentials that read or write it
+        self._targets = _Links()  # credential -> Secrets labelled with it
 
     def __len__(self) -> int:
         return len(self._records)
@@ -76,7 +75,7 @@ class Store:
 
     def targets_of(self, credential: Credential) -> dict[Key, SecretMeta]:
         """The Secrets that were written for this very credential."""
-        found = {key: self._secrets[key] for key in self._targets.get(credential.key, ())}
+        found = {key: self._secrets[key] for key in self._targets.of(credential.key)}
         return {key: s for key, s in found.items() if s.target and s.target.owner_uid == credential.uid}
 
     def credential_seen(self, credential: Credential) -> None:
@@ -94,7 +93,7 @@ class Store:
             if (old.target, old.client_secret) != (credential.target, credential.client_secret):
                 self._forget_interest(replace(record, credential=old))
         for secret in (credential.target, credential.client_secret):
-            self._interested[secret].add(credential.key)
+            self._interested.add(secret, credential.key)
         self._changed(credential.key)
 
     def credential_gone(self, key: Key, uid: str | None = None) -> None:
@@ -155,25 +154,49 @@ class Store:
 
     def _touch(self, key: Key, by: Key | None, *metas: SecretMeta | None) -> None:
         labelled = {Key(key.namespace, m.target.credential) for m in metas if m and m.target}
-        for credential in labelled | self._interested.get(key, set()):
+        for credential in labelled | self._interested.of(key):
             if credential in self._records and credential != by:
                 self._changed(credential)
 
     def _label(self, key: Key, old: SecretMeta | None, new: SecretMeta | None) -> None:
-        for meta, update in ((old, set.discard), (new, set.add)):
+        for meta, update in ((old, self._targets.discard), (new, self._targets.add)):
             if meta is not None and meta.target is not None and meta.target.credential:
-                owner = Key(key.namespace, meta.target.credential)
-                update(self._targets[owner], key)
-                if not self._targets[owner]:
-                    del self._targets[owner]
+                update(Key(key.namespace, meta.target.credential), key)
 
     def _forget_interest(self, record: Record | None) -> None:
         if record is None:
             return
         for secret in (record.credential.target, record.credential.client_secret):
-            self._interested[secret].discard(record.credential.key)
-            if not self._interested[secret]:
-                del self._interested[secret]
+            self._interested.discard(secret, record.credential.key)
+
+
+class _Links:
+    """Which keys belong to which. Nearly all have a single one, which is kept without a set: that takes 216 bytes."""
+
+    def __init__(self) -> None:
+        self._links: dict[Key, Key | set[Key]] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def of(self, key: Key) -> set[Key]:
+        """All that belong to a key."""
+        found = self._links.get(key, set())
+        return found if isinstance(found, set) else {found}
+
+    def add(self, key: Key, other: Key) -> None:
+        found = self._links.setdefault(key, other)
+        if isinstance(found, set):
+            found.add(other)
+        elif found != other:
+            self._links[key] = {found, other}
+
+    def discard(self, key: Key, other: Key) -> None:
+        found = self._links.get(key)
+        if isinstance(found, set):
+            found.discard(other)
+        if found in (other, set()):
+            del self._links[key]
 
 
 def _older(one: str, other: str) -> bool:

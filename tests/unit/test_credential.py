@@ -113,6 +113,15 @@ def test_every_field_is_read() -> None:
     assert parse_spec(merged(FULL_SPEC, PERCENTAGE)).refresh.before_percentage == 50
 
 
+def test_what_is_written_out_but_equals_its_default_takes_no_memory_of_its_own() -> None:
+    """The API server fills in each default, in thousands of credentials."""
+    written_out = {"refresh": {"grant": "RefreshToken"}, "target": {"deletionPolicy": "Delete"}, "delivery": {}}
+    one, other = (credential({"spec": {**written_out, "clientSecretRef": {"name": name}}}).spec for name in "ab")
+    assert one.refresh is other.refresh
+    assert one.target is other.target
+    assert one.delivery is other.delivery
+
+
 def test_the_target_has_the_name_that_was_chosen() -> None:
     assert credential({"spec": {"target": {"name": "chosen"}}}).target == Key("shop", "chosen")
 
