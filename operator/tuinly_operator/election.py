@@ -90,21 +90,20 @@ class Election:
 
         To be called when nothing is under way any more, and `run` has been cancelled.
         """
-        if not self.leading:
-            return
         self._valid_until = None
         with suppress(ApiFailure, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
-                # Read anew: a renewal that was cancelled on its way may have arrived.
+                # Read anew, also by a standby: a write that was cancelled on its way may have arrived.
                 lease = await self._kube.read_lease(self._key)
                 if lease is not None and lease.holder == self._identity:
                     await self._kube.write_lease(self._key, replace(lease, holder="", seconds=_RELEASED_SECONDS))
 
     def _pause(self) -> float:
-        """Seconds until the next look: at the latest when a Lease that nobody renews may be taken over."""
-        pause = RENEW_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
-        open_in = self._open_at - self._clock.now().boot
-        return min(pause, open_in) if self._valid_until is None and open_in > 0 else pause
+        """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
+        pause, now = RENEW_SECONDS * random.uniform(0.9, 1.1), self._clock.now().boot  # noqa: S311 -- jitter
+        if self._valid_until is not None:
+            return max(0.0, min(pause, self._valid_until - now))
+        return min(pause, self._open_at - now) if self._open_at > now else pause
 
     async def _renew(self) -> None:
         try:
@@ -128,18 +127,22 @@ class Election:
             await self._take()
 
     async def _take(self) -> None:
-        """Write this replica into the Lease, if that is as it was last seen, and lead for a while from the start of it.
+        """Write this replica into the Lease, if that is as it was last seen, and lead for a while from that start on.
 
         After the least gap the lead is a new one, even if nobody else led: reconciles were turned away meanwhile.
         """
-        lease, start = self._lease or Lease("", LEASE_SECONDS), self._clock.now().boot
-        again, transitions = lease == self._own, lease.transitions + self._passed_on(lease)
+        start = self._clock.now().boot
+        lease = self._lease or Lease("", LEASE_SECONDS)
+        again = lease == self._own
+        transitions = lease.transitions + self._passed_on(lease)
         ours = replace(lease, holder=self._identity, seconds=LEASE_SECONDS, transitions=transitions)
         self._see(await self._kube.write_lease(self._key, ours))
         self._notice_gap()
         if self._clock.now().boot >= start + GIVE_UP_SECONDS:
             return  # an answer as late as this says nothing of now
-        new, self._valid_until, self._own = self._valid_until is None, start + GIVE_UP_SECONDS, self._lease
+        new = self._valid_until is None
+        self._valid_until = start + GIVE_UP_SECONDS
+        self._own = self._lease
         if new:
             _log.info("this replica leads now", extra=fields(lease=self._key, identity=self._identity))
             self._promoted(again)

@@ -32,7 +32,7 @@ from tuinly_operator.timers import Timers
 
 _MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
 _ANOTHER_GO: Final = 1.0  # seconds
-_API_RETRY: Final = 5.0  # seconds at most until another try when the API server failed
+_RETRY: Final = 5.0  # seconds at most until another try, where nothing else says when
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class Reconciler:
             await self._act_until_rest(record)
             record.memory.refusal = None
         except NotLeading:
-            self._try_again(key)  # it may still lead, but for too short; a standby's queue is closed
+            # The lead may only be too short for a token request. Where it is lost, the queue is closed.
+            self._try_again(key)
         except ApiFailure as failure:
             if failure.refused:
                 message = (
@@ -115,7 +116,7 @@ class Reconciler:
             await self._refused(record, failure)
 
     def _try_again(self, key: Key) -> None:
-        wait = random.uniform(1, _API_RETRY)  # noqa: S311 -- jitter
+        wait = random.uniform(1, _RETRY)  # noqa: S311 -- jitter
         self._timers.set(key, Deadline.after(wait, self._clock.now()))
 
     async def _refused(self, record: Record, failure: Failure) -> None:

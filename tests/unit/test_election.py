@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tuinly_operator.clock import Moment
 from tuinly_operator.credential import Key
-from tuinly_operator.election import ASKING_SECONDS, Election
+from tuinly_operator.election import ASKING_SECONDS, RELEASE_SECONDS, Election
 from tuinly_operator.kube import ApiFailure, Kube, Lease
 from tuinly_operator.settings import parse_settings
 
@@ -289,7 +289,7 @@ async def test_the_first_leads_once_it_has_waited_and_stays_for_as_long_as_it_li
 
 
 @simulated
-async def test_of_two_that_start_at_once_one_leads(world: World) -> None:
+async def test_of_several_that_start_at_once_one_leads(world: World) -> None:
     for name in ("one", "two", "three"):
         world.start(name)
     await world.pass_time(60)
@@ -323,6 +323,38 @@ async def test_a_released_lease_is_taken_at_once(world: World) -> None:
     await leader.stop()
     assert not leader.election.leading
     assert await world.until(lambda: standby.leads) <= RENEWAL + SLACK
+
+
+@simulated
+async def test_one_that_stops_while_it_takes_the_lease_gives_it_back(world: World) -> None:
+    """Its write has arrived, its answer has not: it never knew that it leads."""
+    leader, standby = await world.two()
+    await leader.stop()
+    standby.calls = [QUICK, Call(after=3)]
+    await world.until(lambda: world.server.lease is not None and world.server.lease.holder == "two")
+    assert not standby.leads
+    await standby.stop()
+    third = world.start("three")
+    assert await world.until(lambda: third.leads) <= RENEWAL + SLACK
+
+
+@simulated
+async def test_to_give_up_the_lead_does_not_hold_up_the_end(world: World) -> None:
+    leader, _ = await world.two()
+    leader.calls = [Call(before=100)]
+    begin = world.loop.now
+    await leader.stop()
+    assert world.loop.now - begin <= RELEASE_SECONDS + SLACK
+
+
+@simulated
+async def test_a_lead_that_cannot_be_renewed_is_noticed_to_end_at_once(world: World) -> None:
+    """Until then, reconciles would be tried in vain."""
+    leader, _ = await world.two()
+    leader.refusal = ApiFailure(HTTPStatus.FORBIDDEN, "Forbidden")
+    await world.until(lambda: not leader.leads)
+    await world.pass_time(SLACK)
+    assert leader.told == ["promoted", "demoted"]
 
 
 @simulated

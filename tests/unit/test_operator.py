@@ -134,10 +134,11 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
     assert set(after) == {"_secret_watches", "_events", "_watch_credentials", "_take_census", "_probe_api"}
 
 
-def test_the_longest_stop_is_shorter_than_kubernetes_waits() -> None:
+@pytest.mark.parametrize("manifest", ["install.yaml", "namespaced.yaml"])
+def test_the_longest_stop_is_shorter_than_kubernetes_waits(manifest: str) -> None:
     """What is in flight, the Lease, kopf's thread, and a second for who asks for the health just then."""
-    install = (Path(__file__).parents[2] / "deploy" / "install.yaml").read_text()
-    [deployment] = [each for each in yaml.safe_load_all(install) if each["kind"] == "Deployment"]
+    text = (Path(__file__).parents[2] / "deploy" / manifest).read_text()
+    [deployment] = [each for each in yaml.safe_load_all(text) if each["kind"] == "Deployment"]
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     longest = operator_module._GRACE + RELEASE_SECONDS + watch_module._STOP_TIMEOUT + 1  # noqa: SLF001 -- its parts
     assert longest < grace
