@@ -101,7 +101,7 @@ class Lateness:
 
     def bound(self, share: float) -> float:
         """Seconds than which this share of the refreshes was no later: the upper bound of a bucket."""
-        enough = [bound for bound, count in sorted(self.buckets.items()) if count >= share * self.count]
+        enough = [bound for bound, count in sorted(self.buckets.items()) if count >= share * self.count > 0]
         return enough[0] if enough else float("inf")
 
 

@@ -10,10 +10,11 @@ from bench.measures import Process
 from bench.report import Bars, Figure
 from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
+from tuinly_operator.kube import PAGE
 
 ROOT = Path(__file__).parents[1]
 CPU_CREATE = "CPU per credential, create to ready (ms)"
-CPU_REFRESH = "CPU per refresh, all at the same pace (ms)"
+CPU_REFRESH = "CPU per refresh, at the same number per second (ms)"
 CPU_RESTART = "CPU of a restart (s)"
 WALL_CREATE = "credentials applied at once, until ready (s)"
 RSS = "memory with as many credentials, after their first tokens (MB)"
@@ -23,8 +24,6 @@ PACE = 50.0
 LEAST_INTERVAL = 20.0
 STEADY_SECONDS = 40.0
 """Seconds for which steady refreshes are measured."""
-PAGE = 500
-"""Objects in a page of the operator's lists."""
 MOST_RSS = 180.0
 """Megabytes that the operator may hold at rest."""
 

@@ -16,7 +16,7 @@ from bench.api import CREDENTIALS, SECRETS, Api, Json, all_of, until
 from bench.measures import Lateness, Process, grants, of_credentials
 from tests.support import crd
 from tests.support.cluster import LocalCluster, running_cluster
-from tests.support.operator import OperatorProcess
+from tests.support.operator import LEADS, OperatorProcess
 from tests.support.sandbox import Client, SandboxProcess
 from tuinly_operator.clock import parse_rfc3339
 from tuinly_operator.credential import Refresh
@@ -26,7 +26,6 @@ LONG = 3600.0
 """Seconds that a token usually lives."""
 INSTALLATION = Path(__file__).parents[1] / "deploy" / "install.yaml"
 _POLL = 0.1
-_LEADS = "this replica leads now"  # what a replica logs when it does
 _LEAD_SECONDS = 60.0  # in which one that is alone leads at the latest; a Lease that it does not find costs it 15
 _STILL = 0.5  # seconds without work after which an operator counts as at rest
 
@@ -168,11 +167,11 @@ class Fleet:
         if over is not None:
             await self._force(over)
 
-        async def published() -> bool:
+        async def live_so_long() -> bool:
             return all(round(span(target)) == lifetime for target in await self.targets())
 
         await until(lambda: self._asked(issued + self.size), _POLL)
-        await until(published, max(_POLL, self.size / 5_000))
+        await until(live_so_long, max(_POLL, self.size / 5_000))
 
     async def live(self, lifetime: float) -> None:
         """Let tokens that are issued from now on live for so many seconds."""
@@ -229,7 +228,7 @@ def moment(target: Json, what: str) -> float:
     return parse_rfc3339(target["annotations"][f"tuinly.com/{what}"])
 
 
-def published(target: Json) -> float:
+def applied_at(target: Json) -> float:
     """When a target Secret was last applied, by the API server's clock, in seconds since 1970."""
     return max(parse_rfc3339(entry["time"]) for entry in target["managedFields"] if entry["operation"] == "Apply")
 
@@ -283,7 +282,7 @@ class Stand:
             return self.operator
         replica = await self.start_replica()
         # Its log tells, and costs nothing of the CPU that is measured: a scrape has all credentials in it.
-        await asyncio.to_thread(replica.wait_for_log, lambda line: bool(line["msg"] == _LEADS), _LEAD_SECONDS)
+        await asyncio.to_thread(replica.wait_for_log, lambda line: bool(line["msg"] == LEADS), _LEAD_SECONDS)
         return replica
 
     async def start_replica(self) -> OperatorProcess:
@@ -319,15 +318,15 @@ class Stand:
 
     async def snapshot(self, *, last: bool = False) -> Snapshot:
         """Read all counters. Reading the operator's costs it some time, which stays outside of the window."""
-        told = None if last else await self._told()
+        told = None if last else await self._counters()
         cpu = {name: process.cpu for name, process in self.processes.items()}
         now = time.monotonic()
         api = await self.api.requests()
         token_requests = (await asyncio.to_thread(self.sandbox.admin.counts))["requests"]
-        lateness, made = told or await self._told()
+        lateness, made = told or await self._counters()
         return Snapshot(now, cpu, api, token_requests, lateness, made)
 
-    async def _told(self) -> tuple[Lateness, Counter[str]]:
+    async def _counters(self) -> tuple[Lateness, Counter[str]]:
         samples = await asyncio.to_thread(self.operator.metrics) if self.operator else {}
         return Lateness.of(samples), grants(samples)
 
@@ -370,7 +369,7 @@ async def standing(tell: Narrator) -> AsyncIterator[Stand]:
         crd.install(cluster)
         cluster.kubectl("apply", "--server-side", "-f", str(INSTALLATION))
         async with Api(cluster.kubeconfig) as api:
-            tell("until the garbage collector watches credentials: of one that it did not see it reads each owner")
+            tell("until the garbage collector watches credentials: it reads the owner of what it has not seen")
             await until(lambda: api.is_watched(CREDENTIALS.rpartition("/")[2]), 1.0)
             stand = Stand(cluster, sandbox, api, tell)
             try:

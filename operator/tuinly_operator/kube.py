@@ -28,7 +28,7 @@ from tuinly_operator.state import MANAGER, SecretMeta
 _REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
 _WATCH_SECONDS: Final = 290  # the server ends a watch after this long, so that a lost one is not believed for ever
 WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
-_PAGE: Final = 500
+PAGE: Final = 500
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
 _LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs must leave time for another
 _LOGIN_SECONDS: Final = 60.0
@@ -346,7 +346,7 @@ class Kube:
     async def _pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
         more = ""
         while True:
-            page = {**query, "limit": str(_PAGE), **({"continue": more} if more else {})}
+            page = {**query, "limit": str(PAGE), **({"continue": more} if more else {})}
             answer = await self._json("GET", path, query=page, accept=_METADATA_LIST)
             meta = answer["metadata"]
             yield answer.get("items") or [], str(meta.get("resourceVersion") or "")

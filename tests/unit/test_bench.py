@@ -14,7 +14,7 @@ from bench.everyday import SCRAPE_INTERVAL, batches
 from bench.measures import Lateness, grants, of_credentials, quantile, requests, watches
 from bench.report import Bars, Figure, Lines, picture, table
 from bench.run import pages
-from bench.stand import Window, lifetime_for, published
+from bench.stand import Window, applied_at, lifetime_for
 from tests.unit.facts import ISSUED, LIFETIME, TOKEN_URL, Scene, TargetObject
 from tuinly_operator.clock import rfc3339
 from tuinly_operator.credential import Refresh, to_json
@@ -115,7 +115,7 @@ def test_a_target_tells_when_it_was_last_applied() -> None:
     target = TargetObject()
     target.taken("annotations", "tuinly.com/issued-at", "Update")
     target.meta["managedFields"][-1]["time"] = "2026-11-24T09:00:00Z"
-    assert published(target.meta) == ISSUED.wall
+    assert applied_at(target.meta) == ISSUED.wall
 
 
 def test_the_bare_loop_writes_the_target_that_the_operator_writes() -> None:
