@@ -28,7 +28,11 @@ def leave_lease(cluster: Cluster, namespace: str, name: str) -> None:
     meta = {"name": name, "namespace": namespace}
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta}
     lease["spec"] = {"leaseDurationSeconds": 1, "leaseTransitions": 0}
-    cluster.kubectl("create", "-f", "-", input=json.dumps(lease), check=False)
+    try:
+        cluster.kubectl("create", "-f", "-", input=json.dumps(lease))
+    except KubectlError as error:
+        if "AlreadyExists" not in error.stderr:
+            raise
 
 
 def appearance(target: Target) -> Mapping[str, Any]:

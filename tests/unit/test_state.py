@@ -387,7 +387,7 @@ def test_what_others_add_is_left_alone(interfere: Interference) -> None:
     ],
 )
 def test_an_annotation_of_another_version_is_no_reason_to_write(part: str, name: str, *, no_matter: bool) -> None:
-    """Else each credential would cost a token request when one version follows another, there or back."""
+    """Else each credential would cost a token request when a version follows one that writes more."""
     target = TargetObject()
     target.ours["f:metadata"][f"f:{part}"][f"f:{name}"] = {}
     assert holds(target)
