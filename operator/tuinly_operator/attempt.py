@@ -225,7 +225,7 @@ class Attempts:
         if lead(facts.spec.refresh, held.state.lifetime) < MIN_LEAD:
             message = "tokens live less than 4 minutes: a Pod may see a new one only after the old one has expired"
             self._reporter.warn_once(record, Reason.LIFETIME_TOO_SHORT, message)
-        elif Reason.LIFETIME_TOO_SHORT in record.memory.told:  # or each credential would get an empty set of its own
+        elif Reason.LIFETIME_TOO_SHORT in record.memory.told:  # else each would get an empty set of its own
             record.memory.told -= {Reason.LIFETIME_TOO_SHORT}
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:

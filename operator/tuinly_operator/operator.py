@@ -252,7 +252,7 @@ class Operator:
             missed = await self._not_brought()
 
     async def _not_brought(self) -> set[Key]:
-        """Wait for what kopf has not brought of the last list; give it where kopf stops, or nothing in ten minutes."""
+        """Wait for what was listed; return what is missing once kopf brings no more, or after ten minutes nothing."""
         while unseen := self._unseen():
             await asyncio.sleep(_CENSUS_RETRY)
             if self._unseen() == unseen:

@@ -171,7 +171,7 @@ class Store:
 
 
 class _Links:
-    """Which keys belong to which. Nearly all have a single one, which is kept without a set: that takes 216 bytes."""
+    """Which keys belong to which. Nearly all have a single one, which is kept without a set of 216 bytes."""
 
     def __init__(self) -> None:
         self._links: dict[Key, Key | set[Key]] = {}
@@ -195,8 +195,8 @@ class _Links:
         found = self._links.get(key)
         if isinstance(found, set):
             found.discard(other)
-        if found in (other, set()):
-            del self._links[key]
+        if not found or found == other:
+            self._links.pop(key, None)
 
 
 def _older(one: str, other: str) -> bool:
