@@ -162,8 +162,8 @@ class Fleet:
 
         They come when the present ones are due, or are asked for by people, evenly `over` so many seconds.
         """
+        issued = await self._issued()  # first: some tokens come with the new lifetime before all clients have it
         await self.live(lifetime)
-        issued = await self._issued()
         if over is not None:
             await self._force(over)
 
