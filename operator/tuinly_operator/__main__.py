@@ -14,6 +14,9 @@ from tuinly_operator.logs import configure_logging, printable
 from tuinly_operator.settings import PROGRAM, SettingsError, parse_settings
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
+# Bytes, by mallopt(3). Left alone, glibc raises both as soon as a large block is freed, and keeps what the pages of a
+# long list took: a tenth of the memory with 10,000 credentials.
+_MALLOC: Final = {-3: 128 * 1024, -1: 2 * 1024 * 1024}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 # New containers that set off the garbage collector. With Python's usual 700, a list of thousands of objects has it look
 # at all that lives again and again: a third of a start's CPU with 10,000 credentials.
 _GC_THRESHOLD: Final = 10_000
@@ -27,10 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse_settings(sys.argv[1:] if argv is None else argv, os.environ)
         configure_logging(settings.log_level, settings.log_format)
         forbid_core_dumps()
-        gc.set_threshold(_GC_THRESHOLD)
+        tune_memory()
         # Only now: --help and a wrong setting need not wait for kopf and kubernetes.
         from tuinly_operator.operator import run  # noqa: PLC0415 -- see above
 
+        gc.freeze()  # modules stay for good: the collector need not look at them again
         asyncio.run(run(settings))
     except SettingsError as error:
         print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 -- for a person at a terminal
@@ -39,6 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _log.exception("the operator failed")
         return 1
     return 0
+
+
+def tune_memory() -> None:
+    """Have the collector run less often, and glibc give large blocks back; another C library does as it likes."""
+    gc.set_threshold(_GC_THRESHOLD)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for parameter, value in _MALLOC.items():
+            libc.mallopt(parameter, value)
 
 
 def forbid_core_dumps() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -60,6 +61,8 @@ class CredentialWatch:
         self._silence = silence
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: Callable[[], None] = lambda: None
+        self._calls: deque[Callable[[], object]] = deque()  # for the operator's loop
+        self._lock = threading.Lock()
         self.alive = False
 
     async def run(self) -> None:
@@ -139,9 +142,22 @@ class CredentialWatch:
         return registry
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:
-        """Call something on the operator's loop."""
+        """Call something on the operator's loop, which is woken once for all that comes together."""
         assert self._loop is not None  # noqa: S101 -- set before the thread started
-        _call(self._loop, what, *args)
+        with self._lock:  # an earlier thread may still be at its end
+            self._calls.append(partial(what, *args))
+            first = len(self._calls) == 1
+        if first:
+            _call(self._loop, self._make_calls)
+
+    def _make_calls(self) -> None:
+        try:
+            for _ in range(len(self._calls)):
+                self._calls.popleft()()
+        finally:
+            # What came meanwhile, or after one that failed, found calls before it and has woken nobody.
+            if self._calls:
+                asyncio.get_running_loop().call_soon(self._make_calls)
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: object) -> None:
