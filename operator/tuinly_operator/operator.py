@@ -91,6 +91,7 @@ class Operator:
         self._health = HealthServer(settings.listen, alive=self.alive, ready=self.ready, metrics=self._metrics.render)
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
         self._awaited: set[Key] | None = None  # credentials of the first list that kopf has not brought yet
+        self._recount = asyncio.Event()  # the API server was out of reach, and nobody tells what went meanwhile
         self._queue.hold(_LISTING)
 
     async def start(self) -> None:
@@ -225,13 +226,14 @@ class Operator:
             await asyncio.sleep(0)
 
     async def _take_census(self) -> None:
-        """List the credentials at start and every ten minutes: kopf does not say what went while it did not look.
+        """List the credentials at start, after an outage, and every ten minutes: kopf does not say what went unseen.
 
         Nor does it say that it does not look at all: where it brings none of those that are missing, it starts anew.
         """
         missed: set[Key] = set()
         trouble = ""
         while True:
+            self._recount.clear()
             known = {record.credential.key: record.credential.uid for record in self._store}
             try:
                 listed = {key async for key in self._listed_credentials()}
@@ -252,12 +254,15 @@ class Operator:
             missed = await self._not_brought()
 
     async def _not_brought(self) -> set[Key]:
-        """Wait for what was listed; return what is missing once kopf brings no more, or after ten minutes nothing."""
+        """Wait for what was listed; return what is missing once kopf brings no more, or nothing at the next census."""
         while unseen := self._unseen():
             await asyncio.sleep(_CENSUS_RETRY)
             if self._unseen() == unseen:
                 return unseen
-        await asyncio.sleep(_CENSUS_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CENSUS_SECONDS):
+                await self._recount.wait()
+                await asyncio.sleep(_CENSUS_RETRY)  # it may come and go
         return set()
 
     async def _forget_without_definition(self, known: Mapping[Key, str]) -> None:
@@ -329,6 +334,7 @@ class Operator:
     def _api_within_reach(self, reachable: bool) -> None:  # noqa: FBT001 -- a callback
         if reachable:
             _log.info("the API server is within reach again")
+            self._recount.set()
             self._queue.release(_OUT_OF_REACH)
         else:
             _log.warning("the API server is out of reach; no token is asked for until it is back")

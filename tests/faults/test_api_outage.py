@@ -219,11 +219,18 @@ def test_a_credential_deleted_unseen_makes_one_token_request_at_most(
     assert tenant.find_target() is not None
 
 
-async def test_the_census_finds_who_was_deleted_unseen(
-    tenant: Tenant, sandbox: SandboxProcess, operator_login: Path, proxy: ApiProxy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("away", [False, True], ids=["in time", "after an outage"])
+async def test_the_census_finds_who_was_deleted_unseen(  # noqa: PLR0913 - fixtures
+    tenant: Tenant,
+    sandbox: SandboxProcess,
+    operator_login: Path,
+    proxy: ApiProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    away: bool,
 ) -> None:
     """Even if nothing ever happens that would make the operator look."""
-    monkeypatch.setattr(operator_module, "_CENSUS_SECONDS", 0.5)
+    monkeypatch.setattr(operator_module, "_CENSUS_RETRY" if away else "_CENSUS_SECONDS", 0.5)
     login = proxy.kubeconfig(operator_login)
     argv = ["run", "--kubeconfig", str(login), "--listen", "127.0.0.1:0", "--token-url", sandbox.token_url]
     operator, stop = Operator(parse_settings(argv, {})), asyncio.Event()
@@ -235,6 +242,9 @@ async def test_the_census_finds_who_was_deleted_unseen(
         await asyncio.to_thread(tenant.await_ready)
         proxy.cut()
         tenant.delete()
+        if away:
+            kube = operator._kube  # noqa: SLF001 - as directly
+            await asyncio.to_thread(wait_until, lambda: not kube.reachable, what="it sees the outage")
         for fault in TOLD_SO:
             proxy.fault(replace(fault))
         proxy.pass_on()
