@@ -37,7 +37,7 @@ extras: ## faketime and promtool, from Debian's packages: without them a few tes
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
 
-bench: $(VENV) binaries ## What the operator costs and holds, measured here: about half an hour (N=10000: an hour; ONLY=steady,… for some)
+bench: $(VENV) binaries ## What the operator costs and holds, measured here: about 20 minutes (N=10000: 45; ONLY=steady,… for some)
 	@$(BIN)/python -m bench $(if $(N),--credentials $(N)) $(if $(ONLY),--only $(ONLY))
 
 check: $(VENV) ## All static checks
