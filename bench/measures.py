@@ -4,14 +4,12 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
-_LONG_RUNNING = re.compile(r"^apiserver_longrunning_requests\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _LATENESS = "tuinly_refresh_lateness_seconds_bucket"
 _REFRESHES = "tuinly_refreshes_total"
@@ -49,21 +47,25 @@ class Process:
 def requests(metrics: str) -> Counter[str]:
     """Count the requests that the API server has answered, from its metrics: by "VERB resource/subresource"."""
     counts: Counter[str] = Counter()
-    for line in _REQUEST.finditer(metrics):
-        labels = dict(_LABEL.findall(line["labels"]))
+    for labels, count in _counts(metrics, "apiserver_request_total"):
         resource = "/".join(filter(None, (labels.get("resource"), labels.get("subresource"))))
-        counts[f"{labels.get('verb')} {resource}"] += int(float(line["count"]))
+        counts[f"{labels.get('verb')} {resource}"] += count
     return counts
 
 
 def watches(metrics: str) -> Counter[str]:
     """Count the watches that the API server serves now, from its metrics: by resource."""
     counts: Counter[str] = Counter()
-    for line in _LONG_RUNNING.finditer(metrics):
-        labels = dict(_LABEL.findall(line["labels"]))
+    for labels, count in _counts(metrics, "apiserver_longrunning_requests"):
         if labels.get("verb") == "WATCH":
-            counts[labels.get("resource", "")] += int(float(line["count"]))
+            counts[labels.get("resource", "")] += count
     return counts
+
+
+def _counts(metrics: str, name: str) -> Iterator[tuple[dict[str, str], int]]:
+    """Read the samples of one metric that counts: labels and value."""
+    for line in re.finditer(rf"^{name}\{{(?P<labels>[^}}]*)\}} (?P<count>\S+)$", metrics, re.MULTILINE):
+        yield dict(_LABEL.findall(line["labels"])), int(float(line["count"]))
 
 
 def of_credentials(counts: Mapping[str, int]) -> Counter[str]:

@@ -318,31 +318,32 @@ class Stand:
 
     async def snapshot(self, *, last: bool = False) -> Snapshot:
         """Read all counters. Reading the operator's costs it some time, which stays outside of the window."""
-        told = None if last else await self._counters()
+        early = None if last else await self._counters()
         cpu = {name: process.cpu for name, process in self.processes.items()}
         now = time.monotonic()
         api = await self.api.requests()
         token_requests = (await asyncio.to_thread(self.sandbox.admin.counts))["requests"]
-        lateness, made = told or await self._counters()
-        return Snapshot(now, cpu, api, token_requests, lateness, made)
+        lateness, by_grant = early or await self._counters()
+        return Snapshot(now, cpu, api, token_requests, lateness, by_grant)
 
     async def _counters(self) -> tuple[Lateness, Counter[str]]:
+        """The operator's own: how late refreshes were, and by which grants tokens came."""
         samples = await asyncio.to_thread(self.operator.metrics) if self.operator else {}
         return Lateness.of(samples), grants(samples)
 
     async def since(self, before: Snapshot) -> Window:
         """Tell what has happened since a snapshot."""
         after = await self.snapshot(last=True)
-        api, made = after.api.copy(), after.grants.copy()
+        api, by_grant = after.api.copy(), after.grants.copy()
         api.subtract(before.api)
-        made.subtract(before.grants)
+        by_grant.subtract(before.grants)
         return Window(
             seconds=after.time - before.time,
             cpu={name: after.cpu[name] - before.cpu[name] for name in after.cpu if name in before.cpu},
             api=of_credentials(api),
             token_requests=after.token_requests - before.token_requests,
             lateness=after.lateness.since(before.lateness),
-            grants=made,
+            grants=by_grant,
         )
 
     async def at_rest(self, process: Process, seconds: float = 300.0) -> float:

@@ -233,6 +233,12 @@ class World:
             case _ if what in EDITS and self.server.lease is not None:
                 self.server.edit(EDITS[what](self.server.lease))
 
+    async def release(self) -> None:
+        """Bring the Lease into the state in which the only replica leaves it that stops."""
+        leader = self.start("one")
+        await self.until(lambda: leader.leads)
+        await leader.stop()
+
     async def two(self) -> tuple[Replica, Replica]:
         """Start a leader and a standby."""
         leader = self.start("one")
@@ -360,9 +366,7 @@ async def test_a_lead_that_cannot_be_renewed_is_noticed_to_end_at_once(world: Wo
 @simulated
 async def test_one_that_comes_new_takes_a_released_lease_at_its_first_look(world: World) -> None:
     """As at every restart of the only replica; an answer takes its time."""
-    leader = world.start("one")
-    await world.until(lambda: leader.leads)
-    await leader.stop()
+    await world.release()
     successor = world.start("two")
     successor.calls = [Call(before=0.1, after=0.1)] * 2
     assert await world.until(lambda: successor.leads) <= 0.4 + SLACK
@@ -486,9 +490,7 @@ async def test_a_gap_while_a_renewal_is_answered_counts_too(world: World) -> Non
 
 @simulated
 async def test_an_answer_that_comes_when_the_lead_would_be_over_makes_no_leader(world: World) -> None:
-    leader = world.start("one")
-    await world.until(lambda: leader.leads)
-    await leader.stop()
+    await world.release()
     successor = world.start("two")
     successor.calls = [QUICK, Call(after=GIVE_UP_SECONDS + 1)]
     await world.pass_time(GIVE_UP_SECONDS + 2)
