@@ -11,10 +11,11 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from tuinly_operator.census import Census
 from tuinly_operator.clock import Deadline, SystemClock
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.decision import Policy
@@ -29,7 +30,6 @@ from tuinly_operator.oauth import TokenEndpoint, origin_of
 from tuinly_operator.reconcile import Reconciler
 from tuinly_operator.secret_watch import SecretWatch
 from tuinly_operator.settings import Settings, SettingsError
-from tuinly_operator.state import secret_key
 from tuinly_operator.store import Store
 from tuinly_operator.timers import Timers
 from tuinly_operator.watch import CredentialWatch
@@ -40,8 +40,6 @@ _LISTING: Final = "the Secrets are not listed yet"
 _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
-_CENSUS_SECONDS: Final = 600.0
-_CENSUS_RETRY: Final = 5.0
 _PROBE_SECONDS: Final = 1.0
 _GATE_SECONDS: Final = 0.5
 _STUCK_SECONDS: Final = 300.0
@@ -90,8 +88,6 @@ class Operator:
         self._metrics = Metrics()
         self._health = HealthServer(settings.listen, alive=self.alive, ready=self.ready, metrics=self._metrics.render)
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
-        self._awaited: set[Key] | None = None  # credentials of the first list that kopf has not brought yet
-        self._recount = asyncio.Event()  # the API server was out of reach, and nobody tells what went meanwhile
         self._queue.hold(_LISTING)
 
     async def start(self) -> None:
@@ -117,6 +113,7 @@ class Operator:
             seen=self._store.credential_seen,
             gone=self._credential_gone,
         )
+        self._census = Census(self._kube, self._store, self._namespaces, self._credential_watch.restart)
         self._election = self._join_election()
         self._expose_state()
         self._events = EventSender(self._kube)
@@ -150,7 +147,7 @@ class Operator:
             self._timers.run(),
             self._tend_gate(),
             self._events.run(),
-            self._take_census(),
+            self._census.run(),
             self._probe_api(),
         )
         stopping = asyncio.create_task(stop.wait())
@@ -184,10 +181,10 @@ class Operator:
             missing.append("watch of Secrets alive: no")
         if not self._credential_watch.alive:
             missing.append("watch of TuinlyCredentials alive: no")
-        if self._awaited is None:
+        if not self._census.taken:
             missing.append("TuinlyCredentials listed: no (is the CRD installed?)")
-        elif self._unseen():
-            missing.append(f"TuinlyCredentials seen: all but {len(self._unseen())}")
+        elif unseen := self._census.unseen:
+            missing.append(f"TuinlyCredentials seen: all but {len(unseen)}")
         return missing
 
     def _expose_state(self) -> None:
@@ -224,58 +221,6 @@ class Operator:
                 self._queue.done(key)
             # Neither a full queue nor a reconcile that finds nothing to do waits for anything: let others have a turn.
             await asyncio.sleep(0)
-
-    async def _take_census(self) -> None:
-        """List the credentials at start, after an outage, and every ten minutes: kopf does not say what went unseen.
-
-        Nor does it say that it does not look at all: where it brings none of those that are missing, it starts anew.
-        """
-        missed: set[Key] = set()
-        trouble = ""
-        while True:
-            self._recount.clear()
-            known = {record.credential.key: record.credential.uid for record in self._store}
-            try:
-                listed = {key async for key in self._listed_credentials()}
-                for key in known.keys() - listed:
-                    if not await self._kube.credential_exists(key, known[key]):
-                        self._store.credential_gone(key, known[key])
-            except ApiFailure as failure:
-                if str(failure) != trouble:  # told once
-                    trouble = str(failure)
-                    missing = "; is the CRD installed?" if failure.not_found else ""
-                    _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
-                await self._forget_without_definition(known)
-                await asyncio.sleep(_CENSUS_RETRY)
-                continue
-            self._awaited, trouble = listed, ""
-            if missed and self._unseen() == missed:
-                self._credential_watch.restart()
-            missed = await self._not_brought()
-
-    async def _not_brought(self) -> set[Key]:
-        """Wait for what was listed; return what is missing once kopf brings no more, or nothing at the next census."""
-        while unseen := self._unseen():
-            await asyncio.sleep(_CENSUS_RETRY)
-            if self._unseen() == unseen:
-                return unseen
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CENSUS_SECONDS):
-                await self._recount.wait()
-                await asyncio.sleep(_CENSUS_RETRY)  # it may come and go
-        return set()
-
-    async def _forget_without_definition(self, known: Mapping[Key, str]) -> None:
-        """Drop all credentials where the CRD has been deleted, which the API server's discovery must confirm."""
-        with suppress(ApiFailure):
-            if not await self._kube.serves_credentials():
-                for key, uid in known.items():
-                    self._store.credential_gone(key, uid)
-
-    async def _listed_credentials(self) -> AsyncIterator[Key]:
-        for namespace in self._namespaces:
-            async for raw in self._kube.list_credentials(namespace):
-                yield secret_key(raw)
 
     async def _probe_api(self) -> None:
         """While the API server is out of reach the queue is closed; this notices that it is back."""
@@ -334,7 +279,7 @@ class Operator:
     def _api_within_reach(self, reachable: bool) -> None:  # noqa: FBT001 -- a callback
         if reachable:
             _log.info("the API server is within reach again")
-            self._recount.set()
+            self._census.take_again()
             self._queue.release(_OUT_OF_REACH)
         else:
             _log.warning("the API server is out of reach; no token is asked for until it is back")
@@ -353,10 +298,6 @@ class Operator:
     def _forget(self, key: Key) -> None:
         self._timers.cancel(key)
         self._gate.forget(key)
-
-    def _unseen(self) -> set[Key]:
-        self._awaited = {key for key in self._awaited or () if self._store.get(key) is None}
-        return self._awaited
 
 
 def _begin(*parts: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:

@@ -118,9 +118,9 @@ class Part:
 async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest takes its time, in which another replica works already."""
     operator, stop, order = Operator(parse_settings(["run"], {})), asyncio.Event(), list[str]()
-    for name in ("_election", "_events"):
+    for name in ("_election", "_events", "_census"):
         monkeypatch.setattr(operator, name, Part(name, order), raising=False)
-    for name in ("_watch_credentials", "_take_census", "_probe_api"):
+    for name in ("_watch_credentials", "_probe_api"):
         monkeypatch.setattr(operator, name, Part(name, order).run)
     monkeypatch.setattr(operator, "_secret_watches", [Part("_secret_watches", order)], raising=False)
     monkeypatch.setattr(operator, "_work", Part("_work", order).run)
@@ -131,7 +131,7 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
         await work
     before, after = order[: order.index("released")], order[order.index("released") + 1 :]
     assert set(before) == {"_election", "_work"}
-    assert set(after) == {"_secret_watches", "_events", "_watch_credentials", "_take_census", "_probe_api"}
+    assert set(after) == {"_secret_watches", "_events", "_watch_credentials", "_census", "_probe_api"}
 
 
 @pytest.mark.parametrize("manifest", ["install.yaml", "namespaced.yaml"])

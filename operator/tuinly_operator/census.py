@@ -1,0 +1,98 @@
+"""Counts the credentials that there are, and finds what kopf did not tell: who went unseen, and who was never brought.
+
+kopf does not say what went while it was not looking, nor that its first list is complete, nor that it has lost track.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from tuinly_operator.credential import Key
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.logs import fields
+from tuinly_operator.state import secret_key
+from tuinly_operator.store import Store
+
+_SECONDS: Final = 600.0
+_RETRY: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Census:
+    """Lists the credentials at start, after an outage, and every ten minutes, and compares them with the store."""
+
+    def __init__(self, kube: Kube, store: Store, namespaces: Sequence[str | None], lost: Callable[[], None]) -> None:
+        """`namespaces` are those served, None for all; `lost` is called where kopf brings none of those missing."""
+        self._kube = kube
+        self._store = store
+        self._namespaces = namespaces
+        self._lost = lost
+        self._awaited: set[Key] | None = None  # credentials of the last list that kopf has not brought yet
+        self._again = asyncio.Event()
+
+    @property
+    def taken(self) -> bool:
+        """Whether the credentials have been listed since the start."""
+        return self._awaited is not None
+
+    @property
+    def unseen(self) -> set[Key]:
+        """The credentials of the last list that kopf has not brought yet."""
+        self._awaited = {key for key in self._awaited or () if self._store.get(key) is None}
+        return self._awaited
+
+    def take_again(self) -> None:
+        """Count anew soon: the API server was out of reach, and nobody tells what went meanwhile."""
+        self._again.set()
+
+    async def run(self) -> None:
+        """Take one census after the other until cancelled."""
+        missed: set[Key] = set()
+        trouble = ""
+        while True:
+            self._again.clear()
+            known = {record.credential.key: record.credential.uid for record in self._store}
+            try:
+                listed = {key async for key in self._listed()}
+                for key in known.keys() - listed:
+                    if not await self._kube.credential_exists(key, known[key]):
+                        self._store.credential_gone(key, known[key])
+            except ApiFailure as failure:
+                if str(failure) != trouble:  # told once
+                    trouble = str(failure)
+                    missing = "; is the CRD installed?" if failure.not_found else ""
+                    _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
+                await self._forget_without_definition(known)
+                await asyncio.sleep(_RETRY)
+                continue
+            self._awaited, trouble = listed, ""
+            if missed and self.unseen == missed:
+                self._lost()
+            missed = await self._not_brought()
+
+    async def _not_brought(self) -> set[Key]:
+        """Wait for what was listed; return what is missing once kopf brings no more, or nothing at the next census."""
+        while unseen := self.unseen:
+            await asyncio.sleep(_RETRY)
+            if self.unseen == unseen:
+                return unseen
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SECONDS):
+                await self._again.wait()
+                await asyncio.sleep(_RETRY)  # it may come and go
+        return set()
+
+    async def _forget_without_definition(self, known: Mapping[Key, str]) -> None:
+        """Drop all credentials where the CRD has been deleted, which the API server's discovery must confirm."""
+        with suppress(ApiFailure):
+            if not await self._kube.serves_credentials():
+                for key, uid in known.items():
+                    self._store.credential_gone(key, uid)
+
+    async def _listed(self) -> AsyncIterator[Key]:
+        for namespace in self._namespaces:
+            async for raw in self._kube.list_credentials(namespace):
+                yield secret_key(raw)
