@@ -89,7 +89,7 @@ class Attempts:
         self._kube.require_reach()
         # Nothing may be awaited between the look at the gate and this, or others would pass as probes too.
         self._gate.begin(origin_of(facts.token_url), self._clock.now())
-        memory.last_attempt = facts.now
+        memory.last_attempt, memory.tried = rules.counts_from(facts), rules.refresh_inputs(facts)
         memory.tried_request = facts.credential.refresh_requested or memory.tried_request
         if rules.need(facts) is Need.DUE and memory.due is None and memory.current is not None:
             memory.due = rules.refresh_at(facts, memory.current)

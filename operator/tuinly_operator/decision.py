@@ -363,8 +363,19 @@ def use_refresh_token(f: Facts) -> bool:
 
 
 def refresh_inputs(f: Facts) -> str:
-    """What a refresh token was refused for: a change of it is worth another try."""
+    """What an attempt was made with, or a refresh token was refused for: a change of it is worth another try."""
     return f"{f.inputs} {f.client_identity}"
+
+
+def counts_from(f: Facts) -> Moment:
+    """When an attempt that begins now counts as made: if it passed the least interval, at that interval's end.
+
+    So the next one waits the longer, and who edits in a loop gets one attempt per interval.
+    """
+    if f.memory.last_attempt is None:
+        return f.now
+    end = Deadline.after(f.policy.min_interval, f.memory.last_attempt)
+    return f.now if end.due(f.now) else Moment(end.wall, end.boot)
 
 
 def setback(f: Facts) -> Setback | None:
@@ -385,7 +396,8 @@ def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
     if failed is not None and not f.probe:
         waits.append(failed.retry)
     if f.memory.last_attempt is not None:
-        waits.append(Deadline.after(f.policy.min_interval, f.memory.last_attempt))
+        changed = f.memory.tried != refresh_inputs(f)
+        waits.append(Deadline.after(0.0 if changed else f.policy.min_interval, f.memory.last_attempt))
     if why is Need.FORCED and f.memory.last_forced is not None:
         waits.append(Deadline.after(FORCED_INTERVAL, f.memory.last_forced))
     return max((wait for wait in waits if not wait.due(f.now)), default=None)

@@ -76,7 +76,8 @@ class Memory:
     look_again: Deadline | None = None  # the server gave the same token again
     tried_request: str = ""  # what users asked for by annotation when the last attempt was made
     handled_refresh: str = ""  # a forced exchange that gave the same token again
-    last_attempt: Moment | None = None
+    last_attempt: Moment | None = None  # when it counts as made
+    tried: str = ""  # the exchange inputs and the client Secret that it was made with
     due: Deadline | None = None  # when the refresh under way was due
     last_forced: Moment | None = None
     last_restore: Moment | None = None

@@ -20,6 +20,7 @@ from tuinly_operator.decision import (
     Policy,
     asked_shape,
     decide,
+    refresh_inputs,
     unhindered,
     written_inputs,
 )
@@ -437,7 +438,8 @@ def refreshable(scene: Scene) -> None:
 
 
 def attempted(scene: Scene) -> None:
-    """An attempt was made a second ago."""
+    """An attempt was made a second ago, with what is there now."""
+    scene.memory.tried = refresh_inputs(scene.facts())
     scene.memory.last_attempt = Moment(scene.now.wall - 1, scene.now.boot - 1)
 
 

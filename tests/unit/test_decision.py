@@ -68,6 +68,7 @@ from tuinly_operator.decision import (
     Facts,
     Need,
     compare,
+    counts_from,
     need,
     refresh_inputs,
     setback,
@@ -122,6 +123,11 @@ def restored_often(scene: Scene) -> None:
 def forced_before(scene: Scene) -> None:
     """An exchange that users asked for was made six seconds ago."""
     scene.memory.last_attempt = scene.memory.last_forced = Moment(scene.now.wall - 6, scene.now.boot - 6)
+
+
+def passed_the_interval(scene: Scene) -> None:
+    """The attempt of a second ago followed on another by a change."""
+    scene.memory.last_attempt = Moment(scene.now.wall + 4, scene.now.boot + 4)
 
 
 def same_token_again(scene: Scene) -> None:
@@ -211,6 +217,13 @@ ACTS: dict[str, tuple[Changes, Act]] = {
     "restarted, label removed": ([restarted, client_known, label_removed], Act.EXCHANGE),
     "restarted, template changed": ([restarted, client_known, TEMPLATED], Act.EXCHANGE),
     # A change of what is asked for.
+    "client Secret rotated right after an attempt": ([attempted, client_rotated], Act.EXCHANGE),
+    "client Secret relabelled right after an attempt that failed": (
+        [failing(), attempted, client_relabelled, DUE],
+        Act.EXCHANGE,
+    ),
+    "other scopes right after an attempt": ([attempted, OTHER_SCOPES], Act.EXCHANGE),
+    "forced right after an attempt": ([attempted, FORCED], Act.REST),
     "other scopes": ([OTHER_SCOPES], Act.EXCHANGE),
     "other URL": ([OTHER_TOKEN_URL], Act.EXCHANGE),
     "another key of the client Secret": ([OTHER_KEY], Act.READ_CLIENT_SECRET),
@@ -403,6 +416,8 @@ def look_again(*changes: Change) -> float:
         ([FORCED, attempted], 4),
         ([client_rotated, attempted], 4),
         ([OTHER_SCOPES, attempted], 4),
+        ([attempted, passed_the_interval, OTHER_SCOPES], 4),  # once
+        ([DUE, attempted, passed_the_interval], 9),  # and it is made up for
         ([DUE, failing()], 30),
         ([DUE, failing(), attempted], 30),  # the later of the two
         ([FORCED, failing()], 30),
@@ -417,7 +432,7 @@ def look_again(*changes: Change) -> float:
         ([VERIFIES, pending, unverifiable], 30),
         ([VERIFIES, passed(3490), pending, unverifiable], 10),  # the present token comes to its last 100 s first
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_how_long_it_waits(changes: Changes, seconds: float) -> None:
     assert look_again(*changes) == pytest.approx(seconds)
@@ -741,7 +756,8 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         assert facts.block is None
         assert unwritten(facts) is None
         last = memory.last_attempt
-        assert last is None or Deadline.after(facts.policy.min_interval, last).due(facts.now)
+        least = 0.0 if memory.tried != refresh_inputs(facts) else facts.policy.min_interval
+        assert last is None or Deadline.after(least, last).due(facts.now)
         failed = setback(facts)
         assert failed is None or failed.retry.due(facts.now) or facts.probe
     if act is Act.EXCHANGE:
@@ -800,7 +816,7 @@ class Reconciler:
 
     def attempt(self, facts: Facts) -> None:
         memory = self.scene.memory
-        memory.last_attempt = facts.now
+        memory.last_attempt, memory.tried = counts_from(facts), refresh_inputs(facts)
         memory.last_forced = facts.now if facts.credential.refresh_requested else memory.last_forced
         if self.endpoint:
             pending(self.scene)

@@ -25,9 +25,10 @@ class Shop:
     events: FakeEvents = field(default_factory=FakeEvents)
 
     def __post_init__(self) -> None:
+        self.started = self.world.boot
         self.api = FakeApi(self.world)
         self.endpoint = FakeEndpoint(self.world, {"shop": "canary-secret"}, gives_refresh_tokens=False)
-        self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": "canary-secret"})
+        self.client_secret("canary-secret")
         self.api.put_credential(CREDENTIAL, {"clientSecretRef": {"name": CLIENT_SECRET.name}})
         self.process = self.start()
 
@@ -52,6 +53,9 @@ class Shop:
     def refreshed(self) -> str:
         return self.told("Refreshed")
 
+    def client_secret(self, value: str) -> None:
+        self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": value})
+
     def spec(self, **more: Any) -> None:  # noqa: ANN401 -- JSON
         self.api.put_credential(CREDENTIAL, {"clientSecretRef": {"name": CLIENT_SECRET.name}, **more})
         self.process.credentials_changed()
@@ -73,6 +77,42 @@ async def test_a_target_that_the_watch_has_not_brought_yet_is_believed_once_it_i
     await shop.process.work()
     assert len(shop.endpoint.requests) == 1
     assert len(shop.api.writes) == writes
+
+
+async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after_an_attempt(shop: Shop) -> None:
+    """Who has just mended it does not wait for the least interval between two attempts; once for each change."""
+    await shop.pass_time(10)
+    shop.endpoint.clients["shop"] = "canary-next"
+    shop.client_secret("canary-misspelt")
+    await shop.pass_time(1)
+    assert shop.refreshed() == "False InvalidClient"
+    shop.client_secret("canary-next")
+    await shop.pass_time(1)
+    assert shop.refreshed() == "True Issued"
+    # The interval that was passed is made up for, then that is over.
+    shop.spec(scopes=["orders:read"])
+    await shop.pass_time(3)
+    assert shop.refreshed() == "Unknown Issuing"
+    await shop.pass_time(1)
+    assert shop.refreshed() == "True Issued"
+    await shop.pass_time(9)
+    shop.spec(scopes=["orders:write"])
+    await shop.pass_time(1)
+    assert shop.refreshed() == "True Issued"
+    assert [round(at - shop.started) for _, at in shop.endpoint.requests] == [0, 11, 12, 16, 26]
+
+
+@pytest.mark.parametrize("edited", ["client Secret", "spec"])
+async def test_editing_in_a_loop_gets_one_attempt_per_interval_and_no_more(shop: Shop, edited: str) -> None:
+    """Whether the attempts succeed or fail."""
+    minutes = 10
+    for second in range(60 * minutes):
+        if edited == "client Secret":
+            shop.client_secret(f"canary-{second % 7}")
+        else:
+            shop.spec(scopes=[f"orders:{second}"])
+        await shop.pass_time(1)
+    assert 60 * minutes / 5 - 1 <= len(shop.endpoint.requests) <= 60 * minutes / 5 + 2
 
 
 async def test_what_the_probe_was_told_by_the_endpoint_is_waited_for_and_told(shop: Shop) -> None:
