@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from tuinly_operator.logs import configure_logging, printable
+from tuinly_operator.errors import printable
+from tuinly_operator.logs import configure_logging
 from tuinly_operator.settings import PROGRAM, SettingsError, parse_settings
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)

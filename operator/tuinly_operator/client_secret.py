@@ -21,6 +21,7 @@ REFUSED_TYPES: Final = (
     "kubernetes.io/service-account-token",
     "kubernetes.io/tls",
 )
+_LONGEST: Final = 32_768  # characters: both stay in memory
 _VSCHAR: Final = re.compile(r"[\x20-\x7E]+")  # RFC 6749 appendix A.1 and A.2
 
 
@@ -60,6 +61,8 @@ def _value(data: Mapping[str, str], ref: ClientSecretRef, key: str) -> str:
     text = text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
     if not text:
         raise _invalid(ref, f"has an empty key {key}")
+    if len(text) > _LONGEST:
+        raise _invalid(ref, f"holds more than {_LONGEST} characters in key {key}; is it the right one?")
     if not _VSCHAR.fullmatch(text):
         raise _invalid(
             ref, f"holds control characters or a line end in key {key}; it must be printable ASCII on one line"

@@ -5,6 +5,7 @@ older or edited. A parity test holds the two against each other: every property 
 the same default.
 """
 
+import hashlib
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 # A value that is present when the credential is created counts as handled; each new value forces one exchange.
 REFRESH_REQUESTED: Final = f"{GROUP}/refresh-requested"
+
+_MOST_KEPT: Final = 128  # characters of a user's text that are kept as they are
 
 _IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
 _LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"  # RFC 1123
@@ -239,9 +242,16 @@ class Credential:
             deleting=meta.get("deletionTimestamp") is not None,
             spec=spec,
             problem=problem,
-            refresh_requested=requested if isinstance(requested, str) else "",
+            refresh_requested=as_kept(requested) if isinstance(requested, str) else "",
             status=parse_status(raw.get("status")),
         )
+
+
+def as_kept(text: str) -> str:
+    """What is kept of a text that only has to be told from others: itself, or a digest of it where it is long."""
+    if len(text) <= _MOST_KEPT:
+        return text
+    return "sha256:" + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def parse_spec(raw: object) -> Spec:

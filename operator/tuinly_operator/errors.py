@@ -10,6 +10,9 @@ Failures are values of the domain: their messages are ours, say what to do next 
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from typing import Final
+
+MOST_TOLD: Final = 500  # characters of a message that people are shown
 
 
 class Reason(StrEnum):
@@ -45,12 +48,28 @@ class Reason(StrEnum):
 MENDED_BY_PEOPLE = frozenset({Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED})
 
 
+def printable(text: str) -> str:
+    """Escape line ends and whatever else does not print, so that no value can forge a line of its own."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of so many characters at most, with a sign where it goes on."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 @dataclass
 class Failure(Exception):  # noqa: N818 -- it is a value of the domain, no error of the program
     """An expected failure, told to users by `reason` and `message` (a sentence that says what to do next)."""
 
     reason: Reason
     message: str
+
+    def __post_init__(self) -> None:
+        """Whatever a message names: it is shown as one line, and not a long one."""
+        self.message = cut(printable(self.message), MOST_TOLD)
 
     @property
     def patient(self) -> bool:

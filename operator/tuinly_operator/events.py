@@ -68,6 +68,6 @@ class EventSender:
             reportingInstance=self._instance,
             action="Refresh",
             reason=transition.reason,
-            note=transition.message[:_MAX_NOTE],
+            note=transition.message.encode()[:_MAX_NOTE].decode(errors="ignore"),
             type="Warning" if transition.warning else "Normal",
         )

@@ -35,7 +35,7 @@ _LOGIN_SECONDS: Final = 60.0
 
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_APPLY: Final = "application/apply-patch+yaml"
+_APPLY: Final = "application/apply-patch+yaml; charset=utf-8"  # without more, the library would write JSON itself
 _MERGE: Final = "application/merge-patch+json"
 
 _WATCHED_TYPES: Final = ",".join(f"type!={kind}" for kind in REFUSED_TYPES)
@@ -50,6 +50,8 @@ _REFUSALS: Final = frozenset(
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
 )
+_NO_ASCII: Final = re.compile(r"[^ -~]")
+_BMP: Final = 0xFFFF  # the last letter that four digits can name
 _WORD: Final = re.compile(r"[A-Za-z]{1,40}")
 
 
@@ -211,7 +213,7 @@ class Kube:
         self.fence()
         query = {"fieldManager": MANAGER, "force": "true"}
         answer = await self._json(
-            "PATCH", _secret_path(key), query=query, body=manifest, content=_APPLY, accept=_METADATA
+            "PATCH", _secret_path(key), query=query, body=yaml_of(manifest), content=_APPLY, accept=_METADATA
         )
         return SecretMeta.from_object(answer)
 
@@ -360,7 +362,7 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | str | None = None,
         content: str = "application/json",
         accept: str = "application/json",
         limit: aiohttp.ClientTimeout | None = None,
@@ -379,7 +381,7 @@ class Kube:
         path: str,
         query: Mapping[str, str],
         *,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | str | None = None,
         content: str = "application/json",
         accept: str = "application/json",
         limit: aiohttp.ClientTimeout | None = None,
@@ -449,6 +451,20 @@ async def connect(kubeconfig: Path | None, selector: str, reachable: Callable[[b
         problem = f"cannot be understood ({type(error).__name__})"
     message = f"{source} {problem}"
     raise KubeconfigError(message)
+
+
+def yaml_of(manifest: Mapping[str, Any]) -> str:
+    """A manifest as the API server reads an apply: JSON that is YAML as well, whatever letters are in it.
+
+    JSON is YAML but for its strings: YAML refuses some letters as they are (DEL, U+FFFE), folds others (NEL), and
+    knows no surrogate pairs (YAML 1.2, sections 5.1 and 5.7). So everything but ASCII is escaped, each as one letter.
+    """
+    return _NO_ASCII.sub(_escaped, json.dumps(manifest, ensure_ascii=False))
+
+
+def _escaped(letter: re.Match[str]) -> str:
+    code = ord(letter[0])
+    return f"\\u{code:04x}" if code <= _BMP else f"\\U{code:08x}"
 
 
 def event(namespace: str, name: str, regarding: Mapping[str, str], **values: str) -> dict[str, Any]:

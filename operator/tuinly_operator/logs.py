@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from tuinly_operator.errors import cut, printable
+
+_MOST: Final = 2000  # characters of a message or of a field: no value fills a disk
 _PACKAGE: Final = "tuinly_operator"
 
 # Libraries keep quiet whatever the level: at lower ones httpx logs each request, httpcore headers, kopf.objects each
@@ -47,12 +50,7 @@ def fields(**values: object) -> dict[str, dict[str, object]]:
 def _plain(value: object) -> object:
     # JSON has no infinity and no NaN.
     number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-    return value if number else str(value)
-
-
-def printable(text: str) -> str:
-    """Escape line ends and whatever else does not print, so that no value can forge a line of its own."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return value if number else cut(str(value), _MOST)
 
 
 def configure_logging(level: str, log_format: str) -> None:
@@ -92,6 +90,11 @@ class _Formatter(logging.Formatter):
         values: Mapping[str, object] = getattr(record, "fields", {})
         return values
 
+    @staticmethod
+    def message(record: logging.LogRecord) -> str:
+        """What it says; libraries may say anything."""
+        return cut(record.getMessage(), _MOST)
+
     def traceback(self, record: logging.LogRecord) -> str:
         """The exception with its traceback, empty if there is none."""
         return self.formatException(record.exc_info) if record.exc_info else ""
@@ -103,7 +106,7 @@ class _JsonFormatter(_Formatter):
             "ts": self.time(record),
             "level": record.levelname.lower(),
             "logger": self.name(record),
-            "msg": record.getMessage(),
+            "msg": self.message(record),
             **self.fields(record),
         }
         if traceback := self.traceback(record):
@@ -113,7 +116,7 @@ class _JsonFormatter(_Formatter):
 
 class _TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        start = f"{self.time(record)} {record.levelname:<7} {self.name(record)}  {record.getMessage()}"
+        start = f"{self.time(record)} {record.levelname:<7} {self.name(record)}  {self.message(record)}"
         words = [f"{name}={_quoted(value)}" for name, value in self.fields(record).items()]
         # Indented, since an exception's own text may have lines that look like ours.
         traceback = [f"    {printable(part)}" for part in self.traceback(record).splitlines()]

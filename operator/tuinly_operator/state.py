@@ -14,9 +14,19 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, Final
 
-from tuinly_operator.answers import MAX_LIFETIME
+from tuinly_operator.answers import MAX_BODY, MAX_LIFETIME
 from tuinly_operator.clock import parse_rfc3339, rfc3339
-from tuinly_operator.credential import API_VERSION, GROUP, KIND, ClientSecretRef, Credential, DeletionPolicy, Key, Spec
+from tuinly_operator.credential import (
+    API_VERSION,
+    GROUP,
+    KIND,
+    ClientSecretRef,
+    Credential,
+    DeletionPolicy,
+    Key,
+    Spec,
+    as_kept,
+)
 from tuinly_operator.template import Shape
 
 MANAGER: Final = "tuinly-operator"
@@ -69,7 +79,7 @@ class TokenState:
             return None
         try:
             times = {field: int(parse_rfc3339(annotations[name])) for field, name in _TIMES.items()}
-            texts = {field: intern(annotations[name]) for field, name in _TEXTS.items()}
+            texts = {field: intern(_bounded(field, annotations[name])) for field, name in _TEXTS.items()}
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
         values: dict[str, Any] = {**times, **texts}
@@ -93,6 +103,18 @@ _TEXTS: Final = {
 }
 
 
+def _bounded(field: str, text: str) -> str:
+    """A text as it is kept: anybody can put 256 KiB into an annotation, and an earlier version wrote what users asked.
+
+    Scopes are kept whole, since they are compared one by one. Raises ValueError where they cannot be an answer's.
+    """
+    if field != "granted_scopes":
+        return as_kept(text)
+    if len(text) > MAX_BODY:
+        raise ValueError
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class TargetMeta:
     """What the metadata of a Secret says when it bears our label or our field manager."""
@@ -101,7 +123,7 @@ class TargetMeta:
     owner_uid: str  # of the controller; empty where there is none
     written_for: str  # the uid that our annotation names, also where the others make no state; empty where it is gone
     state: TokenState | None
-    owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"
+    owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"; or _FORGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +284,10 @@ def _our_fields(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | Non
 
 # Nearly all targets have the same fields: one set serves them all. Bounded, since anybody may invent keys.
 _MOST_SHARED: Final = 1024
+_MOST_IN_SHARED: Final = 32
+# Of each of three kinds a template has 64 at most, and we add a dozen. More was never written by us.
+_MOST_OWNED: Final = 256
+_FORGED: Final = frozenset({"more than any template"})
 _shared: dict[frozenset[str], frozenset[str]] = {}
 
 
@@ -269,14 +295,16 @@ def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Map
     owned = _names("data", _owned(fields, "f:data"))
     for part in ("labels", "annotations"):
         owned |= _names(part, _owned(fields.get("f:metadata") or {}, f"f:{part}"))
-    if len(_shared) < _MOST_SHARED:
+    if len(owned) > _MOST_OWNED:
+        owned = _FORGED
+    if len(_shared) < _MOST_SHARED and len(owned) <= _MOST_IN_SHARED:
         owned = _shared.setdefault(owned, owned)
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     annotations = meta.get("annotations") or {}
     return TargetMeta(
         credential=intern(labels.get(CREDENTIAL_LABEL) or ""),
-        owner_uid=intern(owner.get("uid") or ""),
-        written_for=intern(annotations.get(_TEXTS["credential_uid"]) or ""),
+        owner_uid=intern(as_kept(owner.get("uid") or "")),
+        written_for=intern(as_kept(annotations.get(_TEXTS["credential_uid"]) or "")),
         state=TokenState.from_annotations(annotations),
         owned=owned,
     )

@@ -48,7 +48,7 @@ def refusal(raw: Json, ref: ClientSecretRef = REF) -> str:
         (b" padded ", " padded "),
         (b"a\n", "a"),
         (b"a\r\n", "a"),
-        (b"x" * 10_000, "x" * 10_000),
+        (b"x" * 32_768, "x" * 32_768),
     ],
     ids=["one character", "all sorts", "spaces", "newline", "CRLF", "long"],
 )
@@ -90,6 +90,7 @@ def test_all_of_vschar_is_taken_as_it_is(text: str) -> None:
         (b"\xff\xfe%s", "binary"),
         ("%sä".encode(), "ASCII"),
         ("\ufeff%s".encode(), "ASCII"),
+        (b"%s" * 4_000, "more than 32768 characters"),
     ],
     ids=str,
 )

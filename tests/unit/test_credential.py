@@ -134,8 +134,13 @@ def test_the_target_has_the_name_that_was_chosen() -> None:
         ({"tuinly.com/other": "1"}, ""),
         ({"tuinly.com/refresh-requested": ""}, ""),
         ({"tuinly.com/refresh-requested": "2026-11-24"}, "2026-11-24"),
+        ({"tuinly.com/refresh-requested": "\U0001f600" * 128}, "\U0001f600" * 128),
+        (
+            {"tuinly.com/refresh-requested": "x" * 129},
+            "sha256:0ec9eb33e74510bcdd1f2ea55206e82f21649c5c2becbf2b433eb475b34c01bd",
+        ),
     ],
-    ids=["none", "empty", "other", "blank", "set"],
+    ids=["none", "empty", "other", "blank", "set", "longest", "long"],
 )
 def test_a_forced_exchange_is_asked_for_by_annotation(annotations: Json | None, asked: str) -> None:
     raw = credential_object()

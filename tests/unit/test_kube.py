@@ -5,12 +5,15 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import test_utils, web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.pki import Authority
 from tuinly_operator import kube
 from tuinly_operator.credential import Key
-from tuinly_operator.kube import ApiFailure, connect
+from tuinly_operator.kube import ApiFailure, connect, yaml_of
 
 
 def write_kubeconfig(folder: Path, server: str = "https://127.0.0.1:1") -> Path:
@@ -25,6 +28,14 @@ def write_kubeconfig(folder: Path, server: str = "https://127.0.0.1:1") -> Path:
     path = folder / "kubeconfig"
     path.write_text(json.dumps(kubeconfig))
     return path
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_a_manifest_is_yaml_and_ascii_whatever_letters_are_in_it(texts: dict[str, str]) -> None:
+    """With the real API server: tests/api/test_letters.py."""
+    written = yaml_of({"metadata": {"annotations": texts}, "data": {}, "uid": None})
+    assert written.isascii()
+    assert yaml.safe_load(written) == {"metadata": {"annotations": texts}, "data": {}, "uid": None}
 
 
 async def test_a_login_that_is_gone_is_a_failed_request_and_no_defect(

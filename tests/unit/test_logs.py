@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuinly_operator.logs import configure_logging, fields, printable
+from tuinly_operator.errors import Failure, Reason, printable
+from tuinly_operator.logs import configure_logging, fields
 from tuinly_operator.sensitive import Sensitive
 
 LOG = logging.getLogger("tuinly_operator.reconcile")
@@ -65,6 +66,22 @@ def test_a_text_line() -> None:
     line = logged("text", "refreshed after %d", 2, credential="shop/storefront", reason=Word.ISSUED, attempt=1, x=None)
     expected = "2026-11-24T07:00:00.123Z INFO    reconcile  refreshed after 2"
     assert line == f"{expected} credential=shop/storefront reason=Issued attempt=1\n"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_value_makes_a_long_line(log_format: str) -> None:
+    """However long it is and whatever letters it has: escaped, each takes ten characters at most."""
+    line = logged(log_format, "%s", "\U0001f600\x85" * 100_000, cause="\u2028" * 100_000)
+    assert len(line) < 50_000
+    assert line.count("\n") == 1
+    assert "…" in line or "\\u2026" in line
+
+
+def test_what_users_are_told_is_one_printable_line_and_no_long_one() -> None:
+    told = Failure(Reason.INVALID_SPEC, "spec.\u202e\n\x85\U0001f600e\u0301\ufffe" + "x" * 100_000).message
+    assert told.startswith("spec.\\u202e\\n\\x85\U0001f600e\u0301\\ufffe")
+    assert told.isprintable()
+    assert len(told) == 500
 
 
 def test_a_json_line() -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -136,6 +136,54 @@ def test_no_time_does_harm(expiry: datetime, issued: int) -> None:
     times = {"tuinly.com/expires-at": expiry.isoformat(), "tuinly.com/issued-at": at}
     found = TokenState.from_annotations(token_state().annotations() | times)
     assert found is None or 1 <= found.lifetime <= 2_592_000
+
+
+def test_what_users_asked_for_is_known_again_however_long_it_was_and_whoever_wrote_it() -> None:
+    """An earlier version wrote all of a long value; this one writes and keeps what tells it from others."""
+    long = "x" * 262_000
+    written = token_state(credential({"metadata": {"annotations": {"tuinly.com/refresh-requested": long}}}))
+    for note in (long, written.handled_refresh):
+        read = TokenState.from_annotations(written.annotations() | {"tuinly.com/handled-refresh": note})
+        assert read == written
+    assert len(written.handled_refresh) < 128
+
+
+@pytest.mark.parametrize("name", sorted(ANNOTATIONS - {"tuinly.com/granted-scopes"}))
+def test_no_annotation_is_kept_at_length(name: str) -> None:
+    found = TokenState.from_annotations(token_state().annotations() | {name: "x" * 250_000})
+    assert found is None or max(len(str(value)) for value in asdict(found).values()) < 1000
+
+
+def test_of_scopes_no_more_is_believed_than_an_answer_can_hold() -> None:
+    for length, known in ((65_536, True), (65_537, False)):
+        assert (
+            TokenState.from_annotations(token_state(granted_scopes="s" * length).annotations()) is not None
+        ) is known
+
+
+@pytest.mark.parametrize("part", ["data", "labels", "annotations"])
+def test_of_very_many_fields_under_our_name_none_is_kept(part: str) -> None:
+    """Anybody can apply a Secret in our manager's name: what has more fields than a template was never ours."""
+    target = TargetObject()
+    for number in range(256):
+        target.shared(part, f"key{number}")
+        target.meta["managedFields"].pop()
+        TargetObject._fields(target.ours, part)[f"f:key{number}"] = {}
+    found = target.seen()
+    assert found.target is not None
+    assert len(found.target.owned) == 1
+    assert not holds_state(found, credential(), token_state(), DEFAULT)
+
+
+def test_no_uid_is_kept_at_length() -> None:
+    """Of an owner reference the API server asks no more than that its uid is not empty."""
+    owner: Json = {"uid": "x" * 250_000, "controller": True}
+    meta: Json = {"uid": "u", "resourceVersion": "1", "labels": {"tuinly.com/credential": "storefront"}}
+    meta |= {"ownerReferences": [owner], "annotations": {"tuinly.com/credential-uid": "y" * 250_000}}
+    found = SecretMeta.from_object({"metadata": meta}).target
+    assert found is not None
+    assert len(found.owner_uid) < 128
+    assert len(found.written_for) < 128
 
 
 def test_granted_scopes_are_read_as_a_set() -> None:
