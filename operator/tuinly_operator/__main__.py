@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from tuinly_operator.errors import printable
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(settings.log_level, settings.log_format)
         forbid_core_dumps()
         tune_memory()
+        provide_home()
         # Only now: --help and a wrong setting need not wait for kopf and kubernetes.
         from tuinly_operator.operator import run  # noqa: PLC0415 -- see above
 
@@ -53,6 +55,14 @@ def tune_memory() -> None:
     if hasattr(libc, "mallopt"):
         for parameter, value in _MALLOC.items():
             libc.mallopt(parameter, value)
+
+
+def provide_home() -> None:
+    """Name a home, as container runtimes do, for a user that has none: the Kubernetes client asks as it is imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
 
 
 def forbid_core_dumps() -> None:

@@ -21,6 +21,7 @@ from tuinly_operator.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.errors import Failure
 from tuinly_operator.kube import WATCH_SILENCE, ApiFailure, Login
 from tuinly_operator.logs import fields
+from tuinly_operator.state import MANAGER
 
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
@@ -105,6 +106,8 @@ class CredentialWatch:
                         registry=self._handlers(),
                         settings=_settings(self._selector, self._silence),
                         standalone=True,
+                        # Else it asks for the user's name, which not every user has. Its type, a str, is kopf's own.
+                        identity=MANAGER,  # type: ignore[arg-type]
                         clusterwide=not self._namespaces,
                         namespaces=self._namespaces,
                         stop_flag=stop,

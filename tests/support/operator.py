@@ -6,7 +6,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -36,13 +36,22 @@ class OperatorProcess:
 
     running: ClassVar[list["OperatorProcess"]] = []
 
-    def __init__(self, *flags: str, kubeconfig: Path, log_file: Path, package: Path | None = None) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        kubeconfig: Path | None,
+        log_file: Path,
+        package: Path | None = None,
+        launcher: Sequence[str] = (),
+    ) -> None:
         """Start it with the flags of `tuinly-operator run`; it listens on a free port of loopback.
 
-        `package` is a folder with another version of the operator, to be run in place of this one.
+        `package` is a folder with another version of the operator, to be run in place of this one; `launcher` comes
+        before its arguments, and runs them. Without a kubeconfig it logs in as the environment tells.
         """
         self.log_file = log_file
-        argv = [sys.executable, "-m", "tuinly_operator", "run", "--kubeconfig", str(kubeconfig)]
+        argv = [*launcher, sys.executable, "-m", "tuinly_operator", "run"]
+        argv += ["--kubeconfig", str(kubeconfig)] if kubeconfig is not None else []
         argv += ["--listen", "127.0.0.1:0", "--log-format", "json", *flags]
         # Whoever runs the tests may have settings and a cluster of their own.
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("TUINLY_", "KUBE"))}
