@@ -19,7 +19,7 @@ from tests.support.proxy import ApiProxy, Fault
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import eventually, wait_until
-from tuinly_operator import operator as operator_module
+from tuinly_operator import census as census_module
 from tuinly_operator.credential import Key
 from tuinly_operator.operator import Operator
 from tuinly_operator.settings import parse_settings
@@ -230,7 +230,7 @@ async def test_the_census_finds_who_was_deleted_unseen(  # noqa: PLR0913 - fixtu
     away: bool,
 ) -> None:
     """Even if nothing ever happens that would make the operator look."""
-    monkeypatch.setattr(operator_module, "_CENSUS_RETRY" if away else "_CENSUS_SECONDS", 0.5)
+    monkeypatch.setattr(census_module, "_RETRY" if away else "_SECONDS", 0.5)
     login = proxy.kubeconfig(operator_login)
     argv = ["run", "--kubeconfig", str(login), "--listen", "127.0.0.1:0", "--token-url", sandbox.token_url]
     operator, stop = Operator(parse_settings(argv, {})), asyncio.Event()
