@@ -50,9 +50,9 @@ class Block:
 class Facts:
     """All that a decision may look at, gathered at `now`.
 
-    `problem` says why the spec cannot be followed. `old_targets` are Secrets that we wrote for this credential under
-    other names. `absence_proven` says that a live read confirmed that there is no target. `block` is what the gate
-    says; `probe` that it is closed and lets this attempt through to see; `gate_epoch` changes each time it has
+    `problem` says why the spec cannot be followed. `old_targets` are Secrets under other names that say they are this
+    credential's target. `absence_proven` says that a live read confirmed that there is no target. `block` is what the
+    gate says; `probe` that it is closed and lets this attempt through to see; `gate_epoch` changes each time it has
     opened.
     """
 
@@ -259,9 +259,10 @@ def _attempt(f: Facts) -> Decision | None:
 
 
 def _clean_up(f: Facts) -> Decision | None:
-    if f.spec.target.deletion_policy is DeletionPolicy.RETAIN:
+    """After a rename the old target goes. What only looks like one stays, and is told of once."""
+    if f.spec.target.deletion_policy is DeletionPolicy.RETAIN or not f.in_place:
         return None
-    return Decision(Act.REMOVE_OLD_TARGETS) if f.old_targets and f.in_place else None
+    return Decision(Act.REMOVE_OLD_TARGETS) if leftovers(f) or look_alikes(f) != f.memory.look_alikes else None
 
 
 _RULES: Final[tuple[Rule, ...]] = (
@@ -335,6 +336,20 @@ def unwritten(f: Facts) -> Held | None:
         return None
     # A new target never starts with a token for other inputs than it is asked for.
     return held if f.target is not None or held.state.exchange_inputs == f.inputs else None
+
+
+def leftovers(f: Facts) -> tuple[tuple[Key, SecretMeta], ...]:
+    """The targets under other names that are to be deleted; one that a finalizer holds is left to whoever set it."""
+    return tuple((key, meta) for key, meta in f.old_targets if _proven(f, meta) and not meta.deleting)
+
+
+def look_alikes(f: Facts) -> frozenset[str]:
+    """The names of Secrets that say they are this credential's target under another name, and cannot prove it."""
+    return frozenset(key.name for key, meta in f.old_targets if not _proven(f, meta))
+
+
+def _proven(f: Facts, meta: SecretMeta) -> bool:
+    return ownership(meta, f.credential) is Ownership.PROVEN
 
 
 def asked_shape(f: Facts) -> str:

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "TokenExpired"  # noqa: S105 -- a reason, not a password
     # Events only:
     RESTORED = "Restored"
+    LOOK_ALIKE = "TargetLookAlike"
     SCOPE_NARROWED = "ScopeNarrowed"
     LIFETIME_TOO_SHORT = "LifetimeTooShort"
     REFRESH_REFUSED = "RefreshRefused"

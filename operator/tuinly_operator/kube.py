@@ -217,11 +217,15 @@ class Kube:
         )
         return SecretMeta.from_object(answer)
 
-    async def delete_secret(self, key: Key, meta: SecretMeta) -> None:
-        """Delete a Secret if it still is what `meta` says. Raises ApiFailure."""
+    async def delete_secret(self, key: Key, meta: SecretMeta) -> SecretMeta | None:
+        """Delete a Secret if it still is what `meta` says; return what is left while a finalizer holds it.
+
+        Raises ApiFailure.
+        """
         self.fence()
         body = {"preconditions": {"uid": meta.uid, "resourceVersion": meta.version}}
-        await self._json("DELETE", _secret_path(key), body=body, accept=_METADATA)
+        answer = await self._json("DELETE", _secret_path(key), body=body, accept=_METADATA)
+        return None if answer.get("kind") == "Status" else SecretMeta.from_object(answer)
 
     async def list_secrets(self, namespace: str | None) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
         """List the metadata of all Secrets (of a namespace) by pages: the objects and the list's version.

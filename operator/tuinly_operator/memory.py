@@ -88,6 +88,7 @@ class Memory:
     write: Setback | None = None  # of the last write of the target
     namespace_ends: bool = False  # the API server said so
     told: frozenset[str] = frozenset()  # one-time Events that were sent
+    look_alikes: frozenset[str] = frozenset()  # names of Secrets that were told of, since they look like old targets
 
     def keep_for(self, inputs: str) -> None:
         """Drop a token that waits to be written for other inputs than these: nobody asks for it any more.

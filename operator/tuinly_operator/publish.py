@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from tuinly_operator import decision as rules
 from tuinly_operator.clock import Clock, Deadline, rfc3339
+from tuinly_operator.credential import Key
 from tuinly_operator.decision import Facts
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.kube import ApiFailure, Kube
@@ -14,7 +15,7 @@ from tuinly_operator.memory import Held, Memory
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.setbacks import Setbacks
-from tuinly_operator.state import Ownership, SecretMeta, ownership, target_manifest
+from tuinly_operator.state import CREDENTIAL_LABEL, Ownership, SecretMeta, ownership, target_manifest
 from tuinly_operator.store import Record, Sight, Store
 from tuinly_operator.template import render
 
@@ -74,20 +75,37 @@ class Publisher:
         self._see_target(facts, sight, meta)
         self._tell_published(record, facts, held, new=new, broken=broken)
 
-    async def remove_old_targets(self, _: Record, facts: Facts, __: Sight) -> None:
-        """After a rename: the new target is in place, so the old ones go. Raises ApiFailure."""
-        for key, meta in facts.old_targets:
-            try:
-                await self._kube.delete_secret(key, meta)
-            except ApiFailure as failure:
-                if failure.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                    raise
-                live = await self._kube.read_secret_meta(key)
-                if live is not None:
-                    self._store.secret_seen(key, live, facts.credential.key)
-                    continue
-            self._store.secret_gone(key, facts.credential.key)
-            _log.info("deleted a renamed target", extra=fields(credential=facts.credential.key, target=key.name))
+    async def remove_old_targets(self, record: Record, facts: Facts, _: Sight) -> None:
+        """After a rename: the new target is in place, so the old ones go, and what only looks like one is told of.
+
+        Raises ApiFailure.
+        """
+        by = facts.credential.key
+        for key, meta in rules.leftovers(facts):
+            left = await self._deleted(key, meta)
+            if left is not None:
+                self._store.secret_seen(key, left, by)
+                continue
+            self._store.secret_gone(key, by)
+            _log.info("deleted a renamed target", extra=fields(credential=by, target=key.name))
+        alike = rules.look_alikes(facts)
+        if new := sorted(alike - record.memory.look_alikes):
+            message = (
+                f"the Secret {new[0]}{f' and {len(new) - 1} more' if new[1:] else ''} says that it is this "
+                "credential's target, but was written by somebody else, too, so it is left alone; delete it, or remove "
+                f"its owner reference and its label {CREDENTIAL_LABEL}"
+            )
+            self._reporter.warn(record, Reason.LOOK_ALIKE, message)
+        record.memory.look_alikes = alike
+
+    async def _deleted(self, key: Key, meta: SecretMeta) -> SecretMeta | None:
+        """Delete a Secret if it still is what was seen; return what is there now. Raises ApiFailure."""
+        try:
+            return await self._kube.delete_secret(key, meta)
+        except ApiFailure as failure:
+            if failure.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise
+        return await self._kube.read_secret_meta(key)
 
     def _tell_published(self, record: Record, facts: Facts, held: Held, *, new: bool, broken: bool) -> None:
         """Log, count, and for what somebody else broke send an Event."""

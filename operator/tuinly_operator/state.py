@@ -124,6 +124,7 @@ class TargetMeta:
     written_for: str  # the uid that our annotation names, also where the others make no state; empty where it is gone
     state: TokenState | None
     owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"; or _FORGED
+    proven: bool  # by its managed fields this operator wrote it, and nobody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,27 +164,36 @@ class SecretMeta:
 
 
 class Ownership(Enum):
-    """Whose a Secret of the target's name is."""
+    """What a Secret is to a credential.
 
+    Under the target's name all but a foreign one may be written to. Only a proven one may ever be deleted: whatever
+    else looks like ours may be somebody's copy of it, or hold something of theirs.
+    """
+
+    PROVEN = auto()
     OURS = auto()
     ADOPTABLE = auto()
     FOREIGN = auto()
 
 
 def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
-    """Tell whose the Secret is: this credential's, that of a deleted one of the same name, or somebody else's.
+    """Tell what the Secret is: this credential's, that of a deleted one of the same name, or somebody else's.
 
     Ours has this credential as its controller, or no controller and our annotation naming it: retained, or the owner
-    reference was edited away. Adoptable is what was so for an earlier credential of this name.
+    reference was edited away. Adoptable is what was so for an earlier credential of this name. Proven is what is one of
+    both, and by its managed fields was written by this operator and by nobody else: those cannot come with a copy,
+    since the API server gives all fields of a new object to whoever creates it.
     """
     target = secret.target
     if target is None:
         return Ownership.FOREIGN
-    owner = target.owner_uid or target.written_for
-    if owner == credential.uid:
-        return Ownership.OURS
-    adoptable = target.credential == credential.key.name and owner and owner == target.written_for
-    return Ownership.ADOPTABLE if adoptable else Ownership.FOREIGN
+    ours = _owner(target) == credential.uid
+    adoptable = target.credential == credential.key.name and "" != _owner(target) == target.written_for
+    if not (ours or adoptable):
+        return Ownership.FOREIGN
+    if target.proven:
+        return Ownership.PROVEN
+    return Ownership.OURS if ours else Ownership.ADOPTABLE
 
 
 def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, shape: Shape) -> bool:
@@ -195,7 +205,7 @@ def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, s
     only for the present template.
     """
     target = secret.target
-    if target is None or secret.deleting or ownership(secret, credential) is not Ownership.OURS:
+    if target is None or secret.deleting or _owner(target) != credential.uid:
         return False
     if target.state is None or not target.state.same_token(state):
         return False
@@ -274,12 +284,28 @@ def secret_key(raw: Mapping[str, Any]) -> Key:
     return Key(intern(meta["namespace"]), intern(meta["name"]))
 
 
+def _owner(target: TargetMeta) -> str:
+    """The uid of the credential that a Secret says it belongs to; empty for none."""
+    return target.owner_uid or target.written_for
+
+
 def _our_fields(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The fields that our server-side apply owns, or None where it owns nothing."""
-    for entry in managed:
-        if entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource"):
-            return entry.get("fieldsV1") or {}
-    return None
+    return next((entry.get("fieldsV1") or {} for entry in managed if _is_ours(entry)), None)
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    return entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource")
+
+
+def _touched(managed: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether anybody else owns data, or a label or annotation that is the operator's.
+
+    What others may add without a claim to the whole does not count: labels and annotations of their own, finalizers,
+    owner references, `immutable`. Kubernetes' own controllers do that, too.
+    """
+    theirs = (_owned(entry.get("fieldsV1") or {}) for entry in managed if not _is_ours(entry))
+    return any(name.startswith(_OUR_DOMAIN) or name in _OUR_LABELS for names in theirs for name in names)
 
 
 # Nearly all targets have the same fields: one set serves them all. Bounded, since anybody may invent keys.
@@ -292,9 +318,7 @@ _shared: dict[frozenset[str], frozenset[str]] = {}
 
 
 def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any]) -> TargetMeta:
-    owned = _names("data", _owned(fields, "f:data"))
-    for part in ("labels", "annotations"):
-        owned |= _names(part, _owned(fields.get("f:metadata") or {}, f"f:{part}"))
+    owned = frozenset(map(intern, _owned(fields)))
     if len(owned) > _MOST_OWNED:
         owned = _FORGED
     if len(_shared) < _MOST_SHARED and len(owned) <= _MOST_IN_SHARED:
@@ -307,12 +331,15 @@ def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Map
         written_for=intern(as_kept(annotations.get(_TEXTS["credential_uid"]) or "")),
         state=TokenState.from_annotations(annotations),
         owned=owned,
+        proven=owned >= _PROOF and not _touched(meta.get("managedFields") or ()),
     )
 
 
-def _owned(fields: Mapping[str, Any], part: str) -> Iterator[str]:
-    """The names under one part of a managedFields entry (FieldsV1: "f:" stands before each)."""
-    return (name[2:] for name in fields.get(part) or {} if name.startswith("f:"))
+def _owned(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What a managedFields entry owns of data, labels and annotations (FieldsV1: "f:" stands before each name)."""
+    meta = fields.get("f:metadata") or {}
+    parts = {"data": fields.get("f:data"), "labels": meta.get("f:labels"), "annotations": meta.get("f:annotations")}
+    return (f"{part}/{name[2:]}" for part, names in parts.items() for name in names or {} if name.startswith("f:"))
 
 
 def _names(part: str, names: Iterable[str]) -> frozenset[str]:
@@ -320,6 +347,9 @@ def _names(part: str, names: Iterable[str]) -> frozenset[str]:
 
 
 _OUR_ANNOTATIONS: Final = _names("annotations", (_STATE_VERSION_KEY, *_TIMES.values(), *_TEXTS.values()))
+_OUR_LABELS: Final = _names("labels", (MANAGED_BY, CREDENTIAL_LABEL))
+_OUR_DOMAIN: Final = ("data/", f"annotations/{GROUP}/")
+_PROOF: Final = _names("labels", (CREDENTIAL_LABEL,)) | _names("annotations", (_TEXTS["credential_uid"],))
 
 
 def _as_written(owned: frozenset[str], shape: Shape) -> bool:
@@ -328,8 +358,8 @@ def _as_written(owned: frozenset[str], shape: Shape) -> bool:
     One more annotation in our domain is another version's: it stays until the next token is written. To take it away
     at once would cost each credential a token request when one version follows another.
     """
-    labels = _names("labels", (*shape.labels, MANAGED_BY, CREDENTIAL_LABEL))
-    wanted = _OUR_ANNOTATIONS | _names("annotations", shape.annotations) | labels | _names("data", shape.data)
+    labels, annotations = _names("labels", shape.labels), _names("annotations", shape.annotations)
+    wanted = _OUR_LABELS | labels | _OUR_ANNOTATIONS | annotations | _names("data", shape.data)
     return owned >= wanted and all(name.startswith(f"annotations/{GROUP}/") for name in owned - wanted)
 
 

@@ -268,6 +268,26 @@ def test_the_old_target_of_a_rename_stays_if_retained(tenant: Tenant, spec: Json
     assert len(tenant.requests()) == 2
 
 
+def test_a_copy_of_the_target_is_never_deleted(tenant: Tenant) -> None:
+    """Neither while the target is in place nor after a rename; managed fields that come with it prove nothing."""
+    tenant.start()
+    before = tenant.await_ready()
+    meta = {name: before.raw["metadata"][name] for name in ("labels", "annotations", "ownerReferences")}
+    kubectl(tenant, "create", "-f", "-", given={**before.raw, "metadata": {**meta, "name": "backup"}})
+    managed = {"managedFields": before.raw["metadata"]["managedFields"]}
+    kubectl(tenant, "create", "-f", "-", given={**before.raw, "metadata": {**meta, **managed, "name": "backup-2"}})
+    copies = [tenant.objects.get("Secret", name) for name in ("backup", "backup-2")]
+    old_name = tenant.target_name
+    tenant.apply({"target": {"name": "moved"}})
+    await_moved(tenant, "moved")
+    wait_until(lambda: tenant.objects.find("Secret", old_name) is None, what="the old target gone")
+    assert tenant.await_event("TargetLookAlike")["type"] == "Warning"
+    force(tenant, "now")
+    tenant.await_token(other_than=before.token)
+    assert [tenant.objects.get("Secret", name) for name in ("backup", "backup-2")] == copies
+    assert tenant.event_reasons().count("TargetLookAlike") <= len(copies)
+
+
 # Retain, and adoption -------------------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,13 @@ def test_the_readme_helps_with_every_reason_for_which_there_is_something_to_do()
     ]
     rare = {Reason.INVALID_SPEC, Reason.NOT_IMPLEMENTED}
     fine = {Reason.ISSUED, Reason.ISSUING, Reason.SUSPENDED}
-    events = {Reason.RESTORED, Reason.SCOPE_NARROWED, Reason.LIFETIME_TOO_SHORT, Reason.REFRESH_REFUSED}
+    events = {
+        Reason.RESTORED,
+        Reason.LOOK_ALIKE,
+        Reason.SCOPE_NARROWED,
+        Reason.LIFETIME_TOO_SHORT,
+        Reason.REFRESH_REFUSED,
+    }
     assert sorted(helped) == sorted(set(Reason) - rare - fine - events)
 
 

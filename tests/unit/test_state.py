@@ -287,6 +287,16 @@ def fields_taken(target: TargetObject) -> None:
     target.meta["managedFields"][0] |= {"manager": "kubectl-replace", "operation": "Update"}
 
 
+def copied(target: TargetObject) -> None:
+    """Created by somebody from what it looks like: the API server gives all fields to whoever creates an object."""
+    fields_taken(target)
+
+
+def subresource(target: TargetObject) -> None:
+    target.touched()
+    target.meta["managedFields"][0]["subresource"] = "status"
+
+
 def without_labels(target: TargetObject) -> None:
     for name in LABELS:
         target.removed("labels", name)
@@ -305,21 +315,30 @@ NO_STATE = without_annotations(*sorted(ANNOTATIONS))
 NO_UID = without_annotations("tuinly.com/credential-uid")
 GARBLED = reannotated("tuinly.com/expires-at", "soon")
 RECREATED: Json = {"metadata": {"uid": OTHER_UID}}
+LATEST = "tuinly.com/handled-refresh"
 NEIGHBOUR: Json = {
     "metadata": {"name": "neighbour", "uid": OTHER_UID},
     "spec": {"target": {"name": "storefront-token"}},
 }
 OWNERSHIPS: dict[str, tuple[SecretMeta, Ownership]] = {
-    "ours": (target_for(), Ownership.OURS),
-    "retained": (target_for(RETAIN), Ownership.OURS),
-    "owner reference edited away": (target_for(None, owned_by(None)), Ownership.OURS),
+    # Written by this operator and by nobody else.
+    "ours": (target_for(), Ownership.PROVEN),
+    "retained": (target_for(RETAIN), Ownership.PROVEN),
+    "owner reference edited away": (target_for(None, owned_by(None)), Ownership.PROVEN),
+    "recreated": (target_for(RECREATED), Ownership.PROVEN),
+    "recreated, retained": (target_for(merged(RECREATED, RETAIN)), Ownership.PROVEN),
+    "another version's": (target_for(None, lambda target: target.removed("annotations", LATEST)), Ownership.PROVEN),
+    # By an owner reference or an annotation, which come with any copy.
+    "a copy": (target_for(None, copied), Ownership.OURS),
+    "a copy without owner": (target_for(None, copied, owned_by(None)), Ownership.OURS),
+    "a copy by an apply of our name through a subresource": (target_for(None, subresource), Ownership.OURS),
     "annotations edited away": (target_for(None, NO_STATE), Ownership.OURS),
     "replaced, so that nothing is ours by its fields": (target_for(None, fields_taken), Ownership.OURS),
     "labels edited away": (target_for(None, without_labels), Ownership.OURS),
     "retained, one annotation garbled": (target_for(RETAIN, GARBLED), Ownership.OURS),
     # Written for a credential of this name that was deleted and made again.
-    "recreated": (target_for(RECREATED), Ownership.ADOPTABLE),
-    "recreated, retained": (target_for(merged(RECREATED, RETAIN)), Ownership.ADOPTABLE),
+    "recreated, a copy": (target_for(RECREATED, copied), Ownership.ADOPTABLE),
+    "recreated, retained, a copy": (target_for(merged(RECREATED, RETAIN), copied), Ownership.ADOPTABLE),
     "recreated, one annotation garbled": (target_for(RECREATED, GARBLED), Ownership.ADOPTABLE),
     # Somebody else's. Of two credentials with one target the owner keeps it.
     "foreign": (foreign_secret(), Ownership.FOREIGN),
@@ -336,6 +355,38 @@ OWNERSHIPS: dict[str, tuple[SecretMeta, Ownership]] = {
 @pytest.mark.parametrize(("secret", "whose"), OWNERSHIPS.values(), ids=OWNERSHIPS.keys())
 def test_ownership(secret: SecretMeta, whose: Ownership) -> None:
     assert ownership(secret, credential()) is whose
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "proven"),
+    [
+        ("data", "theirs", False),
+        ("data", "access_token", False),
+        ("labels", "tuinly.com/credential", False),
+        ("labels", "app.kubernetes.io/managed-by", False),
+        ("annotations", "tuinly.com/expires-at", False),
+        ("annotations", "tuinly.com/theirs", False),
+        ("labels", "velero.io/backup-name", True),
+        ("annotations", "example.com/note", True),
+        ("finalizers", "example.com/hold", True),
+        ("ownerReferences", "k", True),
+    ],
+)
+@pytest.mark.parametrize("manager", ["somebody", "before-first-apply", "kube-controller-manager"])
+def test_what_somebody_has_a_hand_in_is_not_proven(part: str, name: str, manager: str, *, proven: bool) -> None:
+    """Labels, finalizers and the like come from others without a claim to the whole; nothing is lost with them."""
+    target = TargetObject()
+    target.shared(part, name)
+    target.meta["managedFields"][-1]["manager"] = manager
+    assert ownership(target.seen(), credential()) is (Ownership.PROVEN if proven else Ownership.OURS)
+
+
+def test_what_was_taken_back_by_force_is_proven_again() -> None:
+    """What is left of the other manager's entry then owns nothing by name."""
+    target = TargetObject()
+    entry = {"manager": "kubectl-create", "operation": "Update", "fieldsV1": {"f:data": {".": {}}, "f:type": {}}}
+    target.meta["managedFields"].append(entry)
+    assert ownership(target.seen(), credential()) is Ownership.PROVEN
 
 
 # --- Whether anybody touched it ---------------------------------------------------------------------------------------

@@ -95,6 +95,8 @@ class FakeApi:
         self.writes: list[Write] = []
         self.failures: list[ApiFailure] = []  # the next writes fail with these
         self.changed: Callable[[Key], None] = lambda _: None
+        self.refuses: Callable[[str, Json], ApiFailure | None] = lambda _operation, _manifest: None  # admission, quota
+        self.requests = 0
         self.reachable = True
         self.lead = float("inf")  # seconds for which this replica is sure of its lead
         self._version = 100
@@ -114,7 +116,7 @@ class FakeApi:
         """Edit or remove one key by hand: it changes hands, as with kubectl edit."""
         raw = copy.deepcopy(self.secrets[key])
         for entry in raw["metadata"]["managedFields"]:
-            entry["fieldsV1"].get("f:data", {}).pop(f"f:{name}", None)
+            part_of(entry["fieldsV1"], "data").pop(f"f:{name}", None)
         if value is None:
             raw["data"].pop(name, None)
         else:
@@ -128,8 +130,46 @@ class FakeApi:
         self._store_secret(key, copy.deepcopy(self.secrets[key]))
 
     def remove_secret(self, key: Key) -> None:
-        if self.secrets.pop(key, None) is not None:
+        """Delete it; where a finalizer holds it, it is only on its way out."""
+        raw = self.secrets.get(key)
+        if raw is None:
+            return
+        if not raw["metadata"].get("finalizers"):
+            del self.secrets[key]
             self.changed(key)
+        elif "deletionTimestamp" not in raw["metadata"]:
+            raw["metadata"]["deletionTimestamp"] = "2026-11-24T07:00:00Z"
+            self._store_secret(key, raw)
+
+    def hold_secret(self, key: Key, *finalizers: str) -> None:
+        """Set its finalizers: none lets one that is on its way out go."""
+        raw = copy.deepcopy(self.secrets[key])
+        raw["metadata"]["finalizers"] = list(finalizers)
+        if finalizers or "deletionTimestamp" not in raw["metadata"]:
+            self._store_secret(key, raw)
+            return
+        del self.secrets[key]
+        self.changed(key)
+
+    def freeze_secret(self, key: Key) -> None:
+        """Make it immutable, as with kubectl patch."""
+        raw = copy.deepcopy(self.secrets[key])
+        raw["immutable"] = True
+        entry = {"manager": "kubectl-patch", "operation": "Update", "fieldsV1": {"f:immutable": {}}}
+        raw["metadata"]["managedFields"].append(entry)
+        self._store_secret(key, raw)
+
+    def copy_secret(self, key: Key, name: str, **changes: Any) -> Key:  # noqa: ANN401 -- JSON
+        """Make a Secret by what another one looks like. Whoever creates it owns all of its fields."""
+        other = Key(key.namespace, name)
+        old, raw = self.secrets[key], self._object(other, None)
+        meta = old["metadata"]
+        kept = {part: copy.deepcopy(meta[part]) for part in ("labels", "annotations", "ownerReferences")}
+        raw["metadata"] |= kept | {
+            "managedFields": [{"manager": "kubectl-create", "operation": "Update", "fieldsV1": self._fields(old)}]
+        }
+        self._store_secret(other, raw | {"type": old["type"], "data": dict(old["data"])} | changes)
+        return other
 
     def collect_garbage(self) -> None:
         """Delete what is owned by a credential that is gone."""
@@ -177,40 +217,32 @@ class FakeApi:
             raise ApiFailure(422, "Invalid")
         if present is not None and wanted["resourceVersion"] != present["metadata"]["resourceVersion"]:
             raise ApiFailure(409, "Conflict")
-        if present is not None and present.get("immutable"):
+        before, raw = copy.deepcopy(present), self._applied(key, manifest, present)
+        self._admit("UPDATE" if present else "CREATE", raw)
+        if present is not None and not self._may_become(present, raw):
             raise ApiFailure(422, "Invalid")
-        before, raw = copy.deepcopy(present), self._object(key, present)
-        mine: Json = {"f:data": {f"f:{name}": {} for name in manifest["data"]}}
-        mine["f:metadata"] = {
-            f"f:{part}": {f"f:{name}": {} for name in wanted[part]} for part in ("labels", "annotations")
-        }
-        kept = self._without(present, mine) if present else []
-        old = self._ours(present)
-        data = {
-            name: value
-            for name, value in (present or {}).get("data", {}).items()
-            if f"f:{name}" not in old.get("f:data", {})
-        }
-        raw |= {"type": "Opaque", "data": {**data, **manifest["data"]}}
-        raw["metadata"] |= {
-            "labels": dict(wanted["labels"]),
-            "annotations": dict(wanted["annotations"]),
-            "ownerReferences": list(wanted.get("ownerReferences") or []),
-            "managedFields": [*kept, {"manager": MANAGER, "operation": "Apply", "fieldsV1": mine}],
-        }
         self._store_secret(key, raw)
         self._note_target(key, before, copy.deepcopy(raw), raw)
         return SecretMeta.from_object(self.secrets[key])
 
-    async def delete_secret(self, key: Key, meta: SecretMeta) -> None:
+    async def try_create_secret(self, key: Key, manifest: Mapping[str, Any]) -> None:
+        """Validation and admission come before the look whether it exists."""
+        self._reach()
+        self._admit("CREATE", self._applied(key, manifest, None))
+        if key in self.secrets:
+            raise ApiFailure(409, "AlreadyExists")
+
+    async def delete_secret(self, key: Key, meta: SecretMeta) -> SecretMeta | None:
         self._fail()
         present = self.secrets.get(key)
         if present is None:
             raise ApiFailure(404, "NotFound")
         if (present["metadata"]["uid"], present["metadata"]["resourceVersion"]) != (meta.uid, meta.version):
             raise ApiFailure(409, "Conflict")
-        self._note_target(key, copy.deepcopy(present), None, present)
+        before = copy.deepcopy(present)
         self.remove_secret(key)
+        self._note_target(key, before, None, present)
+        return SecretMeta.from_object(self.secrets[key]) if key in self.secrets else None
 
     async def write_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> str:
         self._fail()
@@ -255,6 +287,7 @@ class FakeApi:
         self.changed(key)
 
     def _reach(self) -> None:
+        self.requests += 1
         if not self.reachable:
             self.failed_at = self._world.boot
             raise ApiFailure(None, "ConnectionError")
@@ -265,6 +298,58 @@ class FakeApi:
             self.failed_at = self._world.boot
             raise self.failures.pop()
 
+    def _admit(self, operation: str, raw: Json) -> None:
+        if (refusal := self.refuses(operation, raw)) is not None:
+            raise refusal
+        if sum(bool(owner.get("controller")) for owner in raw["metadata"].get("ownerReferences") or ()) > 1:
+            raise ApiFailure(422, "Invalid")
+
+    @staticmethod
+    def _may_become(present: Json, raw: Json) -> bool:
+        """Whether an update is valid: a type never changes, nor the data of what is immutable."""
+        frozen = present.get("immutable") and (raw["data"] != present["data"] or not raw.get("immutable"))
+        return present["type"] == raw["type"] and not frozen
+
+    def _applied(self, key: Key, manifest: Mapping[str, Any], present: Json | None) -> Json:
+        """What a forced server-side apply as our manager makes of a Secret."""
+        mine, ours = self._fields(manifest), self._ours(present)
+        old = present or {"metadata": {}}
+        meta, wanted = old["metadata"], manifest["metadata"]
+        raw = {**copy.deepcopy(old), **self._object(key, present), "type": manifest["type"]}
+
+        def merged(part: str, was: Json | None, given: Json | None) -> Json:
+            gone = set(part_of(ours, part)) - set(part_of(mine, part))
+            return {name: v for name, v in {**(was or {}), **(given or {})}.items() if f"f:{name}" not in gone}
+
+        raw["data"] = merged("data", old.get("data"), manifest["data"])
+        theirs = [owner for owner in meta.get("ownerReferences") or () if not self._has_owner(ours, owner)]
+        owners = wanted.get("ownerReferences") or []
+        uids = {owner["uid"] for owner in owners}
+        raw["metadata"] = {
+            **{name: copy.deepcopy(meta[name]) for name in ("finalizers", "deletionTimestamp") if name in meta},
+            **raw["metadata"],
+            "labels": merged("labels", meta.get("labels"), wanted["labels"]),
+            "annotations": merged("annotations", meta.get("annotations"), wanted["annotations"]),
+            "ownerReferences": [*(owner for owner in theirs if owner["uid"] not in uids), *owners],
+            "managedFields": [
+                *self._without(present, manifest),
+                {"manager": MANAGER, "operation": "Apply", "fieldsV1": mine},
+            ],
+        }
+        return raw
+
+    @staticmethod
+    def _fields(raw: Mapping[str, Any]) -> Json:
+        """All the fields of a Secret, as managed fields name them."""
+        meta = raw["metadata"]
+        parts: Json = {f"f:{part}": {f"f:{n}": {} for n in meta.get(part) or ()} for part in ("labels", "annotations")}
+        parts["f:ownerReferences"] = {f'k:{{"uid":"{o["uid"]}"}}': {} for o in meta.get("ownerReferences") or ()}
+        return {"f:data": {f"f:{name}": {} for name in raw["data"]}, "f:metadata": parts, "f:type": {}}
+
+    @staticmethod
+    def _has_owner(fields: Json, owner: Json) -> bool:
+        return f'k:{{"uid":"{owner["uid"]}"}}' in fields.get("f:metadata", {}).get("f:ownerReferences", {})
+
     @staticmethod
     def _entries(raw: Json | None) -> list[Json]:
         return raw["metadata"].get("managedFields") or [] if raw else []
@@ -272,14 +357,24 @@ class FakeApi:
     def _ours(self, raw: Json | None) -> Json:
         return next((e["fieldsV1"] for e in self._entries(raw) if e["manager"] == MANAGER), {})
 
-    def _without(self, raw: Json, mine: Json) -> list[Json]:
-        """The other managers' entries, less what a forced apply takes from them."""
-        entries = []
-        for entry in self._entries(raw):
-            if entry["manager"] != MANAGER:
-                data: Json = {n: {} for n in entry["fieldsV1"].get("f:data", {}) if n not in mine["f:data"]}
-                entries.append({**entry, "fieldsV1": {"f:data": data}})
+    def _without(self, present: Json | None, manifest: Mapping[str, Any]) -> list[Json]:
+        """The other managers' entries, less what a forced apply takes from them: whatever it gives another value."""
+        entries, was = [], present or {"metadata": {}}
+        for entry in copy.deepcopy(self._entries(present)):
+            if entry["manager"] == MANAGER:
+                continue
+            for part in ("data", "labels", "annotations"):
+                old, new = ((raw if part == "data" else raw["metadata"]).get(part) or {} for raw in (was, manifest))
+                for name in [name for name in new if old.get(name) != new[name]]:
+                    part_of(entry["fieldsV1"], part).pop(f"f:{name}", None)
+            entries.append(entry)
         return entries
+
+
+def part_of(fields: Json, part: str) -> Json:
+    """The names under data, labels or annotations of managed fields."""
+    found: Json = (fields if part == "data" else fields.get("f:metadata", {})).get(f"f:{part}", {})
+    return found
 
 
 @dataclass
