@@ -10,9 +10,10 @@ from tuinly_operator.state import TokenState
 
 MIN_LEAD: Final = 120.0  # seconds: 80 for the kubelet to show a changed Secret to its Pods, the rest for retries
 DEFAULT_LEAD_PERCENTAGE: Final = 33
-JITTER: Final = 0.1  # of the lifetime less the lead
+JITTER: Final = 0.1  # of the lifetime less the lead, and of any least wait
 _BACKOFF_BASE: Final = 2.0  # seconds
 _LONGEST: Final = 60.0  # seconds between two attempts
+_SOON: Final = 10.0  # the same, at the end of a token's life
 _LONGEST_PATIENT: Final = 300.0  # where only a person can mend it
 
 
@@ -40,13 +41,15 @@ def refresh_offset(refresh: Refresh, state: TokenState) -> float:
     return latest * (1 - JITTER * int.from_bytes(drawn[:8]) / 2**64)
 
 
-def retry_delay(failure: Failure, attempts: int, life_left: float, min_interval: float, drawn: float) -> float:
-    """Seconds to wait after a failed attempt: exponential with full jitter, and quicker as the token's end comes near.
+def retry_delay(failure: Failure, attempts: int, life_left: float, least: float, drawn: float) -> float:
+    """Seconds to wait after a failed attempt: at least `least`, and a jitter above it that grows with each failure.
 
-    `attempts` counts failures in a row, `life_left` is in seconds, `drawn` is uniform in [0, 1). Where only a person
-    can mend it and there is no token left to save, there is no hurry: a change of the client Secret or the spec ends
-    the wait.
+    `attempts` counts failures in a row, `life_left` is in seconds, `drawn` is uniform in [0, 1). The whole of what is
+    above the least wait is drawn ("full jitter"), so that those who failed together do not come back together. A token
+    that still lives is worth several tries before its end; where there is none left to save, there is no hurry.
     """
-    longest = _LONGEST_PATIENT if failure.patient else _LONGEST
-    cap = longest if failure.patient and life_left <= 0 else min(longest, max(10.0, life_left / 4))
-    return max(min_interval, drawn * min(cap, _BACKOFF_BASE * 2.0 ** min(attempts, 16)))
+    cap = _LONGEST_PATIENT if failure.patient else _LONGEST
+    if life_left > 0:
+        cap = min(cap, max(_SOON, life_left / 4))
+    span = min(cap - least, _BACKOFF_BASE * 2.0 ** min(attempts, 16))
+    return least + drawn * max(span, least * JITTER)

@@ -21,15 +21,21 @@ class Setbacks:
         self._clock = clock
         self._min_interval = min_interval
 
-    def of(self, record: Record, last: Setback | None, failure: Failure, inputs: str) -> Setback:
-        """The setback that follows on `last`, for what was tried with `inputs`."""
+    def of(
+        self, record: Record, last: Setback | None, failure: Failure, inputs: str, *, least: float | None = None
+    ) -> Setback:
+        """The setback that follows on `last`, for what was tried with `inputs`.
+
+        `least` is the least wait in seconds, without it that between two attempts; `Retry-After` raises it.
+        """
         now, published = self._clock.now(), record.memory.published
         attempts = last.attempts + 1 if last and last.inputs == inputs else 1
         life_left = published.expiry.remaining(now) if published else 0.0
         drawn = random.random()  # noqa: S311 -- jitter
-        delay = retry_delay(failure, attempts, life_left, self._min_interval, drawn)
+        least = self._min_interval if least is None else least
         if isinstance(failure, TokenRequestFailed) and failure.retry_after is not None:
-            delay = max(delay, failure.retry_after)
+            least = max(least, failure.retry_after)
+        delay = retry_delay(failure, attempts, life_left, least, drawn)
         repeated = last is not None and last.failure.reason is failure.reason
         extra = fields(
             credential=record.credential.key,

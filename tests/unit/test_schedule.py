@@ -1,6 +1,7 @@
 """When: the lead before expiry, the jitter that only makes a refresh earlier, and the wait after a failure."""
 
 from dataclasses import replace
+from itertools import pairwise
 from statistics import fmean
 
 import pytest
@@ -113,8 +114,11 @@ def test_the_jitter_is_uniform() -> None:
         (MENDS_ITSELF, 160, 40),  # a quarter of the life left
         (MENDS_ITSELF, 40, 10),
         (MENDS_ITSELF, 1, 10),
-        (MENDS_ITSELF, 0, 10),  # no token at all
-        (MENDS_ITSELF, -HOUR, 10),
+        (MENDS_ITSELF, 0, 60),  # no token at all: nothing to save
+        (MENDS_ITSELF, -HOUR, 60),
+        (Failure(Reason.ENDPOINT_THROTTLED, ""), 0, 60),
+        (Failure(Reason.VERIFICATION_FAILED, ""), 0, 60),
+        (Failure(Reason.INVALID_RESPONSE, ""), 0, 60),
         (MENDED_BY_PEOPLE, HOUR, 300),
         (MENDED_BY_PEOPLE, 400, 100),
         (MENDED_BY_PEOPLE, 1, 10),
@@ -140,13 +144,36 @@ def test_each_failure_in_a_row_doubles_what_the_wait_is_drawn_from() -> None:
     st.sampled_from([MENDS_ITSELF, MENDED_BY_PEOPLE]),
     st.integers(1, 1000),
     st.floats(-DAY, DAY),
-    st.floats(0.01, 60),
+    st.floats(0.01, 300),
     DRAWN,
 )
 def test_the_wait_is_never_less_than_the_least_interval_nor_long(
     failure: Failure, attempts: int, life_left: float, least: float, drawn: float
 ) -> None:
-    assert least <= retry_delay(failure, attempts, life_left, least, drawn) <= max(least, 300)
+    """The least interval is what an admin sets, or what the endpoint asked for by Retry-After."""
+    assert least <= retry_delay(failure, attempts, life_left, least, drawn) <= max(least * 1.1, 300)
+
+
+@given(
+    st.sampled_from([MENDS_ITSELF, MENDED_BY_PEOPLE]),
+    st.integers(1, 1000),
+    st.floats(-DAY, DAY),
+    st.floats(0.01, 300),
+)
+def test_all_of_the_wait_above_the_least_is_drawn(
+    failure: Failure, attempts: int, life_left: float, least: float
+) -> None:
+    """Evenly: no two draws give the same wait, at the least interval least of all."""
+    quarters = [retry_delay(failure, attempts, life_left, least, drawn / 4) for drawn in range(5)]
+    steps = [after - before for before, after in pairwise(quarters)]
+    assert quarters[0] == least
+    assert min(steps) >= least * JITTER / 4 * 0.999
+    assert max(steps) == pytest.approx(min(steps))
+
+
+def test_without_a_token_it_is_tried_twice_a_minute_at_most_in_the_end() -> None:
+    waits = [retry_delay(MENDS_ITSELF, 10, 0, 5, drawn / 1000) for drawn in range(1000)]
+    assert fmean(waits) >= 30
 
 
 @given(st.integers(1, 1000), st.floats(40, DAY), DRAWN)
