@@ -76,11 +76,18 @@ def _ready(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
     if published is not None and published.expiry.due(f.now):
         return "False", Reason.TOKEN_EXPIRED, "the token in the target has expired; the condition Refreshed says why"
     if f.usable:
-        return "True", Reason.ISSUED, f"Secret {f.credential.target.name} holds a valid access token"
+        return "True", Reason.ISSUED, f"Secret {f.credential.target.name} holds a valid access token{_leaving(f)}"
     failed = hindrance or _failure(f)
     if failed is not None:
         return "False", failed.reason, failed.message
     return "False", Reason.ISSUING, _UNDER_WAY
+
+
+def _leaving(f: Facts) -> str:
+    """What to say of a target that a finalizer still holds."""
+    if f.target is None or not f.target.deleting:
+        return ""
+    return "; it is being deleted and held by a finalizer: it is kept up to date, and made again once it is gone"
 
 
 def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:

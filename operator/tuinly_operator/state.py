@@ -205,7 +205,7 @@ def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, s
     only for the present template.
     """
     target = secret.target
-    if target is None or secret.deleting or _owner(target) != credential.uid:
+    if target is None or _owner(target) != credential.uid:
         return False
     if target.state is None or not target.state.same_token(state):
         return False

@@ -189,6 +189,24 @@ def test_a_fight_over_the_target_stays_bounded(tenant: Tenant) -> None:
     assert tenant.event_reasons().count("Restored") <= most + 1
 
 
+def test_a_target_that_a_finalizer_holds_is_kept_up_to_date_and_made_again(tenant: Tenant) -> None:
+    """The API server takes writes to what is being deleted."""
+    tenant.start()
+    before = tenant.await_ready()
+    edit(tenant, {"metadata": {"finalizers": ["example.com/hold"]}})
+    kubectl(tenant, "delete", "secret", tenant.target_name, "--wait=false")
+    wait_until(lambda: "is being deleted" in tenant.await_condition("Ready", "True", "Issued").message, what="told")
+    force(tenant, "now")
+    after = tenant.await_token(other_than=before.token)
+    assert after.raw["metadata"]["deletionTimestamp"]
+    edit(tenant, {"metadata": {"finalizers": None}})
+    wait_until(
+        lambda: (found := tenant.find_target()) and "deletionTimestamp" not in found.raw["metadata"], what="a new one"
+    )
+    assert tenant.await_ready().token == after.token
+    assert len(tenant.requests()) == 2
+
+
 # A target that cannot be written to -----------------------------------------------------------------------------------
 
 

@@ -65,3 +65,8 @@ class Shop:
 
     def events_of(self, reason: Reason) -> list[str]:
         return [event.message for event in self.events.sent if event.reason is reason]
+
+    def message(self, kind: str) -> str:
+        condition = self.record().credential.status.condition(kind)
+        assert condition is not None
+        return condition.message

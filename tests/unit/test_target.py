@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.shop import TARGET, Shop
+from tests.unit.shop import HOUR, TARGET, Shop
 from tests.unit.world import CREDENTIAL, Json
 from tuinly_operator.credential import Key
 from tuinly_operator.errors import Reason
@@ -38,7 +38,7 @@ async def test_a_copy_of_the_target_is_left_alone_and_told_of_once(shop: Shop) -
     """By `kubectl get -o yaml`, another name, and `kubectl create`: label, annotations and owner reference and all."""
     copy = shop.api.copy_secret(TARGET, "storefront-backup")
     kept = shop.api.secrets[copy]
-    await shop.pass_time(3600)
+    await shop.pass_time(HOUR)
     await rename(shop)
     assert shop.api.secrets[copy] == kept
     [message] = shop.events_of(Reason.LOOK_ALIKE)
@@ -103,3 +103,50 @@ async def test_a_leftover_that_a_finalizer_holds_is_deleted_once(shop: Shop) -> 
     shop.api.hold_secret(TARGET)
     await shop.process.work()
     assert TARGET not in shop.api.secrets
+
+
+# --- A target that is being deleted, and held by somebody's finalizer -------------------------------------------------
+
+
+async def test_a_target_on_its_way_out_is_kept_up_to_date_until_it_is_gone(shop: Shop) -> None:
+    """It takes writes like any other; a restart meanwhile asks for nothing."""
+    shop.api.hold_secret(TARGET, "example.com/hold")
+    shop.api.remove_secret(TARGET)
+    await shop.process.work()
+    requests = shop.api.requests
+    await shop.pass_time(600)
+    assert shop.api.requests == requests
+    assert shop.told("Ready") == "True Issued"
+    assert "is being deleted" in shop.message("Ready")
+    await shop.pass_time(HOUR * 2 // 3)
+    assert len(shop.endpoint.requests) == 2
+    assert shop.token() == shop.endpoint.ledger[-1].value
+    shop.process = shop.start()
+    await shop.pass_time(60)
+    assert len(shop.endpoint.requests) == 2
+    assert shop.events_of(Reason.RESTORED) == []
+
+
+async def test_a_target_is_restored_once_it_is_gone(shop: Shop) -> None:
+    shop.api.hold_secret(TARGET, "example.com/hold")
+    shop.api.remove_secret(TARGET)
+    await shop.pass_time(60)
+    uid = shop.api.secrets[TARGET]["metadata"]["uid"]
+    shop.api.hold_secret(TARGET)
+    await shop.process.work()
+    assert shop.token() == "canary-access-1"
+    assert shop.api.secrets[TARGET]["metadata"]["uid"] != uid
+    assert len(shop.events_of(Reason.RESTORED)) == len(shop.endpoint.requests) == 1
+    assert "is being deleted" not in shop.message("Ready")
+
+
+async def test_what_somebody_edits_in_a_target_on_its_way_out_is_put_right(shop: Shop) -> None:
+    shop.api.hold_secret(TARGET, "example.com/hold")
+    shop.api.remove_secret(TARGET)
+    shop.api.edit_secret(TARGET, "access_token", "stolen")
+    await shop.process.work()
+    assert shop.token() == "canary-access-1"
+    assert shop.told("Ready") == "True Issued"
+    requests = shop.api.requests
+    await shop.pass_time(60)
+    assert shop.api.requests == requests
