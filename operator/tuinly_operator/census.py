@@ -1,6 +1,7 @@
 """Counts the credentials that there are, and finds what kopf did not tell: who went unseen, and who was never brought.
 
 kopf does not say what went while it was not looking, nor that its first list is complete, nor that it has lost track.
+Where census or watch tell of a name something else than the store knows, a live read decides.
 """
 
 import asyncio
@@ -9,7 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from tuinly_operator.credential import Key
+from tuinly_operator.credential import Credential, Key
+from tuinly_operator.errors import Failure
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
 from tuinly_operator.state import secret_key
@@ -32,6 +34,8 @@ class Census:
         self._lost = lost
         self._awaited: set[Key] | None = None  # credentials of the last list that kopf has not brought yet
         self._again = asyncio.Event()
+        self._doubtful: dict[Key, None] = {}  # names of which contradictory things were told, in their order
+        self._doubt = asyncio.Event()
 
     @property
     def taken(self) -> bool:
@@ -45,8 +49,40 @@ class Census:
         return self._awaited
 
     def take_again(self) -> None:
-        """Count anew soon: the API server was out of reach, and nobody tells what went meanwhile."""
+        """Count anew soon: the API server was out of reach, or kopf was, and nobody tells what went meanwhile."""
         self._again.set()
+
+    def ask_about(self, key: Key) -> None:
+        """Have a live read decide which credential has that name, if any."""
+        self._doubtful[key] = None
+        self._doubt.set()
+
+    async def settle(self) -> None:
+        """Ask about one name after the other until cancelled."""
+        while True:
+            await self._doubt.wait()
+            key = next(iter(self._doubtful))
+            del self._doubtful[key]
+            if not self._doubtful:
+                self._doubt.clear()
+            try:
+                await self._read(key)
+            except ApiFailure as failure:
+                _log.debug("could not look for a credential, trying again", extra=fields(credential=key, cause=failure))
+                asyncio.get_running_loop().call_later(_RETRY, self.ask_about, key)
+
+    async def _read(self, key: Key) -> None:
+        """Look for a credential, and let the store go by what is found. Raises ApiFailure."""
+        since = self._store.known(key)
+        raw, version = await self._kube.find_credential(key)
+        credential = None
+        if raw is not None:
+            try:
+                credential = Credential.from_object(raw)
+            except Failure as failure:
+                _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
+                return
+        self._store.credential_read(key, credential, version, since)
 
     async def run(self) -> None:
         """Take one census after the other until cancelled."""
@@ -56,10 +92,7 @@ class Census:
             self._again.clear()
             known = {record.credential.key: record.credential.uid for record in self._store}
             try:
-                listed = {key async for key in self._listed()}
-                for key in known.keys() - listed:
-                    if not await self._kube.credential_exists(key, known[key]):
-                        self._store.credential_gone(key, known[key])
+                listed = {key: uid async for key, uid in self._listed()}
             except ApiFailure as failure:
                 if str(failure) != trouble:  # told once
                     trouble = str(failure)
@@ -68,7 +101,11 @@ class Census:
                 await self._forget_without_definition(known)
                 await asyncio.sleep(_RETRY)
                 continue
-            self._awaited, trouble = listed, ""
+            for key, uid in known.items():
+                if listed.get(key) != uid:
+                    self.ask_about(key)
+            self._store.census_taken()
+            self._awaited, trouble = set(listed), ""
             if missed and self.unseen == missed:
                 self._lost()
             missed = await self._not_brought()
@@ -92,7 +129,7 @@ class Census:
                 for key, uid in known.items():
                     self._store.credential_gone(key, uid)
 
-    async def _listed(self) -> AsyncIterator[Key]:
+    async def _listed(self) -> AsyncIterator[tuple[Key, str]]:
         for namespace in self._namespaces:
             async for raw in self._kube.list_credentials(namespace):
-                yield secret_key(raw)
+                yield secret_key(raw), raw["metadata"]["uid"]

@@ -277,6 +277,21 @@ class Kube:
             raise
         return any(item["metadata"]["uid"] == uid for item in answer.get("items") or ())
 
+    async def find_credential(self, key: Key) -> tuple[Mapping[str, Any] | None, str]:
+        """Read a credential past every cache, None where there is none or it is not selected.
+
+        Returns with it the resource version as of which that is so. Raises ApiFailure.
+        """
+        query = {"labelSelector": self._selector, "fieldSelector": f"metadata.name={key.name}"}
+        try:
+            answer = await self._json("GET", _credentials(key.namespace), query=query)
+        except ApiFailure as failure:
+            if failure.not_found:  # the CRD is gone
+                return None, ""
+            raise
+        version = str(answer["metadata"].get("resourceVersion") or "")
+        return next(iter(answer.get("items") or ()), None), version
+
     async def serves_credentials(self) -> bool:
         """Ask the server, by its discovery, whether it knows TuinlyCredentials. Raises ApiFailure."""
         try:

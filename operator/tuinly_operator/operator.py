@@ -13,11 +13,12 @@ import time
 import uuid
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from tuinly_operator.census import Census
 from tuinly_operator.clock import Deadline, SystemClock
-from tuinly_operator.credential import Credential, Key
+from tuinly_operator.credential import Key
 from tuinly_operator.decision import Policy
 from tuinly_operator.election import Election
 from tuinly_operator.events import EventSender
@@ -84,7 +85,7 @@ class Operator:
         self._queue = WorkQueue(lambda key: self._store.urgency(key), time.monotonic)  # noqa: PLW0108 -- made below
         self._timers = Timers(self._clock, self._queue.add)
         self._gate = Gate(self._queue.add)
-        self._store = Store(changed=self._queue.add, gone=self._forget)
+        self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics()
         self._health = HealthServer(settings.listen, alive=self.alive, ready=self.ready, metrics=self._metrics.render)
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
@@ -110,8 +111,10 @@ class Operator:
             selector=s.selector,
             login=self._kube.login,
             served=self._kube.serves_credentials,
+            begun=lambda: self._census.take_again(),  # noqa: PLW0108 -- made below
             seen=self._store.credential_seen,
-            gone=self._credential_gone,
+            listed=partial(self._store.credential_seen, listed=True),
+            gone=self._store.credential_ended,
         )
         self._census = Census(self._kube, self._store, self._namespaces, self._credential_watch.restart)
         self._election = self._join_election()
@@ -148,6 +151,7 @@ class Operator:
             self._tend_gate(),
             self._events.run(),
             self._census.run(),
+            self._census.settle(),
             self._probe_api(),
         )
         stopping = asyncio.create_task(stop.wait())
@@ -292,12 +296,13 @@ class Operator:
         self._queue.add(key)
         return True
 
-    def _credential_gone(self, credential: Credential) -> None:
-        self._store.credential_gone(credential.key, credential.uid)
+    def _ask_about(self, key: Key) -> None:
+        self._census.ask_about(key)
 
     def _forget(self, key: Key) -> None:
         self._timers.cancel(key)
         self._gate.forget(key)
+        self._reconciler.give_up(key)
 
 
 def _begin(*parts: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:

@@ -3,6 +3,7 @@
 The way of a token: `attempt` obtains and judges it, `publish` writes it, `reporter` tells of it.
 """
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -64,6 +65,7 @@ class Reconciler:
         self._policy = policy
         self._clock = clock
         self._give_way = give_way
+        self._under_way: dict[Key, asyncio.Task[None]] = {}
         self._reporter = Reporter(store, kube, events)
         self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
         publisher = Publisher(
@@ -90,11 +92,30 @@ class Reconciler:
         }
 
     async def reconcile(self, key: Key) -> None:
-        """Bring one credential to rest. Never raises but for cancellation and defects."""
+        """Bring one credential to rest, or until it is given up. Never raises but for cancellation and defects."""
         record = self._store.get(key)
         if record is None:
             self._timers.cancel(key)
             return
+        task = self._under_way[key] = asyncio.create_task(self._bring_to_rest(record))
+        try:
+            await asyncio.wait({task})
+        finally:
+            del self._under_way[key]
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    def give_up(self, key: Key) -> None:
+        """End what is under way for a credential that has gone or has a successor: that one must not wait for it."""
+        task = self._under_way.get(key)
+        if task is not None and task is not asyncio.current_task():  # who found it gone ends by itself
+            task.cancel()
+
+    async def _bring_to_rest(self, record: Record) -> None:
+        key = record.credential.key
         # A token that was obtained waits in memory, whatever fails here; the next try writes it.
         try:
             await self._act_until_rest(record)

@@ -36,7 +36,7 @@ class Reporter:
         wait = record.status_written + _REPEAT_STATUS - facts.now.boot
         if wait > 0 and report.same_story(before, after):
             return Deadline.after(wait, facts.now)
-        key = facts.credential.key
+        key, seen = facts.credential.key, record.credential
         try:
             version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
         except ApiFailure as failure:
@@ -44,7 +44,7 @@ class Reporter:
             if unknown and await self._dropped(record):
                 return None
             raise
-        self._store.status_written(key, after, version, facts.now.boot)
+        self._store.status_written(record, seen, after, version, facts.now.boot)
         for transition in report.transitions(before, after):
             self._events.tell(facts.credential, transition)
         return None

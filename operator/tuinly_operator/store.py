@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from tuinly_operator.credential import Credential, Key, Status
 from tuinly_operator.memory import Memory
 from tuinly_operator.state import SecretMeta
+from tuinly_operator.succession import Ends, Told, Verdict, judge, older
 
 
 @dataclass(slots=True)
@@ -35,10 +36,21 @@ class Sight:
 class Store:
     """The operator's view of the cluster."""
 
-    def __init__(self, changed: Callable[[Key], None], gone: Callable[[Key], None]) -> None:
-        """`changed` is called with each credential that should be looked at, `gone` with each that has been dropped."""
+    def __init__(
+        self,
+        changed: Callable[[Key], None],
+        gone: Callable[[Key], None],
+        doubtful: Callable[[Key], None] = lambda _: None,
+    ) -> None:
+        """`changed` is called with each credential that should be looked at, `gone` with each that was dropped.
+
+        That is also called where all that was remembered of one is dropped, and it stays.
+        `doubtful` is called with each name of which contradictory things were told: `credential_read` settles it.
+        """
         self._changed = changed
         self._gone = gone
+        self._doubtful = doubtful
+        self._ends = Ends()
         self._records: dict[Key, Record] = {}
         self._secrets: dict[Key, SecretMeta] = {}
         self._interested = _Links()  # Secret -> credentials that read or write it
@@ -78,39 +90,62 @@ class Store:
         found = {key: self._secrets[key] for key in self._targets.of(credential.key)}
         return {key: s for key, s in found.items() if s.target and s.target.owner_uid == credential.uid}
 
-    def credential_seen(self, credential: Credential) -> None:
-        """Take in a credential as the API server shows it. Another uid under the same name is another credential."""
-        record = self._records.get(credential.key)
-        if record is None or record.credential.uid != credential.uid:
-            self._forget_interest(record)
-            self._records[credential.key] = record = Record(credential)
-        elif _older(credential.version, record.credential.version):
-            return
-        else:
-            old, record.credential = record.credential, credential
-            if replace(old, version=credential.version) == credential:
-                return  # the echo of our own status write
-            if (old.target, old.client_secret) != (credential.target, credential.client_secret):
-                self._forget_interest(replace(record, credential=old))
-        for secret in (credential.target, credential.client_secret):
-            self._interested.add(secret, credential.key)
-        self._changed(credential.key)
-
-    def credential_gone(self, key: Key, uid: str | None = None) -> None:
-        """Drop a credential, unless another one has taken its name already."""
+    def known(self, key: Key) -> Told | None:
+        """What is known of a name: who has it, or who had it last; None where neither is remembered."""
         record = self._records.get(key)
-        if record is None or (uid is not None and record.credential.uid != uid):
-            return
-        del self._records[key]
-        self._forget_interest(record)
-        self._gone(key)
+        if record is None:
+            return self._ends.get(key)
+        return Told(record.credential.uid, record.credential.version, there=True)
+
+    def credential_seen(self, credential: Credential, *, listed: bool = False) -> None:
+        """Take in a credential as the watch, or a relist, shows it, if that is news (succession.py)."""
+        key = credential.key
+        verdict = judge(self.known(key), Told(credential.uid, credential.version, there=True), listed=listed)
+        if verdict is Verdict.NEWS:
+            self._take(credential)
+        elif verdict is Verdict.DOUBTFUL:
+            self._doubtful(key)
+
+    def credential_ended(self, credential: Credential) -> None:
+        """Drop a credential of which the watch says that it has gone, if that is news."""
+        end = Told(credential.uid, credential.version, there=False)
+        verdict = judge(self.known(credential.key), end)
+        if verdict is Verdict.NEWS:
+            self._end(credential.key, end)
+        elif verdict is Verdict.DOUBTFUL:
+            self._doubtful(credential.key)
+
+    def credential_gone(self, key: Key, uid: str) -> None:
+        """Drop a credential that a live read has not found, unless another one has taken its name already."""
+        record = self._records.get(key)
+        if record is not None and record.credential.uid == uid:
+            self._end(key, Told(uid, "", there=False))
+
+    def credential_read(self, key: Key, credential: Credential | None, version: str, since: Told | None) -> None:
+        """Take in what a live read shows, None for nothing, whatever the versions: it decides.
+
+        `version` is the resource version of that read, `since` what was known of the name before it began: where that
+        has changed meanwhile, the read may be older than the change, and it is decided again.
+        """
+        if self.known(key) != since:
+            self._doubtful(key)
+        elif credential is not None:
+            self._take(credential)
+        else:
+            self._end(key, Told(since.uid if since else "", version, there=False))
+
+    def census_taken(self) -> None:
+        """Let what is remembered of the deleted grow old: after two censuses it is forgotten."""
+        self._ends.grow_old()
 
     def start_afresh(self) -> None:
         """Forget all that is remembered, and have each credential looked at.
 
-        The records are new ones: a reconcile that is still under way with an old one ends with its present act.
+        The records are new ones, and what is still under way with the old ones is given up.
         """
         self._records = {key: Record(record.credential) for key, record in self._records.items()}
+        for key in self._records:
+            self._gone(key)
         self.look_at_all()
 
     def look_at_all(self) -> None:
@@ -118,13 +153,13 @@ class Store:
         for key in self._records:
             self._changed(key)
 
-    def status_written(self, key: Key, status: Status, version: str, boot: float) -> None:
-        """Note a status that was just written, so that its echo is recognised."""
-        record = self._records.get(key)
-        if record is None:
-            return
+    def status_written(self, record: Record, before: Credential, status: Status, version: str, boot: float) -> None:
+        """Note a status that was just written, so that its echo is recognised.
+
+        `before` is the record's credential as it was when the write began: what came since may be later.
+        """
         record.status_written = boot
-        if not _older(version, record.credential.version):
+        if record.credential is before or not older(version, record.credential.version):
             record.credential = replace(record.credential, status=status, version=version)
 
     def secret_seen(self, key: Key, meta: SecretMeta, by: Key | None = None) -> None:
@@ -152,6 +187,34 @@ class Store:
         for key in [k for k in self._secrets if namespace in (None, k.namespace) and k not in listed]:
             self.secret_gone(key)
 
+    def _take(self, credential: Credential) -> None:
+        """Believe what is told of a credential that is there."""
+        record = self._records.get(credential.key)
+        if record is None or record.credential.uid != credential.uid:
+            self._drop(credential.key)
+            self._ends.forget(credential.key)
+            self._records[credential.key] = record = Record(credential)
+        else:
+            old, record.credential = record.credential, credential
+            if replace(old, version=credential.version) == credential:
+                return  # the echo of our own status write
+            if (old.target, old.client_secret) != (credential.target, credential.client_secret):
+                self._forget_interest(old)
+        for secret in (credential.target, credential.client_secret):
+            self._interested.add(secret, credential.key)
+        self._changed(credential.key)
+
+    def _end(self, key: Key, end: Told) -> None:
+        """Believe that a name has no credential."""
+        self._drop(key)
+        self._ends.note(key, end)
+
+    def _drop(self, key: Key) -> None:
+        record = self._records.pop(key, None)
+        if record is not None:
+            self._forget_interest(record.credential)
+            self._gone(key)
+
     def _touch(self, key: Key, by: Key | None, *metas: SecretMeta | None) -> None:
         labelled = {Key(key.namespace, m.target.credential) for m in metas if m and m.target}
         for credential in labelled | self._interested.of(key):
@@ -163,11 +226,9 @@ class Store:
             if meta is not None and meta.target is not None and meta.target.credential:
                 update(Key(key.namespace, meta.target.credential), key)
 
-    def _forget_interest(self, record: Record | None) -> None:
-        if record is None:
-            return
-        for secret in (record.credential.target, record.credential.client_secret):
-            self._interested.discard(secret, record.credential.key)
+    def _forget_interest(self, credential: Credential) -> None:
+        for secret in (credential.target, credential.client_secret):
+            self._interested.discard(secret, credential.key)
 
 
 class _Links:
@@ -197,11 +258,3 @@ class _Links:
             found.discard(other)
         if not found or found == other:
             self._links.pop(key, None)
-
-
-def _older(one: str, other: str) -> bool:
-    """Whether a resource version is older (KEP-5504: comparable as numbers)."""
-    try:
-        return int(one) < int(other)
-    except ValueError:
-        return False

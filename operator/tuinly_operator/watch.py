@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -44,12 +44,16 @@ class CredentialWatch:
         selector: str,
         login: Callable[[], Awaitable[Login]],
         served: Callable[[], Awaitable[bool]],
+        begun: Callable[[], None],
         seen: Callable[[Credential], None],
+        listed: Callable[[Credential], None],
         gone: Callable[[Credential], None],
         silence: float = WATCH_SILENCE,
     ) -> None:
-        """`seen` and `gone` are called on the loop that calls `run`; `login` and `served` are awaited there.
+        """`seen`, `listed` and `gone` are called on the loop that calls `run`; `login` and `served` are awaited there.
 
+        `listed` is called with what a list shows, `seen` and `gone` with what the watch tells of; `begun` each time
+        that kopf has been started: what went before that, it does not tell.
         Empty `namespaces` means all. `served` tells whether the API server knows TuinlyCredentials, or raises
         ApiFailure. After `silence`, in seconds, a connection without even a bookmark is given up.
         """
@@ -57,7 +61,9 @@ class CredentialWatch:
         self._selector = selector
         self._login = login
         self._served = served
+        self._begun = begun
         self._seen = seen
+        self._listed = listed
         self._gone = gone
         self._silence = silence
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,6 +82,7 @@ class CredentialWatch:
             thread = threading.Thread(target=self._run_kopf, args=(loop, stop, ended), name="kopf", daemon=True)
             thread.start()
             self.alive = True
+            self._begun()
             try:
                 await ended.wait()
             finally:
@@ -132,17 +139,23 @@ class CredentialWatch:
 
         @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
         async def on_event(event: Any, **_: Any) -> None:  # noqa: ANN401 -- kopf's arguments
-            # kopf swallows what a handler raises; here it is told and counted as seen.
-            try:
-                credential = Credential.from_object(event["object"])
-            except Failure as failure:
-                _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
-            except Exception:  # noqa: BLE001 -- one odd object must not stop the others
-                _log.exception("could not read a TuinlyCredential")
-            else:
-                self._tell(self._gone if event["type"] == "DELETED" else self._seen, credential)
+            self._hear(event["type"], event["object"])
 
         return registry
+
+    def _hear(self, kind: str | None, raw: Mapping[str, Any]) -> None:
+        """Tell of an event, or of an object of a list, which has no kind of event.
+
+        kopf swallows what a handler raises; here it is told and counted as seen.
+        """
+        try:
+            credential = Credential.from_object(raw)
+        except Failure as failure:
+            _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
+        except Exception:  # noqa: BLE001 -- one odd object must not stop the others
+            _log.exception("could not read a TuinlyCredential")
+        else:
+            self._tell({None: self._listed, "DELETED": self._gone}.get(kind, self._seen), credential)
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:
         """Call something on the operator's loop, which is woken once for all that comes together."""

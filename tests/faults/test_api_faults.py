@@ -197,7 +197,9 @@ async def test_a_watch_of_credentials_that_falls_silent_is_made_anew(
             selector="",
             login=kube.login,
             served=kube.serves_credentials,
+            begun=lambda: None,
             seen=seen.append,
+            listed=seen.append,
             gone=gone.append,
             silence=SILENCE,
         )

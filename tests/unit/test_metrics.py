@@ -71,8 +71,8 @@ def test_times_are_those_of_the_status_and_no_nonsense(
 def test_all_series_of_a_credential_go_with_it() -> None:
     scraped = everything()
     assert 'credential="storefront"' in scraped.text()
-    scraped.store.credential_gone(Key("shop", "storefront"))
-    scraped.store.credential_gone(Key("shop", "paused"))
+    scraped.store.credential_gone(Key("shop", "storefront"), "storefront")
+    scraped.store.credential_gone(Key("shop", "paused"), "paused")
     assert 'credential="' not in scraped.text()
     assert scraped.samples("tuinly_credentials") == {(): 0}
 

@@ -111,6 +111,9 @@ class Part:
         finally:
             self._order.append(self._name)
 
+    async def settle(self) -> None:
+        await asyncio.Event().wait()
+
     async def release(self) -> None:
         self._order.append("released")
 

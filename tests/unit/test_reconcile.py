@@ -1,5 +1,7 @@
 """The reconciler over the fake edge of world.py: what only shows where decisions, acts and gate come together."""
 
+import asyncio
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import pytest
@@ -189,3 +191,88 @@ async def test_nothing_is_created_on_a_look_from_before_a_slow_request(
     await shop.process.work()
     assert len(shop.endpoint.requests) == 2
     assert Key(CREDENTIAL.namespace, "another") not in shop.api.secrets
+
+
+# --- Given up ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hanging:
+    """A token request that is never answered, and its reconcile."""
+
+    shop: Shop
+    monkeypatch: pytest.MonkeyPatch
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    given_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def exchange(self, *_: object) -> NoReturn:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up.set()
+        raise AssertionError
+
+    async def begin(self) -> asyncio.Task[None]:
+        """Return the work that hangs in the token request."""
+        with self.monkeypatch.context() as patch:
+            patch.setattr(self.shop.endpoint, "exchange", self.exchange)
+            self.shop.world.pass_time(10)
+            self.shop.spec(scopes=["orders:read"])
+            work = asyncio.create_task(self.shop.process.work())
+            async with asyncio.timeout(30):
+                await self.begun.wait()
+        return work
+
+
+@pytest.fixture
+def hanging(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Hanging:
+    return Hanging(shop, monkeypatch)
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+async def test_who_is_made_again_does_not_wait_for_its_predecessors_request(
+    shop: Shop, hanging: Hanging, policy: str
+) -> None:
+    work = await hanging.begin()
+    written = len(shop.api.writes)
+    old = shop.api.credentials.pop(CREDENTIAL)["metadata"]["uid"]
+    shop.spec(target={"deletionPolicy": policy})
+    new = shop.api.credentials[CREDENTIAL]["metadata"]["uid"]
+    async with asyncio.timeout(30):
+        await work
+    assert hanging.given_up.is_set()
+    assert shop.told("Ready") == "True Issued"
+    assert shop.api.secrets[TARGET]["metadata"]["annotations"]["tuinly.com/credential-uid"] == new != old
+    statuses = [write.after for write in shop.api.writes[written:] if write.kind == "status"]
+    assert {status["metadata"]["uid"] for status in statuses if status} == {new}
+
+
+async def test_for_who_is_deleted_nothing_goes_on(shop: Shop, hanging: Hanging) -> None:
+    work = await hanging.begin()
+    written = len(shop.api.writes)
+    del shop.api.credentials[CREDENTIAL]
+    shop.process.credentials_changed()
+    async with asyncio.timeout(30):
+        await work
+    assert hanging.given_up.is_set()
+    assert len(shop.api.writes) == written
+    assert shop.process.timers.get(CREDENTIAL) is None
+
+
+async def test_who_leads_anew_does_not_wait_for_a_request_of_its_earlier_lead(shop: Shop, hanging: Hanging) -> None:
+    work = await hanging.begin()
+    shop.process.store.start_afresh()
+    async with asyncio.timeout(30):
+        await work
+    assert hanging.given_up.is_set()
+    assert shop.told("Ready") == "True Issued"
+
+
+async def test_nothing_is_under_way_any_more_once_a_worker_has_ended(hanging: Hanging) -> None:
+    """The lead is given up after that."""
+    work = await hanging.begin()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert work.cancelled()
+    assert hanging.given_up.is_set()

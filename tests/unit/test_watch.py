@@ -6,9 +6,21 @@ from typing import Any
 
 import pytest
 
+from tests.unit.facts import UID, credential_object
+from tuinly_operator.credential import Credential
 from tuinly_operator.watch import CredentialWatch
 
 MANY = 2000
+
+
+class Heard:
+    """What the operator's loop was told, by whom."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def by(self, name: str) -> Callable[[Credential], None]:
+        return lambda credential: self.calls.append((name, credential.uid))
 
 
 async def _never() -> Any:  # noqa: ANN401 -- of any type: it returns nothing
@@ -16,9 +28,21 @@ async def _never() -> Any:  # noqa: ANN401 -- of any type: it returns nothing
 
 
 @pytest.fixture
-async def watch() -> CredentialWatch:
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+async def watch(heard: Heard) -> CredentialWatch:
     watch = CredentialWatch(
-        namespaces=(), selector="", login=_never, served=_never, seen=lambda _: None, gone=lambda _: None
+        namespaces=(),
+        selector="",
+        login=_never,
+        served=_never,
+        begun=lambda: None,
+        seen=heard.by("seen"),
+        listed=heard.by("listed"),
+        gone=heard.by("gone"),
     )
     watch._loop = asyncio.get_running_loop()  # noqa: SLF001 -- as `run` does
     return watch
@@ -76,3 +100,12 @@ async def test_a_call_that_fails_keeps_no_other_from_being_made(watch: Credentia
     await until(lambda: len(seen) >= 3)
     assert seen == [1, 2, 3]
     assert [type(each) for each in failures] == [ValueError, ValueError]
+
+
+async def test_a_list_is_told_from_an_event_and_an_end_from_both(watch: CredentialWatch, heard: Heard) -> None:
+    """They do not prove the same. What is no credential is left out."""
+    for kind in (None, "ADDED", "MODIFIED", "DELETED"):
+        watch._hear(kind, credential_object())  # noqa: SLF001 -- what kopf's handler calls
+        watch._hear(kind, {})  # noqa: SLF001 -- the same
+    await until(lambda: len(heard.calls) >= 4)
+    assert heard.calls == [("listed", UID), ("seen", UID), ("seen", UID), ("gone", UID)]

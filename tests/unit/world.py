@@ -260,6 +260,10 @@ class FakeApi:
         self._reach()
         return key in self.credentials and self.credentials[key]["metadata"]["uid"] == uid
 
+    def find(self, key: Key) -> tuple[Json | None, str]:
+        """A credential as it is now, and as of which version."""
+        return copy.deepcopy(self.credentials.get(key)), str(self._version)
+
     # --- Inside ---
 
     def _note_target(self, key: Key, before: Json | None, after: Json | None, written: Json) -> None:
@@ -479,7 +483,8 @@ class Process:
         self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot)
         self.gate = Gate(self.queue.add)
         self.timers = Timers(world, self.queue.add)
-        self.store = Store(changed=self.queue.add, gone=self._forget)
+        self.doubts: list[Key] = []
+        self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
         self._reconciler = Reconciler(
             store=self.store,
             kube=cast("Kube", api),
@@ -505,12 +510,15 @@ class Process:
             self.store.secret_seen(key, SecretMeta.from_object(raw))
 
     def credentials_changed(self) -> None:
-        """The watch of credentials."""
+        """The watch of credentials, and the live reads that settle doubts of it."""
         for raw in self._api.credentials.values():
             self.store.credential_seen(Credential.from_object(copy.deepcopy(raw)))
-        for record in list(self.store):
-            if record.credential.key not in self._api.credentials:
-                self.store.credential_gone(record.credential.key, record.credential.uid)
+        self.doubts += [key for record in self.store if (key := record.credential.key) not in self._api.credentials]
+        while self.doubts:
+            key = self.doubts.pop()
+            found, version = self._api.find(key)
+            credential = Credential.from_object(found) if found else None
+            self.store.credential_read(key, credential, version, self.store.known(key))
 
     async def work(self) -> None:
         """Do all that is to be done at this moment."""
@@ -535,6 +543,7 @@ class Process:
     def _forget(self, key: Key) -> None:
         self.timers.cancel(key)
         self.gate.forget(key)
+        self._reconciler.give_up(key)
 
 
 class LogKeeper(logging.Handler):

@@ -1,0 +1,130 @@
+"""The census, and the live reads that decide where it, or the watch, tells something else than the store knows."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.facts import OTHER_UID, UID, Json, credential, credential_object
+from tuinly_operator import census as census_module
+from tuinly_operator.census import Census
+from tuinly_operator.credential import Key
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.store import Store
+
+ME, OTHER = Key("shop", "storefront"), Key("shop", "other")
+
+
+class Cluster:
+    """The credentials that there are, and the store, which may know others."""
+
+    def __init__(self) -> None:
+        self.there: dict[Key, Json] = {}
+        self.failures: dict[Key, list[ApiFailure]] = {}
+        self.reads: list[Key] = []
+        self.store = Store(lambda _: None, lambda _: None, lambda key: self.census.ask_about(key))  # noqa: PLW0108 -- made below
+        self.census = Census(cast("Kube", self), self.store, [None], lambda: None)
+
+    def put(self, key: Key, uid: str, version: str) -> None:
+        self.there[key] = credential_object(
+            {"metadata": {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": version}}
+        )
+
+    def know(self, key: Key, uid: str, version: str) -> None:
+        meta = {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": version}
+        self.store.credential_seen(credential({"metadata": meta}))
+
+    def known(self, key: Key) -> str | None:
+        record = self.store.get(key)
+        return record.credential.uid if record else None
+
+    async def list_credentials(self, _: str | None) -> AsyncIterator[Mapping[str, Any]]:
+        for raw in list(self.there.values()):
+            yield raw
+
+    async def find_credential(self, key: Key) -> tuple[Mapping[str, Any] | None, str]:
+        self.reads.append(key)
+        if self.failures.get(key):
+            raise self.failures[key].pop()
+        return self.there.get(key), "1000"
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@asynccontextmanager
+async def counted(census: Census) -> AsyncIterator[None]:
+    """Take a census, and answer what is doubtful, for as long as this lasts."""
+    tasks = [asyncio.create_task(part) for part in (census.run(), census.settle())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("version", ["5", "20"], ids=["the history went back", "the watch is late"])
+async def test_the_census_tells_who_has_a_name_by_uid(cluster: Cluster, version: str) -> None:
+    cluster.know(ME, UID, "10")
+    cluster.know(OTHER, "another", "11")
+    cluster.put(ME, OTHER_UID, version)
+    cluster.put(OTHER, "another", "11")
+    async with counted(cluster.census):
+        await until(lambda: cluster.known(ME) == OTHER_UID)
+    assert cluster.reads == [ME]
+
+
+async def test_who_is_not_listed_is_dropped_if_a_live_read_confirms_it(cluster: Cluster) -> None:
+    cluster.know(ME, UID, "10")
+    cluster.know(OTHER, "another", "11")
+    cluster.put(OTHER, "another", "11")
+    async with counted(cluster.census):
+        await until(lambda: cluster.known(ME) is None)
+    assert cluster.reads == [ME]
+    assert cluster.known(OTHER) == "another"
+
+
+async def test_a_live_read_that_fails_is_made_again_and_holds_up_nobody_else(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    cluster.failures[ME] = [ApiFailure(403, "Forbidden")] * 2
+    cluster.know(ME, UID, "10")
+    cluster.know(OTHER, "another", "11")
+    async with counted(cluster.census):
+        await until(lambda: cluster.known(ME) is cluster.known(OTHER) is None)
+    assert cluster.reads == [ME, OTHER, ME, ME]
+
+
+async def test_what_the_watch_tells_late_is_settled_by_a_live_read(cluster: Cluster) -> None:
+    cluster.put(ME, OTHER_UID, "20")
+    cluster.know(ME, OTHER_UID, "20")
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+        cluster.know(ME, UID, "10")
+        assert cluster.known(ME) == OTHER_UID
+        await until(lambda: cluster.reads == [ME])
+        await asyncio.sleep(0)
+    assert cluster.known(ME) == OTHER_UID
+
+
+async def test_a_name_is_asked_about_once_however_much_is_told_of_it(cluster: Cluster) -> None:
+    cluster.know(ME, OTHER_UID, "20")
+    for version in range(10, 20):
+        cluster.know(ME, UID, str(version))
+    cluster.put(ME, UID, "19")
+    cluster.census.ask_about(ME)
+    async with counted(cluster.census):
+        await until(lambda: cluster.known(ME) == UID)
+    assert cluster.reads == [ME]
