@@ -264,6 +264,28 @@ def test_the_deployment_takes_no_chances() -> None:
     assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
 
 
+@pytest.mark.parametrize("objects", [INSTALL, NAMESPACED], ids=["install.yaml", "namespaced.yaml"])
+def test_no_probe_comes_before_the_program_listens(objects: dict[str, Json]) -> None:
+    """Each probe that is refused leaves a Warning; the delay is what a start was measured to take."""
+    [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    probe = container["startupProbe"]
+    assert probe["initialDelaySeconds"] == 3
+    # A start on a slow node is given a minute, as the others wait for this one.
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 60
+    assert "initialDelaySeconds" not in container["livenessProbe"] | container["readinessProbe"]
+
+
+@pytest.mark.parametrize("name", ["install.yaml", "namespaced.yaml"])
+def test_no_cluster_can_pull_the_image_that_the_files_name(name: str) -> None:
+    """Its registry is of a domain that never exists (RFC 2606, section 2), and what sets it stands above."""
+    text = (DEPLOY / name).read_text()
+    [only] = manifests(DEPLOY / name)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    registry, _, rest = only["image"].partition("/")
+    assert registry.endswith(".invalid")
+    assert f'sed "s|{registry}/{rest}|$IMAGE|" deploy/{name} | kubectl apply -f -' in text
+    assert text.count(f"image: {registry}/{rest}") == 1
+
+
 # --- The image. Tests do without Docker, so it is not built here: only what can go stale unnoticed is checked. --------
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -275,11 +297,21 @@ def test_the_image_fits_the_deployment() -> None:
     assert f"docker build -t {image} ." in DOCKERFILE
     for objects in (INSTALL, NAMESPACED):
         pod = objects["Deployment"]["spec"]["template"]
-        assert pod["spec"]["containers"][0]["image"] == image
+        assert pod["spec"]["containers"][0]["image"] == f"registry.invalid/{image}"
         assert pod["metadata"]["labels"]["app.kubernetes.io/version"] == PROJECT["version"]
         user = pod["spec"]["securityContext"]
         assert f"USER {user['runAsUser']}:{user['runAsGroup']}\n" in DOCKERFILE
     assert f"ENTRYPOINT {json.dumps(list(PROJECT['scripts']))}" in DOCKERFILE
+
+
+def test_what_the_build_is_told_in_confidence_is_in_no_layer() -> None:
+    """Certificates and pip.conf are secrets of each step that needs the network, and of no other."""
+    steps = re.findall(r"^RUN ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)
+    secrets = [set(re.findall(r"--mount=type=secret,id=(\S+)", step)) for step in steps]
+    online = [bool(re.search("install (?!.*--no-index)", step)) for step in steps]
+    assert secrets == [{"ca-bundle", "pip.conf"} if needed else set() for needed in online]
+    assert any(online)
+    assert not re.search("^(ARG|ENV|COPY|ADD).*(CERT|INDEX|PROXY|pip.conf)", DOCKERFILE, re.MULTILINE)
 
 
 def test_the_image_is_built_from_what_is_there() -> None:

@@ -47,6 +47,7 @@ def shards(
             objects = objects_of(cluster, tmp_path_factory.mktemp(name), name)
             parts.enter_context(applied_rights(cluster, objects))
             [pod] = [each["spec"]["template"]["spec"] for each in objects if each["kind"] == "Deployment"]
+            assert pod["containers"][0]["image"] == "registry.example.com/tuinly-operator:0.1.0"
             variables = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
             settings = parse_settings(["run"], variables)
             assert settings.lease is not None

@@ -1,0 +1,193 @@
+"""Installing, upgrading and removing, word for word as the README tells, in a cluster where nothing was before.
+
+There is no kubelet, so no image is built and no rollout waited for; what those commands would be given is looked at.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.cluster import LocalCluster, running_cluster
+from tests.support.waiting import wait_until
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+EARLIER = Path(__file__).parent / "earlier"
+"""The files of an earlier version, as they were."""
+
+README = (ROOT / "README.md").read_text()
+IMAGE = "registry.example.com/tuinly-operator:0.1.0"
+DEPLOYMENT = ("-n", "tuinly-system", "deployment/tuinly-operator")
+SPEC = {"clientSecretRef": {"name": "storefront-client"}}
+
+
+class Shell:
+    """A shell in the checkout, with our kubectl, and with a docker that only notes what it is told."""
+
+    def __init__(self, cluster: LocalCluster, folder: Path) -> None:
+        self._cluster, self._bin = cluster, folder
+        self._noted = folder / "docker.log"
+        docker = folder / "docker"
+        docker.write_text(f'#!/bin/sh\necho "$*" >> {self._noted}\n')
+        docker.chmod(0o755)
+
+    def run(self, commands: str, *, folder: Path = ROOT) -> None:
+        """Run the commands one after the other; each must succeed, in pipes as well."""
+        environ = os.environ | {
+            "PATH": f"{self._bin}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+            "KUBECONFIG": str(self._cluster.kubeconfig),
+            "KUBECACHEDIR": str(self._cluster.directory / "kubectl-cache"),
+        }
+        script = ["bash", "-euo", "pipefail", "-c", commands]
+        answer = subprocess.run(  # noqa: S603 -- the README's commands
+            script, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert "Warning" not in answer.stderr
+
+    def docker(self) -> list[str]:
+        return self._noted.read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def empty_cluster() -> Iterator[LocalCluster]:
+    if os.environ.get("KUBECONFIG_UNDER_TEST"):
+        pytest.skip("installs, upgrades and removes, in a cluster that is not ours: KUBECONFIG_UNDER_TEST is set")
+    with running_cluster() as local:
+        yield local
+
+
+@pytest.fixture
+def bare(empty_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """Return a cluster without the operator and its definition; what a test installs goes with it."""
+    yield empty_cluster
+    gone = (
+        "delete",
+        "--ignore-not-found",
+        "--wait",
+        "-f",
+        str(ROOT / "deploy" / "install.yaml"),
+        "-f",
+        str(ROOT / "crds"),
+    )
+    empty_cluster.kubectl(*gone)
+
+
+@pytest.fixture
+def shell(bare: LocalCluster, tmp_path: Path) -> Shell:
+    return Shell(bare, tmp_path)
+
+
+def told(heading: str) -> str:
+    """Return the commands of the README's first block under a heading, but for waiting until Pods run."""
+    section = re.split(r"^## ", README.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+    block = re.search(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert block, heading
+    commands = block[1]
+    lines = [line for line in commands.splitlines() if "rollout status" not in line]
+    assert len(lines) == len(commands.splitlines()) - commands.count("rollout status")
+    return "\n".join(lines)
+
+
+def found(cluster: LocalCluster, *what: str) -> Json:
+    answer: Json = json.loads(cluster.kubectl("get", *what, "-o", "json"))
+    return answer
+
+
+def container(cluster: LocalCluster) -> Json:
+    [only] = found(cluster, *DEPLOYMENT)["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
+def names(version: Path, file: str) -> set[tuple[str, str]]:
+    """Return kind and name of each object that a version installs by a file."""
+    files = [*(version / "crds").glob("*.yaml"), version / file]
+    objects = [each for file in files for each in yaml.safe_load_all(file.read_text())]
+    return {(each["kind"], each["metadata"]["name"]) for each in objects}
+
+
+def images_of_replica_sets(cluster: LocalCluster) -> set[str]:
+    """Return the images of those ReplicaSets that should have Pods now."""
+    items = found(cluster, "-n", "tuinly-system", "replicasets")["items"]
+    return {each["spec"]["template"]["spec"]["containers"][0]["image"] for each in items if each["spec"]["replicas"]}
+
+
+def install_earlier(shell: Shell, file: str) -> None:
+    """Install the earlier version, as its own README told, with a setting."""
+    told_then = f"""
+        kubectl apply -f crds/ -f {file}
+        kubectl -n tuinly-system set image deployment/tuinly-operator operator={IMAGE.replace("0.1.0", "0.0.9")}
+        kubectl -n tuinly-system set env deployment/tuinly-operator TUINLY_TOKEN_URL=https://oauth.tuinly.example/token
+        kubectl wait --for=condition=Established crd/tuinlycredentials.tuinly.com
+    """
+    shell.run(told_then, folder=EARLIER)
+
+
+def make_credential(cluster: LocalCluster) -> str:
+    """Make a credential, and return its uid."""
+    manifest = {"apiVersion": "tuinly.com/v1alpha1", "kind": "TuinlyCredential", "metadata": {"name": "storefront"}}
+    cluster.kubectl("create", "-n", "default", "-f", "-", input=json.dumps(manifest | {"spec": SPEC}))
+    return str(found(cluster, "-n", "default", "tuinlycredential/storefront")["metadata"]["uid"])
+
+
+def test_an_installation(bare: LocalCluster, shell: Shell) -> None:
+    """The image that was built and pushed is the one that Pods are to run, and no other was asked for before."""
+    shell.run(told("Install"))
+    assert shell.docker() == [f"build -t {IMAGE} .", f"push {IMAGE}"]
+    assert container(bare)["image"] == IMAGE
+    wait_until(lambda: images_of_replica_sets(bare) == {IMAGE}, what="the Deployment has its ReplicaSet")
+    assert len(found(bare, "-n", "tuinly-system", "replicasets")["items"]) == 1
+
+
+@pytest.mark.parametrize("file", ["deploy/install.yaml", "deploy/namespaced.yaml"])
+def test_an_upgrade_from_an_earlier_version(bare: LocalCluster, shell: Shell, file: str) -> None:
+    """Its Deployment goes on with the new image; settings and credentials stay, and nothing is left over."""
+    if file == "deploy/namespaced.yaml":
+        bare.kubectl("create", "namespace", "shop")
+    install_earlier(shell, file)
+    uid, before = make_credential(bare), found(bare, *DEPLOYMENT)
+    shell.run(told("Upgrade").replace("deploy/install.yaml", file))
+    after = found(bare, *DEPLOYMENT)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"]["selector"] == before["spec"]["selector"]
+    assert container(bare)["image"] == IMAGE
+    assert {"name": "TUINLY_TOKEN_URL", "value": "https://oauth.tuinly.example/token"} in container(bare)["env"]
+    # Pods of the new one come beside those of the old one, which are to stay until the new ones are ready.
+    wait_until(lambda: IMAGE in images_of_replica_sets(bare), what="the rollout has begun")
+    assert found(bare, "-n", "default", "tuinlycredential/storefront")["metadata"]["uid"] == uid
+    assert names(EARLIER, file) <= names(ROOT, file)
+
+
+def test_an_upgrade_of_an_installation_that_was_made_so(bare: LocalCluster, shell: Shell) -> None:
+    """Applied again for nothing, it changes nothing; for another image, that alone."""
+    shell.run(told("Install"))
+    before = found(bare, *DEPLOYMENT)
+    shell.run(told("Upgrade"))
+    assert found(bare, *DEPLOYMENT)["metadata"]["generation"] == before["metadata"]["generation"]
+    newer = IMAGE.replace("0.1.0", "0.1.1")
+    shell.run(told("Upgrade").replace(IMAGE, newer))
+    after = found(bare, *DEPLOYMENT)
+    assert container(bare)["image"] == newer
+    after["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE
+    assert after["spec"] == before["spec"]
+
+
+def test_a_removal_and_another_installation(bare: LocalCluster, shell: Shell) -> None:
+    """Nothing of it is left, and nothing stands in the way of the next one."""
+    shell.run(told("Install"))
+    make_credential(bare)
+    shell.run(told("Uninstall"))
+    left = bare.kubectl("get", "crds,clusterroles,clusterrolebindings,namespaces", "-o", "name")
+    assert "tuinly" not in left
+    shell.run(told("Install"))
+    assert container(bare)["image"] == IMAGE
