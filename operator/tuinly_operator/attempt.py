@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,13 +14,13 @@ from tuinly_operator.answers import Grant, Verdict
 from tuinly_operator.client_secret import not_found, not_readable, parse_client_secret
 from tuinly_operator.clock import Clock, Deadline, Moment
 from tuinly_operator.credential import GrantType
-from tuinly_operator.decision import Comparison, Facts, Need
+from tuinly_operator.decision import Attempt, Comparison, Exchange, Facts, Need, Refresh, Verify
 from tuinly_operator.election import ASKING_SECONDS
 from tuinly_operator.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
 from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
-from tuinly_operator.memory import Client, ClientSecretRead, Held
+from tuinly_operator.memory import Attempted, Client, ClientSecretRead, Held, RefreshToken
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint, origin_of
 from tuinly_operator.reporter import Reporter
@@ -30,6 +31,8 @@ from tuinly_operator.store import Record, Sight, Store
 
 _SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
 _CLOCK_TOLERANCE: Final = 30.0  # seconds
+
+_Request = Callable[[], Coroutine[Any, Any, Held | None]]
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class Attempts:
         self._clock = clock
         self._apart: set[str] = set()  # origins whose clock is too far from ours
 
-    async def read_client_secret(self, record: Record, facts: Facts, _: Sight) -> None:
+    async def read_client_secret(self, record: Record, facts: Facts) -> None:
         """Read the client id and secret, or what is wrong with them. Raises ApiFailure, or Failure if it may not."""
         key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
         client: Client | Failure
@@ -72,7 +75,7 @@ class Attempts:
             if not failure.not_found:
                 raise
             self._store.secret_gone(key, facts.credential.key)
-            record.memory.client = ClientSecretRead(ref, "", not_found(ref))
+            record.memory = record.memory.client_secret_read(ClientSecretRead(ref, "", not_found(ref)))
             return
         try:
             client = parse_client_secret(raw, ref)
@@ -80,97 +83,95 @@ class Attempts:
             client = failure
         meta = SecretMeta.from_object(raw)
         self._store.secret_seen(key, meta, facts.credential.key)
-        record.memory.client = ClientSecretRead(ref, meta.identity, client)
+        record.memory = record.memory.client_secret_read(ClientSecretRead(ref, meta.identity, client))
 
-    async def attempt(self, record: Record, facts: Facts, sight: Sight) -> None:
-        """Ask for a token, by refresh token first where that is due, and take what comes."""
-        memory = record.memory
-        self._kube.fence(ASKING_SECONDS)
-        self._kube.require_reach()
-        # Nothing may be awaited between the look at the gate and this, or others would pass as probes too.
-        self._gate.begin(origin_of(facts.token_url), self._clock.now())
-        memory.last_attempt, memory.tried = rules.counts_from(facts), rules.refresh_inputs(facts)
-        memory.tried_request = facts.credential.refresh_requested or memory.tried_request
-        if rules.need(facts) is Need.DUE and memory.due is None and memory.current is not None:
-            memory.due = rules.refresh_at(facts, memory.current)
-        if rules.forced(facts):
-            memory.last_forced = facts.now
-        failure: Failure
+    async def exchange(self, record: Record, facts: Facts, decided: Exchange, sight: Sight) -> None:
+        """Ask for a token by client credentials, and take what comes."""
+        await self._attempt(record, facts, decided, sight, partial(self._by_client, record, facts, decided))
+
+    async def refresh(self, record: Record, facts: Facts, decided: Refresh, sight: Sight) -> None:
+        """Ask for one by refresh token. Where it is refused, the exchange is decided on next."""
+        await self._attempt(record, facts, decided, sight, partial(self._by_refresh_token, record, facts, decided))
+
+    async def verify(self, record: Record, facts: Facts, decided: Verify) -> None:
+        """Try a new token. One that does not work is forgotten; one that nobody can tell of waits."""
+        verdict = await self._endpoint.verify(facts.graphql_url, decided.token)
+        at = origin_of(facts.graphql_url)
+        if verdict is Verdict.ACCEPTED:
+            record.memory = record.memory.verified(decided.held)
+        elif verdict is Verdict.REJECTED:
+            record.memory = record.memory.rejected(decided.held)
+            message = f"the new token does not work at {at}; check the client's rights"
+            self._set_back(record, facts, Failure(Reason.VERIFICATION_FAILED, message))
+        else:
+            message = f"{at} could not tell whether the new token works; it is tried again"
+            failure = Failure(Reason.VERIFICATION_INCONCLUSIVE, message)
+            setback = self._setbacks.of(record, decided.last, failure, facts.inputs)
+            record.memory = record.memory.unverified(decided.held, setback)
+
+    async def _attempt(self, record: Record, facts: Facts, decided: Attempt, sight: Sight, request: _Request) -> None:
         try:
-            if rules.use_refresh_token(facts):
-                asked = await self._meanwhile(record, facts, self._refresh(record, facts))
-            else:
-                asked = await self._meanwhile(record, facts, self._exchange(record, facts))
-            if asked is not None:
-                self._take(record, facts, asked)
-        except Failure as error:
-            failure = error
+            self._kube.fence(ASKING_SECONDS)
+            self._kube.require_reach()
+            # Nothing may be awaited between the look at the gate and this, or others would pass as probes too.
+            self._gate.begin(origin_of(facts.token_url), self._clock.now())
+            record.memory = record.memory.attempt_begun(
+                Attempted(rules.counts_from(facts), rules.refresh_inputs(facts)),
+                forced_at=facts.now if rules.forced(facts) else None,
+            )
+            offer = await self._meanwhile(record, facts, request())
+            if offer is not None:
+                self._take(record, facts, decided, offer)
+        except Failure as failure:
+            self._set_back(record, facts, failure)
         else:
             # What was seen before a request that took its time has to be looked at again before it is acted on.
             if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
                 sight.looked = False
-            return
-        self._set_back(record, facts, failure)
 
-    async def verify(self, record: Record, facts: Facts, _: Sight) -> None:
-        """Try the pending token. One that does not work is forgotten; one that nobody can tell of waits."""
-        memory, held = record.memory, record.memory.pending
-        assert held is not None and held.token is not None  # noqa: S101, PT018 -- decided on it
-        verdict = await self._endpoint.verify(facts.graphql_url, held.token)
-        if verdict is Verdict.ACCEPTED:
-            memory.verified, memory.verification = True, None
-        elif verdict is Verdict.REJECTED:
-            memory.pending, memory.verification, memory.refresh_token = None, None, None
-            message = f"the new token does not work at {origin_of(facts.graphql_url)}; check the client's rights"
-            self._set_back(record, facts, Failure(Reason.VERIFICATION_FAILED, message))
-        else:
-            message = f"{origin_of(facts.graphql_url)} could not tell whether the new token works; it is tried again"
-            failure = Failure(Reason.VERIFICATION_INCONCLUSIVE, message)
-            memory.verification = self._setbacks.of(record, memory.verification, failure, facts.inputs)
-
-    async def _refresh(self, record: Record, facts: Facts) -> Held | None:
-        """One refresh-token grant. Refused, it gives None, and the exchange comes next in the same reconcile."""
-        memory = record.memory
-        token, current = memory.refresh_token, memory.current
-        assert token is not None and current is not None  # noqa: S101, PT018 -- the decision to refresh implies both
+    async def _by_refresh_token(self, record: Record, facts: Facts, decided: Refresh) -> Held | None:
+        """One refresh-token grant; None where the server refuses it."""
+        token, present = decided.token, decided.present
         issued = self._clock.now()
         try:
-            asked = self._endpoint.refresh(facts.token_url, token)
+            asked = self._endpoint.refresh(facts.token_url, token.value)
             grant = await self._request(record, facts, GrantType.REFRESH_TOKEN, asked)
         except TokenRequestFailed as failure:
             if failure.reason is Reason.ENDPOINT_THROTTLED:
                 raise
-            memory.refresh_token = None
             if not failure.rejected:
+                record.memory = record.memory.refresh_token_spent(token)
                 raise  # ambiguous: the server may have taken it; the next attempt is an exchange
-            memory.last_attempt = None  # the exchange that follows belongs to this attempt
-            if not memory.refresh_proven:
-                memory.refresh_refused = rules.refresh_inputs(facts)
+            record.memory = record.memory.refresh_token_refused(token, rules.refresh_inputs(facts))
+            if not token.proven:
                 message = "the server refuses refresh tokens; client credentials are used from now on"
                 self._reporter.warn_once(record, Reason.REFRESH_REFUSED, message)
             return None
-        memory.refresh_proven = True
-        memory.refresh_token = grant.refresh_token or token
-        read = memory.client
-        known = read is not None and read.client == current.client
-        version = read.identity if read is not None and known else current.state.client_secret_version
-        scopes = grant.scopes if grant.scopes is not None else current.state.scopes
-        return _held(
-            facts, grant, issued, kind=GrantType.REFRESH_TOKEN, client=current.client, version=version, scopes=scopes
+        # From now on it is the answer's: if that is dropped, so is it.
+        record.memory = record.memory.refresh_token_spent(token)
+        state = _state(
+            facts,
+            grant,
+            issued,
+            version=decided.version,
+            scopes=present.state.scopes,
+            handled=present.handled or present.state.handled_refresh,
         )
+        refresh = RefreshToken(grant.refresh_token or token.value, proven=True)
+        return _held(state, grant, issued, kind=GrantType.REFRESH_TOKEN, client=present.client, refresh=refresh)
 
-    async def _exchange(self, record: Record, facts: Facts) -> Held:
+    async def _by_client(self, record: Record, facts: Facts, decided: Exchange) -> Held:
         """One exchange by client credentials."""
-        memory, read = record.memory, record.memory.client
-        assert read is not None and isinstance(read.client, Client)  # noqa: S101, PT018 -- decided on it
+        client, scopes = decided.client, facts.spec.scopes
         issued = self._clock.now()
-        asked = self._endpoint.exchange(facts.token_url, read.client.id, read.client.secret, facts.spec.scopes)
+        asked = self._endpoint.exchange(facts.token_url, client.id, client.secret, scopes)
         grant = await self._request(record, facts, GrantType.CLIENT_CREDENTIALS, asked)
+        # Any exchange does what users may have asked for; a refresh-token grant is not what they meant.
+        handled = facts.credential.refresh_requested
+        state = _state(facts, grant, issued, version=decided.version, scopes=scopes, handled=handled)
         wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
-        memory.refresh_token, memory.refresh_proven = (grant.refresh_token if wanted else None), False
-        scopes = grant.scopes if grant.scopes is not None else facts.spec.scopes
-        kind = GrantType.CLIENT_CREDENTIALS
-        return _held(facts, grant, issued, kind=kind, client=read.client, version=read.identity, scopes=scopes)
+        refresh = RefreshToken(grant.refresh_token) if wanted and grant.refresh_token else None
+        return _held(state, grant, issued, kind=GrantType.CLIENT_CREDENTIALS, client=client, refresh=refresh)
 
     async def _request(self, record: Record, facts: Facts, kind: GrantType, asked: Coroutine[Any, Any, Grant]) -> Grant:
         """Send the token request, and tell the gate and the metrics how it went. Raises TokenRequestFailed."""
@@ -200,18 +201,19 @@ class Attempts:
             _log.warning("this machine's clock and the token endpoint's are more than 30 s apart", extra=extra)
         (self._apart.add if apart else self._apart.discard)(origin)
 
-    def _take(self, record: Record, facts: Facts, held: Held) -> None:
+    def _take(self, record: Record, facts: Facts, decided: Attempt, offer: Held) -> None:
         """Judge an answer against the token that is held, and keep the better one. Raises WorseAnswer."""
-        memory, current, now = record.memory, record.memory.current, self._clock.now()
-        match rules.compare(replace(facts, now=now), held):
+        current, now = record.memory.current, self._clock.now()
+        match rules.compare(replace(facts, memory=record.memory, now=now), offer):
             case Comparison.BETTER:
-                memory.pending, memory.verified, memory.verification = held, False, None
-                memory.look_again = None
-                self._remark(record, facts, held, first=current is None)
+                routine = decided.why in (Need.DUE, Need.EXPIRED)
+                due = rules.refresh_at(facts, current) if current is not None and routine else None
+                record.memory = record.memory.obtained(offer, due)
+                self._remark(record, facts, offer, first=current is None)
             case Comparison.SAME if current is not None:
-                memory.look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
-                memory.handled_refresh = facts.credential.refresh_requested
-                memory.attempt = memory.due = None
+                look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
+                asked = facts.credential.refresh_requested
+                record.memory = record.memory.same_again(asked, look_again, offer.refresh)
                 _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
             case _:
                 message = "the server gave a token with narrower scopes or an earlier end than the present one"
@@ -225,13 +227,16 @@ class Attempts:
         if lead(facts.spec.refresh, held.state.lifetime) < MIN_LEAD:
             message = "tokens live less than 4 minutes: a Pod may see a new one only after the old one has expired"
             self._reporter.warn_once(record, Reason.LIFETIME_TOO_SHORT, message)
-        elif Reason.LIFETIME_TOO_SHORT in record.memory.told:  # else each would get an empty set of its own
-            record.memory.told -= {Reason.LIFETIME_TOO_SHORT}
+        else:
+            record.memory = record.memory.may_tell_again(Reason.LIFETIME_TOO_SHORT)
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
         """Remember a failed attempt and when to try again: a gate that it opened does not end that wait."""
         after = replace(facts, gate_epoch=self._gate.epoch(origin_of(facts.token_url)))
-        record.memory.attempt = self._setbacks.of(record, rules.setback(facts), failure, after.tried_inputs)
+        setback = self._setbacks.of(record, rules.setback(facts), failure, after.tried_inputs)
+        last = facts.memory.attempt
+        asked = facts.credential.refresh_requested or (last.asked if last else "")
+        record.memory = record.memory.attempt_failed(replace(setback, asked=asked))
 
     async def _meanwhile(self, record: Record, facts: Facts, request: Coroutine[Any, Any, Held | None]) -> Held | None:
         """Wait for a token request, and keep the status true while it takes its time."""
@@ -252,40 +257,38 @@ class Attempts:
             task.cancel()
 
 
-def _held(  # noqa: PLR0913 -- all that a token is known by
-    facts: Facts,
-    grant: Grant,
-    issued: Moment,
-    *,
-    kind: GrantType,
-    client: Client | None,
-    version: str,
-    scopes: frozenset[str],
-) -> Held:
-    """A token with its state; `version` is that of the client Secret it was issued for."""
-    current = facts.memory.current
+def _state(  # noqa: PLR0913 -- all that a token is known by
+    facts: Facts, grant: Grant, issued: Moment, *, version: str, scopes: frozenset[str], handled: str
+) -> TokenState:
+    """The state of a new token.
+
+    `version` is that of the client Secret it was issued for, `scopes` are those that count where the answer tells none.
+    """
     at = int(issued.wall)
     state = TokenState(
         credential_uid=facts.credential.uid,
         issued_at=at,
         expires_at=at + grant.lifetime,
         next_refresh=0,
-        granted_scopes=" ".join(sorted(scopes)),
+        granted_scopes=" ".join(sorted(scopes if grant.scopes is None else grant.scopes)),
         exchange_inputs=facts.inputs,
         template=facts.shape.digest,
         client_secret_version=version,
-        # Any exchange does what users may have asked for; a refresh-token grant is not what they meant.
-        handled_refresh=current.state.handled_refresh
-        if current and kind is GrantType.REFRESH_TOKEN
-        else facts.credential.refresh_requested,
+        handled_refresh=handled,
     )
-    state = replace(state, next_refresh=int(at + refresh_offset(facts.spec.refresh, state)))
-    return Held(state, issued_at(at, issued), grant.access_token, client, kind)
+    return replace(state, next_refresh=int(at + refresh_offset(facts.spec.refresh, state)))
 
 
-def issued_at(at: int, now: Moment) -> Moment:
-    """The moment of issue on both clocks, from its time in whole seconds since the epoch."""
-    return Moment(at, now.boot - (now.wall - at))
+def _held(  # noqa: PLR0913 -- all that came with a token
+    state: TokenState,
+    grant: Grant,
+    issued: Moment,
+    *,
+    kind: GrantType,
+    client: Client | None,
+    refresh: RefreshToken | None,
+) -> Held:
+    return Held(state, issued.moved_to(state.issued_at), grant.access_token, client, kind, refresh)
 
 
 def client_id_of(record: Record) -> str:

@@ -14,6 +14,10 @@ class Moment:
     wall: float
     boot: float
 
+    def moved_to(self, wall: float) -> "Moment":
+        """The moment of another wall-clock time (seconds since the epoch), as seen from this one."""
+        return Moment(wall, self.boot - (self.wall - wall))
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Deadline:

@@ -12,10 +12,11 @@ from typing import Final
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import Credential, DeletionPolicy, GrantType, Key, PodDelivery, Spec, VerificationMode
 from tuinly_operator.errors import Failure, Reason
-from tuinly_operator.memory import Held, Memory, Setback
+from tuinly_operator.memory import Client, Held, Memory, RefreshToken, Setback
 from tuinly_operator.schedule import MIN_LEAD, lead, refresh_offset
-from tuinly_operator.state import Ownership, SecretMeta, exchange_inputs, holds_state, in_shape, ownership
-from tuinly_operator.template import Shape
+from tuinly_operator.sensitive import Sensitive
+from tuinly_operator.state import Ownership, SecretMeta, believe, exchange_inputs, holds_state, in_shape, ownership
+from tuinly_operator.template import DEFAULT_SHAPE, Shape, shape
 
 CONFLICT_RECHECK: Final = 300.0  # seconds
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
@@ -48,7 +49,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision may look at, gathered at `now`.
+    """All that a decision may look at, gathered at `now`. Nothing of it changes any more.
 
     `problem` says why the spec cannot be followed. `old_targets` are Secrets under other names that say they are this
     credential's target. `absence_proven` says that a live read confirmed that there is no target. `block` is what the
@@ -128,154 +129,48 @@ class Facts:
         )
 
 
-class Act(Enum):
-    """The acts that a decision can ask for."""
+def gather(  # noqa: PLR0913 -- all that is known
+    credential: Credential,
+    policy: Policy,
+    memory: Memory,
+    now: Moment,
+    *,
+    client_secret: SecretMeta | None,
+    target: SecretMeta | None,
+    looked: bool,
+    old_targets: tuple[tuple[Key, SecretMeta], ...] = (),
+    block: Block | None = None,
+    probe: bool = False,
+    gate_epoch: int = 0,
+) -> Facts:
+    """Put the facts together. The memory in them has taken in what is seen now, and is the one to go on with.
 
-    REST = auto()
-    READ_CLIENT_SECRET = auto()
-    PROVE_ABSENCE = auto()
-    EXCHANGE = auto()
-    REFRESH = auto()
-    VERIFY = auto()
-    PUBLISH = auto()
-    REMOVE_OLD_TARGETS = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One next act.
-
-    At rest, `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes
-    that; `parked` means that the gate will say when instead.
+    `looked` says that the target was looked for live. At the first meeting with a target its annotations are read; one
+    that the watch lacks may only be late, since another leader may just have written it.
     """
-
-    act: Act
-    hindrance: Failure | None = None
-    look_again: Deadline | None = None
-    parked: bool = False
-    silent: bool = False
-
-
-Rule = Callable[[Facts], Decision | None]
-
-
-def decide(facts: Facts) -> Decision:
-    """Decide the one next act for a credential."""
-    for rule in _RULES:
-        decision = rule(facts)
-        if decision is not None:
-            return decision
-    return unhindered(facts)
-
-
-def unhindered(f: Facts) -> Decision:
-    """Rest until the refresh is due; by this is reported, too, while a token request is under way."""
-    held = f.memory.current
-    return Decision(Act.REST, look_again=refresh_at(f, held) if held else None)
-
-
-def _leave_deleted_alone(f: Facts) -> Decision | None:
-    return Decision(Act.REST, silent=True) if f.credential.deleting or f.memory.namespace_ends else None
-
-
-def _refuse(f: Facts) -> Decision | None:
-    """Nothing is read or sent for what the admin does not allow or this version cannot do."""
-    failure = f.problem or _not_implemented(f) or _url_not_allowed(f)
-    return Decision(Act.REST, failure) if failure else None
-
-
-def _suspend(f: Facts) -> Decision | None:
-    if not f.spec.suspend:
-        return None
-    return Decision(Act.REST, Failure(Reason.SUSPENDED, "spec.suspend is true; set it to false to go on"))
-
-
-def _respect_foreign_target(f: Facts) -> Decision | None:
-    if f.target is None or ownership(f.target, f.credential) is not Ownership.FOREIGN:
-        return None
-    message = (
-        f"the Secret {f.credential.target.name} exists and is not this credential's; "
-        "delete it, or choose another name in spec.target.name"
+    wanted, problem = DEFAULT_SHAPE, credential.problem
+    try:
+        wanted = shape(credential.spec.target.template) if credential.spec.target.template else DEFAULT_SHAPE
+    except Failure as failure:
+        problem = failure
+    if not memory.met and (target or looked):
+        state = believe(target, credential, wanted, now.wall) if target else None
+        memory = memory.met_target(Held(state, now.moved_to(state.issued_at)) if state else None)
+    return Facts(
+        credential=credential,
+        policy=policy,
+        memory=memory.asked_for(exchange_inputs(policy.token_url_of(credential.spec), credential.spec)),
+        now=now,
+        shape=wanted,
+        problem=problem,
+        client_secret=client_secret,
+        target=target,
+        old_targets=old_targets,
+        absence_proven=looked and target is None,
+        block=block,
+        probe=probe,
+        gate_epoch=gate_epoch,
     )
-    return Decision(Act.REST, Failure(Reason.TARGET_CONFLICT, message), Deadline.after(CONFLICT_RECHECK, f.now))
-
-
-def _verify(f: Facts) -> Decision | None:
-    """Try a new token before it is published, for as long as there is time to."""
-    if f.memory.pending is None or f.memory.verified or not f.verifies or _last_call(f):
-        return None
-    failed = f.memory.verification
-    if failed is None or failed.retry.due(f.now):
-        return Decision(Act.VERIFY)
-    return Decision(Act.REST, failed.failure, failed.retry.earlier(_last_call_at(f)))
-
-
-def _publish(f: Facts) -> Decision | None:
-    """Write a token in memory that the target lacks: new, edited away, or wanted under another name."""
-    held = unwritten(f)
-    if held is None:
-        return None
-    if f.target is None and not f.absence_proven:
-        return Decision(Act.PROVE_ABSENCE)
-    refused = f.memory.write
-    if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
-        return Decision(Act.REST, refused.failure, refused.retry)
-    again = _restore_again(f)
-    return Decision(Act.PUBLISH) if again is None else Decision(Act.REST, look_again=again)
-
-
-def _restore_again(f: Facts) -> Deadline | None:
-    """When to restore again, where somebody keeps breaking the target: mending it each time at once would never end."""
-    memory = f.memory
-    broken = memory.pending is None and memory.written_as == asked_shape(f)
-    if not broken or memory.last_restore is None or memory.restores < RESTORES_AT_ONCE:
-        return None
-    again = Deadline.after(f.policy.min_interval, memory.last_restore)
-    return None if again.due(f.now) else again
-
-
-def _need_client(f: Facts) -> Decision | None:
-    """Know the client id and secret whenever they may differ from those that the present token was issued for."""
-    held = f.memory.current
-    if held is not None and f.client_secret and held.state.client_secret_version == f.client_identity:
-        return None
-    return _read_client(f)
-
-
-def _attempt(f: Facts) -> Decision | None:
-    why = need(f)
-    if why is None:
-        return None
-    if f.block is not None:
-        return Decision(Act.REST, f.block.failure, f.block.until, parked=f.block.until is None)
-    failed, wait = setback(f), _wait_before_attempt(f, why)
-    if wait is not None:
-        return Decision(Act.REST, failed.failure if failed else None, wait)
-    if f.target is None and not f.absence_proven:
-        return Decision(Act.PROVE_ABSENCE)
-    if use_refresh_token(f):
-        return Decision(Act.REFRESH)
-    return _read_client(f) or Decision(Act.EXCHANGE)
-
-
-def _clean_up(f: Facts) -> Decision | None:
-    """After a rename the old target goes. What only looks like one stays, and is told of once."""
-    if f.spec.target.deletion_policy is DeletionPolicy.RETAIN or not f.in_place:
-        return None
-    return Decision(Act.REMOVE_OLD_TARGETS) if leftovers(f) or look_alikes(f) != f.memory.look_alikes else None
-
-
-_RULES: Final[tuple[Rule, ...]] = (
-    _leave_deleted_alone,
-    _refuse,
-    _suspend,
-    _respect_foreign_target,
-    _verify,
-    _publish,
-    _need_client,
-    _attempt,
-    _clean_up,
-)
 
 
 class Need(Enum):
@@ -289,6 +184,214 @@ class Need(Enum):
     CLIENT_CHANGED = auto()
     FORCED = auto()
     DUE = auto()
+
+
+class Cause(Enum):
+    """Why the target is written."""
+
+    NEW_TOKEN = auto()
+    BROKEN = auto()  # by somebody else
+    OTHER_SHAPE = auto()  # is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing is to be done now.
+
+    `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes that;
+    `parked` means that the gate will say when instead.
+    """
+
+    hindrance: Failure | None = None
+    look_again: Deadline | None = None
+    parked: bool = False
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadClientSecret:
+    """Read the client id and secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProveAbsence:
+    """Look past the watch whether there is a target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Ask for a token by client credentials; `version` is that of the client Secret that they were read from."""
+
+    why: Need
+    client: Client
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Ask for one by the refresh token that came with the present one; `version` is as in an exchange."""
+
+    why: Need
+    token: RefreshToken
+    present: Held
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Try a new token; `last` is what came of it the last time."""
+
+    held: Held
+    token: Sensitive
+    last: Setback | None
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Write a token to the target.
+
+    `untried` is set where nobody could tell whether it works; `due` is when the refresh that gave it was.
+    """
+
+    held: Held
+    token: Sensitive
+    cause: Cause
+    untried: Failure | None = None
+    due: Deadline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOldTargets:
+    """Delete what was written under other names, and tell of what only looks like it, by its names."""
+
+    targets: tuple[tuple[Key, SecretMeta], ...]
+    look_alikes: frozenset[str]
+
+
+Attempt = Exchange | Refresh
+Act = ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | RemoveOldTargets
+Decision = Rest | Act  # one next act, with what it was decided on
+
+Rule = Callable[[Facts], Decision | None]
+
+
+def decide(facts: Facts) -> Decision:
+    """Decide the one next act for a credential."""
+    return next((decision for rule in _RULES if (decision := rule(facts)) is not None), unhindered(facts))
+
+
+def unhindered(f: Facts) -> Rest:
+    """Rest until the refresh is due; by this is reported, too, while a token request is under way."""
+    held = f.memory.current
+    return Rest(look_again=refresh_at(f, held) if held else None)
+
+
+def _leave_deleted_alone(f: Facts) -> Decision | None:
+    return Rest(silent=True) if f.credential.deleting or f.memory.namespace_ends else None
+
+
+def _refuse(f: Facts) -> Decision | None:
+    """Nothing is read or sent for what the admin does not allow or this version cannot do."""
+    failure = f.problem or _not_implemented(f) or _url_not_allowed(f)
+    return Rest(failure) if failure else None
+
+
+def _suspend(f: Facts) -> Decision | None:
+    if not f.spec.suspend:
+        return None
+    return Rest(Failure(Reason.SUSPENDED, "spec.suspend is true; set it to false to go on"))
+
+
+def _respect_foreign_target(f: Facts) -> Decision | None:
+    if f.target is None or ownership(f.target, f.credential) is not Ownership.FOREIGN:
+        return None
+    message = (
+        f"the Secret {f.credential.target.name} exists and is not this credential's; "
+        "delete it, or choose another name in spec.target.name"
+    )
+    return Rest(Failure(Reason.TARGET_CONFLICT, message), Deadline.after(CONFLICT_RECHECK, f.now))
+
+
+def _verify(f: Facts) -> Decision | None:
+    """Try a new token before it is published, for as long as there is time to."""
+    pending = f.memory.pending
+    if pending is None or pending.held.token is None or pending.verified or not f.verifies or _last_call(f):
+        return None
+    failed = pending.unverified
+    if failed is None or failed.retry.due(f.now):
+        return Verify(pending.held, pending.held.token, failed)
+    return Rest(failed.failure, failed.retry.earlier(_last_call_at(f)))
+
+
+def _publish(f: Facts) -> Decision | None:
+    """Write a token in memory that the target lacks: new, edited away, or wanted under another name."""
+    wanted = unwritten(f)
+    if wanted is None:
+        return None
+    if f.target is None and not f.absence_proven:
+        return ProveAbsence()
+    refused = f.memory.write
+    if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
+        return Rest(refused.failure, refused.retry)
+    again = _restore_again(f) if wanted.cause is Cause.BROKEN else None
+    return wanted if again is None else Rest(look_again=again)
+
+
+def _restore_again(f: Facts) -> Deadline | None:
+    """When to restore again, where somebody keeps breaking the target: mending it each time at once would never end."""
+    last = f.memory.restores
+    if last is None or last.count < RESTORES_AT_ONCE:
+        return None
+    again = Deadline.after(f.policy.min_interval, last.last)
+    return None if again.due(f.now) else again
+
+
+def _need_client(f: Facts) -> Decision | None:
+    """Know the client id and secret whenever they may differ from those that the present token was issued for."""
+    held = f.memory.current
+    if held is not None and f.client_secret and held.state.client_secret_version == f.client_identity:
+        return None
+    client = _client(f)
+    return None if isinstance(client, Client) else client
+
+
+def _attempt(f: Facts) -> Decision | None:
+    why = need(f)
+    if why is None:
+        return None
+    if f.block is not None:
+        return Rest(f.block.failure, f.block.until, parked=f.block.until is None)
+    failed, wait = setback(f), _wait_before_attempt(f, why)
+    if wait is not None:
+        return Rest(failed.failure if failed else None, wait)
+    if f.target is None and not f.absence_proven:
+        return ProveAbsence()
+    refresh = _refresh(f, why)
+    if refresh is not None:
+        return refresh
+    client = _client(f)
+    return Exchange(why, client, f.client_identity) if isinstance(client, Client) else client
+
+
+def _clean_up(f: Facts) -> Decision | None:
+    """After a rename the old target goes. What only looks like one stays, and is told of once."""
+    if f.spec.target.deletion_policy is DeletionPolicy.RETAIN or not f.in_place:
+        return None
+    old, alike = leftovers(f), look_alikes(f)
+    return RemoveOldTargets(old, alike) if old or alike != f.memory.look_alikes else None
+
+
+_RULES: Final[tuple[Rule, ...]] = (
+    _leave_deleted_alone,
+    _refuse,
+    _suspend,
+    _respect_foreign_target,
+    _verify,
+    _publish,
+    _need_client,
+    _attempt,
+    _clean_up,
+)
 
 
 def need(f: Facts) -> Need | None:
@@ -324,18 +427,28 @@ def client_changed(f: Facts) -> bool:
 def forced(f: Facts) -> bool:
     """Whether users have asked for an exchange that has not been made. Removing the annotation asks for nothing."""
     held, asked = f.memory.current, f.credential.refresh_requested
-    return bool(asked) and held is not None and asked not in (held.state.handled_refresh, f.memory.handled_refresh)
+    return bool(asked) and held is not None and asked not in (held.state.handled_refresh, held.handled)
 
 
-def unwritten(f: Facts) -> Held | None:
-    """The token that should be written to the target now, or None."""
-    held = f.memory.pending
-    if held is None and not f.in_shape:
-        held = f.memory.published
-    if held is None or held.token is None or held.expiry.due(f.now):
+def unwritten(f: Facts) -> Publish | None:
+    """The token that should be written to the target now, and why, or None."""
+    pending, written = f.memory.pending, f.memory.written
+    if pending is not None:
+        untried = pending.unverified.failure if f.verifies and pending.unverified else None
+        return _write(f, pending.held, Cause.NEW_TOKEN, untried, pending.due)
+    if written is None or f.in_shape:
         return None
-    # A new target never starts with a token for other inputs than it is asked for.
-    return held if f.target is not None or held.state.exchange_inputs == f.inputs else None
+    cause = Cause.BROKEN if written.asked == asked_shape(f) else Cause.OTHER_SHAPE
+    return _write(f, written.held, cause, written.untried)
+
+
+def _write(f: Facts, held: Held, cause: Cause, untried: Failure | None, due: Deadline | None = None) -> Publish | None:
+    """Write it, if it can be. A new target never starts with a token for other inputs than it is asked for."""
+    if held.token is None or held.expiry.due(f.now):
+        return None
+    if f.target is None and held.state.exchange_inputs != f.inputs:
+        return None
+    return Publish(held, held.token, cause, untried, due)
 
 
 def leftovers(f: Facts) -> tuple[tuple[Key, SecretMeta], ...]:
@@ -362,19 +475,16 @@ def written_inputs(f: Facts) -> str:
     return f"{f.credential.target.name} {f.shape.digest} {f.target.version if f.target else ''}"
 
 
-def use_refresh_token(f: Facts) -> bool:
-    """Whether the next attempt starts with the refresh token: only for a routine refresh, where one is welcome."""
-    memory = f.memory
-    return (
-        memory.refresh_token is not None
-        and f.spec.refresh.grant is GrantType.REFRESH_TOKEN
-        and memory.refresh_refused != refresh_inputs(f)
-        and need(f) in (Need.DUE, Need.EXPIRED)
-        and not client_changed(f)
-        and not forced(f)
-        and memory.current is not None
-        and memory.current.state.exchange_inputs == f.inputs
-    )
+def _refresh(f: Facts, why: Need) -> Refresh | None:
+    """The attempt by refresh token: only for a routine refresh, where one is welcome and came for what is asked now."""
+    held, read = f.memory.current, f.memory.client
+    welcome = f.spec.refresh.grant is GrantType.REFRESH_TOKEN and f.memory.refresh_refused != refresh_inputs(f)
+    routine = why in (Need.DUE, Need.EXPIRED) and not client_changed(f) and not forced(f)
+    if held is None or held.refresh is None or held.state.exchange_inputs != f.inputs or not (welcome and routine):
+        return None
+    known = read is not None and read.client == held.client
+    version = read.identity if read is not None and known else held.state.client_secret_version
+    return Refresh(why, held.refresh, held, version)
 
 
 def refresh_inputs(f: Facts) -> str:
@@ -389,20 +499,21 @@ def counts_from(f: Facts) -> Moment:
     """
     if f.memory.last_attempt is None:
         return f.now
-    end = Deadline.after(f.policy.min_interval, f.memory.last_attempt)
+    end = Deadline.after(f.policy.min_interval, f.memory.last_attempt.at)
     return f.now if end.due(f.now) else Moment(end.wall, end.boot)
 
 
 def setback(f: Facts) -> Setback | None:
     """The setback of the last attempt, as long as it was tried with what is there now and nobody asks anew."""
     last = f.memory.attempt
-    asked_anew = f.credential.refresh_requested not in ("", f.memory.tried_request)
-    return last if last is not None and last.inputs == f.tried_inputs and not asked_anew else None
+    if last is None or last.inputs != f.tried_inputs or f.credential.refresh_requested not in ("", last.asked):
+        return None
+    return last
 
 
 def refresh_at(f: Facts, held: Held) -> Deadline:
     """When the token is due for its refresh."""
-    return f.memory.look_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
+    return held.look_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
 
 
 def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
@@ -410,26 +521,27 @@ def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
     failed = setback(f)
     if failed is not None and not f.probe:
         waits.append(failed.retry)
-    if f.memory.last_attempt is not None:
-        changed = f.memory.tried != refresh_inputs(f)
-        waits.append(Deadline.after(0.0 if changed else f.policy.min_interval, f.memory.last_attempt))
+    last = f.memory.last_attempt
+    if last is not None:
+        changed = last.inputs != refresh_inputs(f)
+        waits.append(Deadline.after(0.0 if changed else f.policy.min_interval, last.at))
     if why is Need.FORCED and f.memory.last_forced is not None:
         waits.append(Deadline.after(FORCED_INTERVAL, f.memory.last_forced))
     return max((wait for wait in waits if not wait.due(f.now)), default=None)
 
 
-def _read_client(f: Facts) -> Decision | None:
-    """What must be done before the client id and secret are known, or None where they are."""
+def _client(f: Facts) -> Client | ReadClientSecret | Rest:
+    """The client id and secret, or what comes first where they are not known."""
     read = f.memory.client
     if read is None or (read.ref, read.identity) != (f.spec.client_secret_ref, f.client_identity):
-        return Decision(Act.READ_CLIENT_SECRET)
-    return Decision(Act.REST, read.client) if isinstance(read.client, Failure) else None
+        return ReadClientSecret()
+    return Rest(read.client) if isinstance(read.client, Failure) else read.client
 
 
 def _last_call(f: Facts) -> bool:
     """Whether the pending token is published even unverified: the present one is about to end, or there is none."""
     at = _last_call_at(f)
-    failed = f.memory.verification is not None
+    failed = f.memory.pending is not None and f.memory.pending.unverified is not None
     return failed and (at is None or at.due(f.now))
 
 

@@ -5,15 +5,16 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from tuinly_operator import decision as rules
-from tuinly_operator.clock import Clock, Deadline, rfc3339
+from tuinly_operator.clock import Clock, rfc3339
 from tuinly_operator.credential import Key
-from tuinly_operator.decision import Facts
+from tuinly_operator.decision import Cause, Facts, Publish, RemoveOldTargets
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
-from tuinly_operator.memory import Held, Memory
+from tuinly_operator.memory import Held
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.reporter import Reporter
+from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.setbacks import Setbacks
 from tuinly_operator.state import CREDENTIAL_LABEL, Ownership, SecretMeta, ownership, target_manifest
 from tuinly_operator.store import Record, Sight, Store
@@ -36,67 +37,60 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
 
-    async def prove_absence(self, record: Record, _: Facts, sight: Sight) -> None:
+    async def prove_absence(self, facts: Facts, sight: Sight) -> None:
         """Look for the target past the watch, which may be behind or leave its type out. Raises ApiFailure.
 
         Where it is gone the credential may be too, and the watch of those late: for a deleted one nothing is created.
         """
-        credential = record.credential
+        credential = facts.credential
         sight.take(await self._kube.read_secret_meta(credential.target))
         if sight.target is None and not await self._kube.credential_exists(credential.key, credential.uid):
             self._store.credential_gone(credential.key, credential.uid)
 
-    async def publish(self, record: Record, facts: Facts, sight: Sight) -> None:
+    async def publish(self, record: Record, facts: Facts, decided: Publish, sight: Sight) -> None:
         """Write the token with its state, on the condition that the target is what it was when this was decided.
 
         Raises:
             ApiFailure: the API server is out of reach or overloaded.
         """
-        held, key, memory = rules.unwritten(facts), facts.credential.target, record.memory
-        assert held is not None  # noqa: S101 -- decided on it
-        held = replace(held, state=replace(held.state, template=facts.shape.digest))
+        held = replace(decided.held, state=replace(decided.held.state, template=facts.shape.digest))
         try:
-            data = render(facts.shape, _values(held))
+            data = render(facts.shape, _values(held, decided.token))
         except Failure as failure:
-            memory.write = self._setbacks.of(record, memory.write, failure, rules.written_inputs(facts))
+            self._set_back(record, facts, failure)
             return
         try:
             meta = await self._kube.apply_secret(
-                key, target_manifest(facts.credential, held.state, facts.shape, data, facts.target)
+                facts.credential.target, target_manifest(facts.credential, held.state, facts.shape, data, facts.target)
             )
         except ApiFailure as failure:
             await self._not_written(record, facts, sight, failure)
             return
-        new, asked = memory.pending is not None, rules.asked_shape(facts)
-        broken = not new and memory.written_as == asked
-        memory.published, memory.written_as, memory.pending, memory.write = held, asked, None, None
-        if new:
-            memory.attempt = None
+        record.memory = record.memory.wrote(held, rules.asked_shape(facts), decided.untried)
         self._see_target(facts, sight, meta)
-        self._tell_published(record, facts, held, new=new, broken=broken)
+        self._tell_published(record, facts, decided)
 
-    async def remove_old_targets(self, record: Record, facts: Facts, _: Sight) -> None:
+    async def remove_old_targets(self, record: Record, facts: Facts, decided: RemoveOldTargets) -> None:
         """After a rename: the new target is in place, so the old ones go, and what only looks like one is told of.
 
         Raises ApiFailure.
         """
         by = facts.credential.key
-        for key, meta in rules.leftovers(facts):
+        for key, meta in decided.targets:
             left = await self._deleted(key, meta)
             if left is not None:
                 self._store.secret_seen(key, left, by)
                 continue
             self._store.secret_gone(key, by)
             _log.info("deleted a renamed target", extra=fields(credential=by, target=key.name))
-        alike = rules.look_alikes(facts)
-        if new := sorted(alike - record.memory.look_alikes):
+        if new := sorted(decided.look_alikes - record.memory.look_alikes):
             message = (
                 f"the Secret {new[0]}{f' and {len(new) - 1} more' if new[1:] else ''} says that it is this "
                 "credential's target, but was written by somebody else, too, so it is left alone; delete it, or remove "
                 f"its owner reference and its label {CREDENTIAL_LABEL}"
             )
             self._reporter.warn(record, Reason.LOOK_ALIKE, message)
-        record.memory.look_alikes = alike
+        record.memory = record.memory.told_of_look_alikes(decided.look_alikes)
 
     async def _deleted(self, key: Key, meta: SecretMeta) -> SecretMeta | None:
         """Delete a Secret if it still is what was seen; return what is there now. Raises ApiFailure."""
@@ -107,38 +101,37 @@ class Publisher:
                 raise
         return await self._kube.read_secret_meta(key)
 
-    def _tell_published(self, record: Record, facts: Facts, held: Held, *, new: bool, broken: bool) -> None:
+    def _tell_published(self, record: Record, facts: Facts, decided: Publish) -> None:
         """Log, count, and for what somebody else broke send an Event."""
+        held, broken = decided.held, decided.cause is Cause.BROKEN
         extra = fields(
             credential=facts.credential.key,
             reason=Reason.RESTORED if broken else Reason.ISSUED,
             grant=held.grant,
             expires=rfc3339(held.state.expires_at),
         )
-        if new:
+        if decided.cause is Cause.NEW_TOKEN:
             _log.info("refreshed", extra=extra)
-            due, record.memory.due = record.memory.due, None
-            self._metrics.published(held, -due.remaining(self._clock.now()) if due else None)
+            self._metrics.published(held, -decided.due.remaining(self._clock.now()) if decided.due else None)
             return
         _log.info("restored the target" if broken else "changed the target as the spec asks", extra=extra)
         if broken:
-            self._count_restore(record.memory, facts)
+            # Twice the interval: one that had to wait for it is still in the row.
+            record.memory = record.memory.restored(facts.now, 2 * facts.policy.min_interval)
             message = f"Secret {facts.credential.target.name} was changed or deleted and has been restored"
             self._reporter.warn(record, Reason.RESTORED, message)
 
-    @staticmethod
-    def _count_restore(memory: Memory, facts: Facts) -> None:
-        last, memory.last_restore = memory.last_restore, facts.now
-        # Twice the interval: one that had to wait for it is still in the row.
-        soon = last is not None and not Deadline.after(2 * facts.policy.min_interval, last).due(facts.now)
-        memory.restores = memory.restores + 1 if soon else 1
+    def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
+        """Remember a write that came to nothing, and when to try it again."""
+        setback = self._setbacks.of(record, record.memory.write, failure, rules.written_inputs(facts))
+        record.memory = record.memory.write_failed(setback)
 
     async def _not_written(self, record: Record, facts: Facts, sight: Sight, failure: ApiFailure) -> None:
         """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait)."""
         if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise failure
         if failure.namespace_ends:
-            record.memory.namespace_ends = True
+            record.memory = record.memory.namespace_ended()
             return
         key = facts.credential.target
         live = await self._kube.read_secret_meta(key)
@@ -151,8 +144,7 @@ class Publisher:
                 f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
                 "check quotas, admission policies and the operator's RBAC in this namespace"
             )
-            refused = Failure(Reason.TARGET_REJECTED, message)
-            record.memory.write = self._setbacks.of(record, record.memory.write, refused, rules.written_inputs(facts))
+            self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, message))
 
     async def _removed_unwritable(self, facts: Facts, failure: ApiFailure, live: SecretMeta) -> bool:
         """Delete our own target where it is immutable or has another type: neither can be changed back by a write.
@@ -179,11 +171,10 @@ class Publisher:
         # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.
 
 
-def _values(held: Held) -> dict[str, str]:
+def _values(held: Held, token: Sensitive) -> dict[str, str]:
     """What a template's placeholders stand for."""
-    assert held.token is not None  # noqa: S101 -- only a token in memory is written
     return {
-        "access_token": held.token.reveal(),
+        "access_token": token.reveal(),
         "token_type": "Bearer",
         "expires_at": rfc3339(held.state.expires_at),
         "expires_in": str(held.state.lifetime),

@@ -6,29 +6,38 @@ The way of a token: `attempt` obtains and judges it, `publish` writes it, `repor
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, assert_never
 
 from tuinly_operator import decision as rules
-from tuinly_operator.attempt import Attempts, client_id_of, issued_at
+from tuinly_operator.attempt import Attempts, client_id_of
 from tuinly_operator.clock import Clock, Deadline
 from tuinly_operator.credential import Key
-from tuinly_operator.decision import Act, Decision, Facts, Policy
+from tuinly_operator.decision import (
+    Act,
+    Exchange,
+    Facts,
+    Policy,
+    ProveAbsence,
+    Publish,
+    ReadClientSecret,
+    Refresh,
+    RemoveOldTargets,
+    Rest,
+    Verify,
+)
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.events import EventSender
 from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.logs import fields
-from tuinly_operator.memory import Held
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint, origin_of
 from tuinly_operator.publish import Publisher
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.setbacks import Setbacks
-from tuinly_operator.state import believe, exchange_inputs
 from tuinly_operator.store import Record, Sight, Store
-from tuinly_operator.template import DEFAULT_SHAPE, shape
 from tuinly_operator.timers import Timers
 
 _MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
@@ -68,10 +77,10 @@ class Reconciler:
         self._under_way: dict[Key, asyncio.Task[None]] = {}
         self._reporter = Reporter(store, kube, events)
         self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
-        publisher = Publisher(
+        self._publisher = Publisher(
             store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock
         )
-        attempts = Attempts(
+        self._attempts = Attempts(
             store=store,
             kube=kube,
             endpoint=endpoint,
@@ -81,15 +90,6 @@ class Reconciler:
             metrics=metrics,
             clock=clock,
         )
-        self._acts: dict[Act, Callable[[Record, Facts, Sight], Awaitable[None]]] = {
-            Act.READ_CLIENT_SECRET: attempts.read_client_secret,
-            Act.EXCHANGE: attempts.attempt,
-            Act.REFRESH: attempts.attempt,
-            Act.VERIFY: attempts.verify,
-            Act.PROVE_ABSENCE: publisher.prove_absence,
-            Act.PUBLISH: publisher.publish,
-            Act.REMOVE_OLD_TARGETS: publisher.remove_old_targets,
-        }
 
     async def reconcile(self, key: Key) -> None:
         """Bring one credential to rest, or until it is given up. Never raises but for cancellation and defects."""
@@ -119,7 +119,7 @@ class Reconciler:
         # A token that was obtained waits in memory, whatever fails here; the next try writes it.
         try:
             await self._act_until_rest(record)
-            record.memory.refusal = None
+            record.memory = record.memory.came_to_rest()
         except NotLeading:
             # The lead may only be too short for a token request. Where it is lost, the queue is closed.
             self._try_again(key)
@@ -142,63 +142,69 @@ class Reconciler:
 
     async def _refused(self, record: Record, failure: Failure) -> None:
         """Tell of what the API server will not do for us, and try again later: only a person can mend it."""
-        memory = record.memory
-        memory.refusal = self._setbacks.of(record, memory.refusal, failure, "")
-        self._timers.set(record.credential.key, memory.refusal.retry)
-        decision = Decision(Act.REST, failure, memory.refusal.retry)
+        setback = self._setbacks.of(record, record.memory.refusal, failure, "")
+        record.memory = record.memory.refused(setback)
+        self._timers.set(record.credential.key, setback.retry)
         with suppress(ApiFailure):
-            await self._reporter.report(record, self._gather(record, Sight()), decision)
+            await self._reporter.report(record, self._gather(record, Sight()), Rest(failure, setback.retry))
 
     async def _act_until_rest(self, record: Record) -> None:
         sight = Sight()
         for _ in range(_MOST_ACTS):
             facts = self._gather(record, sight)
             decision = rules.decide(facts)
-            if decision.act is Act.REST:
+            if isinstance(decision, Rest):
                 await self._rest(record, facts, decision)
                 return
-            await self._acts[decision.act](record, facts, sight)
-            if decision.act is Act.PUBLISH and self._give_way(record.credential.key):
+            await self._act(record, facts, decision, sight)
+            if isinstance(decision, Publish) and self._give_way(record.credential.key):
                 return  # others wait for a token: telling of this one comes after theirs
             if self._store.get(record.credential.key) is not record:
                 return  # deleted, or replaced by another of its name, meanwhile
         self._timers.set(record.credential.key, Deadline.after(_ANOTHER_GO, self._clock.now()))
 
+    async def _act(self, record: Record, facts: Facts, decided: Act, sight: Sight) -> None:
+        """Do what was decided, with what it was decided on."""
+        match decided:
+            case ReadClientSecret():
+                await self._attempts.read_client_secret(record, facts)
+            case ProveAbsence():
+                await self._publisher.prove_absence(facts, sight)
+            case Exchange():
+                await self._attempts.exchange(record, facts, decided, sight)
+            case Refresh():
+                await self._attempts.refresh(record, facts, decided, sight)
+            case Verify():
+                await self._attempts.verify(record, facts, decided)
+            case Publish():
+                await self._publisher.publish(record, facts, decided, sight)
+            case RemoveOldTargets():
+                await self._publisher.remove_old_targets(record, facts, decided)
+            case _:
+                assert_never(decided)
+
     def _gather(self, record: Record, sight: Sight) -> Facts:
-        credential, memory, now = record.credential, record.memory, self._clock.now()
-        target = self._store.secret(credential.target) or sight.target
-        wanted, problem = DEFAULT_SHAPE, credential.problem
-        try:
-            wanted = shape(credential.spec.target.template) if credential.spec.target.template else DEFAULT_SHAPE
-        except Failure as failure:
-            problem = failure
-        # One that the watch lacks may only be late: another leader has just written it.
-        if not memory.met and (target or sight.looked):
-            memory.met = True
-            state = believe(target, credential, wanted, now.wall) if target else None
-            if state is not None:
-                memory.published = Held(state, issued_at(state.issued_at, now))
-        url = self._policy.token_url_of(credential.spec)
-        memory.keep_for(exchange_inputs(url, credential.spec))
-        origin = origin_of(url)
+        """What is known now. What the memory learns by it is remembered."""
+        credential, now = record.credential, self._clock.now()
+        origin = origin_of(self._policy.token_url_of(credential.spec))
         block = self._gate.look(origin, client_id_of(record), self._store.urgency(credential.key), now)
-        return Facts(
-            credential=credential,
-            policy=self._policy,
-            memory=memory,
-            now=now,
-            shape=wanted,
-            problem=problem,
+        facts = rules.gather(
+            credential,
+            self._policy,
+            record.memory,
+            now,
             client_secret=self._store.secret(credential.client_secret),
-            target=target,
+            target=self._store.secret(credential.target) or sight.target,
+            looked=sight.looked,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
-            absence_proven=sight.looked and target is None,
             block=block,
             probe=block is None and self._gate.is_closed(origin),
             gate_epoch=self._gate.epoch(origin),
         )
+        record.memory = facts.memory
+        return facts
 
-    async def _rest(self, record: Record, facts: Facts, decision: Decision) -> None:
+    async def _rest(self, record: Record, facts: Facts, decision: Rest) -> None:
         """Report, and set the timer for when time alone changes something."""
         key = record.credential.key
         wake = decision.look_again

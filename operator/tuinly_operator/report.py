@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from tuinly_operator.clock import rfc3339
 from tuinly_operator.credential import Condition, Status
-from tuinly_operator.decision import Decision, Facts, need, setback, unwritten
+from tuinly_operator.decision import Facts, Rest, need, setback, unwritten
 from tuinly_operator.errors import Failure, Reason
 
 READY: Final = "Ready"
@@ -26,7 +26,7 @@ class Transition:
     message: str
 
 
-def status(f: Facts, decision: Decision) -> Status:
+def status(f: Facts, decision: Rest) -> Status:
     """Build the status.
 
     What only an earlier process knew (the last grant, the last failure) is carried over as reported.
@@ -69,7 +69,7 @@ def transitions(before: Status, after: Status) -> list[Transition]:
     return list(told.values())
 
 
-def _ready(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
+def _ready(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
     hindrance, published = decision.hindrance, f.memory.published
     if hindrance is not None and hindrance.reason in _NEVER_READY:
         return "False", hindrance.reason, hindrance.message
@@ -90,7 +90,7 @@ def _leaving(f: Facts) -> str:
     return "; it is being deleted and held by a finalizer: it is kept up to date, and made again once it is gone"
 
 
-def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
+def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
     failed = decision.hindrance or _failure(f)
     if failed is not None and failed.reason is Reason.SUSPENDED:
         return "Unknown", failed.reason, failed.message
@@ -108,8 +108,12 @@ def _refreshed(f: Facts, decision: Decision) -> tuple[str, Reason, str]:
 
 def _failure(f: Facts) -> Failure | None:
     """What went wrong last: an attempt, or the verification of the token that is held back or was published untried."""
-    failed = setback(f) or f.memory.verification
-    return failed.failure if failed else None
+    failed, pending, written = setback(f), f.memory.pending, f.memory.written
+    if failed is None and f.verifies and pending is not None:
+        failed = pending.unverified
+    if failed is not None:
+        return failed.failure
+    return written.untried if f.verifies and written is not None else None
 
 
 def _stamp(f: Facts, kind: str, value: str, reason: Reason, message: str) -> Condition:

@@ -6,7 +6,7 @@ from typing import Final
 from tuinly_operator import report
 from tuinly_operator.clock import Deadline
 from tuinly_operator.credential import to_json
-from tuinly_operator.decision import Decision, Facts
+from tuinly_operator.decision import Facts, Rest
 from tuinly_operator.errors import Reason
 from tuinly_operator.events import EventSender
 from tuinly_operator.kube import ApiFailure, Kube
@@ -24,7 +24,7 @@ class Reporter:
         self._kube = kube
         self._events = events
 
-    async def report(self, record: Record, facts: Facts, decision: Decision) -> Deadline | None:
+    async def report(self, record: Record, facts: Facts, decision: Rest) -> Deadline | None:
         """Write the status if it differs, and send the Events of its transitions.
 
         Returns when to write it again, where a difference that only repeats a failure has to wait.
@@ -56,7 +56,7 @@ class Reporter:
     def warn_once(self, record: Record, reason: Reason, message: str) -> None:
         """The same, but once in this process: it stays true until somebody changes the server."""
         if reason not in record.memory.told:
-            record.memory.told |= {reason}
+            record.memory = record.memory.told_once(reason)
             self.warn(record, reason, message)
 
     async def _dropped(self, record: Record) -> bool:

@@ -13,22 +13,33 @@ from tests.support.merge import merged
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import ClientSecretRef, Credential, GrantType, Key, to_json
 from tuinly_operator.decision import (
-    Act,
     Block,
     Decision,
     Facts,
     Policy,
+    Rest,
     asked_shape,
     decide,
+    gather,
     refresh_inputs,
     unhindered,
     written_inputs,
 )
 from tuinly_operator.errors import Failure, Reason
-from tuinly_operator.memory import Client, ClientSecretRead, Held, Memory, Setback
+from tuinly_operator.memory import (
+    Attempted,
+    Client,
+    ClientSecretRead,
+    Held,
+    Memory,
+    Pending,
+    RefreshToken,
+    Setback,
+    Written,
+)
 from tuinly_operator.schedule import refresh_offset
 from tuinly_operator.sensitive import Sensitive
-from tuinly_operator.state import SecretMeta, TokenState, believe, exchange_inputs, target_manifest
+from tuinly_operator.state import SecretMeta, TokenState, exchange_inputs, target_manifest
 from tuinly_operator.template import shape
 
 Json = dict[str, Any]
@@ -184,7 +195,7 @@ class Scene:
         self.probe = False
         self.gate_epoch = 0
         held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
-        self.memory = Memory(met=True, published=held, client=ClientSecretRead(REF, "client-uid/20", CLIENT))
+        self.memory = Memory(met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT))
         self.wrote()
         for change in changes:
             change(self)
@@ -197,51 +208,66 @@ class Scene:
 
     def wrote(self) -> None:
         """Remember how the target was written last: as the spec asks now."""
-        self.memory.written_as = asked_shape(self.facts())
+        facts = self.facts()
+        self.written(asked=asked_shape(facts))
+
+    def remember(self, **changes: Any) -> None:  # noqa: ANN401 -- fields of the memory
+        """Change what is remembered."""
+        self.memory = replace(self.memory, **changes)
+
+    def written(self, **changes: Any) -> None:  # noqa: ANN401 -- fields of what was written
+        """Change what is remembered of the last write."""
+        assert self.memory.written is not None
+        self.remember(written=replace(self.memory.written, **changes))
+
+    def waiting(self, **changes: Any) -> None:  # noqa: ANN401 -- fields of a pending token
+        """Change what is remembered of the token that waits, if there is one."""
+        if self.memory.pending is not None:
+            self.remember(pending=replace(self.memory.pending, **changes))
+
+    def hold(self, **changes: Any) -> None:  # noqa: ANN401 -- fields of a token
+        """Change what is remembered of the newest token, if there is one."""
+        if self.memory.pending is not None:
+            self.waiting(held=replace(self.memory.pending.held, **changes))
+        elif self.memory.written is not None:
+            self.written(held=replace(self.memory.written.held, **changes))
 
     def facts(self) -> Facts:
         """Gather, as the reconciler does."""
-        seen = Credential.from_object(self.object)
-        form, problem, block = shape(None), seen.problem, self.block
+        block = self.block
         if block and block.until and block.until.due(self.now):
             block = None
-        try:
-            form = shape(seen.spec.target.template)
-        except Failure as failure:
-            problem = failure
-        self.memory.keep_for(exchange_inputs(self.policy.token_url_of(seen.spec), seen.spec))
-        return Facts(
-            credential=seen,
-            policy=self.policy,
-            memory=self.memory,
-            now=self.now,
-            shape=form,
-            problem=problem,
+        facts = gather(
+            Credential.from_object(self.object),
+            self.policy,
+            self.memory,
+            self.now,
             client_secret=self.client_secret,
             target=self.foreign or (self.target.seen() if self.target else None),
+            looked=self.absence_proven,
             old_targets=self.old_targets,
-            absence_proven=self.absence_proven,
             block=block,
             probe=self.probe,
             gate_epoch=self.gate_epoch,
         )
+        self.memory = facts.memory
+        return facts
 
     def decide(self) -> Decision:
         """The one next act."""
         return decide(self.facts())
 
-    def at_rest(self) -> Decision:
+    def at_rest(self) -> Rest:
         """What is reported by: the decision, or while its act is under way that nothing hinders it."""
         decision = self.decide()
-        return decision if decision.act is Act.REST else unhindered(self.facts())
+        return decision if isinstance(decision, Rest) else unhindered(self.facts())
 
     def restart(self) -> None:
         """Another process meets what there is: only what the target's annotations say is known."""
-        facts, self.memory = self.facts(), Memory(met=True)
-        state = believe(facts.target, facts.credential, facts.shape, self.now.wall) if facts.target else None
-        if state is not None:
-            issued = Moment(state.issued_at, self.now.boot - (self.now.wall - state.issued_at))
-            self.memory.published = Held(state, issued)
+        self.memory = Memory()
+        self.facts()
+        self.remember(met=True)
+        if self.memory.written is not None:
             self.wrote()
 
 
@@ -321,7 +347,7 @@ def token(**changes: Any) -> Change:  # noqa: ANN401 -- fields of the state
         seen = scene.facts().credential
         state = token_state(seen, **changes)
         scene.target = TargetObject(seen, state)
-        scene.memory.published = replace(scene.published, state=state)
+        scene.written(held=replace(scene.published, state=state))
 
     return named(f"token({changes})", change)
 
@@ -385,12 +411,12 @@ def client_known(scene: Scene) -> None:
 
 def has_read(scene: Scene, identity: str, client: Client | Failure) -> None:
     """The client Secret has been read, by the name and keys that the spec names now."""
-    scene.memory.client = ClientSecretRead(scene.facts().spec.client_secret_ref, identity, client)
+    scene.remember(client=ClientSecretRead(scene.facts().spec.client_secret_ref, identity, client))
 
 
 def client_unread(scene: Scene) -> None:
     """The client Secret has not been read in this process."""
-    scene.memory.client = None
+    scene.remember(client=None)
 
 
 def client_edited(scene: Scene) -> None:
@@ -434,13 +460,13 @@ def client_missing(scene: Scene) -> None:
 
 def refreshable(scene: Scene) -> None:
     """A refresh token came with the last answer."""
-    scene.memory.refresh_token = Sensitive("refresh-1")
+    scene.hold(refresh=RefreshToken(Sensitive("refresh-1")))
 
 
 def attempted(scene: Scene) -> None:
     """An attempt was made a second ago, with what is there now."""
-    scene.memory.tried = refresh_inputs(scene.facts())
-    scene.memory.last_attempt = Moment(scene.now.wall - 1, scene.now.boot - 1)
+    a_second_ago = Moment(scene.now.wall - 1, scene.now.boot - 1)
+    scene.remember(last_attempt=Attempted(a_second_ago, refresh_inputs(scene.facts())))
 
 
 def setback(scene: Scene, reason: Reason, inputs: str, *, attempts: int = 3, retry_in: float = 30) -> Setback:
@@ -454,15 +480,15 @@ def failing(reason: Reason = Reason.ENDPOINT_UNAVAILABLE) -> Change:
 
     def change(scene: Scene) -> None:
         facts = scene.facts()
-        scene.memory.attempt = setback(scene, reason, facts.tried_inputs)
-        scene.memory.tried_request = facts.credential.refresh_requested
+        failed = setback(scene, reason, facts.tried_inputs)
+        scene.remember(attempt=replace(failed, asked=facts.credential.refresh_requested))
 
     return named(f"failing({reason!r})", change)
 
 
 def write_refused(scene: Scene) -> None:
     """The last write of the target was refused."""
-    scene.memory.write = setback(scene, Reason.TARGET_REJECTED, written_inputs(scene.facts()))
+    scene.remember(write=setback(scene, Reason.TARGET_REJECTED, written_inputs(scene.facts())))
 
 
 def pending(scene: Scene) -> None:
@@ -472,12 +498,17 @@ def pending(scene: Scene) -> None:
     version = read.identity if read else "client-uid/20"
     state = token_state(facts.credential, issued_at=at, expires_at=at + LIFETIME, client_secret_version=version)
     client = read.client if read and isinstance(read.client, Client) else CLIENT
-    scene.memory.pending = Held(state, scene.now, Sensitive("token-2"), client, GrantType.CLIENT_CREDENTIALS)
+    held = Held(state, scene.now, Sensitive("token-2"), client, GrantType.CLIENT_CREDENTIALS)
+    scene.remember(pending=Pending(held))
 
 
 def unverifiable(scene: Scene) -> None:
-    """Whether the pending token works could not be told."""
-    scene.memory.verification = setback(scene, Reason.VERIFICATION_INCONCLUSIVE, scene.facts().inputs)
+    """Whether the newest token works could not be told: it waits, or was published untried."""
+    told = setback(scene, Reason.VERIFICATION_INCONCLUSIVE, scene.facts().inputs)
+    if scene.memory.pending is not None:
+        scene.waiting(unverified=told)
+    elif scene.memory.written is not None:
+        scene.written(untried=told.failure)
 
 
 def blocked(scene: Scene) -> None:

@@ -1,6 +1,6 @@
 """Decisions: from what is known and the time to the one next act, rule by rule, and what holds for all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -63,10 +63,20 @@ from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import GrantType
 from tuinly_operator.decision import (
     Act,
+    Cause,
     Comparison,
     Decision,
+    Exchange,
     Facts,
     Need,
+    ProveAbsence,
+    Publish,
+    ReadClientSecret,
+    Refresh,
+    RemoveOldTargets,
+    Rest,
+    Verify,
+    asked_shape,
     compare,
     counts_from,
     need,
@@ -74,8 +84,8 @@ from tuinly_operator.decision import (
     setback,
     unwritten,
 )
-from tuinly_operator.errors import Reason
-from tuinly_operator.memory import Client, ClientSecretRead, Held
+from tuinly_operator.errors import Failure, Reason
+from tuinly_operator.memory import Attempted, ClientSecretRead, Held
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import SecretMeta
 
@@ -88,7 +98,7 @@ OTHER_KEY = spec({"clientSecretRef": {"clientSecretKey": "other"}})
 
 def namespace_ends(scene: Scene) -> None:
     """The API server has said that the namespace is being deleted."""
-    scene.memory.namespace_ends = True
+    scene.memory = scene.memory.namespace_ended()
 
 
 def client_read_anew(scene: Scene) -> None:
@@ -100,18 +110,17 @@ def client_read_anew(scene: Scene) -> None:
 
 def refresh_refused(scene: Scene) -> None:
     """The server refused a refresh token at its first use."""
-    scene.memory.refresh_refused = refresh_inputs(scene.facts())
+    scene.remember(refresh_refused=refresh_inputs(scene.facts()))
 
 
 def verified(scene: Scene) -> None:
     """The pending token works."""
-    scene.memory.verified = True
+    scene.waiting(verified=True)
 
 
 def restored(scene: Scene) -> None:
     """The target was restored a second ago."""
-    scene.memory.last_restore = Moment(scene.now.wall - 1, scene.now.boot - 1)
-    scene.memory.restores += 1
+    scene.memory = scene.memory.restored(Moment(scene.now.wall - 1, scene.now.boot - 1), 10)
 
 
 def restored_often(scene: Scene) -> None:
@@ -122,23 +131,26 @@ def restored_often(scene: Scene) -> None:
 
 def forced_before(scene: Scene) -> None:
     """An exchange that users asked for was made six seconds ago."""
-    scene.memory.last_attempt = scene.memory.last_forced = Moment(scene.now.wall - 6, scene.now.boot - 6)
+    six_seconds_ago = Moment(scene.now.wall - 6, scene.now.boot - 6)
+    scene.memory = scene.memory.attempt_begun(Attempted(six_seconds_ago, ""), forced_at=six_seconds_ago)
 
 
 def passed_the_interval(scene: Scene) -> None:
     """The attempt of a second ago followed on another by a change."""
-    scene.memory.last_attempt = Moment(scene.now.wall + 4, scene.now.boot + 4)
+    assert scene.memory.last_attempt is not None
+    later = Moment(scene.now.wall + 4, scene.now.boot + 4)
+    scene.remember(last_attempt=replace(scene.memory.last_attempt, at=later))
 
 
 def same_token_again(scene: Scene) -> None:
     """The server gave the same token again; it is asked again in ten minutes."""
-    scene.memory.look_again = Deadline.after(600, scene.now)
+    scene.hold(look_again=Deadline.after(600, scene.now))
 
 
 def refused_again_later(scene: Scene) -> None:
     """The wait after a refused write is over."""
     assert scene.memory.write is not None
-    scene.memory.write = replace(scene.memory.write, retry=Deadline.after(0, scene.now))
+    scene.remember(write=replace(scene.memory.write, retry=Deadline.after(0, scene.now)))
 
 
 def annotations_removed(scene: Scene) -> None:
@@ -156,118 +168,117 @@ def target_touched(scene: Scene) -> None:
 
 # --- Which act comes next ---------------------------------------------------------------------------------------------
 
-ACTS: dict[str, tuple[Changes, Act]] = {
+ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     # A routine life.
-    "fresh": ([], Act.REST),
-    "just before the refresh": ([passed(2170)], Act.REST),
-    "due": ([DUE], Act.EXCHANGE),
-    "due, refresh token": ([refreshable, DUE], Act.REFRESH),
-    "due, refresh token not wanted": ([refreshable, CLIENT_CREDENTIALS, DUE], Act.EXCHANGE),
-    "due, refresh tokens refused by this server": ([refreshable, refresh_refused, DUE], Act.EXCHANGE),
-    "due, refused for another client Secret": ([refreshable, refresh_refused, client_relabelled, DUE], Act.REFRESH),
-    "due, a refresh token needs no client": ([refreshable, client_unread, DUE], Act.REFRESH),
-    "expired": ([EXPIRED], Act.EXCHANGE),
-    "expired, refresh token": ([refreshable, EXPIRED], Act.REFRESH),
-    "expired, client secret rotated": ([refreshable, client_rotated, EXPIRED], Act.EXCHANGE),
-    "expired, forced": ([refreshable, FORCED, EXPIRED], Act.EXCHANGE),
-    "a longer lead makes it due": ([passed(2000), OTHER_LEAD], Act.EXCHANGE),
-    "a shorter lead puts it off": ([DUE, spec({"refresh": {"before": "2m"}})], Act.REST),
-    "the same token again": ([DUE, same_token_again], Act.REST),
-    "the same token again, some time ago": ([same_token_again, passed(601)], Act.EXCHANGE),
+    "fresh": ([], Rest),
+    "just before the refresh": ([passed(2170)], Rest),
+    "due": ([DUE], Exchange),
+    "due, refresh token": ([refreshable, DUE], Refresh),
+    "due, refresh token not wanted": ([refreshable, CLIENT_CREDENTIALS, DUE], Exchange),
+    "due, refresh tokens refused by this server": ([refreshable, refresh_refused, DUE], Exchange),
+    "due, refused for another client Secret": ([refreshable, refresh_refused, client_relabelled, DUE], Refresh),
+    "due, a refresh token needs no client": ([refreshable, client_unread, DUE], Refresh),
+    "expired": ([EXPIRED], Exchange),
+    "expired, refresh token": ([refreshable, EXPIRED], Refresh),
+    "expired, client secret rotated": ([refreshable, client_rotated, EXPIRED], Exchange),
+    "expired, forced": ([refreshable, FORCED, EXPIRED], Exchange),
+    "a longer lead makes it due": ([passed(2000), OTHER_LEAD], Exchange),
+    "a shorter lead puts it off": ([DUE, spec({"refresh": {"before": "2m"}})], Rest),
+    "the same token again": ([DUE, same_token_again], Rest),
+    "the same token again, some time ago": ([same_token_again, passed(601)], Exchange),
     # The first token: nothing is asked for before the client is known and absence is proven.
-    "new": ([brand_new], Act.READ_CLIENT_SECRET),
-    "new, client known": ([brand_new, client_known], Act.PROVE_ABSENCE),
-    "new, no target for sure": ([brand_new, client_known, absence_proven], Act.EXCHANGE),
-    "new, its client Secret not seen": ([brand_new, client_gone], Act.READ_CLIENT_SECRET),
-    "new, client Secret changed since it was read": ([brand_new, client_known, client_edited], Act.READ_CLIENT_SECRET),
+    "new": ([brand_new], ReadClientSecret),
+    "new, client known": ([brand_new, client_known], ProveAbsence),
+    "new, no target for sure": ([brand_new, client_known, absence_proven], Exchange),
+    "new, its client Secret not seen": ([brand_new, client_gone], ReadClientSecret),
+    "new, client Secret changed since it was read": ([brand_new, client_known, client_edited], ReadClientSecret),
     # A token in memory is written before anything else is thought of.
-    "obtained": ([pending], Act.PUBLISH),
-    "obtained, client Secret edited": ([pending, client_edited], Act.PUBLISH),
-    "obtained, client Secret gone": ([pending, client_missing], Act.PUBLISH),
-    "obtained, endpoint down": ([pending, blocked], Act.PUBLISH),
-    "obtained, target not seen": ([pending, target_gone], Act.PROVE_ABSENCE),
-    "obtained, no target for sure": ([pending, absence_proven], Act.PUBLISH),
-    "obtained, but expired": ([pending, passed(2 * 3600)], Act.EXCHANGE),
-    "obtained for former inputs": ([client_known, pending, OTHER_SCOPES], Act.EXCHANGE),
+    "obtained": ([pending], Publish),
+    "obtained, client Secret edited": ([pending, client_edited], Publish),
+    "obtained, client Secret gone": ([pending, client_missing], Publish),
+    "obtained, endpoint down": ([pending, blocked], Publish),
+    "obtained, target not seen": ([pending, target_gone], ProveAbsence),
+    "obtained, no target for sure": ([pending, absence_proven], Publish),
+    "obtained, but expired": ([pending, passed(2 * 3600)], Exchange),
+    "obtained for former inputs": ([client_known, pending, OTHER_SCOPES], Exchange),
     "obtained for former inputs, nobody can tell of it": (
         [VERIFIES, client_known, pending, unverifiable, OTHER_SCOPES],
-        Act.EXCHANGE,
+        Exchange,
     ),
     # What others did to the target is put right, from memory where the token is there.
-    "edited": ([target_edited], Act.PUBLISH),
-    "label removed": ([label_removed], Act.PUBLISH),
-    "edited again": ([target_edited, restored], Act.PUBLISH),
-    "edited a while after": ([restored_often, passed(5), target_edited], Act.PUBLISH),
-    "edited again and again, a new token obtained": ([target_edited, restored_often, pending], Act.PUBLISH),
-    "edited again and again, and now the template changes": ([target_edited, restored_often, TEMPLATED], Act.PUBLISH),
-    "annotations removed": ([annotations_removed], Act.PUBLISH),
-    "deleted, perhaps": ([target_gone], Act.PROVE_ABSENCE),
-    "deleted": ([absence_proven], Act.PUBLISH),
-    "touched where it is not ours": ([target_touched], Act.REST),
-    "template changed": ([TEMPLATED], Act.PUBLISH),
+    "edited": ([target_edited], Publish),
+    "label removed": ([label_removed], Publish),
+    "edited again": ([target_edited, restored], Publish),
+    "edited a while after": ([restored_often, passed(5), target_edited], Publish),
+    "edited again and again, a new token obtained": ([target_edited, restored_often, pending], Publish),
+    "edited again and again, and now the template changes": ([target_edited, restored_often, TEMPLATED], Publish),
+    "annotations removed": ([annotations_removed], Publish),
+    "deleted, perhaps": ([target_gone], ProveAbsence),
+    "deleted": ([absence_proven], Publish),
+    "touched where it is not ours": ([target_touched], Rest),
+    "template changed": ([TEMPLATED], Publish),
     # After a restart the token is unknown.
-    "restarted": ([restarted], Act.REST),
-    "restarted, due": ([DUE, restarted], Act.READ_CLIENT_SECRET),
-    "restarted, due, client known": ([DUE, restarted, client_known], Act.EXCHANGE),
-    "restarted, client Secret edited meanwhile": ([restarted, client_edited], Act.READ_CLIENT_SECRET),
-    "edited while it was down": ([target_edited, restarted, client_known], Act.EXCHANGE),
-    "deleted while it was down": ([target_gone, restarted, client_known], Act.PROVE_ABSENCE),
-    "restarted, then edited": ([restarted, client_known, target_edited], Act.EXCHANGE),
-    "restarted, then deleted": ([restarted, client_known, absence_proven], Act.EXCHANGE),
-    "restarted, label removed": ([restarted, client_known, label_removed], Act.EXCHANGE),
-    "restarted, template changed": ([restarted, client_known, TEMPLATED], Act.EXCHANGE),
+    "restarted": ([restarted], Rest),
+    "restarted, due": ([DUE, restarted], ReadClientSecret),
+    "restarted, due, client known": ([DUE, restarted, client_known], Exchange),
+    "restarted, client Secret edited meanwhile": ([restarted, client_edited], ReadClientSecret),
+    "edited while it was down": ([target_edited, restarted, client_known], Exchange),
+    "deleted while it was down": ([target_gone, restarted, client_known], ProveAbsence),
+    "restarted, then edited": ([restarted, client_known, target_edited], Exchange),
+    "restarted, then deleted": ([restarted, client_known, absence_proven], Exchange),
+    "restarted, label removed": ([restarted, client_known, label_removed], Exchange),
+    "restarted, template changed": ([restarted, client_known, TEMPLATED], Exchange),
     # A change of what is asked for.
-    "client Secret rotated right after an attempt": ([attempted, client_rotated], Act.EXCHANGE),
+    "client Secret rotated right after an attempt": ([attempted, client_rotated], Exchange),
     "client Secret relabelled right after an attempt that failed": (
         [failing(), attempted, client_relabelled, DUE],
-        Act.EXCHANGE,
+        Exchange,
     ),
-    "other scopes right after an attempt": ([attempted, OTHER_SCOPES], Act.EXCHANGE),
-    "forced right after an attempt": ([attempted, FORCED], Act.REST),
-    "other scopes": ([OTHER_SCOPES], Act.EXCHANGE),
-    "other URL": ([OTHER_TOKEN_URL], Act.EXCHANGE),
-    "another key of the client Secret": ([OTHER_KEY], Act.READ_CLIENT_SECRET),
-    "another key of the client Secret, read": ([OTHER_KEY, client_read_anew], Act.EXCHANGE),
-    "another client Secret": ([spec({"clientSecretRef": {"name": "other"}})], Act.READ_CLIENT_SECRET),
-    "other scopes, refresh token": ([refreshable, OTHER_SCOPES, DUE], Act.EXCHANGE),
-    "client Secret edited": ([client_edited], Act.READ_CLIENT_SECRET),
-    "client Secret relabelled": ([client_relabelled], Act.REST),
-    "client secret rotated": ([client_rotated], Act.EXCHANGE),
-    "client secret rotated, refresh token": ([refreshable, client_rotated, DUE], Act.EXCHANGE),
-    "client Secret gone, perhaps": ([client_gone], Act.READ_CLIENT_SECRET),
+    "other scopes right after an attempt": ([attempted, OTHER_SCOPES], Exchange),
+    "forced right after an attempt": ([attempted, FORCED], Rest),
+    "other scopes": ([OTHER_SCOPES], Exchange),
+    "other URL": ([OTHER_TOKEN_URL], Exchange),
+    "another key of the client Secret": ([OTHER_KEY], ReadClientSecret),
+    "another key of the client Secret, read": ([OTHER_KEY, client_read_anew], Exchange),
+    "another client Secret": ([spec({"clientSecretRef": {"name": "other"}})], ReadClientSecret),
+    "other scopes, refresh token": ([refreshable, OTHER_SCOPES, DUE], Exchange),
+    "client Secret edited": ([client_edited], ReadClientSecret),
+    "client Secret relabelled": ([client_relabelled], Rest),
+    "client secret rotated": ([client_rotated], Exchange),
+    "client secret rotated, refresh token": ([refreshable, client_rotated, DUE], Exchange),
+    "client Secret gone, perhaps": ([client_gone], ReadClientSecret),
     # A rename: the new target first, then the old one goes.
-    "renamed": ([renamed], Act.PROVE_ABSENCE),
-    "renamed, no target there": ([renamed, absence_proven], Act.PUBLISH),
-    "renamed, other scopes": ([renamed, absence_proven, OTHER_SCOPES], Act.EXCHANGE),
-    "old target left": ([old_left], Act.REMOVE_OLD_TARGETS),
-    "old target left, new one edited": ([old_left, target_edited], Act.PUBLISH),
-    "old target left, new one lost": ([old_left, target_gone, restarted, client_known], Act.PROVE_ABSENCE),
+    "renamed": ([renamed], ProveAbsence),
+    "renamed, no target there": ([renamed, absence_proven], Publish),
+    "renamed, other scopes": ([renamed, absence_proven, OTHER_SCOPES], Exchange),
+    "old target left": ([old_left], RemoveOldTargets),
+    "old target left, new one edited": ([old_left, target_edited], Publish),
+    "old target left, new one lost": ([old_left, target_gone, restarted, client_known], ProveAbsence),
     # What users ask for.
-    "forced": ([FORCED], Act.EXCHANGE),
-    "forced, refresh token": ([refreshable, FORCED, DUE], Act.EXCHANGE),
-    "forced at creation": ([FORCED, token(handled_refresh="now")], Act.REST),
-    "forced, and the same token came": ([FORCED, lambda s: setattr(s.memory, "handled_refresh", "now")], Act.REST),
-    "forced anew": ([token(handled_refresh="before"), FORCED], Act.EXCHANGE),
-    "the annotation removed": ([token(handled_refresh="before"), annotated(None)], Act.REST),
-    "the annotation emptied": ([token(handled_refresh="before"), annotated("")], Act.REST),
+    "forced": ([FORCED], Exchange),
+    "forced, refresh token": ([refreshable, FORCED, DUE], Exchange),
+    "forced at creation": ([FORCED, token(handled_refresh="now")], Rest),
+    "forced, and the same token came": ([FORCED, lambda scene: scene.hold(handled="now")], Rest),
+    "forced anew": ([token(handled_refresh="before"), FORCED], Exchange),
+    "the annotation removed": ([token(handled_refresh="before"), annotated(None)], Rest),
+    "the annotation emptied": ([token(handled_refresh="before"), annotated("")], Rest),
     # Verification.
-    "obtained, to be verified": ([VERIFIES, pending], Act.VERIFY),
-    "verified": ([VERIFIES, pending, verified], Act.PUBLISH),
-    "nothing to verify": ([VERIFIES], Act.REST),
-    "the first token, to be verified": ([VERIFIES, brand_new, client_known, pending], Act.VERIFY),
-    "restored without another verification": ([VERIFIES, target_edited], Act.PUBLISH),
+    "obtained, to be verified": ([VERIFIES, pending], Verify),
+    "verified": ([VERIFIES, pending, verified], Publish),
+    "nothing to verify": ([VERIFIES], Rest),
+    "the first token, to be verified": ([VERIFIES, brand_new, client_known, pending], Verify),
+    "restored without another verification": ([VERIFIES, target_edited], Publish),
     # The gate.
-    "fresh, gate closed": ([blocked], Act.REST),
-    "probe": ([DUE, failing(), probing], Act.EXCHANGE),
+    "fresh, gate closed": ([blocked], Rest),
+    "probe": ([DUE, failing(), probing], Exchange),
 }
 
 
 @pytest.mark.parametrize(("changes", "act"), ACTS.values(), ids=ACTS.keys())
-def test_the_next_act(changes: Changes, act: Act) -> None:
+def test_the_next_act(changes: Changes, act: type[Decision]) -> None:
     decision = Scene(*changes).decide()
-    assert decision.act is act
-    assert decision.hindrance is None
-    assert not decision.silent
+    assert type(decision) is act
+    assert not isinstance(decision, Rest) or (decision.hindrance, decision.silent) == (None, False)
 
 
 # --- What hinders it --------------------------------------------------------------------------------------------------
@@ -313,10 +324,17 @@ HINDRANCES: dict[str, tuple[Changes, Reason]] = {
 @pytest.mark.parametrize(("changes", "reason"), HINDRANCES.values(), ids=HINDRANCES.keys())
 def test_what_hinders_the_next_act(changes: Changes, reason: Reason) -> None:
     decision = Scene(*changes).decide()
-    assert decision.act is Act.REST
+    assert isinstance(decision, Rest)
     assert decision.hindrance is not None
     assert decision.hindrance.reason is reason
     assert decision.hindrance.message
+
+
+def hindrance_of(scene: Scene) -> Failure | None:
+    """What hinders the next act; there is none."""
+    decision = scene.decide()
+    assert isinstance(decision, Rest)
+    return decision.hindrance
 
 
 # Whatever there would be to do.
@@ -347,13 +365,14 @@ WORK: dict[str, Changes] = {
 @pytest.mark.parametrize("why", [deleting, namespace_ends], ids=["credential", "namespace"])
 @pytest.mark.parametrize("besides", [[], [SUSPENDED], [REFUSED_URL]], ids=["", "suspended", "URL not allowed"])
 def test_what_is_being_deleted_is_inert_and_silent(work: Changes, why: Change, besides: Changes) -> None:
-    assert Scene(*work, why, *besides).decide() == Decision(Act.REST, silent=True)
+    assert Scene(*work, why, *besides).decide() == Rest(silent=True)
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
 def test_suspended_does_nothing(work: Changes) -> None:
     decision = Scene(*work, SUSPENDED).decide()
-    assert (decision.act, decision.look_again, decision.silent) == (Act.REST, None, False)
+    assert isinstance(decision, Rest)
+    assert (decision.look_again, decision.silent) == (None, False)
     assert decision.hindrance is not None
     assert decision.hindrance.reason is Reason.SUSPENDED
 
@@ -361,7 +380,8 @@ def test_suspended_does_nothing(work: Changes) -> None:
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
 def test_a_url_that_the_admin_does_not_allow_reads_and_asks_nothing(work: Changes) -> None:
     decision = Scene(*work, REFUSED_URL).decide()
-    assert (decision.act, decision.look_again) == (Act.REST, None)
+    assert isinstance(decision, Rest)
+    assert decision.look_again is None
     assert decision.hindrance is not None
     assert decision.hindrance.reason is Reason.URL_NOT_ALLOWED
     assert "spec.tokenURL" in decision.hindrance.message
@@ -380,7 +400,7 @@ def test_a_url_that_the_admin_does_not_allow_reads_and_asks_nothing(work: Change
     ids=["token", "GraphQL"],
 )
 def test_a_url_that_is_not_allowed_is_told_by_its_field_and_what_to_ask_for(patch: Json, field: str, flag: str) -> None:
-    hindrance = Scene(spec(patch)).decide().hindrance
+    hindrance = hindrance_of(Scene(spec(patch)))
     assert hindrance is not None
     assert hindrance.message.startswith(f"{field} ")
     assert hindrance.message.endswith(f" {flag}")
@@ -388,13 +408,13 @@ def test_a_url_that_is_not_allowed_is_told_by_its_field_and_what_to_ask_for(patc
 
 def test_urls_are_compared_exactly() -> None:
     for url in (f"{world.TOKEN_URL}/", world.TOKEN_URL.upper(), world.TOKEN_URL.replace("https", "http")):
-        decision = Scene(spec({"tokenURL": url})).decide()
-        assert decision.hindrance is not None, url
-        assert decision.hindrance.reason is Reason.URL_NOT_ALLOWED
+        hindrance = hindrance_of(Scene(spec({"tokenURL": url})))
+        assert hindrance is not None, url
+        assert hindrance.reason is Reason.URL_NOT_ALLOWED
 
 
 def test_a_graphql_url_counts_only_where_verification_is_enabled() -> None:
-    assert Scene(spec({"verification": {"graphqlURL": "https://elsewhere.example.com"}})).decide().hindrance is None
+    assert hindrance_of(Scene(spec({"verification": {"graphqlURL": "https://elsewhere.example.com"}}))) is None
 
 
 # --- How long it waits ------------------------------------------------------------------------------------------------
@@ -404,7 +424,7 @@ def look_again(*changes: Change) -> float:
     """Seconds until time alone changes the decision."""
     scene = Scene(*changes)
     decision = scene.decide()
-    assert decision.act is Act.REST
+    assert isinstance(decision, Rest)
     assert decision.look_again is not None
     return decision.look_again.remaining(scene.now)
 
@@ -449,10 +469,14 @@ def test_a_change_of_the_lead_only_reschedules() -> None:
 
 
 def test_behind_a_closed_gate_it_waits_for_the_gate_and_not_for_the_time() -> None:
-    decision = Scene(DUE, blocked).decide()
-    assert (decision.parked, decision.look_again) == (True, None)
-    assert not Scene(DUE, throttled).decide().parked
-    assert not Scene(blocked).decide().parked
+    def waits(*changes: Change) -> tuple[bool, bool]:
+        decision = Scene(*changes).decide()
+        assert isinstance(decision, Rest)
+        return decision.parked, decision.look_again is not None
+
+    assert waits(DUE, blocked) == (True, False)
+    assert waits(DUE, throttled) == (False, True)
+    assert waits(blocked) == (False, True)
 
 
 def test_a_probe_heeds_the_minimum_interval() -> None:
@@ -462,19 +486,19 @@ def test_a_probe_heeds_the_minimum_interval() -> None:
 @pytest.mark.parametrize(
     ("change", "act"),
     [
-        (OTHER_SCOPES, Act.EXCHANGE),
-        (OTHER_TOKEN_URL, Act.EXCHANGE),
-        (client_edited, Act.READ_CLIENT_SECRET),
-        (client_rotated, Act.EXCHANGE),
-        (client_relabelled, Act.EXCHANGE),
-        (FORCED, Act.EXCHANGE),
-        (reopened, Act.EXCHANGE),
+        (OTHER_SCOPES, Exchange),
+        (OTHER_TOKEN_URL, Exchange),
+        (client_edited, ReadClientSecret),
+        (client_rotated, Exchange),
+        (client_relabelled, Exchange),
+        (FORCED, Exchange),
+        (reopened, Exchange),
     ],
     ids=["scopes", "URL", "client Secret", "client secret", "label of the client Secret", "forced", "gate opened"],
 )
-def test_a_change_of_what_is_tried_ends_the_wait(change: Change, act: Act) -> None:
-    assert Scene(DUE, failing(Reason.INVALID_CLIENT)).decide().act is Act.REST
-    assert Scene(DUE, failing(Reason.INVALID_CLIENT), change).decide().act is act
+def test_a_change_of_what_is_tried_ends_the_wait(change: Change, act: type[Decision]) -> None:
+    assert type(Scene(DUE, failing(Reason.INVALID_CLIENT)).decide()) is Rest
+    assert type(Scene(DUE, failing(Reason.INVALID_CLIENT), change).decide()) is act
 
 
 @pytest.mark.parametrize(
@@ -491,19 +515,19 @@ def test_a_change_of_what_is_tried_ends_the_wait(change: Change, act: Act) -> No
 def test_no_other_change_ends_the_wait(before: Changes, change: Change) -> None:
     """Nothing about the next attempt would be different. Removing the annotation does nothing at all."""
     scene = Scene(*before, DUE, failing(Reason.INVALID_CLIENT), change)
-    scene.memory.published = replace(scene.published, token=None)  # so that a template is a matter of an attempt
-    assert scene.decide().act is Act.REST
+    scene.written(held=replace(scene.published, token=None))  # so that a template is a matter of an attempt
+    assert type(scene.decide()) is Rest
 
 
 @pytest.mark.parametrize(
     "change", [refused_again_later, target_touched, TEMPLATED], ids=["time", "target changed", "template"]
 )
 def test_a_refused_write_is_tried_again(change: Change) -> None:
-    assert Scene(pending, write_refused, change).decide().act is Act.PUBLISH
+    assert type(Scene(pending, write_refused, change).decide()) is Publish
 
 
 def test_a_refused_write_of_an_old_name_does_not_hinder_a_new_one() -> None:
-    assert Scene(pending, write_refused, renamed, absence_proven).decide().act is Act.PUBLISH
+    assert type(Scene(pending, write_refused, renamed, absence_proven).decide()) is Publish
 
 
 # --- By which clock ---------------------------------------------------------------------------------------------------
@@ -547,22 +571,22 @@ def test_after_a_restart_there_is_only_the_wall_clock(time: Change, why: Need | 
 @pytest.mark.parametrize(
     ("time", "act"),
     [
-        (passed(2529), Act.REST),
-        (passed(2530), Act.EXCHANGE),
-        (passed(2529, wall=2529 - HOUR), Act.REST),
-        (passed(2530, wall=2530 - HOUR), Act.EXCHANGE),
-        (passed(2501, wall=2530), Act.EXCHANGE),
+        (passed(2529), Rest),
+        (passed(2530), Exchange),
+        (passed(2529, wall=2529 - HOUR), Rest),
+        (passed(2530, wall=2530 - HOUR), Exchange),
+        (passed(2501, wall=2530), Exchange),
     ],
     ids=["29 s", "30 s", "29 s, back", "30 s, back", "forward"],
 )
-def test_a_wait_for_a_retry_ends_by_whichever_clock_gets_there_first(time: Change, act: Act) -> None:
-    assert Scene(DUE, failing(), time).decide().act is act
+def test_a_wait_for_a_retry_ends_by_whichever_clock_gets_there_first(time: Change, act: type[Decision]) -> None:
+    assert type(Scene(DUE, failing(), time).decide()) is act
 
 
 @pytest.mark.parametrize("back", [0, HOUR], ids=["", "back"])
 def test_the_minimum_interval_ends_by_whichever_clock_gets_there_first(back: float) -> None:
-    assert Scene(DUE, attempted, passed(2503, wall=2503 - back)).decide().act is Act.REST
-    assert Scene(DUE, attempted, passed(2504, wall=2504 - back)).decide().act is Act.EXCHANGE
+    assert type(Scene(DUE, attempted, passed(2503, wall=2503 - back)).decide()) is Rest
+    assert type(Scene(DUE, attempted, passed(2504, wall=2504 - back)).decide()) is Exchange
 
 
 # --- Why a token is asked for -----------------------------------------------------------------------------------------
@@ -596,8 +620,10 @@ def test_why_a_token_is_asked_for(changes: Changes, why: Need | None) -> None:
 
 def test_a_token_for_former_inputs_is_not_written_where_the_target_is_restored() -> None:
     scene = Scene(pending, OTHER_SCOPES, target_edited)
-    assert scene.decide().act is Act.PUBLISH
-    assert unwritten(scene.facts()) is scene.memory.published
+    assert type(scene.decide()) is Publish
+    wanted = unwritten(scene.facts())
+    assert wanted is not None
+    assert wanted.held is scene.memory.published
 
 
 # --- Verification -----------------------------------------------------------------------------------------------------
@@ -606,20 +632,22 @@ def test_a_token_for_former_inputs_is_not_written_where_the_target_is_restored()
 @pytest.mark.parametrize(
     ("changes", "act"),
     [
-        ([passed(3499), pending, unverifiable], Act.REST),
-        ([passed(3500), pending, unverifiable], Act.PUBLISH),  # less than 100 s are left
-        ([lives(240), passed(179), pending, unverifiable], Act.REST),
-        ([lives(240), passed(180), pending, unverifiable], Act.PUBLISH),  # or less than half of the lead
-        ([lives(240), passed(180, wall=180 - HOUR), pending, unverifiable], Act.PUBLISH),
-        ([passed(3500), pending], Act.VERIFY),  # it is tried once in any case
-        ([client_known, pending, unverifiable, absence_proven], Act.PUBLISH),  # there is no token at all
-        ([OTHER_SCOPES, pending, unverifiable], Act.PUBLISH),  # nor one for what is asked for now
-        ([passed(2500), pending, unverifiable, passed(2530)], Act.VERIFY),  # the wait is over
+        ([passed(3499), pending, unverifiable], Rest),
+        ([passed(3500), pending, unverifiable], Publish),  # less than 100 s are left
+        ([lives(240), passed(179), pending, unverifiable], Rest),
+        ([lives(240), passed(180), pending, unverifiable], Publish),  # or less than half of the lead
+        ([lives(240), passed(180, wall=180 - HOUR), pending, unverifiable], Publish),
+        ([passed(3500), pending], Verify),  # it is tried once in any case
+        ([client_known, pending, unverifiable, absence_proven], Publish),  # there is no token at all
+        ([OTHER_SCOPES, pending, unverifiable], Publish),  # nor one for what is asked for now
+        ([passed(2500), pending, unverifiable, passed(2530)], Verify),  # the wait is over
     ],
     ids=range(9),
 )
-def test_a_token_that_nobody_can_verify_is_held_while_the_present_one_lasts(changes: Changes, act: Act) -> None:
-    assert Scene(VERIFIES, *changes).decide().act is act
+def test_a_token_that_nobody_can_verify_is_held_while_the_present_one_lasts(
+    changes: Changes, act: type[Decision]
+) -> None:
+    assert type(Scene(VERIFIES, *changes).decide()) is act
 
 
 # --- Never worse ------------------------------------------------------------------------------------------------------
@@ -737,47 +765,45 @@ WORLDS = st.builds(
     st.lists(st.sampled_from(ANYTHING), max_size=12, unique=True),
     st.sampled_from(LATER),
 )
-TOKEN_REQUESTS = {Act.EXCHANGE, Act.REFRESH}
+TOKEN_REQUESTS = {Exchange, Refresh}
 
 
 @given(WORLDS)
 def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
     facts, decision = scene.facts(), scene.decide()
-    act, memory = decision.act, facts.memory
+    memory = facts.memory
     if facts.credential.deleting or memory.namespace_ends or facts.spec.suspend or facts.problem:
-        assert act is Act.REST
+        assert isinstance(decision, Rest)
     if facts.token_url not in facts.policy.allowed_token_urls:
-        assert act is Act.REST
+        assert isinstance(decision, Rest)
     if scene.foreign:
-        assert act is Act.REST
-    if act in {*TOKEN_REQUESTS, Act.PUBLISH}:
+        assert isinstance(decision, Rest)
+    if isinstance(decision, Exchange | Refresh | Publish):
         assert facts.target is not None or facts.absence_proven
-    if act in TOKEN_REQUESTS:
+    if isinstance(decision, Exchange | Refresh):
         assert facts.block is None
         assert unwritten(facts) is None
         last = memory.last_attempt
-        least = 0.0 if memory.tried != refresh_inputs(facts) else facts.policy.min_interval
-        assert last is None or Deadline.after(least, last).due(facts.now)
+        least = 0.0 if last and last.inputs != refresh_inputs(facts) else facts.policy.min_interval
+        assert last is None or Deadline.after(least, last.at).due(facts.now)
         failed = setback(facts)
         assert failed is None or failed.retry.due(facts.now) or facts.probe
-    if act is Act.EXCHANGE:
-        assert memory.client is not None
-        assert (memory.client.ref, memory.client.identity) == (facts.spec.client_secret_ref, facts.client_identity)
-        assert isinstance(memory.client.client, Client)
-    if act is Act.REFRESH:
-        assert memory.refresh_token is not None
+    if isinstance(decision, Exchange):
+        read = ClientSecretRead(facts.spec.client_secret_ref, facts.client_identity, decision.client)
+        assert memory.client == read
+    if isinstance(decision, Refresh):
         assert facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
-        assert memory.current is not None
-        assert memory.current.state.exchange_inputs == facts.inputs
-    if act is Act.REMOVE_OLD_TARGETS:
+        assert decision.present is memory.current
+        assert decision.token is decision.present.refresh
+        assert decision.present.state.exchange_inputs == facts.inputs
+    if isinstance(decision, RemoveOldTargets):
         assert facts.in_place
 
 
 @given(WORLDS)
 def test_rest_is_explained_and_never_restless(scene: Scene) -> None:
     facts, decision = scene.facts(), scene.decide()
-    if decision.act is not Act.REST:
-        assert (decision.hindrance, decision.look_again, decision.parked) == (None, None, False)
+    if not isinstance(decision, Rest):
         return
     # Nothing that is due already is waited for: that would be a loop without a pause.
     assert decision.look_again is None or not decision.look_again.due(facts.now)
@@ -792,17 +818,20 @@ class Reconciler:
     def __init__(self, scene: Scene, *, endpoint: bool) -> None:
         self.scene, self.endpoint = scene, endpoint
 
-    def act(self, decision: Decision) -> None:
-        acts: dict[Act, Callable[[Facts], None]] = {
-            Act.READ_CLIENT_SECRET: self.read,
-            Act.PROVE_ABSENCE: self.prove,
-            Act.EXCHANGE: self.attempt,
-            Act.REFRESH: self.attempt,
-            Act.VERIFY: self.verify,
-            Act.PUBLISH: self.publish,
-            Act.REMOVE_OLD_TARGETS: self.remove,
-        }
-        acts[decision.act](self.scene.facts())
+    def act(self, decided: Act) -> None:
+        match decided:
+            case ReadClientSecret():
+                self.read(self.scene.facts())
+            case ProveAbsence():
+                self.scene.absence_proven = True
+            case Exchange() | Refresh():
+                self.attempt(self.scene.facts(), decided)
+            case Verify():
+                self.scene.waiting(verified=True) if self.endpoint else unverifiable(self.scene)
+            case Publish():
+                self.publish(self.scene.facts(), decided)
+            case RemoveOldTargets():
+                self.scene.old_targets = ()
 
     def read(self, facts: Facts) -> None:
         if facts.client_secret is None:
@@ -811,48 +840,31 @@ class Reconciler:
         client = world.CLIENT if facts.client_secret.version == "20" else world.OTHER_CLIENT
         world.has_read(self.scene, facts.client_secret.identity, client)
 
-    def prove(self, _: Facts) -> None:
-        self.scene.absence_proven = True
-
-    def attempt(self, facts: Facts) -> None:
-        memory = self.scene.memory
-        memory.last_attempt, memory.tried = counts_from(facts), refresh_inputs(facts)
-        memory.last_forced = facts.now if facts.credential.refresh_requested else memory.last_forced
+    def attempt(self, facts: Facts, decided: Exchange | Refresh) -> None:
+        attempt = Attempted(counts_from(facts), refresh_inputs(facts))
+        forced_at = facts.now if facts.credential.refresh_requested else None
+        self.scene.memory = facts.memory.attempt_begun(attempt, forced_at=forced_at)
         if self.endpoint:
             pending(self.scene)
-            memory.verified, memory.verification, memory.look_again = False, None, None
-        else:
-            failing()(self.scene)
-            memory.refresh_token = None
+            return
+        failing()(self.scene)
+        if isinstance(decided, Refresh):
+            self.scene.memory = self.scene.memory.refresh_token_spent(decided.token)
 
-    def verify(self, _: Facts) -> None:
-        if self.endpoint:
-            self.scene.memory.verified = True
-        else:
-            unverifiable(self.scene)
-
-    def publish(self, facts: Facts) -> None:
-        held, memory = unwritten(facts), self.scene.memory
-        assert held is not None
-        held = replace(held, state=replace(held.state, template=facts.shape.digest))
+    def publish(self, facts: Facts, decided: Publish) -> None:
+        held = replace(decided.held, state=replace(decided.held.state, template=facts.shape.digest))
         self.scene.target = TargetObject(facts.credential, held.state, version=str(int(facts.now.boot)))
-        if memory.pending is None:
-            memory.last_restore, memory.restores = facts.now, memory.restores + 1
-        else:
-            memory.attempt = None
-        memory.published, memory.pending, memory.write = held, None, None
+        self.scene.memory = facts.memory.wrote(held, asked_shape(facts), decided.untried)
+        if decided.cause is Cause.BROKEN:
+            self.scene.memory = self.scene.memory.restored(facts.now, 10)
         self.scene.absence_proven = False
-        self.scene.wrote()
-
-    def remove(self, _: Facts) -> None:
-        self.scene.old_targets = ()
 
 
-def come_to_rest(scene: Scene, *, endpoint: bool) -> Decision:
+def come_to_rest(scene: Scene, *, endpoint: bool) -> Rest:
     reconciler = Reconciler(scene, endpoint=endpoint)
     for _ in range(12):  # acts that the real one does in one go
         decision = scene.decide()
-        if decision.act is Act.REST:
+        if isinstance(decision, Rest):
             return decision
         reconciler.act(decision)
     pytest.fail(f"no rest: {scene.decide()}")
@@ -871,7 +883,8 @@ def test_with_everything_in_order_a_token_comes(scene: Scene) -> None:
     assume(facts.token_url in facts.policy.allowed_token_urls)
     scene.foreign, scene.block = None, None
     if scene.client_secret is None or isinstance(scene.memory.client, ClientSecretRead):
-        scene.client_secret, scene.memory.client = SecretMeta("client-uid", "22"), None
+        scene.client_secret = SecretMeta("client-uid", "22")
+        client_unread(scene)
     for _ in range(8):
         decision = come_to_rest(scene, endpoint=True)
         if scene.facts().usable and decision.hindrance is None:

@@ -53,7 +53,7 @@ from tests.unit.facts import (
 from tests.unit.test_decision import WORLDS
 from tests.unit.test_schema_parity import SCHEMA
 from tuinly_operator.credential import Condition, GrantType, Status, parse_status, to_json
-from tuinly_operator.decision import Act, Decision
+from tuinly_operator.decision import Exchange, Rest
 from tuinly_operator.errors import Reason
 from tuinly_operator.report import Transition, same_story, status, transitions
 
@@ -323,7 +323,7 @@ def test_a_restart_changes_nothing_and_so_writes_nothing(changes: Changes, time:
     reported(scene, before)
     passed(time)(scene)
     scene.restart()
-    assert scene.decide().act is Act.REST
+    assert isinstance(scene.decide(), Rest)
     after = told(scene)
     assert after == before == parse_status(json.loads(json.dumps(to_json(after))))
 
@@ -338,7 +338,7 @@ def test_a_refresh_under_way_changes_nothing_and_so_writes_nothing() -> None:
     before = told(scene)
     reported(scene, before)
     DUE(scene)
-    assert scene.decide().act is Act.EXCHANGE
+    assert isinstance(scene.decide(), Exchange)
     assert told(scene) == before
 
 
@@ -464,7 +464,7 @@ def test_a_routine_refresh_is_no_transition() -> None:
     reported(scene, before)
     pending(scene)
     assert transitions(before, told(scene)) == []
-    assert transitions(before, status(scene.facts(), Decision(Act.REST))) == []
+    assert transitions(before, status(scene.facts(), Rest())) == []
 
 
 def test_an_event_says_what_the_condition_says() -> None:

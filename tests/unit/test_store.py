@@ -161,7 +161,7 @@ def test_another_uid_under_the_same_name_is_another_credential(store: Watched) -
     """Nothing that was remembered of the old one may count for the new one."""
     old = store.get(ME)
     assert old is not None
-    old.memory.met = True
+    old.memory = old.memory.met_target(None)
     store.credential_seen(at("11", {"metadata": {"uid": OTHER_UID}, "spec": {"clientSecretRef": {"name": "other"}}}))
     assert store.news() == [ME]
     new = store.get(ME)
@@ -181,7 +181,7 @@ def test_a_new_leader_remembers_nothing_and_looks_at_all(store: Watched) -> None
     store.news()
     old = store.get(ME)
     assert old is not None
-    old.memory.met = True
+    old.memory = old.memory.met_target(None)
     store.start_afresh()
     assert store.news() == [ME, NEIGHBOUR]
     new = store.get(ME)
@@ -331,9 +331,9 @@ def test_then_memory_tells(store: Watched) -> None:
     store.secret_seen(TARGET, TargetObject().seen())
     record = store.get(credential().key)
     assert record is not None
-    record.memory.met = True
+    record.memory = record.memory.met_target(None)
     assert store.urgency(credential().key) == 0.0  # what is there was not believed
-    record.memory.published = Held(token_state(lifetime=600), ISSUED)
+    record.memory = record.memory.met_target(Held(token_state(lifetime=600), ISSUED))
     assert store.urgency(credential().key) == token_state(lifetime=600).expires_at
 
 

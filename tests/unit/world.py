@@ -483,6 +483,7 @@ class Process:
         self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot)
         self.gate = Gate(self.queue.add)
         self.timers = Timers(world, self.queue.add)
+        self.metrics = Metrics()
         self.doubts: list[Key] = []
         self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
         self._reconciler = Reconciler(
@@ -492,7 +493,7 @@ class Process:
             gate=self.gate,
             timers=self.timers,
             events=cast("EventSender", events),
-            metrics=Metrics(),
+            metrics=self.metrics,
             policy=POLICY,
             clock=world,
         )
