@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Final
 
 from tuinly_operator.credential import Credential, Key
@@ -26,8 +27,13 @@ _log = logging.getLogger(__name__)
 class Census:
     """Lists the credentials at start, after an outage, and every ten minutes, and compares them with the store."""
 
-    def __init__(self, kube: Kube, store: Store, namespaces: Sequence[str | None], lost: Callable[[], None]) -> None:
-        """`namespaces` are those served, None for all; `lost` is called where kopf brings none of those missing."""
+    def __init__(
+        self, kube: Kube, store: Store, namespaces: Callable[[], Sequence[str | None]], lost: Callable[[], None]
+    ) -> None:
+        """`namespaces` gives those that kopf watches, None for all; before it has begun there are none.
+
+        `lost` is called where kopf brings none of those missing, or should look which namespaces it may watch.
+        """
         self._kube = kube
         self._store = store
         self._namespaces = namespaces
@@ -90,11 +96,21 @@ class Census:
         trouble = ""
         while True:
             self._again.clear()
-            known = {record.credential.key: record.credential.uid for record in self._store}
+            namespaces = self._namespaces()
+            if not namespaces:
+                await self._again.wait()
+                continue
+            known = {
+                record.credential.key: record.credential.uid
+                for record in self._store
+                if None in namespaces or record.credential.key.namespace in namespaces
+            }
             try:
-                listed = {key: uid async for key, uid in self._listed()}
+                listed = {key: uid async for key, uid in self._listed(namespaces)}
             except ApiFailure as failure:
-                if str(failure) != trouble:  # told once
+                if failure.status == HTTPStatus.FORBIDDEN:
+                    self._lost()  # kopf's start finds out which it is, and tells; by itself kopf tries for ever
+                elif str(failure) != trouble:  # told once
                     trouble = str(failure)
                     missing = "; is the CRD installed?" if failure.not_found else ""
                     _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
@@ -129,7 +145,7 @@ class Census:
                 for key, uid in known.items():
                     self._store.credential_gone(key, uid)
 
-    async def _listed(self) -> AsyncIterator[tuple[Key, str]]:
-        for namespace in self._namespaces:
+    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[Key, str]]:
+        for namespace in namespaces:
             async for raw in self._kube.list_credentials(namespace):
                 yield secret_key(raw), raw["metadata"]["uid"]

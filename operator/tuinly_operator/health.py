@@ -23,12 +23,15 @@ class HealthServer:
     A check that fails counts as not passed and is logged; none can hang, as kopf's own probe endpoint does then.
     """
 
-    def __init__(self, listen: tuple[str, int], *, alive: Check, ready: Check, metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self, listen: tuple[str, int], *, alive: Check, ready: Check, notes: Check, metrics: Callable[[], bytes]
+    ) -> None:
+        """`notes` are what /readyz says besides: they make nothing unready."""
         self._listen = listen
         self._metrics = metrics
         app = web.Application()
-        app.router.add_get("/healthz", _reporter("alive", alive))
-        app.router.add_get("/readyz", _reporter("ready", ready))
+        app.router.add_get("/healthz", _reporter("alive", alive, list))
+        app.router.add_get("/readyz", _reporter("ready", ready, notes))
         app.router.add_get("/metrics", self._serve_metrics)
         app.on_response_prepare.append(_hide_server)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -63,14 +66,14 @@ def _listen_on(host: str, port: int) -> socket.socket:
         raise SettingsError(f"--listen (TUINLY_LISTEN): cannot listen on {host} port {port}: {reason}") from None
 
 
-def _reporter(name: str, check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _reporter(name: str, check: Check, notes: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def report(_request: web.Request) -> web.Response:
         try:
-            problems = check()
+            problems, also = check(), notes()
         except Exception:  # noqa: BLE001 -- whatever it is, the check has not passed
             _log.exception("the check %s failed", name)
-            problems = [f"the check {name} failed"]
-        return web.Response(status=503 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")
+            problems, also = [f"the check {name} failed"], []
+        return web.Response(status=503 if problems else 200, text="\n".join([*(problems or ["ok"]), *also]) + "\n")
 
     return report
 

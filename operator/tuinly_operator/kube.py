@@ -308,6 +308,15 @@ class Kube:
             for raw in page:
                 yield raw
 
+    async def try_to_watch_credentials(self, namespace: str | None) -> None:
+        """Ask for one credential, and for a watch that is given up at once. Raises ApiFailure, 403 where it may not."""
+        query = {"labelSelector": self._selector, "limit": "1"}
+        answer = await self._json("GET", _credentials(namespace), query=query, accept=_METADATA_LIST)
+        version = str(answer["metadata"].get("resourceVersion") or "")
+        query = {"watch": "true", "labelSelector": self._selector, "resourceVersion": version, "timeoutSeconds": "1"}
+        async with self._call("GET", _credentials(namespace), query, accept=_METADATA):
+            pass
+
     async def write_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> str:
         """Write a credential's status, if it still is the one with that uid; return its new version.
 

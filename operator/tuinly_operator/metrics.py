@@ -34,7 +34,8 @@ class State:
     """What gauges are read off.
 
     `leading` and `reachable` tell whether this replica is at work and whether the API server answers, `origins` those
-    of the token endpoints that credentials use now.
+    of the token endpoints that credentials use now, `refused` resource and namespace (empty for all) of what may not be
+    listed or watched.
     """
 
     store: Store
@@ -42,6 +43,7 @@ class State:
     gate: Gate
     leading: Callable[[], bool]
     reachable: Callable[[], bool]
+    refused: Callable[[], Collection[tuple[str, str]]]
     origins: Callable[[], Collection[str]]
 
 
@@ -126,6 +128,15 @@ class _Gauges(Collector):
         build = _gauge("tuinly_build_info", "1, with the version of the operator.", "version")
         build.add_metric((version(PROGRAM),), 1.0)
         yield build
+        refused = _gauge(
+            "tuinly_namespace_refused",
+            "1 while the API server refuses to list or watch a resource in a namespace that is to be served.",
+            "resource",
+            "namespace",
+        )
+        for what in state.refused():
+            refused.add_metric(what, 1.0)
+        yield refused
         for name, meaning, value in (
             ("tuinly_leader", "1 in the replica that is at work, else 0.", state.leading()),
             ("tuinly_api_reachable", "1 if the API server answered last, else 0.", state.reachable()),

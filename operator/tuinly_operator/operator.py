@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -28,7 +28,9 @@ from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
 from tuinly_operator.logs import fields
 from tuinly_operator.metrics import Metrics, State
 from tuinly_operator.oauth import TokenEndpoint, origin_of
+from tuinly_operator.parts import Parts
 from tuinly_operator.reconcile import Reconciler
+from tuinly_operator.refusals import Refusals
 from tuinly_operator.secret_watch import SecretWatch
 from tuinly_operator.settings import Settings, SettingsError
 from tuinly_operator.store import Store
@@ -37,6 +39,7 @@ from tuinly_operator.watch import CredentialWatch
 from tuinly_operator.workqueue import WorkQueue
 
 _STOPPING: Final = "the operator is stopping"
+_WATCH: Final = "the watch of TuinlyCredentials"
 _LISTING: Final = "the Secrets are not listed yet"
 _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
@@ -87,8 +90,12 @@ class Operator:
         self._gate = Gate(self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics()
-        self._health = HealthServer(settings.listen, alive=self.alive, ready=self.ready, metrics=self._metrics.render)
+        self._health = HealthServer(
+            settings.listen, alive=self.alive, ready=self.ready, notes=self.notes, metrics=self._metrics.render
+        )
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
+        self._refusals = Refusals()
+        self._parts = Parts()
         self._queue.hold(_LISTING)
 
     async def start(self) -> None:
@@ -105,18 +112,20 @@ class Operator:
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
             raise SettingsError(message) from None
-        self._secret_watches = [SecretWatch(self._kube, self._store, namespace) for namespace in self._namespaces]
-        self._credential_watch = CredentialWatch(
-            namespaces=s.namespaces,
+        self._secret_watches = [
+            SecretWatch(self._kube, self._store, namespace, self._refusals) for namespace in self._namespaces
+        ]
+        watch = self._credential_watch = CredentialWatch(
+            self._kube,
+            self._refusals,
+            namespaces=self._namespaces,
             selector=s.selector,
-            login=self._kube.login,
-            served=self._kube.serves_credentials,
             begun=lambda: self._census.take_again(),  # noqa: PLW0108 -- made below
             seen=self._store.credential_seen,
             listed=partial(self._store.credential_seen, listed=True),
             gone=self._store.credential_ended,
         )
-        self._census = Census(self._kube, self._store, self._namespaces, self._credential_watch.restart)
+        self._census = Census(self._kube, self._store, lambda: watch.watched, watch.restart)
         self._election = self._join_election()
         self._expose_state()
         self._events = EventSender(self._kube)
@@ -136,32 +145,26 @@ class Operator:
         _log.info("serving health and metrics", extra=fields(host=host, port=port))
 
     async def work_until(self, stop: asyncio.Event) -> None:
-        """Run all parts until `stop`, let what is in flight finish, and give up the lead.
-
-        Raises what a part raised, should one break.
-        """
-        acting = _begin(
-            *([self._election.run()] if self._election else []),
-            *(self._work() for _ in range(self._settings.concurrency)),
-        )
-        others = _begin(
-            *(watch.run() for watch in self._secret_watches),
-            self._watch_credentials(),
-            self._timers.run(),
-            self._tend_gate(),
-            self._events.run(),
-            self._census.run(),
-            self._census.settle(),
-            self._probe_api(),
-        )
-        stopping = asyncio.create_task(stop.wait())
+        """Run all parts until `stop`, let what is in flight finish, and give up the lead."""
+        begin = self._begin
+        acting = [begin("a worker", self._work) for _ in range(self._settings.concurrency)]
+        if self._election is not None:
+            acting.append(begin("the election", self._election.run))
+        others = [
+            *(begin("a watch of Secrets", watch.run) for watch in self._secret_watches),
+            begin(_WATCH, self._watch_credentials),
+            begin("the timers", self._timers.run),
+            begin("the tending of the gate", self._tend_gate),
+            begin("the sending of Events", self._events.run),
+            begin("the census", self._census.run),
+            begin("the census's questions", self._census.settle),
+            begin("the probe of the API server", self._probe_api),
+        ]
         try:
-            done, _ = await asyncio.wait([stopping, *acting, *others], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                task.result()
+            await stop.wait()
             await self._finish()
         finally:
-            await _end(stopping, *acting)
+            await _end(*acting)
             # Nothing is in flight any more: another replica takes over while the rest of this one ends.
             if self._election is not None:
                 await self._election.release()
@@ -180,16 +183,24 @@ class Operator:
 
     def ready(self) -> list[str]:
         """What is still missing; empty once all is there."""
-        missing = [] if all(watch.listed.is_set() for watch in self._secret_watches) else ["Secrets listed: no"]
-        if not all(watch.alive for watch in self._secret_watches):
+        served = [watch for watch in self._secret_watches if watch.what not in self._refusals]
+        missing = [] if served and all(watch.listed for watch in served) else ["Secrets listed: no"]
+        if not all(watch.alive for watch in served):
             missing.append("watch of Secrets alive: no")
-        if not self._credential_watch.alive:
+        if not self._credential_watch.alive or self._parts.down(_WATCH):
             missing.append("watch of TuinlyCredentials alive: no")
         if not self._census.taken:
             missing.append("TuinlyCredentials listed: no (is the CRD installed?)")
         elif unseen := self._census.unseen:
             missing.append(f"TuinlyCredentials seen: all but {len(unseen)}")
         return missing
+
+    def _begin(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._parts.add(name, run).keep())
+
+    def notes(self) -> list[str]:
+        """What keeps nothing from being ready, and should be known."""
+        return [f"may list and watch {refusal}: no" for refusal in self._refusals]
 
     def _expose_state(self) -> None:
         """Let the metrics tell of what the parts know at each scrape."""
@@ -200,6 +211,7 @@ class Operator:
             gate=self._gate,
             leading=lambda: self._kube.leads(0.0),
             reachable=lambda: self._kube.reachable,
+            refused=lambda: [(what.resource, what.namespace or "") for what in self._refusals],
             origins=lambda: {origin_of(policy.token_url_of(record.credential.spec)) for record in self._store},
         )
         self._metrics.expose(state)
@@ -209,7 +221,7 @@ class Operator:
     async def _watch_credentials(self) -> None:
         """Start kopf once the Secrets are known: nothing is decided on half a picture."""
         for watch in self._secret_watches:
-            await watch.listed.wait()
+            await watch.settled.wait()
         self._queue.release(_LISTING)
         await self._credential_watch.run()
 
@@ -281,6 +293,7 @@ class Operator:
     # --- What the parts are told --------------------------------------------------------------------------------------
 
     def _api_within_reach(self, reachable: bool) -> None:  # noqa: FBT001 -- a callback
+        self._parts.note_api(answers=reachable)
         if reachable:
             _log.info("the API server is within reach again")
             self._census.take_again()
@@ -303,10 +316,6 @@ class Operator:
         self._timers.cancel(key)
         self._gate.forget(key)
         self._reconciler.give_up(key)
-
-
-def _begin(*parts: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
-    return [asyncio.create_task(part) for part in parts]
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from tuinly_operator.credential import Key
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
+from tuinly_operator.refusals import SECRETS, Refusal, Refusals
 from tuinly_operator.state import SecretMeta, secret_key
 from tuinly_operator.store import Store
 
@@ -24,14 +25,17 @@ _log = logging.getLogger(__name__)
 class SecretWatch:
     """Watches the Secrets of one namespace, or of all."""
 
-    def __init__(self, kube: Kube, store: Store, namespace: str | None) -> None:
-        """Nothing is asked before `run`."""
+    def __init__(self, kube: Kube, store: Store, namespace: str | None, refusals: Refusals) -> None:
+        """Nothing is asked before `run`. Where it is refused, `refusals` is told."""
         self._kube = kube
         self._store = store
         self._namespace = namespace
+        self._refusals = refusals
         self._failures = 0
         self._version = ""  # up to which everything has been seen; empty: nothing, or too long ago
-        self.listed = asyncio.Event()  # set once the first list is complete
+        self.what = Refusal(SECRETS, namespace)
+        self.listed = False  # whether the first list is complete
+        self.settled = asyncio.Event()  # set once it is, or has been refused
         self.alive = False  # whether the last list or watch worked
 
     async def run(self) -> None:
@@ -60,7 +64,8 @@ class SecretWatch:
         self._store.secrets_listed(self._namespace, present)
         self._version = version
         self._worked()
-        self.listed.set()
+        self.listed = True
+        self.settled.set()
 
     async def _watch(self) -> None:
         """Follow the changes until the server ends the watch."""
@@ -77,9 +82,14 @@ class SecretWatch:
     def _worked(self) -> None:
         self._failures = 0
         self.alive = True
+        self._refusals.end(self.what)
 
     async def _back_off(self, failure: ApiFailure) -> None:
         self.alive = False
+        if self._refusals.note(self.what, failure):
+            self.settled.set()
+            await asyncio.sleep(self._refusals.pause(self.what))
+            return
         self._failures += 1
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
         _log.log(

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -19,8 +19,9 @@ import kopf
 
 from tuinly_operator.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.errors import Failure
-from tuinly_operator.kube import WATCH_SILENCE, ApiFailure, Login
+from tuinly_operator.kube import ApiFailure, Kube, Login
 from tuinly_operator.logs import fields
+from tuinly_operator.refusals import SECRETS, Refusal, Refusals
 from tuinly_operator.state import MANAGER
 
 _MAX_BACKOFF: Final = 5.0  # seconds
@@ -34,99 +35,174 @@ _NO_FINALIZER: Final = f"{GROUP}/never-used"
 _log = logging.getLogger(__name__)
 
 
-class CredentialWatch:
-    """Runs kopf, and starts it again whenever it ends."""
+class WatchEnded(Exception):  # noqa: N818 -- it says what happened
+    """kopf has ended without saying why."""
 
-    def __init__(  # noqa: PLR0913 -- what it watches, and what it needs of the others
+
+class CredentialWatch:
+    """Runs kopf for the namespaces that may be watched, and anew once one more may be."""
+
+    def __init__(  # noqa: PLR0913 -- what it watches, and whom it tells
         self,
+        kube: Kube,
+        refusals: Refusals,
         *,
-        namespaces: Sequence[str],
+        namespaces: Sequence[str | None],
         selector: str,
-        login: Callable[[], Awaitable[Login]],
-        served: Callable[[], Awaitable[bool]],
         begun: Callable[[], None],
         seen: Callable[[Credential], None],
         listed: Callable[[Credential], None],
         gone: Callable[[Credential], None],
-        silence: float = WATCH_SILENCE,
     ) -> None:
-        """`seen`, `listed` and `gone` are called on the loop that calls `run`; `login` and `served` are awaited there.
+        """`seen`, `listed` and `gone` are called on the loop that calls `run`. A namespace of None means all.
 
         `listed` is called with what a list shows, `seen` and `gone` with what the watch tells of; `begun` each time
-        that kopf has been started: what went before that, it does not tell.
-        Empty `namespaces` means all. `served` tells whether the API server knows TuinlyCredentials, or raises
-        ApiFailure. After `silence`, in seconds, a connection without even a bookmark is given up.
+        that kopf has been started: what went before that, it does not tell. What is refused is told to `refusals`; a
+        namespace whose Secrets are refused is not watched, either.
         """
-        self._namespaces = list(namespaces)
+        self._kube = kube
+        self._refusals = refusals
+        self._namespaces = namespaces
         self._selector = selector
-        self._login = login
-        self._served = served
         self._begun = begun
         self._seen = seen
         self._listed = listed
         self._gone = gone
-        self._silence = silence
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: Callable[[], None] = lambda: None
+        self._restarting = False
         self._calls: deque[Callable[[], object]] = deque()  # for the operator's loop
         self._lock = threading.Lock()
-        self.alive = False
+        self._trouble = ""  # why kopf cannot be started, told once
+        self.defined: bool | None = None  # whether the API server knows the resource, if it has said so
+        self.watched: Sequence[str | None] = ()  # the namespaces that kopf was last started for
+        self.alive = False  # whether kopf has come as far as to log in, and has not failed since
 
     async def run(self) -> None:
-        """Keep kopf running until cancelled."""
+        """Watch until kopf fails; to be called again then. Raises what it failed of."""
         self._loop = asyncio.get_running_loop()
-        while True:
-            await self._until_served()
-            loop, stop, ended = asyncio.new_event_loop(), asyncio.Event(), asyncio.Event()
-            self._stop = partial(_call, loop, stop.set)
-            thread = threading.Thread(target=self._run_kopf, args=(loop, stop, ended), name="kopf", daemon=True)
-            thread.start()
-            self.alive = True
-            self._begun()
-            try:
-                await ended.wait()
-            finally:
-                self.alive = False
-                self._stop()
-                await asyncio.shield(asyncio.to_thread(thread.join, _STOP_TIMEOUT))
-            _log.warning("the watch of TuinlyCredentials ended, starting it again")
-            await asyncio.sleep(random.uniform(0, _MAX_BACKOFF))  # noqa: S311 -- jitter
+        try:
+            while True:
+                await self._until_defined()
+                watched = await self._until_allowed()
+                await self._watch(watched)
+                _log.info("watching the TuinlyCredentials anew")
+        finally:
+            self.alive = False
 
     def restart(self) -> None:
-        """Start kopf anew: it seems to have lost track."""
+        """Start kopf anew: it seems to have lost track, or there is more to watch."""
+        self._restarting = True
         self._stop()
 
-    async def _until_served(self) -> None:
+    async def _watch(self, namespaces: Sequence[str | None]) -> None:
+        """Run kopf on its thread until it is to start anew. Raises what it failed of."""
+        loop, stop = asyncio.new_event_loop(), asyncio.Event()
+        ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._restarting, self._stop = False, partial(_call, loop, stop.set)
+        args = (loop, stop, namespaces, partial(_settle, ended))
+        thread = threading.Thread(target=self._run_kopf, args=args, name="kopf", daemon=True)
+        thread.start()
+        self.watched = namespaces
+        self._begun()
+        others = asyncio.create_task(self._await_others(set(self._namespaces) - set(namespaces)))
+        try:
+            error = await ended
+        finally:
+            others.cancel()
+            self._stop()
+            await asyncio.shield(asyncio.to_thread(thread.join, _STOP_TIMEOUT))
+        if error is not None or not self._restarting:
+            raise error or WatchEnded
+
+    async def _until_defined(self) -> None:
         """Wait until the resource is there: kopf looks for it once, and waits for ever where it comes later."""
         while True:
-            with suppress(ApiFailure):
-                if await self._served():
+            try:
+                self.defined = await self._kube.serves_credentials()
+                if self.defined:
                     return
+            except ApiFailure as failure:
+                self._tell_trouble(failure)
             await asyncio.sleep(_DISCOVERY_SECONDS)
 
-    def _run_kopf(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, ended: asyncio.Event) -> None:
+    async def _until_allowed(self) -> Sequence[str | None]:
+        """Wait until one of the namespaces at least may be watched, and return those that may be."""
+        while True:
+            try:
+                if allowed := await self._allowed(self._namespaces):
+                    self._trouble = ""
+                    return allowed
+            except ApiFailure as failure:
+                self._tell_trouble(failure)
+            await asyncio.sleep(self._pause(self._namespaces))
+
+    async def _await_others(self, refused: Collection[str | None]) -> None:
+        """Start anew as soon as one of the namespaces that are refused may be watched."""
+        while refused:
+            await asyncio.sleep(self._pause(refused))
+            with suppress(ApiFailure):
+                if await self._allowed(refused):
+                    self.restart()
+                    return
+
+    async def _allowed(self, namespaces: Iterable[str | None]) -> list[str | None]:
+        """Those that may be watched now. Raises ApiFailure where the API server does not say."""
+        return [each for each in namespaces if await self._may_watch(each)]
+
+    async def _may_watch(self, namespace: str | None) -> bool:
+        what = Refusal(PLURAL, namespace)
+        if Refusal(SECRETS, namespace) in self._refusals:
+            return False
+        try:
+            await self._kube.try_to_watch_credentials(namespace)
+        except ApiFailure as failure:
+            if self._refusals.note(what, failure):
+                return False
+            raise
+        self._refusals.end(what)
+        return True
+
+    def _pause(self, namespaces: Iterable[str | None]) -> float:
+        return min(self._refusals.pause(Refusal(PLURAL, each)) for each in namespaces)
+
+    def _tell_trouble(self, failure: ApiFailure) -> None:
+        """Say why kopf cannot be started, once; that the API server is out of reach is told elsewhere."""
+        if str(failure) != self._trouble and not failure.out_of_reach:
+            _log.warning("cannot watch TuinlyCredentials yet", extra=fields(cause=failure))
+        self._trouble = str(failure)
+
+    def _run_kopf(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        stop: asyncio.Event,
+        namespaces: Sequence[str | None],
+        ended: Callable[[Exception | None], None],
+    ) -> None:
         """The thread. `stop` is an event of kopf's loop: one of threads would be waited for even after a failure."""
+        error: Exception | None = None
+        named = [each for each in namespaces if each is not None]
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(
                     kopf.operator(
                         registry=self._handlers(),
-                        settings=_settings(self._selector, self._silence),
+                        settings=_settings(self._selector, self._kube.silence),
                         standalone=True,
                         # Else it asks for the user's name, which not every user has. Its type, a str, is kopf's own.
                         identity=MANAGER,  # type: ignore[arg-type]
-                        clusterwide=not self._namespaces,
-                        namespaces=self._namespaces,
+                        clusterwide=not named,
+                        namespaces=named,
                         stop_flag=stop,
                     )
                 )
-        except Exception as error:  # noqa: BLE001 -- whatever it is, kopf is started again
-            # What the API server answered needs no traceback.
-            status = getattr(error, "status", None)
-            extra = fields(cause=type(error).__name__, status=status)
-            _log.error("the watch of TuinlyCredentials failed", extra=extra, exc_info=status is None)
+        except Exception as failure:  # noqa: BLE001 -- whatever it is, kopf is started again
+            error = failure
         finally:
-            self._tell(ended.set)
+            self._tell(ended, error)
+
+    def _logged_in(self) -> None:
+        self.alive = True
 
     def _handlers(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -134,8 +210,9 @@ class CredentialWatch:
         @kopf.on.login(registry=registry)
         def log_in(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 -- kopf's arguments
             assert self._loop is not None  # noqa: S101 -- set before the thread started
-            future = asyncio.run_coroutine_threadsafe(_awaited(self._login()), self._loop)
-            return _connection(future.result(timeout=10))
+            login = asyncio.run_coroutine_threadsafe(self._kube.login(), self._loop).result(timeout=10)
+            self._tell(self._logged_in)
+            return _connection(login)
 
         @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
         async def on_event(event: Any, **_: Any) -> None:  # noqa: ANN401 -- kopf's arguments
@@ -180,6 +257,11 @@ def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: o
     """Call something on another thread's loop; at the very end that loop may be closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(what, *args)
+
+
+def _settle(ended: asyncio.Future[Exception | None], error: Exception | None) -> None:
+    if not ended.done():
+        ended.set_result(error)
 
 
 class _EndlessBackoffs:
@@ -240,7 +322,3 @@ def _connection(login: Login) -> kopf.ConnectionInfo:
         private_key_path=login.key_file,
         trust_env=True,
     )
-
-
-async def _awaited(awaitable: Awaitable[Login]) -> Login:
-    return await awaitable

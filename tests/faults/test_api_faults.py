@@ -18,6 +18,7 @@ from tests.support.tenant import Tenant
 from tests.support.waiting import wait_until
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.kube import Kube, connect
+from tuinly_operator.refusals import Refusals
 from tuinly_operator.secret_watch import SecretWatch
 from tuinly_operator.store import Store
 from tuinly_operator.watch import CredentialWatch
@@ -154,7 +155,7 @@ async def test_a_watch_of_secrets_that_falls_silent_is_made_anew(
     old, new = Key(namespace, "old"), Key(namespace, "new")
     tenant.apply_client_secret({}, name=old.name)
     async with connected(proxy, operator_login) as kube:
-        watch = SecretWatch(kube, store, namespace)
+        watch = SecretWatch(kube, store, namespace, Refusals())
         async with running(watch.run()):
             await come_true(lambda: store.secret(old), "the first list")
             await come_true(lambda: proxy.count("secrets.*watch=true"), "the watch")
@@ -173,7 +174,7 @@ async def test_a_watch_of_secrets_that_breaks_goes_on_from_what_it_saw_last(
     store = Store(changed=note_nothing, gone=note_nothing)
     namespace = tenant.objects.namespace
     async with connected(proxy, operator_login) as kube:
-        watch = SecretWatch(kube, store, namespace)
+        watch = SecretWatch(kube, store, namespace, Refusals())
         async with running(watch.run()):
             await come_true(lambda: proxy.count("secrets.*watch=true"), "the watch")
             version = tenant.apply_client_secret({}, name="seen")["metadata"]["resourceVersion"]
@@ -193,19 +194,19 @@ async def test_a_watch_of_credentials_that_falls_silent_is_made_anew(
     tenant.apply()
     async with connected(proxy, operator_login) as kube:
         watch = CredentialWatch(
+            kube,
+            Refusals(),
             namespaces=[tenant.objects.namespace],
             selector="",
-            login=kube.login,
-            served=kube.serves_credentials,
             begun=lambda: None,
             seen=seen.append,
             listed=seen.append,
             gone=gone.append,
-            silence=SILENCE,
         )
         async with running(watch.run()):
             await come_true(lambda: seen, "the first list")
-            await come_true(lambda: proxy.count("tuinlycredentials.*watch=true"), "the watch")
+            watches = "tuinlycredentials.*watch=true"
+            await come_true(lambda: proxy.count(watches) > 1, "the watch, after one to try whether it may")
             fall_silent(proxy)
             tenant.delete()
             other.apply()

@@ -35,6 +35,7 @@ class Scraped:
         self.store = Store(changed=lambda _: None, gone=lambda _: None)
         self.origins: set[str] = set()
         self.leading = self.reachable = True
+        self.refused: list[tuple[str, str]] = []
         self.metrics = Metrics()
         self.metrics.expose(
             State(
@@ -43,6 +44,7 @@ class Scraped:
                 gate=self.gate,
                 leading=lambda: self.leading,
                 reachable=lambda: self.reachable,
+                refused=lambda: self.refused,
                 origins=lambda: self.origins,
             )
         )
@@ -91,6 +93,7 @@ def everything() -> Scraped:
     scraped.see("storefront", conditions=conditions, **times)
     scraped.see("paused", spec={"suspend": True})
     scraped.origins = {ORIGIN}
+    scraped.refused = [("secrets", "gone")]
     scraped.gate.begin(ORIGIN, ISSUED)
     scraped.metrics.clock_difference(ORIGIN, 0.5)
     for grant in GrantType:

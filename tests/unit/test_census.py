@@ -25,7 +25,7 @@ class Cluster:
         self.failures: dict[Key, list[ApiFailure]] = {}
         self.reads: list[Key] = []
         self.store = Store(lambda _: None, lambda _: None, lambda key: self.census.ask_about(key))  # noqa: PLW0108 -- made below
-        self.census = Census(cast("Kube", self), self.store, [None], lambda: None)
+        self.census = Census(cast("Kube", self), self.store, lambda: [None], lambda: None)
 
     def put(self, key: Key, uid: str, version: str) -> None:
         self.there[key] = credential_object(

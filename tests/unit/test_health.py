@@ -20,6 +20,7 @@ class Operator:
 
     alive: Callable[[], Sequence[str]] = list
     ready: Callable[[], Sequence[str]] = list
+    notes: Callable[[], Sequence[str]] = list
     metrics: Callable[[], bytes] = bytes
     listen: tuple[str, int] = ("127.0.0.1", 0)
     base: str = field(default="", init=False)
@@ -29,6 +30,7 @@ class Operator:
             self.listen,
             alive=lambda: [*self.alive()],
             ready=lambda: [*self.ready()],
+            notes=lambda: [*self.notes()],
             metrics=lambda: b"" + self.metrics(),
         )
 
@@ -74,6 +76,19 @@ async def test_healthz_tells_what_hangs(operator: Operator) -> None:
     assert (await ask(operator, "/healthz")).text == "the queue has not moved for 61 s\n"
     assert (await ask(operator, "/healthz")).status == 503
     assert (await ask(operator, "/readyz")).status == 200
+
+
+async def test_readyz_says_what_should_be_known_and_is_ready_all_the_same(operator: Operator) -> None:
+    operator.notes = lambda: ["may list and watch secrets in namespace gone: no"]
+    answer = await ask(operator, "/readyz")
+    assert (answer.status, answer.text) == (200, "ok\nmay list and watch secrets in namespace gone: no\n")
+    operator.ready = lambda: ["secrets listed: no"]
+    answer = await ask(operator, "/readyz")
+    assert (answer.status, answer.text) == (
+        503,
+        "secrets listed: no\nmay list and watch secrets in namespace gone: no\n",
+    )
+    assert (await ask(operator, "/healthz")).text == "ok\n"
 
 
 async def test_readyz_lists_line_by_line_what_it_waits_for(operator: Operator) -> None:

@@ -111,7 +111,7 @@ def test_a_port_in_use_is_one_line() -> None:
         port = taken.getsockname()[1]
         ended = program_that_runs(
             "from tuinly_operator.health import HealthServer\n"
-            "await HealthServer(settings.listen, alive=list, ready=list, metrics=bytes).start()",
+            "await HealthServer(settings.listen, alive=list, ready=list, notes=list, metrics=bytes).start()",
             "--listen",
             f"127.0.0.1:{port}",
         )

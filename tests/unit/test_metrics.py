@@ -149,6 +149,12 @@ def test_the_reach_of_the_api_server_is_told(scraped: Scraped) -> None:
     assert scraped.samples("tuinly_api_reachable") == {(): 0}
 
 
+def test_what_is_refused_is_told_as_long_as_it_is(scraped: Scraped) -> None:
+    assert scraped.samples("tuinly_namespace_refused") == {}
+    scraped.refused = [("secrets", "gone"), ("tuinlycredentials", "")]
+    assert scraped.samples("tuinly_namespace_refused") == {("gone", "secrets"): 1.0, ("", "tuinlycredentials"): 1.0}
+
+
 def test_the_queue_is_told(scraped: Scraped) -> None:
     assert (scraped.samples("tuinly_queue_depth"), scraped.samples("tuinly_queue_age_seconds")) == ({(): 0}, {(): 0})
     scraped.queue.add(Key("shop", "storefront"))
@@ -159,4 +165,4 @@ def test_the_queue_is_told(scraped: Scraped) -> None:
 def test_labels_are_few_and_none_is_of_unbounded_values() -> None:
     """One series per credential, endpoint, grant or outcome: never one per token, client, time or message."""
     labels = set().union(*(labels for _, labels in every_metric().values()))
-    assert labels == {"namespace", "credential", "reason", "origin", "grant", "outcome", "version"}
+    assert labels == {"namespace", "credential", "reason", "origin", "grant", "outcome", "version", "resource"}

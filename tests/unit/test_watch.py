@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.unit.facts import UID, credential_object
 from tuinly_operator.credential import Credential
+from tuinly_operator.kube import Kube
+from tuinly_operator.refusals import Refusals
 from tuinly_operator.watch import CredentialWatch
 
 MANY = 2000
@@ -23,10 +25,6 @@ class Heard:
         return lambda credential: self.calls.append((name, credential.uid))
 
 
-async def _never() -> Any:  # noqa: ANN401 -- of any type: it returns nothing
-    raise AssertionError
-
-
 @pytest.fixture
 def heard() -> Heard:
     return Heard()
@@ -34,11 +32,12 @@ def heard() -> Heard:
 
 @pytest.fixture
 async def watch(heard: Heard) -> CredentialWatch:
+    kube = cast("Kube", None)  # nobody is asked
     watch = CredentialWatch(
-        namespaces=(),
+        kube,
+        Refusals(),
+        namespaces=(None,),
         selector="",
-        login=_never,
-        served=_never,
         begun=lambda: None,
         seen=heard.by("seen"),
         listed=heard.by("listed"),
