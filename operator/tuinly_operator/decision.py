@@ -12,7 +12,7 @@ from typing import Final
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import Credential, DeletionPolicy, GrantType, Key, PodDelivery, Spec, VerificationMode
 from tuinly_operator.errors import Failure, Reason
-from tuinly_operator.memory import Client, Held, Memory, RefreshToken, Setback
+from tuinly_operator.memory import Client, Held, Memory, RefreshToken, Removed, Setback
 from tuinly_operator.schedule import MIN_LEAD, lead, refresh_offset
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import Ownership, SecretMeta, believe, exchange_inputs, holds_state, in_shape, ownership
@@ -261,6 +261,13 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class PutBack:
+    """Put a target back as it was: it was deleted to be made again, and could not be."""
+
+    removed: Removed
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveOldTargets:
     """Delete what was written under other names, and tell of what only looks like it, by its names."""
 
@@ -269,7 +276,7 @@ class RemoveOldTargets:
 
 
 Attempt = Exchange | Refresh
-Act = ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | RemoveOldTargets
+Act = ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | PutBack | RemoveOldTargets
 Decision = Rest | Act  # one next act, with what it was decided on
 
 Rule = Callable[[Facts], Decision | None]
@@ -288,6 +295,19 @@ def unhindered(f: Facts) -> Rest:
 
 def _leave_deleted_alone(f: Facts) -> Decision | None:
     return Rest(silent=True) if f.credential.deleting or f.memory.namespace_ends else None
+
+
+def _put_back(f: Facts) -> Decision | None:
+    """What was deleted and could not be made again is put back, whatever else there is to do; until then that goes on.
+
+    Whoever made a Secret of its name meanwhile keeps it.
+    """
+    removed = f.memory.removed
+    if removed is None or removed.key != f.credential.target or f.target is not None or removed.until.due(f.now):
+        return None
+    if removed.refused is not None and not removed.refused.retry.due(f.now):
+        return None
+    return PutBack(removed) if f.absence_proven else ProveAbsence()
 
 
 def _refuse(f: Facts) -> Decision | None:
@@ -383,6 +403,7 @@ def _clean_up(f: Facts) -> Decision | None:
 
 _RULES: Final[tuple[Rule, ...]] = (
     _leave_deleted_alone,
+    _put_back,
     _refuse,
     _suspend,
     _respect_foreign_target,

@@ -2,7 +2,8 @@
 
     Failure                  an attempt or a write failed; its reason and message are shown to users
     ├── TokenRequestFailed   the token endpoint did not give a usable token
-    └── WorseAnswer          it gave one that would make things worse
+    ├── WorseAnswer          it gave one that would make things worse
+    └── InTheWay             what bears the target's name takes no token and may not be deleted
 
 Failures are values of the domain: their messages are ours, say what to do next and never hold a secret.
 """
@@ -88,6 +89,16 @@ class WorseAnswer(Failure):
     @property
     def patient(self) -> bool:
         """The server gives what it gives; asking again soon changes nothing."""
+        return True
+
+
+@dataclass
+class InTheWay(Failure):
+    """What bears the target's name can be neither written to nor deleted by the operator."""
+
+    @property
+    def patient(self) -> bool:
+        """Somebody has to clear it away; that is noticed by its event."""
         return True
 
 

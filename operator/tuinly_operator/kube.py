@@ -89,6 +89,11 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
         return self.word == _ENDING
 
     @property
+    def exists(self) -> bool:
+        """Whether there is one of that name already."""
+        return self.word == "AlreadyExists"
+
+    @property
     def not_found(self) -> bool:
         """Whether the object is not there."""
         return self.status == HTTPStatus.NOT_FOUND
@@ -216,6 +221,18 @@ class Kube:
             "PATCH", _secret_path(key), query=query, body=yaml_of(manifest), content=_APPLY, accept=_METADATA
         )
         return SecretMeta.from_object(answer)
+
+    async def try_create_secret(self, key: Key, manifest: Mapping[str, Any]) -> None:
+        """Ask whether a Secret would be accepted if it were created: nothing is.
+
+        Raises:
+            ApiFailure: 409 `AlreadyExists` if so, but for the one that is there, since validation and admission come
+                before that; others where it is refused.
+        """
+        meta = {name: value for name, value in manifest["metadata"].items() if name != "resourceVersion"}
+        query = {"fieldManager": MANAGER, "dryRun": "All"}
+        path = _collection("/api/v1", key.namespace, "secrets")
+        await self._json("POST", path, query=query, body={**manifest, "metadata": meta}, accept=_METADATA)
 
     async def delete_secret(self, key: Key, meta: SecretMeta) -> SecretMeta | None:
         """Delete a Secret if it still is what `meta` says; return what is left while a finalizer holds it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuinly_operator.clock import Deadline, Moment
-from tuinly_operator.credential import ClientSecretRef, GrantType
+from tuinly_operator.credential import ClientSecretRef, GrantType, Key
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import TokenState
@@ -106,6 +106,19 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """A target that was deleted to be made again: what is applied to put it back, which is of use until its token ends.
+
+    `manifest` is JSON. `refused` is set where it could not be put back, and says when that is tried again.
+    """
+
+    key: Key
+    manifest: Sensitive
+    until: Deadline
+    refused: Setback | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Attempted:
     """The last attempt: when it counts as made, and with which exchange inputs and client Secret it was."""
 
@@ -136,6 +149,7 @@ class Memory:
     attempt: Setback | None = None  # of the last attempt
     refusal: Setback | None = None  # of something else that the API server would not do
     write: Setback | None = None  # of the last write of the target
+    removed: Removed | None = None  # until it is made again
     namespace_ends: bool = False  # the API server said so
     told: frozenset[str] = frozenset()  # one-time Events that were sent
     look_alikes: frozenset[str] = frozenset()  # names of Secrets that were told of, since they look like old targets
@@ -218,12 +232,24 @@ class Memory:
     def wrote(self, held: Held, asked: str, untried: Failure | None = None) -> "Memory":
         """The target holds this token now, as the spec asked for at that time."""
         new = self.pending is not None and self.pending.held.state.same_token(held.state)
-        memory = replace(self, written=Written(held, asked, untried), write=None)
+        memory = replace(self, written=Written(held, asked, untried), write=None, removed=None)
         return replace(memory, pending=None, attempt=None) if new else memory
 
     def write_failed(self, setback: Setback) -> "Memory":
         """The target could not be written, and is tried again."""
         return replace(self, write=setback)
+
+    def target_removed(self, removed: Removed) -> "Memory":
+        """The target is deleted, to be made again."""
+        return replace(self, removed=removed)
+
+    def not_put_back(self, setback: Setback) -> "Memory":
+        """It could not be made again, nor put back; the latter is tried again."""
+        return replace(self, removed=replace(self.removed, refused=setback)) if self.removed else self
+
+    def put_back(self) -> "Memory":
+        """It is there again as it was."""
+        return replace(self, removed=None)
 
     def restored(self, now: Moment, soon: float) -> "Memory":
         """What somebody else broke was restored; within `soon` seconds of the time before it is one of a row."""

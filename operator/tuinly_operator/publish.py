@@ -1,22 +1,26 @@
 """Writes tokens into target Secrets, on the condition that each still is what it was when the write was decided."""
 
+import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 from tuinly_operator import decision as rules
-from tuinly_operator.clock import Clock, rfc3339
+from tuinly_operator.clock import Clock, Deadline, rfc3339
 from tuinly_operator.credential import Key
-from tuinly_operator.decision import Cause, Facts, Publish, RemoveOldTargets
-from tuinly_operator.errors import Failure, Reason
+from tuinly_operator.decision import Cause, Facts, Publish, PutBack, RemoveOldTargets
+from tuinly_operator.errors import Failure, InTheWay, Reason
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
-from tuinly_operator.memory import Held
+from tuinly_operator.memory import Held, Removed
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.setbacks import Setbacks
-from tuinly_operator.state import CREDENTIAL_LABEL, Ownership, SecretMeta, ownership, target_manifest
+from tuinly_operator.state import CREDENTIAL_LABEL, NOT_THERE, Ownership, SecretMeta, ownership, target_manifest
 from tuinly_operator.store import Record, Sight, Store
 from tuinly_operator.template import render
 
@@ -59,13 +63,14 @@ class Publisher:
         except Failure as failure:
             self._set_back(record, facts, failure)
             return
+        manifest = partial(target_manifest, facts.credential, held.state, facts.shape, data)
         try:
-            meta = await self._kube.apply_secret(
-                facts.credential.target, target_manifest(facts.credential, held.state, facts.shape, data, facts.target)
-            )
+            meta = await self._kube.apply_secret(facts.credential.target, manifest(facts.target))
         except ApiFailure as failure:
-            await self._not_written(record, facts, sight, failure)
-            return
+            written = await self._not_written(record, facts, sight, manifest(None), failure)
+            if written is None:
+                return
+            meta = written
         record.memory = record.memory.wrote(held, rules.asked_shape(facts), decided.untried)
         self._see_target(facts, sight, meta)
         self._tell_published(record, facts, decided)
@@ -126,39 +131,141 @@ class Publisher:
         setback = self._setbacks.of(record, record.memory.write, failure, rules.written_inputs(facts))
         record.memory = record.memory.write_failed(setback)
 
-    async def _not_written(self, record: Record, facts: Facts, sight: Sight, failure: ApiFailure) -> None:
-        """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait)."""
+    async def put_back(self, record: Record, facts: Facts, decided: PutBack, sight: Sight) -> None:
+        """Apply what a deleted target held, where it has been made by nobody else. Raises ApiFailure."""
+        key = facts.credential.target
+        try:
+            meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
+        except ApiFailure as failure:
+            if not self._was_refused(record, failure):
+                return
+            live = await self._kube.read_secret_meta(key)
+            if live is not None:
+                self._see_target(facts, sight, live)
+                return
+            message = f"the API server refused to put the Secret {key.name} back ({failure.status} {failure.word})"
+            refused = Failure(Reason.TARGET_REJECTED, message)
+            record.memory = record.memory.not_put_back(
+                self._setbacks.of(record, decided.removed.refused, refused, key.name)
+            )
+            return
+        record.memory = record.memory.put_back()
+        self._see_target(facts, sight, meta)
+        _log.warning("put the target back as it was", extra=fields(credential=facts.credential.key, target=key.name))
+
+    @staticmethod
+    def _was_refused(record: Record, failure: ApiFailure) -> bool:
+        """Whether the API server refused a write, and not only because the namespace ends.
+
+        Raises ApiFailure where it is out of reach or overloaded.
+        """
         if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise failure
         if failure.namespace_ends:
             record.memory = record.memory.namespace_ended()
-            return
+        return not failure.namespace_ends
+
+    async def _not_written(
+        self, record: Record, facts: Facts, sight: Sight, fresh: Mapping[str, Any], failure: ApiFailure
+    ) -> SecretMeta | None:
+        """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait).
+
+        `fresh` is the target as it would be created. Returns what it became where it was made again.
+        """
+        if not self._was_refused(record, failure):
+            return None
         key = facts.credential.target
         live = await self._kube.read_secret_meta(key)
         if live != facts.target:
             self._see_target(facts, sight, live)
-        elif live is not None and await self._removed_unwritable(facts, failure, live):
-            self._see_target(facts, sight, None)
-        else:
-            message = (
-                f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
-                "check quotas, admission policies and the operator's RBAC in this namespace"
-            )
-            self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, message))
+            return None
+        # Only what the API server calls invalid may be so because of what is there.
+        if live is not None and failure.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raw = await self._kube.read_secret(key)
+            if raw.get("immutable") or raw.get("type") != "Opaque":
+                return await self._replace(record, facts, sight, fresh, live, raw)
+        message = (
+            f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
+            "check quotas, admission policies and the operator's RBAC in this namespace"
+        )
+        self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, message))
+        return None
 
-    async def _removed_unwritable(self, facts: Facts, failure: ApiFailure, live: SecretMeta) -> bool:
-        """Delete our own target where it is immutable or has another type: neither can be changed back by a write.
+    async def _replace(  # noqa: PLR0913, PLR0917 -- what is replaced, by what
+        self,
+        record: Record,
+        facts: Facts,
+        sight: Sight,
+        fresh: Mapping[str, Any],
+        live: SecretMeta,
+        raw: Mapping[str, Any],
+    ) -> SecretMeta | None:
+        """Delete a target that takes no write, being immutable or of another type, and make it again.
 
-        Only where the API server calls the write invalid: after any other refusal a new one might be refused as well.
+        What it holds is remembered until the new one is there: the next decision puts it back where this fails.
         """
-        foreign = ownership(live, facts.credential) is Ownership.FOREIGN
-        if foreign or failure.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-            return False
-        raw = await self._kube.read_secret(facts.credential.target)
-        if not raw.get("immutable") and raw.get("type") == "Opaque":
-            return False
-        await self._kube.delete_secret(facts.credential.target, live)
-        return True
+        key, until = facts.credential.target, self._end_of_token(live)
+        failure = await self._irreplaceable(facts, fresh, live, until)
+        if failure is not None:
+            self._set_back(record, facts, failure)
+            return None
+        record.memory = record.memory.target_removed(Removed(key, Sensitive(json.dumps(_as_it_was(raw))), until))
+        left = await self._deleted(key, live)
+        self._see_target(facts, sight, left)
+        if left is not None:
+            return None
+        _log.info("deleted a target that takes no write", extra=fields(credential=facts.credential.key))
+        try:
+            return await self._kube.apply_secret(key, fresh)
+        except ApiFailure as refused:
+            return await self._not_written(record, replace(facts, target=None), sight, fresh, refused)
+
+    def _end_of_token(self, live: SecretMeta) -> Deadline:
+        """When the token in a target ends, as far as it says so."""
+        now, state = self._clock.now(), live.target.state if live.target else None
+        return Deadline.after(max(0.0, state.expires_at - now.wall) if state else 0.0, now)
+
+    async def _irreplaceable(
+        self, facts: Facts, fresh: Mapping[str, Any], live: SecretMeta, until: Deadline
+    ) -> Failure | None:
+        """Why a target that takes no write must stay, or None: it is somebody's, held, or the better one of two.
+
+        As long as its token lives it only goes where the new one is known to be acceptable. That is not known, either,
+        where a full quota counts the new one while the old one is still there.
+        """
+        name = facts.credential.target.name
+        if ownership(live, facts.credential) is not Ownership.PROVEN:
+            message = (
+                f"the Secret {name} is immutable or of another type, and not written by the operator alone, so it is "
+                "neither changed nor deleted; delete it, or choose another name in spec.target.name"
+            )
+            return InTheWay(Reason.TARGET_CONFLICT, message)
+        if live.deleting:
+            message = (
+                f"the Secret {name} takes no write, being immutable or of another type; it is being deleted, but held "
+                "by a finalizer: see to whoever set that, or remove it; the Secret is made again once it is gone"
+            )
+            return InTheWay(Reason.TARGET_REJECTED, message)
+        refused = await self._refused_as_new(facts.credential.target, fresh)
+        invalid = refused is not None and refused.status == HTTPStatus.UNPROCESSABLE_ENTITY
+        if refused is None or (until.due(self._clock.now()) and not invalid):
+            return None
+        message = (
+            f"the Secret {name} takes no write, being immutable or of another type, and a new one would be refused "
+            f"({refused.status} {refused.word}), so it stays; check admission policies, make room in the quota for one "
+            "more Secret, or delete it yourself"
+        )
+        return Failure(Reason.TARGET_REJECTED, message)
+
+    async def _refused_as_new(self, key: Key, fresh: Mapping[str, Any]) -> ApiFailure | None:
+        """Why the API server might not take a Secret as a new one, or None where it would. Raises ApiFailure."""
+        try:
+            await self._kube.try_create_secret(key, fresh)
+        except ApiFailure as failure:
+            if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+                raise
+            return None if failure.exists else failure
+        return None
 
     def _see_target(self, facts: Facts, sight: Sight, live: SecretMeta | None) -> None:
         """Believe what was just read or done, ahead of the watch."""
@@ -169,6 +276,19 @@ class Publisher:
         elif live.target is not None or self._store.secret(key) is not None:
             self._store.secret_seen(key, live, by)
         # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.
+
+
+def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a deleted Secret again, but for `immutable`: that would only be in the way of the next token."""
+    kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
+    meta = {name: raw["metadata"][name] for name in kept if name in raw["metadata"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {**meta, "resourceVersion": NOT_THERE},
+        "type": raw["type"],
+        "data": raw.get("data") or {},
+    }
 
 
 def _values(held: Held, token: Sensitive) -> dict[str, str]:

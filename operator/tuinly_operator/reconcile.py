@@ -21,6 +21,7 @@ from tuinly_operator.decision import (
     Policy,
     ProveAbsence,
     Publish,
+    PutBack,
     ReadClientSecret,
     Refresh,
     RemoveOldTargets,
@@ -178,6 +179,8 @@ class Reconciler:
                 await self._attempts.verify(record, facts, decided)
             case Publish():
                 await self._publisher.publish(record, facts, decided, sight)
+            case PutBack():
+                await self._publisher.put_back(record, facts, decided, sight)
             case RemoveOldTargets():
                 await self._publisher.remove_old_targets(record, facts, decided)
             case _:
@@ -211,6 +214,9 @@ class Reconciler:
         published = record.memory.published
         if published is not None and not published.expiry.due(facts.now):
             wake = published.expiry.earlier(wake)
+        removed = record.memory.removed
+        if removed is not None and removed.refused is not None and not removed.until.due(facts.now):
+            wake = removed.refused.retry.earlier(wake)
         if decision.parked:
             self._gate.park(origin_of(facts.token_url), key, self._store.urgency(key))
         if not decision.silent:

@@ -33,6 +33,7 @@ MANAGER: Final = "tuinly-operator"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 CREDENTIAL_LABEL: Final = f"{GROUP}/credential"
 STATE_VERSION: Final = "1"
+NOT_THERE: Final = "1"  # the resourceVersion with which an apply creates, and never changes what is there
 _CLOCK_TOLERANCE: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
 
 
@@ -254,8 +255,8 @@ def target_manifest(
 ) -> dict[str, Any]:
     """The target as it is applied.
 
-    With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, resourceVersion "1"
-    makes the apply create it, or fail with 409 where one has come meanwhile.
+    With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, it is created, or
+    the apply fails with 409 where one has come meanwhile.
     """
     manifest: dict[str, Any] = {
         "apiVersion": "v1",
@@ -263,7 +264,7 @@ def target_manifest(
         "metadata": {
             "name": credential.target.name,
             "namespace": credential.target.namespace,
-            "resourceVersion": present.version if present else "1",
+            "resourceVersion": present.version if present else NOT_THERE,
             "labels": {**shape.labels, MANAGED_BY: MANAGER, CREDENTIAL_LABEL: credential.key.name},
             "annotations": {**shape.annotations, **state.annotations()},
         },

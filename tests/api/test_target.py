@@ -3,7 +3,9 @@
 import base64
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 
@@ -222,27 +224,89 @@ def test_an_immutable_target_is_made_again_for_the_next_token(tenant: Tenant) ->
     assert len(tenant.requests()) == 2
 
 
+def replace_by_copy(tenant: Tenant, **changes: Any) -> None:  # noqa: ANN401 -- fields of a Secret
+    """Put a copy in place of the target, with its labels, annotations and owner, before the operator looks again."""
+    before = tenant.target()
+    tenant.apply({"suspend": True})
+    tenant.await_condition("Refreshed", "Unknown", "Suspended")
+    tenant.objects.delete("Secret", tenant.target_name)
+    kept = {name: before.raw["metadata"][name] for name in ("name", "labels", "annotations", "ownerReferences")}
+    kubectl(tenant, "create", "-f", "-", given={**before.raw, "metadata": kept, **changes})
+    tenant.apply({"suspend": False})
+
+
 @pytest.mark.parametrize(
     ("kind", "data"),
     [("kubernetes.io/basic-auth", {"username": "a"}), ("kubernetes.io/tls", {"tls.crt": "", "tls.key": ""})],
     ids=["watched-type", "unwatched-type"],
 )
-def test_a_target_of_ours_with_another_type_is_made_again(tenant: Tenant, kind: str, data: Mapping[str, str]) -> None:
-    """Somebody restores a backup, say. The type of a Secret cannot be changed."""
+def test_a_target_with_another_type_is_not_ours_to_delete(tenant: Tenant, kind: str, data: Mapping[str, str]) -> None:
+    """The type of a Secret cannot be changed, and this operator writes one type alone."""
     tenant.start()
     before = tenant.await_ready()
-    tenant.apply({"suspend": True})
-    tenant.await_condition("Refreshed", "Unknown", "Suspended")
+    replace_by_copy(tenant, type=kind, data=None, stringData=data)
+    tenant.await_condition("Ready", "False", "TargetConflict")
+    assert set(tenant.target().data) == set(data)
     tenant.objects.delete("Secret", tenant.target_name)
-    kept = {name: before.raw["metadata"][name] for name in ("name", "labels", "annotations", "ownerReferences")}
-    kubectl(
-        tenant,
-        *("create", "-f", "-"),
-        given={"apiVersion": "v1", "kind": "Secret", "metadata": kept, "type": kind, "stringData": data},
-    )
-    tenant.apply({"suspend": False})
+    tenant.apply({"refresh": {"beforePercentage": 40}})
     await_restored(tenant, before)
     assert len(tenant.requests()) == 1
+
+
+def test_an_immutable_copy_in_place_of_the_target_is_not_ours_to_delete(tenant: Tenant) -> None:
+    """As long as nothing must be written to it, it does. Deleted by a person, it is made again."""
+    tenant.start()
+    before = tenant.await_ready()
+    replace_by_copy(tenant, immutable=True)
+    theirs = tenant.target().raw["metadata"]["uid"]
+    force(tenant, "now")
+    condition = tenant.await_condition("Refreshed", "False", "TargetConflict")
+    assert "immutable" in condition.message
+    assert (tenant.target().token, tenant.target().raw["metadata"]["uid"]) == (before.token, theirs)
+    tenant.objects.delete("Secret", tenant.target_name)
+    assert tenant.await_ready().token == tenant.tokens()[-1].value
+    assert len(tenant.requests()) <= 2
+
+
+@contextmanager
+def full_quota(cluster: Cluster, namespace: str) -> Iterator[None]:
+    """Leave no room for a Secret more; it counts a new one although the old one would go."""
+    inside = ("--namespace", namespace)
+    cluster.kubectl(*inside, "create", "quota", "full", "--hard=count/secrets=2")
+    cluster.kubectl(*inside, "wait", "--for=jsonpath={.status.used.count/secrets}=2", "quota/full", "--timeout=30s")
+    yield
+    cluster.kubectl(*inside, "delete", "quota", "full")
+
+
+@pytest.mark.parametrize("refusing", [refused_tokens, full_quota])
+def test_a_good_token_in_an_immutable_target_stays_where_a_new_one_is_refused(
+    tenant: Tenant, cluster: Cluster, refusing: Callable[[Cluster, str], AbstractContextManager[None]]
+) -> None:
+    tenant.start()
+    before = tenant.await_ready()
+    edit(tenant, {"immutable": True})
+    with refusing(cluster, tenant.objects.namespace):
+        force(tenant, "now")
+        tenant.await_condition("Refreshed", "False", "TargetRejected")
+        tenant.await_condition("Ready", "True", "Issued")
+        assert tenant.target().raw["metadata"]["uid"] == before.raw["metadata"]["uid"]
+    after = tenant.await_token(other_than=before.token, seconds=90)
+    assert after.token == tenant.tokens()[-1].value
+    assert len(tenant.requests()) == 2
+
+
+def test_a_target_that_is_immutable_and_held_is_waited_for(tenant: Tenant) -> None:
+    """It can be neither changed nor deleted until the finalizer is taken away; the old token works for as long."""
+    tenant.start()
+    before = tenant.await_ready()
+    edit(tenant, {"immutable": True, "metadata": {"finalizers": ["example.com/hold"]}})
+    force(tenant, "now")
+    assert "finalizer" in tenant.await_condition("Refreshed", "False", "TargetRejected").message
+    tenant.await_condition("Ready", "True", "Issued")
+    assert tenant.target().token == before.token
+    edit(tenant, {"metadata": {"finalizers": None}})
+    assert tenant.await_ready().token == tenant.tokens()[-1].value
+    assert len(tenant.requests()) == 2
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
