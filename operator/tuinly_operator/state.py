@@ -273,10 +273,24 @@ def target_manifest(
     }
     if present is not None:
         manifest["metadata"]["uid"] = present.uid
-    if uid := _controller_uid(credential):
-        owner = {"apiVersion": API_VERSION, "kind": KIND, "name": credential.key.name, "uid": uid, "controller": True}
-        manifest["metadata"]["ownerReferences"] = [owner]
+    if owners := [
+        {"apiVersion": API_VERSION, "kind": KIND, "name": credential.key.name, "uid": uid, "controller": controls}
+        for uid, controls in ((_controller_uid(credential), True), (_foreign_owner(credential, present), False))
+        if uid
+    ]:
+        manifest["metadata"]["ownerReferences"] = owners
     return manifest
+
+
+def _foreign_owner(credential: Credential, present: SecretMeta | None) -> str:
+    """The controller that a target has from elsewhere, such as a backup, and must not keep; empty for none.
+
+    There can be no second controller, and an apply drops only what is its own. So this one is taken over as an owner
+    that controls nothing, and the next write drops it, if the garbage collector has not: its credential is gone.
+    """
+    target = present.target if present else None
+    stays = target is None or target.proven or target.owner_uid == _controller_uid(credential)
+    return "" if target is None or stays else target.owner_uid
 
 
 def secret_key(raw: Mapping[str, Any]) -> Key:

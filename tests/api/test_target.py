@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.acts import appearance, await_restored, edit, force, kept_credentials, refused_tokens
 from tests.support.cluster import Cluster
+from tests.support.merge import merged
 from tests.support.objects import Json, Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
@@ -414,6 +415,37 @@ def test_a_credential_that_is_made_again_adopts_the_target_that_was_left(tenant:
     owners = [owner["uid"] for owner in after.raw["metadata"].get("ownerReferences", [])]
     assert owners == ([uid] if policy == "Delete" else [])
     assert len(tenant.requests()) == 2
+
+
+@pytest.mark.parametrize("order", ["target first", "credential first"])
+@pytest.mark.parametrize("owners", [True, False], ids=["owners kept", "owners dropped"])
+def test_a_namespace_that_is_restored_from_a_backup_has_fresh_tokens_soon(
+    tenant: Tenant, order: str, *, owners: bool
+) -> None:
+    """Everything has a new uid; the garbage collector and the operator see to the rest, and nobody has to."""
+    tenant.start()
+    before = tenant.await_ready()
+    parts = ("labels", "annotations", *(["ownerReferences"] if owners else []))
+    kept = {**before.raw, "metadata": {part: before.raw["metadata"][part] for part in parts}}
+    tenant.delete()
+    kubectl(tenant, "delete", "secret", tenant.target_name, "--ignore-not-found")
+    wait_until(lambda: tenant.find_target() is None, what="the target gone")
+
+    if order == "target first":
+        kubectl(tenant, "create", "-f", "-", given=merged(kept, {"metadata": {"name": tenant.target_name}}))
+    uid = tenant.apply()["metadata"]["uid"]
+    if order == "credential first":
+        tenant.await_ready()
+        edit(tenant, kept)  # as tools do that write over what is there
+
+    def check() -> None:
+        target = tenant.await_ready()
+        owners = [owner["uid"] for owner in target.raw["metadata"]["ownerReferences"] if owner.get("controller")]
+        assert (target.token, target.notes["credential-uid"]) == (tenant.tokens()[-1].value, uid)
+        assert (owners, target.token == before.token) == ([uid], False)
+
+    eventually(check)
+    assert "TargetConflict" not in tenant.event_reasons()
 
 
 # Conflicts ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The target among other hands, over the fake edge of world.py: what is deleted, replaced, waited for and put back."""
 
 import base64
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -40,13 +42,13 @@ async def test_an_untouched_target_goes_after_a_rename(shop: Shop) -> None:
 
 async def test_a_copy_of_the_target_is_left_alone_and_told_of_once(shop: Shop) -> None:
     """By `kubectl get -o yaml`, another name, and `kubectl create`: label, annotations and owner reference and all."""
-    copy = shop.api.copy_secret(TARGET, "storefront-backup")
-    kept = shop.api.secrets[copy]
+    backup = shop.api.copy_secret(TARGET, "storefront-backup")
+    kept = shop.api.secrets[backup]
     await shop.pass_time(HOUR)
     await rename(shop)
-    assert shop.api.secrets[copy] == kept
+    assert shop.api.secrets[backup] == kept
     [message] = shop.events_of(Reason.LOOK_ALIKE)
-    assert copy.name in message
+    assert backup.name in message
     assert shop.refreshed() == "True Issued"
 
 
@@ -387,3 +389,110 @@ async def test_what_can_neither_be_changed_nor_deleted_is_waited_for(shop: Shop)
     assert shop.token() == "canary-access-2"
     assert shop.refreshed() == "True Issued"
     assert len(shop.endpoint.requests) == 2
+
+
+# --- A backup is restored: everything has a new uid -------------------------------------------------------------------
+
+
+@dataclass
+class Backup:
+    """What a backup tool kept of a namespace."""
+
+    spec: Json
+    target: Json
+
+    @classmethod
+    def of(cls, shop: Shop) -> "Backup":
+        return cls(shop.api.credentials[CREDENTIAL]["spec"], copy.deepcopy(shop.api.secrets[TARGET]))
+
+    def restore_target(self, shop: Shop, *parts: str) -> None:
+        """Make it again with these parts of its metadata, or write it over the one that is there."""
+        meta = {part: self.target["metadata"][part] for part in parts}
+        there = shop.api.secrets.setdefault(TARGET, self.target)
+        shop.api.secrets[TARGET] = {**self.target, "metadata": {**there["metadata"], "ownerReferences": [], **meta}}
+        shop.api.copy_secret(TARGET, TARGET.name)
+
+    def restore_credential(self, shop: Shop) -> None:
+        shop.api.put_credential(CREDENTIAL, self.spec)
+        shop.process.credentials_changed()
+
+
+async def lose_all(shop: Shop) -> Backup:
+    """The namespace, or all that is in it, is deleted a while after its backup was made."""
+    backup = Backup.of(shop)
+    await shop.pass_time(HOUR)
+    del shop.api.credentials[CREDENTIAL]
+    shop.api.remove_secret(TARGET)
+    shop.process.credentials_changed()
+    await shop.process.work()
+    return backup
+
+
+KEPT = [("labels", "annotations"), ("labels", "annotations", "ownerReferences")]
+
+
+def assert_fresh(shop: Shop) -> None:
+    assert shop.token() == shop.endpoint.ledger[-1].value
+    assert (shop.told("Ready"), shop.refreshed()) == ("True Issued", "True Issued")
+    uid = shop.api.credentials[CREDENTIAL]["metadata"]["uid"]
+    owners = shop.api.secrets[TARGET]["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners if owner["controller"]] == [uid]
+    assert shop.annotation("credential-uid") == uid
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=" ".join)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_target_that_is_restored_before_its_credential_is_taken_up(
+    shop: Shop, kept: tuple[str, ...], *, restarted: bool
+) -> None:
+    """If the garbage collector has not taken it by then: its owner is gone."""
+    backup = await lose_all(shop)
+    backup.restore_target(shop, *kept)
+    if restarted:
+        shop.process = shop.start()
+    await shop.process.work()
+    backup.restore_credential(shop)
+    await shop.process.work()
+    assert_fresh(shop)
+    requests = shop.api.requests
+    await shop.pass_time(60)
+    assert shop.api.requests == requests
+    await renew_in_time(shop)
+    assert len(shop.api.secrets[TARGET]["metadata"]["ownerReferences"]) == 1
+    assert shop.events_of(Reason.RESTORED) == []
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=" ".join)
+async def test_a_target_that_is_restored_over_that_of_its_restored_credential_is_put_right(
+    shop: Shop, kept: tuple[str, ...]
+) -> None:
+    """Some tools leave alone what is there, some write over it."""
+    backup = await lose_all(shop)
+    backup.restore_credential(shop)
+    await shop.process.work()
+    assert_fresh(shop)
+    backup.restore_target(shop, *kept)
+    await shop.process.work()
+    assert_fresh(shop)
+    requests = shop.api.requests
+    await shop.pass_time(60)
+    assert shop.api.requests == requests
+
+
+async def renew_in_time(shop: Shop) -> None:
+    requests = len(shop.endpoint.requests)
+    await shop.pass_time(HOUR * 2 // 3)
+    assert len(shop.endpoint.requests) == requests + 1
+    assert_fresh(shop)
+
+
+async def test_an_owner_that_came_with_a_copy_does_not_outlive_retain(shop: Shop) -> None:
+    """Nor is the target written for ever because of it."""
+    shop.api.copy_secret(TARGET, TARGET.name)
+    shop.spec(target={"deletionPolicy": "Retain"})
+    await shop.process.work()
+    requests = shop.api.requests
+    await shop.pass_time(60)
+    assert shop.api.requests == requests
+    await shop.pass_time(HOUR * 2 // 3)
+    assert shop.api.secrets[TARGET]["metadata"]["ownerReferences"] == []
