@@ -6,7 +6,8 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo extras test test-unit bench check format cluster-up cluster-down cluster-status kind-up kind-down lock clean
+.PHONY: help venv binaries demo extras test test-unit bench check format image base-image cluster-up cluster-down cluster-status
+.PHONY: kind-up kind-down lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -31,7 +32,7 @@ test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries) ## All tests, with covera
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 
-extras: ## faketime and promtool, from Debian's packages: without them a few tests are skipped
+extras: ## faketime, promtool and buildah, from Debian's packages: without them a few tests are skipped
 	@hack/extras.sh
 
 test-unit: $(VENV) ## The tests that need no cluster
@@ -49,6 +50,12 @@ check: $(VENV) ## All static checks
 format: $(VENV) ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+image: ## The operator's image, with docker, podman or buildah (IMAGE=… names it; docs/image.md has the rest)
+	@hack/image.sh $(ARGS)
+
+base-image: ## Images to build it on, from Debian's packages, where no registry has any: prints what to give to make image
+	@hack/base-image.sh
 
 cluster-up: $(VENV) binaries ## A Kubernetes API on loopback for trials of your own: .cluster/kubeconfig
 	@$(BIN)/python -m tests.support.cluster up

@@ -43,14 +43,16 @@ class OperatorProcess:
         log_file: Path,
         package: Path | None = None,
         launcher: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "tuinly_operator"),
     ) -> None:
         """Start it with the flags of `tuinly-operator run`; it listens on a free port of loopback.
 
-        `package` is a folder with another version of the operator, to be run in place of this one; `launcher` comes
-        before its arguments, and runs them. Without a kubeconfig it logs in as the environment tells.
+        `package` is a folder with another version of the operator, to be run in place of this one, and `program` how it
+        is run; `launcher` comes before its arguments, and runs them. Without a kubeconfig it logs in as the environment
+        tells.
         """
         self.log_file = log_file
-        argv = [*launcher, sys.executable, "-m", "tuinly_operator", "run"]
+        argv = [*launcher, *program, "run"]
         argv += ["--kubeconfig", str(kubeconfig)] if kubeconfig is not None else []
         argv += ["--listen", "127.0.0.1:0", "--log-format", "json", *flags]
         # Whoever runs the tests may have settings and a cluster of their own.
