@@ -31,12 +31,14 @@ from tests.unit.world import (
     Process,
     World,
     Write,
+    part_of,
 )
 from tuinly_operator.answers import Verdict
 from tuinly_operator.clock import parse_rfc3339
 from tuinly_operator.credential import REFRESH_REQUESTED, Key
 from tuinly_operator.kube import ApiFailure
 from tuinly_operator.schedule import MIN_LEAD
+from tuinly_operator.state import MANAGER
 from tuinly_operator.template import DEFAULT_SHAPE, shape
 
 MOODS = ["good", "good", "down", "throttles", "garbage", "refuses refreshes", "narrows", "repeats"]
@@ -55,8 +57,13 @@ SPECS: list[Json] = [
     {"suspend": True},
     {"delivery": {"pods": "Push"}},
 ]
+COPIES: dict[str, Json] = {"copy": {}, "immutable copy": {"immutable": True}, "other type": {"type": "another"}}
 # Two wishes at once; of two about the same field the second counts.
 WISHES = st.builds(lambda one, other: {**one, **other}, st.sampled_from(SPECS), st.sampled_from(SPECS))
+MEDDLING = [
+    *("edit", "remove a key", "add a key", "delete", "foreign"),
+    *("immutable", "copy", "immutable copy", "other type", "copy beside it", "hold", "let go"),
+]
 SECRETS = ["canary-secret-1", "canary-secret-2"]
 
 
@@ -159,7 +166,7 @@ class Life(RuleBasedStateMachine):
         self.work()
 
     @precondition(lambda self: "foreign" not in ((self.target() or {}).get("data") or {"foreign": ""}))
-    @rule(what=st.sampled_from(["edit", "remove a key", "add a key", "delete", "immutable", "foreign"]))
+    @rule(what=st.sampled_from(MEDDLING))
     def somebody_meddles(self, what: str) -> None:
         key, raw = self.target_key(), self.target()
         assert raw is not None
@@ -171,8 +178,13 @@ class Life(RuleBasedStateMachine):
         elif what == "add a key":
             self.api.edit_secret(key, "theirs", "kept")
         elif what == "immutable":
-            raw["immutable"] = True
-            self.api.label_secret(key)
+            self.api.freeze_secret(key)
+        elif what == "copy beside it":
+            self.api.copy_secret(key, "backup")
+        elif what in COPIES:
+            self.api.copy_secret(key, key.name, **COPIES[what])
+        elif what in {"hold", "let go"}:
+            self.api.hold_secret(key, *(["example.com/hold"] if what == "hold" else []))
         else:
             self.api.remove_secret(key)
             if what == "foreign":
@@ -245,7 +257,8 @@ class Life(RuleBasedStateMachine):
         self.endpoint.meanwhile = None
         self.endpoint.clients["shop"] = SECRETS[0]
         self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": SECRETS[0]})
-        if (raw := self.target()) is not None and "foreign" in raw["data"]:
+        if self.is_in_the_way():
+            self.api.hold_secret(self.target_key())
             self.api.remove_secret(self.target_key())
         self.work()
         self.time_passes(seconds)  # longer than the longest wait of five minutes
@@ -319,7 +332,8 @@ class Life(RuleBasedStateMachine):
         writes = self.api.writes[self.checked :] if hasattr(self, "api") else []
         self.checked = len(self.api.writes) if hasattr(self, "api") else 0
         for write in writes:
-            assert "finalizers" not in (write.after or {}).get("metadata", {})  # removable
+            before, after = ((raw or {"metadata": {}})["metadata"] for raw in (write.before, write.after))
+            assert after.get("finalizers", before.get("finalizers")) == before.get("finalizers")  # removable
             self.check_target_write(write) if write.kind == "target" else None
 
     @invariant()
@@ -379,8 +393,10 @@ class Life(RuleBasedStateMachine):
         target = spec.get("target", {})
         if (target.get("name") or f"{CREDENTIAL.name}-token") == write.key.name:
             assert write.before.get("immutable")
+            assert not self.is_anothers(write.before), "what somebody made or wrote to was deleted"
         else:
             assert target.get("deletionPolicy") != "Retain"
+            assert not self.is_anothers(write.before), "what somebody made or wrote to was deleted"
             assert self.token_in(write.target) is not None
 
     def check_replacement(self, write: Write, old: Issued, new: Issued) -> None:
@@ -412,12 +428,8 @@ class Life(RuleBasedStateMachine):
 
     def all_works(self) -> bool:
         """Whether the operator can do what it has promised, and has been asked to."""
-        raw, secret, target = (
-            self.api.credentials.get(CREDENTIAL),
-            self.api.secrets.get(CLIENT_SECRET),
-            self.target() or {"data": {}},
-        )
-        if raw is None or secret is None or "foreign" in target["data"]:
+        raw, secret = self.api.credentials.get(CREDENTIAL), self.api.secrets.get(CLIENT_SECRET)
+        if raw is None or secret is None or self.is_in_the_way():
             return False
         spec, held = raw["spec"], base64.b64decode(secret["data"]["client_secret"]).decode()
         asked = not spec.get("suspend") and "delivery" not in spec and spec.get("tokenURL") != FORBIDDEN_URL
@@ -434,6 +446,20 @@ class Life(RuleBasedStateMachine):
         raw = self.api.credentials.get(CREDENTIAL)
         name = (raw or {}).get("spec", {}).get("target", {}).get("name") or f"{CREDENTIAL.name}-token"
         return Key(CREDENTIAL.namespace, name)
+
+    def is_in_the_way(self) -> bool:
+        """Whether a person has to clear the target away: it is foreign, or takes no write and may not be deleted."""
+        raw = self.target()
+        if raw is None or "foreign" in raw["data"]:
+            return raw is not None
+        frozen = bool(raw.get("immutable")) or raw["type"] != "Opaque"
+        return frozen and (self.is_anothers(raw) or bool(raw["metadata"].get("finalizers")))
+
+    @staticmethod
+    def is_anothers(raw: Json) -> bool:
+        """Whether anybody else has data in it."""
+        theirs = [entry for entry in raw["metadata"]["managedFields"] if entry["manager"] != MANAGER]
+        return any(part_of(entry["fieldsV1"], "data") for entry in theirs)
 
     def target(self) -> Json | None:
         return self.api.secrets.get(self.target_key())
