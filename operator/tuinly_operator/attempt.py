@@ -204,12 +204,14 @@ class Attempts:
     def _take(self, record: Record, facts: Facts, decided: Attempt, offer: Held) -> None:
         """Judge an answer against the token that is held, and keep the better one. Raises WorseAnswer."""
         current, now = record.memory.current, self._clock.now()
+        routine = decided.why in (Need.DUE, Need.EXPIRED)
+        due = rules.refresh_at(facts, current) if current is not None and routine else None
         match rules.compare(replace(facts, memory=record.memory, now=now), offer):
             case Comparison.BETTER:
-                routine = decided.why in (Need.DUE, Need.EXPIRED)
-                due = rules.refresh_at(facts, current) if current is not None and routine else None
                 record.memory = record.memory.obtained(offer, due)
                 self._remark(record, facts, offer, first=current is None)
+            case Comparison.RENEWED:
+                record.memory = record.memory.renewed(offer, due)
             case Comparison.SAME if current is not None:
                 look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
                 asked = facts.credential.refresh_requested

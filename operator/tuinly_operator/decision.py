@@ -12,7 +12,7 @@ from typing import Final
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import Credential, DeletionPolicy, GrantType, Key, PodDelivery, Spec, VerificationMode
 from tuinly_operator.errors import Failure, Reason
-from tuinly_operator.memory import Client, Held, Memory, RefreshToken, Removed, Setback
+from tuinly_operator.memory import Client, Held, Memory, Pending, RefreshToken, Removed, Setback
 from tuinly_operator.schedule import MIN_LEAD, lead, refresh_offset
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import Ownership, SecretMeta, believe, exchange_inputs, holds_state, in_shape, ownership
@@ -21,6 +21,12 @@ from tuinly_operator.template import DEFAULT_SHAPE, Shape, shape
 CONFLICT_RECHECK: Final = 300.0  # seconds
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
 FORCED_INTERVAL: Final = 10.0  # seconds between two forced exchanges
+UNTRIED: Final = Failure(
+    Reason.VERIFICATION_INCONCLUSIVE,
+    "nobody could tell whether the new token works, and it was published all the same, since there was no other for "
+    "much longer; check the GraphQL endpoint",
+)
+SAME_END: Final = 10.0  # seconds by which the end of the same token may seem later, since it is told on the way
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
 
@@ -156,10 +162,11 @@ def gather(  # noqa: PLR0913 -- all that is known
     if not memory.met and (target or looked):
         state = believe(target, credential, wanted, now.wall) if target else None
         memory = memory.met_target(Held(state, now.moved_to(state.issued_at)) if state else None)
+    inputs = exchange_inputs(policy.token_url_of(credential.spec), credential.spec)
     return Facts(
         credential=credential,
         policy=policy,
-        memory=memory.asked_for(exchange_inputs(policy.token_url_of(credential.spec), credential.spec)),
+        memory=memory.asked_for(inputs, verified=credential.spec.verification.mode is VerificationMode.ENABLED),
         now=now,
         shape=wanted,
         problem=problem,
@@ -250,13 +257,13 @@ class Verify:
 class Publish:
     """Write a token to the target.
 
-    `untried` is set where nobody could tell whether it works; `due` is when the refresh that gave it was.
+    `untried` says that nobody could tell whether it works; `due` is when the refresh that gave it was.
     """
 
     held: Held
     token: Sensitive
     cause: Cause
-    untried: Failure | None = None
+    untried: bool
     due: Deadline | None = None
 
 
@@ -290,7 +297,18 @@ def decide(facts: Facts) -> Decision:
 def unhindered(f: Facts) -> Rest:
     """Rest until the refresh is due; by this is reported, too, while a token request is under way."""
     held = f.memory.current
-    return Rest(look_again=refresh_at(f, held) if held else None)
+    return _rest(f, look_again=refresh_at(f, held) if held else None)
+
+
+def _rest(
+    f: Facts, hindrance: Failure | None = None, look_again: Deadline | None = None, *, parked: bool = False
+) -> Rest:
+    """Rest, but for a token that is held for its verification: it is tried again meanwhile, and told of."""
+    waits = held_back(f)
+    if waits is None or waits.unverified is None:
+        return Rest(hindrance, look_again, parked)
+    again = waits.unverified.retry.earlier(_last_call_at(f)).earlier(look_again)
+    return Rest(hindrance or waits.unverified.failure, again, parked)
 
 
 def _leave_deleted_alone(f: Facts) -> Decision | None:
@@ -333,14 +351,11 @@ def _respect_foreign_target(f: Facts) -> Decision | None:
 
 
 def _verify(f: Facts) -> Decision | None:
-    """Try a new token before it is published, for as long as there is time to."""
-    pending = f.memory.pending
-    if pending is None or pending.held.token is None or pending.verified or not f.verifies or _last_call(f):
+    """Try a new token before it is published, and between two tries do all else as without it."""
+    waits = held_back(f)
+    if waits is None or waits.held.token is None or (waits.unverified and not waits.unverified.retry.due(f.now)):
         return None
-    failed = pending.unverified
-    if failed is None or failed.retry.due(f.now):
-        return Verify(pending.held, pending.held.token, failed)
-    return Rest(failed.failure, failed.retry.earlier(_last_call_at(f)))
+    return Verify(waits.held, waits.held.token, waits.unverified)
 
 
 def _publish(f: Facts) -> Decision | None:
@@ -352,9 +367,9 @@ def _publish(f: Facts) -> Decision | None:
         return ProveAbsence()
     refused = f.memory.write
     if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
-        return Rest(refused.failure, refused.retry)
+        return _rest(f, refused.failure, refused.retry)
     again = _restore_again(f) if wanted.cause is Cause.BROKEN else None
-    return wanted if again is None else Rest(look_again=again)
+    return wanted if again is None else _rest(f, look_again=again)
 
 
 def _restore_again(f: Facts) -> Deadline | None:
@@ -380,10 +395,10 @@ def _attempt(f: Facts) -> Decision | None:
     if why is None:
         return None
     if f.block is not None:
-        return Rest(f.block.failure, f.block.until, parked=f.block.until is None)
+        return _rest(f, f.block.failure, f.block.until, parked=f.block.until is None)
     failed, wait = setback(f), _wait_before_attempt(f, why)
     if wait is not None:
-        return Rest(failed.failure if failed else None, wait)
+        return _rest(f, failed.failure if failed else None, wait)
     if f.target is None and not f.absence_proven:
         return ProveAbsence()
     refresh = _refresh(f, why)
@@ -452,24 +467,33 @@ def forced(f: Facts) -> bool:
 
 
 def unwritten(f: Facts) -> Publish | None:
-    """The token that should be written to the target now, and why, or None."""
+    """The token that should be written to the target now, and why, or None.
+
+    While a new one is held for its verification, what is restored is the one that was written last.
+    """
     pending, written = f.memory.pending, f.memory.written
-    if pending is not None:
-        untried = pending.unverified.failure if f.verifies and pending.unverified else None
-        return _write(f, pending.held, Cause.NEW_TOKEN, untried, pending.due)
-    if written is None or f.in_shape:
-        return None
-    cause = Cause.BROKEN if written.asked == asked_shape(f) else Cause.OTHER_SHAPE
-    return _write(f, written.held, cause, written.untried)
+    if pending is not None and held_back(f) is None and (token := _writable(f, pending.held)):
+        return Publish(pending.held, token, Cause.NEW_TOKEN, pending.unverified is not None, pending.due)
+    if written is not None and not f.in_shape and (token := _writable(f, written.held)):
+        cause = Cause.BROKEN if written.asked == asked_shape(f) else Cause.OTHER_SHAPE
+        return Publish(written.held, token, cause, written.untried)
+    return None
 
 
-def _write(f: Facts, held: Held, cause: Cause, untried: Failure | None, due: Deadline | None = None) -> Publish | None:
-    """Write it, if it can be. A new target never starts with a token for other inputs than it is asked for."""
-    if held.token is None or held.expiry.due(f.now):
+def _writable(f: Facts, held: Held) -> Sensitive | None:
+    """The token, if it can be written. A new target never starts with one for other inputs than it is asked for."""
+    if held.expiry.due(f.now) or (f.target is None and held.state.exchange_inputs != f.inputs):
         return None
-    if f.target is None and held.state.exchange_inputs != f.inputs:
+    return held.token
+
+
+def held_back(f: Facts) -> Pending | None:
+    """The new token, while it is held for its verification: until it was tried, and as long as there is time to try."""
+    pending = f.memory.pending
+    if pending is None or pending.verified or not f.verifies:
         return None
-    return Publish(held, held.token, cause, untried, due)
+    last_call = _last_call_at(f)
+    return None if pending.unverified and (last_call is None or last_call.due(f.now)) else pending
 
 
 def leftovers(f: Facts) -> tuple[tuple[Key, SecretMeta], ...]:
@@ -556,19 +580,16 @@ def _client(f: Facts) -> Client | ReadClientSecret | Rest:
     read = f.memory.client
     if read is None or (read.ref, read.identity) != (f.spec.client_secret_ref, f.client_identity):
         return ReadClientSecret()
-    return Rest(read.client) if isinstance(read.client, Failure) else read.client
-
-
-def _last_call(f: Facts) -> bool:
-    """Whether the pending token is published even unverified: the present one is about to end, or there is none."""
-    at = _last_call_at(f)
-    failed = f.memory.pending is not None and f.memory.pending.unverified is not None
-    return failed and (at is None or at.due(f.now))
+    return _rest(f, read.client) if isinstance(read.client, Failure) else read.client
 
 
 def _last_call_at(f: Facts) -> Deadline | None:
+    """When a new token is published even unverified: before the present one ends; None where there is none.
+
+    Present is what the target holds, or what is in memory and can be put back.
+    """
     held = f.memory.published
-    if held is None or not f.usable:
+    if held is None or _lost(f, held) or held.state.exchange_inputs != f.inputs or held.expiry.due(f.now):
         return None
     before = min(LAST_CALL, lead(f.spec.refresh, held.state.lifetime) / 2)
     return Deadline.after(held.state.lifetime - before, held.issued)
@@ -597,6 +618,7 @@ class Comparison(Enum):
 
     BETTER = auto()
     SAME = auto()
+    RENEWED = auto()  # the same, with a later end
     WORSE = auto()
 
 
@@ -611,11 +633,12 @@ def compare(f: Facts, offer: Held) -> Comparison:
     if held is None or _lost(f, held) or held.expiry.due(f.now) or held.state.exchange_inputs != f.inputs:
         return Comparison.BETTER
     replaced = client_changed(f)
+    narrower = not offer.state.scopes >= held.state.scopes and held.expiry.remaining(f.now) >= MIN_LEAD
     if held.token is not None and held.token == offer.token and not replaced:
-        return Comparison.SAME
+        later = offer.expiry.remaining(f.now) > held.expiry.remaining(f.now) + SAME_END
+        return Comparison.RENEWED if later and not narrower else Comparison.SAME
     if held.expiry.remaining(f.now) < MIN_LEAD:
         return Comparison.BETTER
-    narrower = not offer.state.scopes >= held.state.scopes
     # By both clocks: one that was set back since would make every new token end before the old one.
     ends, end = offer.expiry, held.expiry
     earlier = ends.wall < end.wall and ends.boot < end.boot and not replaced and not forced(f)

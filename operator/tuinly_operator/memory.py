@@ -96,13 +96,13 @@ class Pending:
 class Written:
     """What the target holds by the last write, or by its annotations.
 
-    `asked` is how the spec wanted it to look at that write; `untried` is set where it was written though nobody could
-    tell whether it works.
+    `asked` is how the spec wanted it to look at that write; `untried` says that it was written though nobody could tell
+    whether it works.
     """
 
     held: Held
     asked: str = ""
-    untried: Failure | None = None
+    untried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +170,20 @@ class Memory:
         """The target was looked at for the first time; `held` is what its annotations tell, if they are believed."""
         return replace(self, met=True, written=Written(held) if held else self.written)
 
-    def asked_for(self, inputs: str) -> "Memory":
-        """Tokens are wanted for these inputs: one that waits to be written for others is nobody's any more."""
-        stale = self.pending is not None and self.pending.held.state.exchange_inputs != inputs
-        return replace(self, pending=None) if stale else self
+    def asked_for(self, inputs: str, *, verified: bool) -> "Memory":
+        """Tokens are wanted for these inputs, verified or not.
+
+        One that waits to be written for others is nobody's any more, and where nothing is verified none is unverified.
+        """
+        pending, written = self.pending, self.written
+        if pending is not None and pending.held.state.exchange_inputs != inputs:
+            pending = None
+        if pending is not None and pending.unverified and not verified:
+            pending = replace(pending, unverified=None)
+        if written is not None and written.untried and not verified:
+            written = replace(written, untried=False)
+        same = pending is self.pending and written is self.written
+        return self if same else replace(self, pending=pending, written=written)
 
     def client_secret_read(self, read: ClientSecretRead) -> "Memory":
         """The client Secret was read."""
@@ -205,6 +215,13 @@ class Memory:
         """A token came that is no worse than the present one: it waits to be verified and written."""
         return replace(self, pending=Pending(held, due=due))
 
+    def renewed(self, held: Held, due: Deadline | None) -> "Memory":
+        """The server gave the newest token once more, with a later end: that is written, what is known of it stays."""
+        if self.pending is not None:
+            return replace(self, pending=replace(self.pending, held=held, due=due))
+        tried = self.written is not None and not self.written.untried
+        return replace(self, pending=Pending(held, verified=tried, due=due))
+
     def same_again(self, asked: str, look_again: Deadline, refresh: RefreshToken | None) -> "Memory":
         """The server gave the newest token once more: it is asked again later, by the refresh token that came now."""
         held = self.current
@@ -229,7 +246,7 @@ class Memory:
         waits = self.pending is not None and self.pending.held is held
         return replace(self, pending=None) if waits else self
 
-    def wrote(self, held: Held, asked: str, untried: Failure | None = None) -> "Memory":
+    def wrote(self, held: Held, asked: str, *, untried: bool = False) -> "Memory":
         """The target holds this token now, as the spec asked for at that time."""
         new = self.pending is not None and self.pending.held.state.same_token(held.state)
         memory = replace(self, written=Written(held, asked, untried), write=None, removed=None)

@@ -71,7 +71,7 @@ class Publisher:
             if written is None:
                 return
             meta = written
-        record.memory = record.memory.wrote(held, rules.asked_shape(facts), decided.untried)
+        record.memory = record.memory.wrote(held, rules.asked_shape(facts), untried=decided.untried)
         self._see_target(facts, sight, meta)
         self._tell_published(record, facts, decided)
 

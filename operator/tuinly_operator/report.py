@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from tuinly_operator.clock import rfc3339
 from tuinly_operator.credential import Condition, Status
-from tuinly_operator.decision import Facts, Rest, need, setback, unwritten
+from tuinly_operator.decision import UNTRIED, Facts, Rest, need, setback, unwritten
 from tuinly_operator.errors import Failure, Reason
 
 READY: Final = "Ready"
@@ -108,12 +108,22 @@ def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
 
 def _failure(f: Facts) -> Failure | None:
     """What went wrong last: an attempt, or the verification of the token that is held back or was published untried."""
-    failed, pending, written = setback(f), f.memory.pending, f.memory.written
-    if failed is None and f.verifies and pending is not None:
+    failed, pending = setback(f), f.memory.pending
+    if failed is None and pending is not None:
         failed = pending.unverified
     if failed is not None:
         return failed.failure
-    return written.untried if f.verifies and written is not None else None
+    return UNTRIED if _untried(f) else None
+
+
+def _untried(f: Facts) -> bool:
+    """Whether the target holds a token of which nobody could tell whether it works, by memory or as reported before."""
+    written, told = f.memory.written, f.credential.status
+    if written is None or written.untried or not f.verifies:
+        return written is not None and written.untried
+    before, issued = told.condition(REFRESHED), rfc3339(written.held.state.issued_at)
+    of_this = written.held.token is None and told.last_refresh_time == issued
+    return of_this and before is not None and before.message == UNTRIED.message
 
 
 def _stamp(f: Facts, kind: str, value: str, reason: Reason, message: str) -> Condition:

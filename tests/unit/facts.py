@@ -508,7 +508,7 @@ def unverifiable(scene: Scene) -> None:
     if scene.memory.pending is not None:
         scene.waiting(unverified=told)
     elif scene.memory.written is not None:
-        scene.written(untried=told.failure)
+        scene.written(untried=True)
 
 
 def blocked(scene: Scene) -> None:

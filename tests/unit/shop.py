@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FakeApi, FakeEndpoint, FakeEvents, Process, World
-from tuinly_operator.credential import Key
+from tuinly_operator.credential import REFRESH_REQUESTED, Key
 from tuinly_operator.errors import Reason
 from tuinly_operator.store import Record
 
@@ -54,6 +54,11 @@ class Shop:
 
     def spec(self, **more: Any) -> None:  # noqa: ANN401 -- JSON
         self.api.put_credential(CREDENTIAL, {"clientSecretRef": {"name": CLIENT_SECRET.name}, **more})
+        self.process.credentials_changed()
+
+    def force(self, value: str) -> None:
+        """Ask for an exchange by annotation."""
+        self.api.put_credential(CREDENTIAL, self.api.credentials[CREDENTIAL]["spec"], {REFRESH_REQUESTED: value})
         self.process.credentials_changed()
 
     def annotation(self, name: str, key: Key = TARGET) -> str:

@@ -661,6 +661,7 @@ def offer(lifetime: int = HOUR, scopes: str = "", value: str = "token-2", *, iss
 
 
 GOOD, EQUAL, EARLIER, SAME = offer(), offer(1100, "b a"), offer(1099, "a b"), offer(HOUR, "a b", "token-1")
+SAME_END = offer(1110, "a b", "token-1")  # ten seconds are what it may take on the way
 WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
 
 
@@ -673,7 +674,11 @@ WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
         ([DUE], EARLIER, Comparison.WORSE),
         ([DUE], NARROWER, Comparison.WORSE),
         ([DUE], GOOD, Comparison.WORSE),  # no scope at all is narrower, too
-        ([DUE], SAME, Comparison.SAME),
+        ([DUE], SAME, Comparison.RENEWED),
+        ([DUE], SAME_END, Comparison.SAME),
+        ([DUE], offer(1111, "a b", "token-1"), Comparison.RENEWED),
+        ([DUE], offer(HOUR, "a", "token-1"), Comparison.SAME),  # with narrower scopes nothing of it is taken
+        ([ENDING], offer(HOUR, "a", "token-1"), Comparison.RENEWED),
         ([DUE, restarted], SAME, Comparison.BETTER),  # which the present one is, is not known any more
         # With less than two minutes left anything is better than nothing.
         ([passed(HOUR - 120)], EARLIER, Comparison.WORSE),
@@ -692,7 +697,8 @@ WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
         ([client_relabelled], EARLIER, Comparison.WORSE),
         ([FORCED], EARLIER, Comparison.BETTER),
         ([FORCED], NARROWER, Comparison.WORSE),
-        ([FORCED], SAME, Comparison.SAME),
+        ([FORCED], SAME_END, Comparison.SAME),
+        ([FORCED], SAME, Comparison.RENEWED),
         # There is no token that could be made worse.
         ([brand_new], NARROWER, Comparison.BETTER),
         ([restarted, target_edited], EARLIER, Comparison.BETTER),
@@ -701,7 +707,7 @@ WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
         # The target only has another shape than is asked for; its token is good.
         ([restarted, TEMPLATED], EARLIER, Comparison.WORSE),
     ],
-    ids=range(28),
+    ids=range(33),
 )
 def test_an_answer_is_judged_against_the_present_token(changes: Changes, offered: Held, judgement: Comparison) -> None:
     assert compare(Scene(token(granted_scopes="a b"), *changes).facts(), offered) is judgement
@@ -728,8 +734,9 @@ def test_a_good_token_is_only_replaced_by_one_at_least_as_good(
     if judgement is Comparison.BETTER:
         assert not narrower
         assert not earlier or client_rotated in changes or FORCED in changes
-    elif judgement is Comparison.SAME:
+    elif judgement in (Comparison.SAME, Comparison.RENEWED):
         assert offered.token == scene.published.token
+        assert judgement is Comparison.SAME or not (narrower or earlier)
     else:
         assert narrower or earlier
 
@@ -854,7 +861,7 @@ class Reconciler:
     def publish(self, facts: Facts, decided: Publish) -> None:
         held = replace(decided.held, state=replace(decided.held.state, template=facts.shape.digest))
         self.scene.target = TargetObject(facts.credential, held.state, version=str(int(facts.now.boot)))
-        self.scene.memory = facts.memory.wrote(held, asked_shape(facts), decided.untried)
+        self.scene.memory = facts.memory.wrote(held, asked_shape(facts), untried=decided.untried)
         if decided.cause is Cause.BROKEN:
             self.scene.memory = self.scene.memory.restored(facts.now, 10)
         self.scene.absence_proven = False

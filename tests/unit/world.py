@@ -406,6 +406,7 @@ class FakeEndpoint:
     graphql: Verdict = Verdict.ACCEPTED
     lifetime: int = 3600
     gives_refresh_tokens: bool = True
+    slack: int = 0  # seconds by which the same token again seems to end later
     ledger: list[Issued] = field(default_factory=list)
     requests: list[tuple[str, float]] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)  # tokens that GraphQL did not accept when it was last asked
@@ -450,9 +451,12 @@ class FakeEndpoint:
     def _issue(self, url: str, client: str, secret: str, asked: frozenset[str], scopes: frozenset[str]) -> Grant:
         granted = frozenset(sorted(scopes)[:1]) if self.mood == "narrows" else scopes
         last, boot = self.ledger[-1] if self.ledger else None, self.world.boot
+        if self.mood == "renews" and last is not None:
+            last.expires = boot + self.lifetime
+            return Grant(Sensitive(last.value), None, self.lifetime, last.scopes, None)
         if self.mood == "repeats" and last is not None and last.expires > boot + 1:
             last.url, last.client, last.secret, last.asked = url, client, secret, asked  # it says so
-            return Grant(Sensitive(last.value), None, int(last.expires - boot), last.scopes, None)
+            return Grant(Sensitive(last.value), None, int(last.expires - boot) + self.slack, last.scopes, None)
         number, expires = len(self.ledger) + 1, boot + self.lifetime
         value = f"canary-access-{number}"
         token = Issued(value, url, client, secret, asked, granted, boot, expires, self.world.wall)

@@ -1,0 +1,285 @@
+"""Where rules cross: what must be when two things happen to one credential at once, over the fake edge of world.py."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.shop import HOUR, TARGET, Shop
+from tests.unit.world import CLIENT_SECRET, CREDENTIAL
+from tuinly_operator import attempt
+from tuinly_operator.answers import Grant, Verdict
+from tuinly_operator.credential import Key
+from tuinly_operator.errors import Reason
+from tuinly_operator.sensitive import Sensitive
+
+DUE = HOUR * 2 // 3 + 20  # seconds after the issue, jitter and lead included
+RENAMED = Key(CREDENTIAL.namespace, "renamed")
+
+
+@pytest.fixture
+async def shop() -> Shop:
+    shop = Shop()
+    await shop.process.work()
+    return shop
+
+
+# --- What was dropped leaves nothing ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def scoped() -> Shop:
+    """Its token may do two things; no refresh token came with it."""
+    shop = Shop()
+    shop.spec(scopes=["a", "b"])
+    await shop.process.work()
+    return shop
+
+
+async def test_the_refresh_token_of_a_dropped_answer_is_not_used(scoped: Shop) -> None:
+    """It would give more of the same, and where the answer names no scope that would pass for the full one."""
+    scoped.endpoint.mood, scoped.endpoint.gives_refresh_tokens = "narrows", True
+    await scoped.pass_time(DUE)
+    assert len(scoped.endpoint.ledger) > 1
+    assert scoped.token() == scoped.endpoint.ledger[0].value
+    scoped.endpoint.mood = "good"
+    await scoped.pass_time(HOUR - DUE - 1)
+    assert {grant for grant, _ in scoped.endpoint.requests} == {"exchange"}
+    published = scoped.endpoint.find(scoped.token())
+    assert published is scoped.endpoint.ledger[-1]
+    assert published.scopes == {"a", "b"}
+
+
+async def test_no_refresh_token_of_another_client_is_used_after_a_rotation_that_was_taken_back(scoped: Shop) -> None:
+    scoped.endpoint.mood, scoped.endpoint.gives_refresh_tokens = "narrows", True
+    scoped.endpoint.clients["shop"] = "canary-other"
+    scoped.client_secret("canary-other")
+    await scoped.pass_time(10)
+    assert scoped.refreshed() == "False InvalidResponse"
+    scoped.endpoint.mood, scoped.endpoint.clients["shop"] = "good", "canary-secret"
+    scoped.client_secret("canary-secret")
+    await scoped.pass_time(HOUR - 60)
+    assert {grant for grant, _ in scoped.endpoint.requests} == {"exchange"}
+    published = scoped.endpoint.find(scoped.token())
+    assert published is not None
+    assert published.secret == "canary-secret"
+
+
+async def test_a_refresh_whose_answer_is_dropped_is_made_up_for_by_an_exchange(scoped: Shop) -> None:
+    """The server may have replaced the refresh token by the one that was dropped."""
+    scoped.endpoint.gives_refresh_tokens = True
+    await scoped.pass_time(DUE)
+    scoped.endpoint.mood = "narrows"
+    await scoped.pass_time(DUE)
+    assert [grant for grant, _ in scoped.endpoint.requests][:3] == ["exchange", "exchange", "refresh"]
+    assert {grant for grant, _ in scoped.endpoint.requests[3:]} == {"exchange"}
+
+
+async def test_a_refresh_token_of_the_same_token_again_is_used(shop: Shop) -> None:
+    """Nothing was dropped there: the token is the present one, and what came with it is the newest of its kind."""
+    shop.endpoint.gives_refresh_tokens = True
+    await shop.pass_time(DUE)
+    shop.endpoint.mood = "repeats"
+    await shop.pass_time(DUE)
+    assert [grant for grant, _ in shop.endpoint.requests][2] == "refresh"
+
+
+# --- A token that is held for its verification ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def holding() -> Shop:
+    """Its token was verified; the next one is held, since GraphQL tells nothing."""
+    shop = Shop()
+    shop.spec(verification={"mode": "Enabled"})
+    await shop.process.work()
+    shop.endpoint.graphql = Verdict.INCONCLUSIVE
+    await shop.pass_time(DUE)
+    assert len(shop.endpoint.ledger) == 2
+    assert shop.token() == shop.endpoint.ledger[0].value
+    assert shop.refreshed() == "False VerificationInconclusive"
+    return shop
+
+
+def edit(shop: Shop) -> None:
+    shop.api.edit_secret(TARGET, "access_token", "tampered")
+
+
+def take_a_key(shop: Shop) -> None:
+    shop.api.edit_secret(TARGET, "token_type", None)
+
+
+def delete(shop: Shop) -> None:
+    shop.api.remove_secret(TARGET)
+
+
+def rename(shop: Shop) -> None:
+    shop.spec(verification={"mode": "Enabled"}, target={"name": RENAMED.name})
+
+
+@pytest.mark.parametrize("damage", [edit, take_a_key, delete, rename])
+async def test_what_is_restored_is_the_verified_token_and_not_the_one_that_is_held(
+    holding: Shop, damage: Callable[[Shop], None]
+) -> None:
+    damage(holding)
+    await holding.pass_time(1)
+    key = RENAMED if damage is rename else TARGET
+    assert holding.token(key) == holding.endpoint.ledger[0].value
+    assert len(holding.endpoint.requests) == 2
+    holding.endpoint.graphql = Verdict.ACCEPTED
+    await holding.pass_time(61)
+    assert holding.token(key) == holding.endpoint.ledger[1].value
+    assert holding.refreshed() == "True Issued"
+
+
+async def test_once_the_verified_token_is_nearly_over_the_held_one_takes_its_place_restored_or_not(
+    holding: Shop,
+) -> None:
+    delete(holding)
+    await holding.pass_time(HOUR - DUE - 90)
+    assert holding.token() == holding.endpoint.ledger[1].value
+    assert holding.refreshed() == "False VerificationInconclusive"
+    edit(holding)
+    await holding.pass_time(1)
+    assert holding.token() == holding.endpoint.ledger[1].value
+    assert holding.refreshed() == "False VerificationInconclusive"
+
+
+async def test_a_rotated_client_secret_is_followed_while_a_token_is_held(holding: Shop) -> None:
+    holding.endpoint.clients["shop"] = "canary-rotated"
+    holding.client_secret("canary-rotated")
+    await holding.pass_time(1)
+    assert holding.endpoint.ledger[-1].secret == "canary-rotated"
+    holding.endpoint.graphql = Verdict.ACCEPTED
+    await holding.pass_time(61)
+    assert holding.token() == holding.endpoint.ledger[2].value
+    assert holding.refreshed() == "True Issued"
+
+
+async def test_an_exchange_is_forced_while_a_token_is_held(holding: Shop) -> None:
+    holding.force("now")
+    await holding.pass_time(20)
+    assert len(holding.endpoint.ledger) == 3
+    assert holding.token() == holding.endpoint.ledger[0].value
+    holding.endpoint.graphql = Verdict.ACCEPTED
+    await holding.pass_time(61)
+    assert holding.token() == holding.endpoint.ledger[2].value
+    assert holding.annotation("handled-refresh") == "now"
+
+
+async def test_a_changed_template_is_followed_while_a_token_is_held(holding: Shop) -> None:
+    holding.spec(verification={"mode": "Enabled"}, target={"template": {"metadata": {"labels": {"team": "shop"}}}})
+    await holding.pass_time(1)
+    assert holding.api.secrets[TARGET]["metadata"]["labels"]["team"] == "shop"
+    assert holding.token() == holding.endpoint.ledger[0].value
+
+
+async def test_a_removed_label_is_put_back_while_a_token_is_held(holding: Shop) -> None:
+    raw = holding.api.secrets[TARGET]
+    del raw["metadata"]["labels"]["tuinly.com/credential"]
+    for entry in raw["metadata"]["managedFields"]:
+        entry["fieldsV1"]["f:metadata"]["f:labels"].pop("f:tuinly.com/credential", None)
+    holding.api.label_secret(TARGET)
+    await holding.pass_time(1)
+    assert "tuinly.com/credential" in holding.api.secrets[TARGET]["metadata"]["labels"]
+    assert holding.token() == holding.endpoint.ledger[0].value
+
+
+async def test_other_inputs_drop_the_token_that_is_held(holding: Shop) -> None:
+    holding.spec(verification={"mode": "Enabled"}, scopes=["a"])
+    await holding.pass_time(1)
+    assert holding.endpoint.ledger[-1].asked == {"a"}
+    assert holding.told("Ready") in ("False Issuing", "True Issued")
+
+
+async def test_a_missing_client_secret_is_told_while_a_token_is_held(holding: Shop) -> None:
+    holding.api.remove_secret(CLIENT_SECRET)
+    await holding.pass_time(1)
+    assert holding.refreshed() == "False ClientSecretNotFound"
+    assert holding.told("Ready") == "True Issued"
+
+
+async def test_verification_switched_off_publishes_the_held_token_and_has_nothing_to_tell(holding: Shop) -> None:
+    holding.spec()
+    await holding.pass_time(1)
+    assert holding.token() == holding.endpoint.ledger[1].value
+    assert holding.refreshed() == "True Issued"
+
+
+async def test_verification_switched_off_after_a_token_was_published_untried_has_nothing_to_tell(
+    holding: Shop,
+) -> None:
+    await holding.pass_time(HOUR - DUE - 60)
+    assert holding.token() == holding.endpoint.ledger[1].value
+    assert holding.refreshed() == "False VerificationInconclusive"
+    holding.spec()
+    await holding.pass_time(1)
+    assert holding.refreshed() == "True Issued"
+
+
+async def test_that_a_token_was_published_untried_is_told_after_a_restart_too(holding: Shop) -> None:
+    await holding.pass_time(HOUR - DUE - 60)
+    holding.process = holding.start()
+    await holding.pass_time(1)
+    assert holding.refreshed() == "False VerificationInconclusive"
+
+
+# --- The same token again ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forced", [False, True])
+async def test_the_same_token_with_a_later_end_is_told_in_the_target(shop: Shop, *, forced: bool) -> None:
+    shop.endpoint.mood = "renews"
+    for _ in range(18):
+        await shop.pass_time(600)
+        if forced:
+            shop.force(str(shop.world.boot))
+        await shop.pass_time(1)
+    assert len(shop.endpoint.ledger) == 1
+    assert len(shop.endpoint.requests) < (25 if forced else 8)
+    assert shop.events_of(Reason.TOKEN_EXPIRED) == []
+    assert shop.told("Ready") == "True Issued"
+    assert shop.refreshed() == "True Issued"
+
+
+async def test_an_end_that_is_later_by_seconds_alone_is_the_same(shop: Shop) -> None:
+    """What is counted from before the request differs by how long that took."""
+    writes = len(shop.api.writes)
+    shop.endpoint.mood, shop.endpoint.slack = "repeats", 5
+    await shop.pass_time(HOUR - 300)
+    assert len(shop.endpoint.requests) > 1
+    assert [write for write in shop.api.writes[writes:] if write.kind == "target"] == []
+
+
+# --- A spec that changes while a token request is under way -----------------------------------------------------------
+
+
+class Slow:
+    """A token endpoint that takes until it is let go on."""
+
+    def __init__(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(attempt, "_SLOW_REQUEST", 0.01)
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self.exchange = shop.endpoint.exchange
+        self.shop = shop
+        monkeypatch.setattr(shop.endpoint, "exchange", self)
+
+    async def __call__(self, url: str, client_id: str, secret: Sensitive, scopes: frozenset[str]) -> Grant:
+        self.asked.set()
+        await self.go_on.wait()
+        return await self.exchange(url, client_id, secret, scopes)
+
+    async def meanwhile(self, change: Callable[[], None]) -> None:
+        """Do something while the next request is under way, and wait for the status that follows on it."""
+        work = asyncio.create_task(self.shop.process.work())
+        await self.asked.wait()
+        change()
+        self.shop.process.credentials_changed()
+        generation = self.shop.api.credentials[CREDENTIAL]["metadata"]["generation"]
+        for _ in range(2000):
+            await asyncio.sleep(0.001)
+            if self.shop.api.credentials[CREDENTIAL]["status"].get("observedGeneration") == generation:
+                break
+        self.told = {kind: self.shop.told(kind) for kind in ("Ready", "Refreshed")}
+        self.go_on.set()
+        await work
