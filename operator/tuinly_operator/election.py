@@ -4,7 +4,8 @@ The leader renews every two seconds and stops believing in its lead ten seconds 
 renewal; the others take over fifteen seconds after the last change that they saw. So between two leaders lie five
 seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
 the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
-suspended.
+suspended. Of what a Lease says only its holder counts, and whether it has changed: its times are not read, and its
+duration is that which all replicas share.
 
 A token request that is under way outlives the lead. Those five seconds, and the lead that must be left when it starts,
 cover one of the default --request-timeout; a longer one may end when another replica leads already.
@@ -30,7 +31,9 @@ GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the l
 RELEASE_SECONDS: Final = 4.0  # that giving up the lead may take at the very end
 _REQUEST_SECONDS: Final = 8.0  # the default of --request-timeout
 ASKING_SECONDS: Final = _REQUEST_SECONDS - (LEASE_SECONDS - GIVE_UP_SECONDS)  # of lead that a token request needs
-_LONGEST_LEASE: Final = 60  # seconds; a Lease edited by hand cannot keep everybody out for longer
+_MOST_TRANSITIONS: Final = 2**31 - 1  # that the API server takes; then they are counted anew
+_POLL_SECONDS: Final = 0.1
+_LONGEST_NAME: Final = 253  # characters of a holder in a log line
 _RELEASED_SECONDS: Final = 1  # with no holder: its last one gave it up (client-go's convention); 0 is not allowed
 
 _log = logging.getLogger(__name__)
@@ -46,17 +49,20 @@ class Election:
         identity: str,
         clock: Clock,
         *,
+        unfit: Callable[[], str],
         promoted: Callable[[bool], None],
         demoted: Callable[[], None],
     ) -> None:
         """`identity` must be unique to this process: a restarted one must not believe in its predecessor's lead.
 
+        `unfit` tells why this replica must not lead, empty if it may; it is asked often, and answers at once.
         `promoted` is told whether this replica leads again, and nobody else has since it last did.
         """
         self._kube = kube
         self._key = key
         self._identity = identity
         self._clock = clock
+        self._unfit = unfit
         self._promoted = promoted
         self._demoted = demoted
         self._lease: Lease | None = None
@@ -64,6 +70,7 @@ class Election:
         self._own: Lease | None = None  # as the last good renewal left it: while it is so, nobody else can have led
         self._valid_until: float | None = None  # boot seconds; None for a standby
         self._trouble = ""  # the last failure, told once
+        self._holder = ""  # who was last told to lead
 
     @property
     def leading(self) -> bool:
@@ -77,13 +84,20 @@ class Election:
     async def run(self) -> None:
         """Take part until cancelled."""
         while True:
-            self._notice_gap()
-            try:
-                await (self._try_to_lead() if self._valid_until is None else self._renew())
-                self._trouble = ""
-            except ApiFailure as failure:
-                self._tell_trouble(failure)
-            await asyncio.sleep(self._pause())
+            await self.look()
+            await self._rest(self.pause())
+
+    async def look(self) -> None:
+        """Look at the Lease once; renew it, or take it, if this replica may."""
+        self._notice_gap()
+        if self._valid_until is not None and (why := self._unfit()):
+            # It is not released: what is under way may go on until the lead would have ended.
+            self._step_down(why)
+        try:
+            await (self._try_to_lead() if self._valid_until is None else self._renew())
+            self._trouble = ""
+        except ApiFailure as failure:
+            self._tell_trouble(failure)
 
     async def release(self) -> None:
         """Give up the lead, so that another replica takes over at once.
@@ -98,7 +112,17 @@ class Election:
                 if lease is not None and lease.holder == self._identity:
                     await self._kube.write_lease(self._key, replace(lease, holder="", seconds=_RELEASED_SECONDS))
 
-    def _pause(self) -> float:
+    async def _rest(self, seconds: float) -> None:
+        """Wait until the next look, which is at once where this replica has become fit to lead."""
+        if not self._unfit():
+            await asyncio.sleep(seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._unfit():  # noqa: ASYNC110 -- nothing tells of it
+                    await asyncio.sleep(_POLL_SECONDS)
+
+    def pause(self) -> float:
         """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
         pause, now = RENEW_SECONDS * random.uniform(0.9, 1.1), self._clock.now().boot  # noqa: S311 -- jitter
         if self._valid_until is not None:
@@ -114,7 +138,7 @@ class Election:
             # Somebody edited or deleted it, or our own write arrived and its answer did not: what stands there counts.
             self._see(lease := await self._kube.read_lease(self._key))
             if lease is not None and self._passed_on(lease):
-                self._step_down(f"{lease.holder or 'nobody'} holds the Lease")
+                self._step_down(f"{lease.holder[:_LONGEST_NAME] or 'nobody'} holds the Lease")
             elif self.leading:  # and so nobody else does: no time to lose
                 await self._take()
 
@@ -123,6 +147,8 @@ class Election:
         if self._lease is None:
             # Without a holder, it is waited for like any other: the one before may have been deleted, and believed in.
             self._see(await self._kube.write_lease(self._key, Lease("", LEASE_SECONDS)))
+        if self._unfit():
+            return
         if self._lease == self._own or self._open_at <= self._clock.now().boot:
             await self._take()
 
@@ -135,6 +161,8 @@ class Election:
         lease = self._lease or Lease("", LEASE_SECONDS)
         again = lease == self._own
         transitions = lease.transitions + self._passed_on(lease)
+        if transitions > _MOST_TRANSITIONS:
+            transitions = 0
         ours = replace(lease, holder=self._identity, seconds=LEASE_SECONDS, transitions=transitions)
         self._see(await self._kube.write_lease(self._key, ours))
         self._notice_gap()
@@ -144,6 +172,7 @@ class Election:
         self._valid_until = start + GIVE_UP_SECONDS
         self._own = self._lease
         if new:
+            self._holder = ""
             _log.info("this replica leads now", extra=fields(lease=self._key, identity=self._identity))
             self._promoted(again)
 
@@ -161,6 +190,10 @@ class Election:
         if lease is not None and lease != self._lease:
             self._open_at = self._clock.now().boot + _patience(lease)
         self._lease = lease
+        if lease is not None and self._valid_until is None and lease.holder not in ("", self._identity, self._holder):
+            self._holder = lease.holder
+            name = lease.holder[:_LONGEST_NAME]
+            _log.info("another replica leads", extra=fields(lease=self._key, holder=name))
 
     def _step_down(self, why: str) -> None:
         self._valid_until = None
@@ -184,6 +217,7 @@ def _released(lease: Lease) -> bool:
 def _patience(lease: Lease) -> float:
     """Seconds after the last change for which nobody may take over: whoever led until then has given up by their end.
 
-    A Lease that is new, or has been emptied or shortened, is no released one: its last holder may still be believed in.
+    A Lease that is new, or has been emptied, shortened or prolonged, is no other: its last holder may still be believed
+    in, and for no longer.
     """
-    return 0 if _released(lease) else min(max(lease.seconds, LEASE_SECONDS), _LONGEST_LEASE)
+    return 0 if _released(lease) else LEASE_SECONDS

@@ -96,6 +96,7 @@ class Operator:
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
         self._refusals = Refusals()
         self._parts = Parts()
+        self._listed = False  # whether all that is served has been listed since the start
         self._queue.hold(_LISTING)
 
     async def start(self) -> None:
@@ -177,9 +178,10 @@ class Operator:
         await self._kube.close()
 
     def alive(self) -> list[str]:
-        """What hangs; empty if nothing does."""
+        """What hangs or is lost; empty if nothing is. A restart would mend it, or at least be all that is left."""
         stuck = self._queue.stalled > _STUCK_SECONDS and not self._queue.holds
-        return [f"the queue has not moved for {self._queue.stalled:.0f} s"] if stuck else []
+        hanging = [f"the queue has not moved for {self._queue.stalled:.0f} s"] if stuck else []
+        return hanging + [f"{part} ended and did not come back" for part in self._parts.lost()]
 
     def ready(self) -> list[str]:
         """What is still missing; empty once all is there."""
@@ -275,12 +277,25 @@ class Operator:
             lease,
             identity,
             self._clock,
+            unfit=self._unfit,
             promoted=self._promoted,
             demoted=lambda: self._queue.hold(_NOT_LEADING),
         )
         self._queue.hold(_NOT_LEADING)
         self._kube.leads = election.leads_for
         return election
+
+    def _unfit(self) -> str:
+        """Why this replica must not lead: it has not seen everything since its start, or has lost a part of itself.
+
+        Where the API server does not know the resource there is nothing to see, and no reason to wait once it does.
+        """
+        if lost := self._parts.lost():
+            return f"{lost[0]} ended and did not come back"
+        if not self._listed:
+            secrets = all(watch.settled.is_set() for watch in self._secret_watches)
+            self._listed = secrets and (self._credential_watch.defined is False or not self.ready())
+        return "" if self._listed else "not everything has been listed yet"
 
     def _promoted(self, again: bool) -> None:  # noqa: FBT001 -- a callback
         """Start afresh, since what was remembered may be older than what another leader has done, if there was one."""

@@ -1,13 +1,20 @@
-"""The Lease on the real API server: which writes it takes, since the election stands on that."""
+"""The Lease on the real API server: which writes it takes, and that the election gets along with whatever it holds."""
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from http import HTTPStatus
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from tests.support.cluster import Cluster
+from tuinly_operator.clock import Moment
 from tuinly_operator.credential import Key
+from tuinly_operator.election import Election
 from tuinly_operator.kube import ApiFailure, Kube, Lease, connect
 
 HELD = Lease("one", 15)
@@ -71,3 +78,99 @@ async def test_without_its_uid_a_deleted_lease_would_come_back(cluster: Cluster,
     delete(cluster, key)
     made_again = await kube.write_lease(key, replace(made, uid=""))
     assert made_again.uid not in ("", made.uid)
+
+
+# --- Whatever it holds ------------------------------------------------------------------------------------------------
+
+LONGEST = 65.0
+"""Seconds within which somebody must lead once the holder is gone, whatever the Lease says."""
+MOST = 2**31 - 1
+
+times = st.none() | st.builds(
+    "{:04}-{:02}-{:02}T23:59:59.999999Z".format, st.integers(1, 9999), st.integers(1, 12), st.integers(1, 28)
+)
+names = st.none() | st.just("x" * 253) | st.text(max_size=300)
+numbers = st.sampled_from([0, 1, 15, 3600, MOST - 1, MOST]) | st.integers(0, MOST)
+labels = st.dictionaries(st.sampled_from(["a", "tuinly.com/b"]), st.sampled_from(["", "c"]), max_size=2)
+specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "holderIdentity": names,
+        "leaseDurationSeconds": st.none() | numbers,
+        "leaseTransitions": st.none() | numbers,
+        "acquireTime": times,
+        "renewTime": times,
+        "strategy": st.none() | st.sampled_from(["OldestEmulationVersion", "example.com/other"]),
+        "preferredHolder": names,
+    },
+)
+
+
+class HastyClock:
+    """A clock whose time passes as it is told to."""
+
+    def __init__(self) -> None:
+        self.boot = 1000.0
+
+    def now(self) -> Moment:
+        return Moment(0.0, self.boot)
+
+
+async def spoil(kube: Kube, key: Key, spec: Any, meta: Any) -> bool:  # noqa: ANN401 - JSON
+    """Write this into the Lease as somebody else; return whether the API server takes it."""
+    before = await kube.read_lease(key) or await kube.write_lease(key, HELD)
+    meta = meta | {"name": key.name, "namespace": key.namespace, "resourceVersion": before.version}
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{key.namespace}/leases/{key.name}"
+    try:
+        await kube._json("PUT", path, body=body)  # noqa: SLF001 - raw, as nothing of ours writes it
+    except ApiFailure as failure:
+        if failure.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
+            raise
+        return False
+    return True
+
+
+async def until_led(kube: Kube, key: Key) -> float:
+    """Have a new replica take part; return how many seconds by its clock passed until it led."""
+    clock = HastyClock()
+    begin = clock.boot
+    election = Election(kube, key, "new", clock, unfit=lambda: "", promoted=lambda _: None, demoted=lambda: None)
+    while True:
+        await election.look()
+        if election.leading or clock.boot - begin > LONGEST:
+            return clock.boot - begin
+        clock.boot += election.pause() + 0.01
+
+
+@pytest.mark.parametrize("field", ["leaseTransitions", "leaseDurationSeconds"])
+async def test_the_largest_numbers_keep_nobody_out(kube: Kube, key: Key, field: str) -> None:
+    """Counted up, the first would be refused for ever; the second is 68 years."""
+    assert await spoil(kube, key, {"holderIdentity": "gone", field: MOST}, {})
+    assert await until_led(kube, key) <= LONGEST
+    lease = await kube.read_lease(key)
+    assert lease is not None
+    assert lease.holder == "new"
+
+
+def test_whatever_a_lease_holds_somebody_leads(cluster: Cluster, key: Key) -> None:
+    """Generated: whatever the API server takes in any field."""
+    tried = itertools.count()
+
+    async def tell(spec: Any, meta: Any) -> bool:  # noqa: ANN401 - JSON
+        kube = await connect(cluster.kubeconfig, "", lambda _: None)
+        try:
+            taken = await spoil(kube, key, spec, meta)
+            assert not taken or await until_led(kube, key) <= LONGEST
+            return taken
+        finally:
+            await kube.close()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(spec=specs, meta=st.fixed_dictionaries({}, optional={"labels": labels, "annotations": labels}))
+    def story(spec: Any, meta: Any) -> None:  # noqa: ANN401 - JSON
+        assume(asyncio.run(tell(spec, meta)))
+        next(tried)
+
+    story()
+    assert next(tried) >= 10

@@ -24,9 +24,10 @@ from tuinly_operator.settings import parse_settings
 KEY = Key("tuinly-system", "tuinly-operator")
 LEASE_SECONDS: Final = 15.0
 GIVE_UP_SECONDS: Final = 10.0
-LONGEST_LEASE: Final = 60.0
 RENEWAL: Final = 2.2
 """Seconds between two looks at the Lease, at most."""
+MOST: Final = 2**31 - 1
+"""That duration and transitions may be: the API server takes no more."""
 SLACK: Final = 0.01
 """Seconds; requests without a fault take none."""
 
@@ -72,6 +73,8 @@ class Server:
             fits = lease.version == self.lease.version and lease.uid in ("", self.lease.uid)
         if not fits:
             raise ApiFailure(HTTPStatus.CONFLICT, "Conflict")
+        if not (0 < lease.seconds <= MOST and 0 <= lease.transitions <= MOST):
+            raise ApiFailure(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid")
         return self.edit(lease)
 
     def edit(self, lease: Lease) -> Lease:
@@ -109,6 +112,7 @@ class Replica:
         self.offset = 1e6 * len(world.replicas)
         self.wall = 0.0
         self.refusal: ApiFailure | None = None
+        self.unfit = ""
         self.told: list[str] = []
         self._world = world
         self.election = Election(
@@ -116,6 +120,7 @@ class Replica:
             KEY,
             name,
             self,
+            unfit=lambda: self.unfit,
             promoted=lambda again: self._tell("promoted again" if again else "promoted"),
             demoted=lambda: self._tell("demoted"),
         )
@@ -518,7 +523,8 @@ EDITS: Mapping[str, Callable[[Lease], Lease]] = {
     "emptied": lambda lease: replace(lease, holder=""),
     "shortened": lambda lease: replace(lease, seconds=2),
     "prolonged": lambda lease: replace(lease, seconds=1_000_000),
-    "odd": lambda lease: replace(lease, seconds=0, transitions=-1),
+    "odd": lambda lease: replace(lease, seconds=0, transitions=MOST),
+    "foreign and odd": lambda lease: replace(lease, holder="x" * 5000, seconds=MOST, transitions=MOST),
 }
 """None of them, nor two in a row, is how a holder releases its Lease."""
 
@@ -527,13 +533,13 @@ EDITS: Mapping[str, Callable[[Lease], Lease]] = {
 @pytest.mark.parametrize("edit", EDITS)
 @simulated
 async def test_an_edited_lease_makes_no_second_leader(world: World, edit: str, *, renewing: bool) -> None:
-    """Whatever it says, who led may still believe in it; and a minute later somebody leads, and goes on to."""
+    """Whatever it says, who led may still believe in it; and seconds later somebody leads, and goes on to."""
     leader, standby = await world.two()
     if not renewing:
         leader.calls = [FAILING] * 100
     assert world.server.lease is not None
     world.server.edit(EDITS[edit](world.server.lease))
-    await world.pass_time(LONGEST_LEASE + RENEWAL * 2)
+    await world.pass_time(LEASE_SECONDS + RENEWAL * 2)
     assert leader.leads or standby.leads
     told = [list(replica.told) for replica in world.replicas]
     await world.pass_time(60)
@@ -629,6 +635,86 @@ async def test_a_leader_that_finds_its_lease_released_steps_down(world: World) -
     assert leader.told == ["promoted", "demoted", "promoted"]
 
 
+leases = st.builds(
+    Lease,
+    holder=st.sampled_from(["", "one", "two", "three", "x" * 253]) | st.text(max_size=300),
+    seconds=st.sampled_from([0, 1, 2, 15, 3600, MOST]),
+    transitions=st.sampled_from([0, 1, MOST - 1, MOST]),
+)
+
+
+@given(lease=leases)
+@simulated
+async def test_whatever_a_lease_says_somebody_leads_once_its_holder_is_gone(world: World, lease: Lease) -> None:
+    world.server.edit(lease)
+    replica = world.start("two")
+    assert await world.until(lambda: replica.leads) <= LEASE_SECONDS + RENEWAL + SLACK
+    await world.pass_time(60)
+    assert replica.told == ["promoted"]
+
+
+# --- Who is fit to lead -----------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_who_is_not_fit_yet_does_not_lead_and_does_as_soon_as_it_is(world: World) -> None:
+    await world.release()
+    late = world.start("two")
+    late.unfit = "not everything is listed yet"
+    await world.pass_time(60)
+    assert late.told == []
+    late.unfit = ""
+    assert await world.until(lambda: late.leads) <= 0.1 + SLACK
+
+
+@simulated
+async def test_the_first_does_not_wait_longer_for_it_was_not_fit_from_the_start(world: World) -> None:
+    first = world.start("one")
+    first.unfit = "not everything is listed yet"
+    await world.pass_time(LEASE_SECONDS - 1)
+    first.unfit = ""
+    assert await world.until(lambda: first.leads) <= 1 + RENEWAL + SLACK
+
+
+@simulated
+async def test_of_two_the_one_that_is_fit_leads(world: World) -> None:
+    broken = world.start("one")
+    broken.unfit = "not everything is listed yet"
+    await world.pass_time(1)
+    sound = world.start("two")
+    assert await world.until(lambda: sound.leads) <= LEASE_SECONDS + RENEWAL + SLACK
+    await world.pass_time(600)
+    assert (broken.told, sound.told) == ([], ["promoted"])
+
+
+@simulated
+async def test_a_leader_that_is_fit_no_more_gives_up_and_another_takes_over(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before what it began may have ended. Fit again, it stands by."""
+    leader, standby = await world.two()
+    leader.unfit = "the census has ended"
+    assert await world.until(lambda: not leader.leads) <= RENEWAL + SLACK
+    took = await world.until(lambda: standby.leads)
+    assert LEASE_SECONDS - 2 * RENEWAL <= took <= LEASE_SECONDS + RENEWAL
+    leader.unfit = ""
+    await world.pass_time(60)
+    assert (leader.told, standby.told) == (["promoted", "demoted"], ["promoted"])
+    assert "the census has ended" in caplog.text
+
+
+@simulated
+async def test_a_leader_that_was_unfit_while_nobody_else_led_leads_again(world: World) -> None:
+    leader = world.start("one")
+    await world.until(lambda: leader.leads)
+    leader.unfit = "the census has ended"
+    await world.until(lambda: not leader.leads)
+    await world.pass_time(60)
+    leader.unfit = ""
+    assert await world.until(lambda: leader.leads) <= 0.1 + SLACK
+    assert leader.told == ["promoted", "demoted", "promoted again"]
+
+
 # --- What nobody thought of -------------------------------------------------------------------------------------------
 
 LONGEST_WAIT: Final = 40.0
@@ -655,7 +741,7 @@ async def test_there_are_never_two_leaders_and_in_the_end_there_is_one(
     for replica in world.replicas:
         replica.calls.clear()
     # A request may still be under way, to an end that changes a Lease for which all have to wait.
-    await world.pass_time(2 * LONGEST_WAIT + LONGEST_LEASE + 2 * RENEWAL)
+    await world.pass_time(2 * LONGEST_WAIT + LEASE_SECONDS + 2 * RENEWAL)
     assert sum(replica.leads for replica in world.replicas) == 1
     for replica in world.replicas:
         assert replica.told[:1] in ([], ["promoted"])
@@ -674,3 +760,28 @@ async def test_a_refusal_is_told_once(world: World, caplog: pytest.LogCaptureFix
         await world.pass_time(60)
     assert len(caplog.records) == 1
     assert "403 Forbidden" in str(vars(caplog.records[0]))
+
+
+@simulated
+async def test_a_standby_says_who_leads_once_per_change(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def told() -> list[str]:
+        lines = [record for record in caplog.records if record.getMessage() == "another replica leads"]
+        assert {record.levelname for record in lines} <= {"INFO"}
+        return [vars(record)["fields"]["holder"] for record in lines]
+
+    caplog.set_level(logging.INFO)
+    leader, standby = await world.two()
+    assert told() == ["one"]
+    await world.pass_time(600)
+    assert told() == ["one"]
+    third = world.start("three")
+    await world.pass_time(1)
+    assert told() == ["one", "one"]
+    await standby.kill()
+    await leader.stop()
+    await world.until(lambda: third.leads)
+    assert told() == ["one", "one"]
+    assert world.server.lease is not None
+    world.server.edit(replace(world.server.lease, holder="x" * 5000))
+    await world.pass_time(3 * RENEWAL)
+    assert told() == ["one", "one", "x" * 253]

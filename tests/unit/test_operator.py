@@ -1,6 +1,7 @@
 """The operator as a whole, as far as it can be looked at without a cluster."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from tuinly_operator import operator as operator_module
 from tuinly_operator import watch as watch_module
 from tuinly_operator.credential import Key
 from tuinly_operator.election import RELEASE_SECONDS
+from tuinly_operator.kube import ApiFailure
 from tuinly_operator.operator import Operator
+from tuinly_operator.parts import PATIENCE, Parts
+from tuinly_operator.refusals import SECRETS, Refusal
 from tuinly_operator.settings import parse_settings
 
 BROKEN, SOUND = Key("shop", "broken"), Key("shop", "sound")
@@ -95,6 +99,109 @@ async def test_a_full_queue_lets_others_have_a_turn(monkeypatch: pytest.MonkeyPa
     await asyncio.sleep(0)
     assert 0 < len(queue) < 100
     worker.cancel()
+
+
+class Watch:
+    """A watch of Secrets or credentials, as far as readiness looks at it; or a census."""
+
+    def __init__(self) -> None:
+        self.what = Refusal(SECRETS, None)
+        self.settled = asyncio.Event()
+        self.listed = self.alive = self.taken = False
+        self.defined: bool | None = None
+        self.unseen: set[Key] = {SOUND}
+
+    def succeed(self) -> None:
+        self.settled.set()
+        self.listed = self.alive = self.taken = self.defined = True
+        self.unseen = set()
+
+
+@dataclass
+class Starting:
+    """An operator that has just started, and what it waits for."""
+
+    operator: Operator
+    secrets: Watch
+    credentials: Watch
+    census: Watch
+
+    @property
+    def unfit(self) -> str:
+        return self.operator._unfit()  # noqa: SLF001 -- what the election asks
+
+    def lose(self, seconds: float = PATIENCE) -> None:
+        """Have the timers end, and not come back."""
+        clock = [0.0]
+        parts = self.operator._parts = Parts(lambda: clock[0])  # noqa: SLF001 -- nothing else has such a clock
+        part = parts.add("the timers", self.operator._timers.run)  # noqa: SLF001 -- it is never run
+        part._ended = 0.0  # noqa: SLF001 -- as its `keep` does
+        clock[0] = seconds
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
+    starting = Starting(Operator(parse_settings(["run"], {})), Watch(), Watch(), Watch())
+    monkeypatch.setattr(starting.operator, "_secret_watches", [starting.secrets], raising=False)
+    monkeypatch.setattr(starting.operator, "_credential_watch", starting.credentials, raising=False)
+    monkeypatch.setattr(starting.operator, "_census", starting.census, raising=False)
+    return starting
+
+
+def test_a_replica_may_lead_once_everything_has_been_listed_and_from_then_on(starting: Starting) -> None:
+    """An outage, a census that lags, or a definition that goes are no reasons to give up the lead."""
+    for part in (starting.secrets, starting.credentials, starting.census):
+        assert starting.unfit == "not everything has been listed yet"
+        part.succeed()
+    assert starting.unfit == ""
+    for part in (starting.secrets, starting.credentials, starting.census):
+        vars(part).update(vars(Watch()))
+    assert starting.operator.ready()
+    assert (starting.unfit, starting.operator.alive()) == ("", [])
+
+
+def test_where_there_is_no_definition_there_is_nothing_to_wait_for(starting: Starting) -> None:
+    """The 15 s of a first lead are over when it comes. The Secrets must be listed all the same."""
+    starting.credentials.defined = False
+    assert starting.unfit == "not everything has been listed yet"
+    starting.secrets.succeed()
+    assert starting.unfit == ""
+    assert starting.operator.ready()
+
+
+def test_what_is_refused_is_waited_for_by_nobody_but_it_is_not_all(starting: Starting) -> None:
+    refused, operator = Watch(), starting.operator
+    operator._secret_watches.append(refused)  # type: ignore[arg-type]  # noqa: SLF001 -- a second namespace
+    refused.what = Refusal(SECRETS, "gone")
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    assert starting.unfit == "not everything has been listed yet"
+    refused.settled.set()
+    operator._refusals.note(refused.what, ApiFailure(403, "Forbidden"))  # noqa: SLF001 -- as its watch does
+    assert starting.unfit == ""
+    assert operator.notes() == ["may list and watch secrets in namespace gone: no"]
+
+
+def test_where_all_is_refused_nobody_is_ready(starting: Starting) -> None:
+    starting.operator._refusals.note(starting.secrets.what, ApiFailure(403, "Forbidden"))  # noqa: SLF001 -- as its watch
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    assert starting.operator.ready() == ["Secrets listed: no"]
+    assert starting.unfit == "not everything has been listed yet"
+
+
+@pytest.mark.parametrize(("seconds", "lost"), [(PATIENCE - 1, False), (PATIENCE, True)])
+def test_who_has_lost_a_part_gives_up_the_lead_and_is_to_be_restarted(
+    starting: Starting,
+    seconds: float,
+    lost: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    assert starting.unfit == ""
+    starting.lose(seconds)
+    said = "the timers ended and did not come back"
+    assert (starting.unfit, starting.operator.alive()) == ((said, [said]) if lost else ("", []))
 
 
 class Part:
