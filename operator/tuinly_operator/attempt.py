@@ -67,6 +67,7 @@ class Attempts:
         """Read the client id and secret, or what is wrong with them. Raises ApiFailure, or Failure if it may not."""
         key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
         client: Client | Failure
+        since = self._store.secret(key)
         try:
             raw = await self._kube.read_secret(key)
         except ApiFailure as failure:
@@ -74,7 +75,7 @@ class Attempts:
                 raise not_readable(ref) from None
             if not failure.not_found:
                 raise
-            self._store.secret_gone(key, facts.credential.key)
+            self._store.secret_read(key, None, since, facts.credential.key)
             record.memory = record.memory.client_secret_read(ClientSecretRead(ref, "", not_found(ref)))
             return
         try:
@@ -82,7 +83,7 @@ class Attempts:
         except Failure as failure:
             client = failure
         meta = SecretMeta.from_object(raw)
-        self._store.secret_seen(key, meta, facts.credential.key)
+        self._store.secret_read(key, meta, since, facts.credential.key)
         record.memory = record.memory.client_secret_read(ClientSecretRead(ref, meta.identity, client))
 
     async def exchange(self, record: Record, facts: Facts, decided: Exchange, sight: Sight) -> None:

@@ -83,11 +83,9 @@ class Publisher:
         by = facts.credential.key
         for key, meta in decided.targets:
             left = await self._deleted(key, meta)
-            if left is not None:
-                self._store.secret_seen(key, left, by)
-                continue
-            self._store.secret_gone(key, by)
-            _log.info("deleted a renamed target", extra=fields(credential=by, target=key.name))
+            self._store.secret_read(key, left, meta, by)
+            if left is None:
+                _log.info("deleted a renamed target", extra=fields(credential=by, target=key.name))
         if new := sorted(decided.look_alikes - record.memory.look_alikes):
             message = (
                 f"the Secret {new[0]}{f' and {len(new) - 1} more' if new[1:] else ''} says that it is this "
@@ -271,11 +269,10 @@ class Publisher:
         """Believe what was just read or done, ahead of the watch."""
         sight.take(live)
         key, by = facts.credential.target, facts.credential.key
-        if live is None:
-            self._store.secret_gone(key, by)
-        elif live.target is not None or self._store.secret(key) is not None:
-            self._store.secret_seen(key, live, by)
+        if live is None or live.target is not None or self._store.secret(key) is not None:
+            self._store.secret_read(key, live, sight.known, by)
         # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.
+        sight.known = self._store.secret(key)
 
 
 def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -191,13 +191,14 @@ class Reconciler:
         credential, now = record.credential, self._clock.now()
         origin = origin_of(self._policy.token_url_of(credential.spec))
         block = self._gate.look(origin, client_id_of(record), self._store.urgency(credential.key), now)
+        sight.known = self._store.secret(credential.target)
         facts = rules.gather(
             credential,
             self._policy,
             record.memory,
             now,
             client_secret=self._store.secret(credential.client_secret),
-            target=self._store.secret(credential.target) or sight.target,
+            target=sight.known or sight.target,
             looked=sight.looked,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
             block=block,

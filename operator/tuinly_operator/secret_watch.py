@@ -55,11 +55,12 @@ class SecretWatch:
         """Take in a complete list, and drop from the store what is not in it."""
         present: set[Key] = set()
         version = ""
+        self._store.list_begins(self._namespace)
         async for page, version in self._kube.list_secrets(self._namespace):  # noqa: B007 -- the last page's counts
             for raw in page:
                 key = secret_key(raw)
                 present.add(key)
-                self._store.secret_seen(key, SecretMeta.from_object(raw))
+                self._store.secret_listed(self._namespace, key, SecretMeta.from_object(raw))
             await asyncio.sleep(0)  # a long list must not hold up the refreshes
         self._store.secrets_listed(self._namespace, present)
         self._version = version

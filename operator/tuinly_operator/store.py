@@ -27,6 +27,7 @@ class Sight:
 
     looked: bool = False
     target: SecretMeta | None = None
+    known: SecretMeta | None = None  # what the store knew of the target before
 
     def take(self, target: SecretMeta | None) -> None:
         """Note what the target is now, None for absent."""
@@ -53,6 +54,7 @@ class Store:
         self._ends = Ends()
         self._records: dict[Key, Record] = {}
         self._secrets: dict[Key, SecretMeta] = {}
+        self._overtaken: dict[str | None, set[Key]] = {}  # by the namespace (None: all) that is being listed
         self._interested = _Links()  # Secret -> credentials that read or write it
         self._targets = _Links()  # credential -> Secrets labelled with it
 
@@ -162,30 +164,58 @@ class Store:
         if record.credential is before or not older(version, record.credential.version):
             record.credential = replace(record.credential, status=status, version=version)
 
-    def secret_seen(self, key: Key, meta: SecretMeta, by: Key | None = None) -> None:
-        """Take in a Secret's metadata, from the watch or from the answer to a read or write.
+    def secret_seen(self, key: Key, meta: SecretMeta) -> None:
+        """Take in a Secret's metadata from the watch, if it is newer than what is known."""
+        old = self._secrets.get(key)
+        if old is None or meta.newer_than(old):
+            self._put(key, meta)
 
-        `by` is the credential whose reconcile saw it: that one knows already.
+    def secret_gone(self, key: Key) -> None:
+        """Drop a Secret of which the watch says that it has gone."""
+        self._put(key, None)
+
+    def secret_read(self, key: Key, meta: SecretMeta | None, since: SecretMeta | None, by: Key) -> None:
+        """Take in what a live read, or the answer to a write, shows, None for absent, whatever the versions.
+
+        `since` is what was known before it began. Where that has changed meanwhile, it may be older than the change:
+        then only a newer one is taken. `by` is the credential whose reconcile asked: that one knows already.
         """
         old = self._secrets.get(key)
-        if old == meta or (old is not None and not meta.newer_than(old)):
-            return
-        self._secrets[key] = meta
-        self._label(key, old, meta)
-        self._touch(key, by, old, meta)
+        if old is since or (old is not None and meta is not None and meta.newer_than(old)):
+            self._put(key, meta, by)
 
-    def secret_gone(self, key: Key, by: Key | None = None) -> None:
-        """Drop a Secret."""
-        old = self._secrets.pop(key, None)
-        if old is not None:
-            self._label(key, old, None)
-            self._touch(key, by, old, None)
+    def list_begins(self, namespace: str | None) -> None:
+        """Remember from now on what changes while Secrets (of one namespace or all) are listed: the list may lag."""
+        self._overtaken[namespace] = set()
+
+    def secret_listed(self, namespace: str | None, key: Key, meta: SecretMeta) -> None:
+        """Take in a Secret of such a list, whatever the versions, unless something later is known."""
+        if key in self._overtaken[namespace]:
+            self.secret_seen(key, meta)
+        else:
+            self._put(key, meta)
+            self._overtaken[namespace].discard(key)
 
     def secrets_listed(self, namespace: str | None, present: Iterable[Key]) -> None:
         """After a complete list (of one namespace or all): drop what is no longer there."""
-        listed = set(present)
+        listed = set(present) | self._overtaken.pop(namespace, set())
         for key in [k for k in self._secrets if namespace in (None, k.namespace) and k not in listed]:
-            self.secret_gone(key)
+            self._put(key, None)
+
+    def _put(self, key: Key, meta: SecretMeta | None, by: Key | None = None) -> None:
+        """Believe what is told of a Secret, and tell all whom it concerns, but for the one who told."""
+        old = self._secrets.get(key)
+        if old == meta:
+            return
+        if meta is None:
+            del self._secrets[key]
+        else:
+            self._secrets[key] = meta
+        for scope in (None, key.namespace):
+            if scope in self._overtaken:
+                self._overtaken[scope].add(key)
+        self._label(key, old, meta)
+        self._touch(key, by, old, meta)
 
     def _take(self, credential: Credential) -> None:
         """Believe what is told of a credential that is there."""

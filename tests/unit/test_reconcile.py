@@ -9,7 +9,7 @@ import pytest
 from tests.unit.shop import HOUR, TARGET, Shop
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL
 from tuinly_operator.answers import Grant
-from tuinly_operator.credential import Key
+from tuinly_operator.credential import Credential, Key
 from tuinly_operator.election import ASKING_SECONDS
 from tuinly_operator.kube import ApiFailure
 from tuinly_operator.sensitive import Sensitive
@@ -283,3 +283,54 @@ async def test_nothing_is_under_way_any_more_once_a_worker_has_ended(hanging: Ha
     await asyncio.gather(work, return_exceptions=True)
     assert work.cancelled()
     assert hanging.given_up.is_set()
+
+
+# --- etcd is restored from a backup, and resource versions go back ----------------------------------------------------
+
+FEW = 20
+"""Requests to the API server that take a handful of tries."""
+
+
+@pytest.mark.parametrize("hours", [1, 5], ids=["the last token was not restored", "nor were many before it"])
+async def test_after_the_versions_went_back_tokens_are_refreshed_as_before(shop: Shop, hours: int) -> None:
+    """The watches tell of nothing, as those versions are long past for them; a live read counts all the same."""
+    backup = shop.api.back_up()
+    await shop.pass_time(hours * HOUR)
+    shop.api.restore(backup)
+    before, tokens = shop.api.requests, len(shop.endpoint.ledger)
+    await shop.pass_time(HOUR)
+    assert shop.api.requests - before < FEW
+    assert len(shop.endpoint.ledger) - tokens <= 2
+    assert shop.token() == shop.endpoint.ledger[-1].value
+    assert shop.told("Ready") == "True Issued"
+    assert shop.api.credentials[CREDENTIAL]["status"]["conditions"][0]["status"] == "True"
+
+
+async def test_after_the_versions_went_back_another_client_secret_is_read_once(shop: Shop) -> None:
+    backup = shop.api.back_up()
+    for number in range(20):
+        shop.client_secret(f"canary-{number}")
+    await shop.pass_time(30)
+    shop.api.restore(backup)
+    before = shop.api.requests
+    shop.spec(scopes=["orders:read"])
+    shop.process.store.secret_gone(TARGET)
+    await shop.pass_time(60)
+    assert shop.api.requests - before < FEW
+    assert shop.told("Ready") == "True Issued"
+
+
+async def test_after_the_versions_went_back_a_renamed_target_is_cleaned_up(shop: Shop) -> None:
+    backup = shop.api.back_up()
+    for _ in range(20):
+        shop.api.label_secret(TARGET)
+    shop.api.restore(backup)
+    before = shop.api.requests
+    shop.api.put_credential(
+        CREDENTIAL, {"clientSecretRef": {"name": CLIENT_SECRET.name}, "target": {"name": "renamed"}}
+    )
+    shop.process.store.credential_seen(Credential.from_object(shop.api.credentials[CREDENTIAL]), listed=True)
+    await shop.pass_time(30)
+    assert TARGET not in shop.api.secrets
+    assert Key(CREDENTIAL.namespace, "renamed") in shop.api.secrets
+    assert shop.api.requests - before < FEW

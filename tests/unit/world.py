@@ -99,6 +99,7 @@ class FakeApi:
         self.requests = 0
         self.reachable = True
         self.lead = float("inf")  # seconds for which this replica is sure of its lead
+        self.requests = 0  # that the operator made
         self._version = 100
         self._uids = 0
 
@@ -170,6 +171,14 @@ class FakeApi:
         }
         self._store_secret(other, raw | {"type": old["type"], "data": dict(old["data"])} | changes)
         return other
+
+    def back_up(self) -> Json:
+        """What etcd holds now."""
+        return copy.deepcopy({"secrets": self.secrets, "credentials": self.credentials, "_version": self._version})
+
+    def restore(self, backup: Json) -> None:
+        """Go back to what etcd held: resource versions, too, so that no watch tells of it."""
+        vars(self).update(copy.deepcopy(backup))
 
     def collect_garbage(self) -> None:
         """Delete what is owned by a credential that is gone."""
@@ -291,6 +300,7 @@ class FakeApi:
         self.changed(key)
 
     def _reach(self) -> None:
+        self.requests += 1
         self.requests += 1
         if not self.reachable:
             self.failed_at = self._world.boot
