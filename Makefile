@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo extras test test-unit bench check format image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries demo extras test test-unit bench check format manifests image base-image cluster-up cluster-down cluster-status
 .PHONY: kind-up kind-down lock clean
 
 help: ## This list
@@ -56,6 +56,9 @@ image: ## The operator's image, with docker, podman or buildah (IMAGE=… names 
 
 base-image: ## Images to build it on, from Debian's packages, where no registry has any: prints what to give to make image
 	@hack/base-image.sh
+
+manifests: $(VENV) ## Render deploy/install.yaml and deploy/namespaced.yaml from the kustomizations in deploy/
+	@$(BIN)/python hack/manifests.py
 
 cluster-up: $(VENV) binaries ## A Kubernetes API on loopback for trials of your own: .cluster/kubeconfig
 	@$(BIN)/python -m tests.support.cluster up

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.cluster import Cluster, KubectlError
+from tests.support.waiting import wait_until
 from tuinly_operator.credential import Key
 from tuinly_operator.settings import parse_settings
 
@@ -74,11 +75,12 @@ def pairs(rights: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
 
 
 def manifests(file: Path) -> dict[str, Json]:
-    """Read a file's objects by kind: each is there once, the rights to the Lease apart ("LeaseRole" and so on)."""
+    """Read a file's objects by kind: each is there once, those for Lease and teams apart ("LeaseRole" and so on)."""
     objects = list(yaml.safe_load_all(file.read_text()))
-    by_kind = {
-        ("Lease" if each["metadata"]["name"].endswith("-lease") else "") + each["kind"]: each for each in objects
-    }
+    by_kind = {}
+    for each in objects:
+        ending = re.search("-(lease|view|edit)$", each["metadata"]["name"])
+        by_kind[(ending[1].title() if ending else "") + each["kind"]] = each
     assert len(by_kind) == len(objects)
     return by_kind
 
@@ -178,11 +180,33 @@ def test_the_namespaced_installation_has_rights_in_its_namespace_only(cluster: C
 def test_both_installations_are_the_same_otherwise() -> None:
     """Two files that an admin can read from top to bottom, kept from drifting apart."""
     assert NAMESPACED["Role"]["rules"] == INSTALL["ClusterRole"]["rules"]
-    for kind in ("Namespace", "ServiceAccount", "LeaseRole", "LeaseRoleBinding", "Service", "PodDisruptionBudget"):
-        assert NAMESPACED[kind] == INSTALL[kind]
+    others = INSTALL.keys() - {"ClusterRole", "ClusterRoleBinding", "Deployment"}
+    assert {kind: NAMESPACED[kind] for kind in others} == {kind: INSTALL[kind] for kind in others}
+    assert NAMESPACED.keys() - others == {"Role", "RoleBinding", "Deployment"}
     deployment = copy.deepcopy(NAMESPACED["Deployment"])
     assert deployment["spec"]["template"]["spec"]["containers"][0]["args"].pop() == "--namespace=shop"
     assert deployment == INSTALL["Deployment"]
+
+
+TEAMS = {
+    "view": {"get", "list", "watch"},
+    "edit": {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"},
+}
+"""What users may do with credentials where they are given one of the built-in roles."""
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("role", ["view", "edit", "admin"])
+def test_the_built_in_roles_take_in_credentials(cluster: Cluster, namespace: str, role: str) -> None:
+    """So a team needs no role of its own making; and no status of its own writing."""
+    user = f"{role}-of-{namespace}"
+    cluster.kubectl("create", "rolebinding", "team", "-n", namespace, f"--clusterrole={role}", f"--user={user}")
+    expected = TEAMS["view" if role == "view" else "edit"]
+    credentials, here = "tuinlycredentials.tuinly.com", f"--namespace={namespace}"
+    wait_until(lambda: may(cluster, user, "watch", credentials, here), what=f"{role} takes in what is labelled so")
+    assert {verb for verb in TEAMS["edit"] if may(cluster, user, verb, credentials, here)} == expected
+    assert not may(cluster, user, "patch", f"{credentials}/status", here)
+    assert not may(cluster, user, "list", credentials, "--namespace=default")
 
 
 @pytest.mark.parametrize("name", ["install.yaml", "namespaced.yaml"])
@@ -200,7 +224,9 @@ def test_no_right_is_granted_that_is_not_tested_here() -> None:
     """The tables above hold all of the roles."""
     granted = {
         (f"{resource.partition('/')[0]}.{rule['apiGroups'][0]}".rstrip("."), resource.partition("/")[2], name, verb)
-        for rule in (*INSTALL["ClusterRole"]["rules"], *INSTALL["LeaseRole"]["rules"])
+        for kind, role in INSTALL.items()
+        if kind.endswith("Role") and kind not in {"ViewClusterRole", "EditClusterRole"}
+        for rule in role["rules"]
         for resource in rule["resources"]
         for name in rule.get("resourceNames", [""])
         for verb in rule["verbs"]

@@ -25,6 +25,7 @@ DEPLOY = ROOT / "deploy"
 EARLIER = Path(__file__).parent / "earlier"
 """The files of an earlier version, as they were."""
 
+MONITORING = ("podmonitors", "prometheusrules", "servicemonitors")
 README = (ROOT / "README.md").read_text()
 IMAGE = "registry.example.com/tuinly-operator:0.1.0"
 DEPLOYMENT = ("-n", "tuinly-system", "deployment/tuinly-operator")
@@ -59,11 +60,27 @@ class Shell:
         return self._noted.read_text().splitlines()
 
 
+def any_object(plural: str, kind: str, group: str) -> Json:
+    """Return a definition of a kind of somebody else's, which takes any object."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
 @pytest.fixture(scope="module")
 def empty_cluster() -> Iterator[LocalCluster]:
     if os.environ.get("KUBECONFIG_UNDER_TEST"):
         pytest.skip("installs, upgrades and removes, in a cluster that is not ours: KUBECONFIG_UNDER_TEST is set")
     with running_cluster() as local:
+        local.kubectl("create", "namespace", "shop")
+        for plural, kind in zip(MONITORING, ("PodMonitor", "PrometheusRule", "ServiceMonitor"), strict=True):
+            local.kubectl("create", "-f", "-", input=json.dumps(any_object(plural, kind, "monitoring.coreos.com")))
         yield local
 
 
@@ -116,10 +133,16 @@ def names(version: Path, file: str) -> set[tuple[str, str]]:
     return {(each["kind"], each["metadata"]["name"]) for each in objects}
 
 
-def images_of_replica_sets(cluster: LocalCluster) -> set[str]:
-    """Return the images of those ReplicaSets that should have Pods now."""
-    items = found(cluster, "-n", "tuinly-system", "replicasets")["items"]
-    return {each["spec"]["template"]["spec"]["containers"][0]["image"] for each in items if each["spec"]["replicas"]}
+def pods_are_admitted(cluster: LocalCluster) -> None:
+    """Wait for a Pod with the image, which its namespace takes only under the restricted profile."""
+
+    def images() -> set[str]:
+        pods = found(cluster, "-n", "tuinly-system", "pods")["items"]
+        return {pod["spec"]["containers"][0]["image"] for pod in pods}
+
+    namespace = found(cluster, "namespace", "tuinly-system")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    wait_until(lambda: IMAGE in images(), what="a Pod is admitted")
 
 
 def install_earlier(shell: Shell, file: str) -> None:
@@ -145,15 +168,13 @@ def test_an_installation(bare: LocalCluster, shell: Shell) -> None:
     shell.run(told("Install"))
     assert shell.docker() == [f"build -t {IMAGE} .", f"push {IMAGE}"]
     assert container(bare)["image"] == IMAGE
-    wait_until(lambda: images_of_replica_sets(bare) == {IMAGE}, what="the Deployment has its ReplicaSet")
+    pods_are_admitted(bare)
     assert len(found(bare, "-n", "tuinly-system", "replicasets")["items"]) == 1
 
 
 @pytest.mark.parametrize("file", ["deploy/install.yaml", "deploy/namespaced.yaml"])
 def test_an_upgrade_from_an_earlier_version(bare: LocalCluster, shell: Shell, file: str) -> None:
     """Its Deployment goes on with the new image; settings and credentials stay, and nothing is left over."""
-    if file == "deploy/namespaced.yaml":
-        bare.kubectl("create", "namespace", "shop")
     install_earlier(shell, file)
     uid, before = make_credential(bare), found(bare, *DEPLOYMENT)
     shell.run(told("Upgrade").replace("deploy/install.yaml", file))
@@ -162,8 +183,7 @@ def test_an_upgrade_from_an_earlier_version(bare: LocalCluster, shell: Shell, fi
     assert after["spec"]["selector"] == before["spec"]["selector"]
     assert container(bare)["image"] == IMAGE
     assert {"name": "TUINLY_TOKEN_URL", "value": "https://oauth.tuinly.example/token"} in container(bare)["env"]
-    # Pods of the new one come beside those of the old one, which are to stay until the new ones are ready.
-    wait_until(lambda: IMAGE in images_of_replica_sets(bare), what="the rollout has begun")
+    pods_are_admitted(bare)
     assert found(bare, "-n", "default", "tuinlycredential/storefront")["metadata"]["uid"] == uid
     assert names(EARLIER, file) <= names(ROOT, file)
 
@@ -191,3 +211,28 @@ def test_a_removal_and_another_installation(bare: LocalCluster, shell: Shell) ->
     assert "tuinly" not in left
     shell.run(told("Install"))
     assert container(bare)["image"] == IMAGE
+
+
+def test_what_can_be_chosen_with_kustomize(bare: LocalCluster, shell: Shell, tmp_path: Path) -> None:
+    """The kustomization of the docs takes all there is to choose, and is an upgrade of the plain files of before."""
+    text = (ROOT / "docs" / "installing.md").read_text()
+    kustomization = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
+    commands = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
+    install_earlier(shell, "deploy/namespaced.yaml")
+    before = found(bare, *DEPLOYMENT)
+    checkout = os.path.relpath(ROOT, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(kustomization.replace("- tuinly-operator/", f"- {checkout}/"))
+    shell.run(commands.replace("tuinly-operator/", f"{checkout}/"), folder=tmp_path)
+    after = found(bare, *DEPLOYMENT)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    pods_are_admitted(bare)
+    assert container(bare)["args"] == ["run", "--namespace=shop"]
+    [mount] = container(bare)["volumeMounts"]
+    variables = {each["name"]: each["value"] for each in container(bare)["env"]}
+    assert variables["TUINLY_CA_BUNDLE"] == f"{mount['mountPath']}/ca.pem"
+    [volume] = after["spec"]["template"]["spec"]["volumes"]
+    assert (volume["name"], volume["configMap"]["name"]) == (mount["name"], "tuinly-ca")
+    [policy] = found(bare, "-n", "tuinly-system", "networkpolicies")["items"]
+    assert policy["spec"]["podSelector"]["matchLabels"] == after["spec"]["selector"]["matchLabels"]
+    assert len(found(bare, "-n", "tuinly-system", "servicemonitors,prometheusrules")["items"]) == 2
+    assert "tuinly-operator\n" not in bare.kubectl("get", "clusterroles", "-o", "custom-columns=:metadata.name")
