@@ -323,9 +323,8 @@ def _put_back(f: Facts) -> Decision | None:
     removed = f.memory.removed
     if removed is None or removed.key != f.credential.target or f.target is not None or removed.until.due(f.now):
         return None
-    if removed.refused is not None and not removed.refused.retry.due(f.now):
-        return None
-    return PutBack(removed) if f.absence_proven else ProveAbsence()
+    waits = removed.refused is not None and not removed.refused.retry.due(f.now)
+    return None if waits else PutBack(removed)
 
 
 def _refuse(f: Facts) -> Decision | None:

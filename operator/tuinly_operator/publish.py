@@ -130,16 +130,18 @@ class Publisher:
         record.memory = record.memory.write_failed(setback)
 
     async def put_back(self, record: Record, facts: Facts, decided: PutBack, sight: Sight) -> None:
-        """Apply what a deleted target held, where it has been made by nobody else. Raises ApiFailure."""
+        """Apply what a deleted target held, where nobody else has made one, nor deleted its credential.
+
+        Raises ApiFailure.
+        """
         key = facts.credential.target
+        await self.prove_absence(facts, sight)
+        if sight.target is not None or self._store.get(facts.credential.key) is not record:
+            return
         try:
             meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
         except ApiFailure as failure:
-            if not self._was_refused(record, failure):
-                return
-            live = await self._kube.read_secret_meta(key)
-            if live is not None:
-                self._see_target(facts, sight, live)
+            if not self._was_refused(record, failure) or failure.status == HTTPStatus.CONFLICT:
                 return
             message = f"the API server refused to put the Secret {key.name} back ({failure.status} {failure.word})"
             refused = Failure(Reason.TARGET_REJECTED, message)

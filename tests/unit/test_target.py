@@ -299,6 +299,26 @@ async def test_it_is_put_back_as_soon_as_it_may_be(shop: Shop, *, suspend: bool)
     assert (TARGET in shop.api.secrets) is not suspend  # somebody else's doing
 
 
+@pytest.mark.parametrize("what", ["credential", "Secret"])
+async def test_nothing_is_put_back_for_a_credential_that_is_gone_nor_over_what_somebody_made(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The watch may be late to tell."""
+    shop.api.freeze_secret(TARGET)
+    shop.api.refuses = refuse(ApiFailure(403, "Forbidden"), after=1)
+    await renew(shop)
+    shop.api.refuses = Shop().api.refuses
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.api.changed = lambda _: None
+    if what == "credential":
+        del shop.api.credentials[CREDENTIAL]
+    else:
+        shop.api.put_secret(TARGET, {"precious": "data"})
+    await shop.pass_time(90)
+    assert TARGET not in shop.api.secrets or set(shop.api.secrets[TARGET]["data"]) == {"precious"}
+    assert what == "credential" or shop.refreshed() == "False TargetConflict"
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 async def test_no_answer_on_the_way_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     """Of the trial, of the delete, or of the create; it may have been done."""
