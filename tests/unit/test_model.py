@@ -465,9 +465,12 @@ class Life(RuleBasedStateMachine):
         return self.api.secrets.get(self.target_key())
 
     def token_in(self, raw: Json | None) -> Issued | None:
-        for value in (raw or {}).get("data", {}).values():
+        """The token in what the operator wrote: what others copied stays theirs, whatever becomes of it."""
+        entries = (raw or {"metadata": {}})["metadata"].get("managedFields") or []
+        ours = next((part_of(entry["fieldsV1"], "data") for entry in entries if entry["manager"] == MANAGER), {})
+        for name, value in (raw or {}).get("data", {}).items():
             text = base64.b64decode(value).decode().removeprefix("Bearer ")
-            if (token := self.endpoint.find(text)) is not None:
+            if f"f:{name}" in ours and (token := self.endpoint.find(text)) is not None:
                 return token
         return None
 
