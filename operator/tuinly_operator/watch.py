@@ -119,9 +119,12 @@ class CredentialWatch:
         """Wait until the resource is there: kopf looks for it once, and waits for ever where it comes later."""
         while True:
             try:
+                known = self.defined
                 self.defined = await self._kube.serves_credentials()
                 if self.defined:
                     return
+                if known is not False:
+                    _log.warning("the API server does not know TuinlyCredentials; is the CRD installed?")
             except ApiFailure as failure:
                 self._tell_trouble(failure)
             await asyncio.sleep(_DISCOVERY_SECONDS)

@@ -1,18 +1,23 @@
-"""How what kopf's threads see comes to the operator's loop: all of it and in order, whatever one call does."""
+"""How what kopf's threads see comes to the operator's loop, and for which namespaces kopf runs."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
 import pytest
 
 from tests.unit.facts import UID, credential_object
-from tuinly_operator.credential import Credential
-from tuinly_operator.kube import Kube
-from tuinly_operator.refusals import Refusals
-from tuinly_operator.watch import CredentialWatch
+from tuinly_operator import watch as watch_module
+from tuinly_operator.credential import PLURAL, Credential
+from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.refusals import SECRETS, Refusal, Refusals
+from tuinly_operator.watch import CredentialWatch, WatchEnded
 
 MANY = 2000
+UNDEFINED = "the API server does not know TuinlyCredentials; is the CRD installed?"
 
 
 class Heard:
@@ -108,3 +113,144 @@ async def test_a_list_is_told_from_an_event_and_an_end_from_both(watch: Credenti
         watch._hear(kind, {})  # noqa: SLF001 -- the same
     await until(lambda: len(heard.calls) >= 4)
     assert heard.calls == [("listed", UID), ("seen", UID), ("seen", UID), ("gone", UID)]
+
+
+# --- When kopf runs, and for whom -------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """An API server that may not know the resource, or refuse some namespaces, and kopf's thread without kopf."""
+
+    silence = 1.0
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.defined = True
+        self.refused: set[str | None] = set()
+        self.failure: Exception | None = None
+        self.started: list[list[str | None]] = []
+        self.refusals = Refusals()
+        self.begun = 0
+        monkeypatch.setattr(watch_module, "_DISCOVERY_SECONDS", 0.0)
+        monkeypatch.setattr(self.refusals, "pause", lambda _: 0.0)
+
+    def watch(self, *namespaces: str | None) -> CredentialWatch:
+        nothing: Callable[[Credential], None] = lambda _: None  # noqa: E731 -- typed
+        watch = CredentialWatch(
+            cast("Kube", self),
+            self.refusals,
+            namespaces=namespaces,
+            selector="",
+            begun=self._begin,
+            seen=nothing,
+            listed=nothing,
+            gone=nothing,
+        )
+        vars(watch)["_run_kopf"] = partial(self._run_kopf, watch)
+        return watch
+
+    async def serves_credentials(self) -> bool:
+        return self.defined
+
+    async def try_to_watch_credentials(self, namespace: str | None) -> None:
+        if namespace in self.refused:
+            raise ApiFailure(HTTPStatus.FORBIDDEN, "Forbidden")
+
+    def _begin(self) -> None:
+        self.begun += 1
+
+    def _run_kopf(
+        self,
+        watch: CredentialWatch,
+        loop: asyncio.AbstractEventLoop,
+        stop: asyncio.Event,
+        namespaces: list[str | None],
+        ended: Callable[[Exception | None], None],
+    ) -> None:
+        self.started.append(namespaces)
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            watch._tell(watch._logged_in)  # noqa: SLF001 -- as kopf's login does
+            if self.failure is None:
+                runner.run(_wait(stop))
+        watch._tell(ended, self.failure)  # noqa: SLF001 -- as its thread does
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+@asynccontextmanager
+async def running(watch: CredentialWatch) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(watch.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_kopf_waits_for_the_definition_and_its_absence_is_told_once(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.defined = False
+    watch = cluster.watch(None)
+    async with running(watch):
+        await until(lambda: watch.defined is False)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert (cluster.started, watch.alive) == ([], False)
+        assert [record.getMessage() for record in caplog.records].count(UNDEFINED) == 1
+        cluster.defined = True
+        await until(lambda: watch.alive)
+    assert (cluster.started, cluster.begun, watch.alive) == ([[None]], 1, False)
+
+
+async def test_kopf_runs_for_those_that_may_be_watched_and_anew_once_another_may(cluster: Cluster) -> None:
+    cluster.refused = {"gone", "later"}
+    watch = cluster.watch("gone", "shop", "later")
+    async with running(watch):
+        await until(lambda: cluster.started == [["shop"]])
+        assert list(watch.watched) == ["shop"]
+        await until(lambda: watch.alive)
+        cluster.refused = {"gone"}
+        await until(lambda: cluster.started == [["shop"], ["shop", "later"]])
+        assert watch.alive  # an orderly start makes nobody unready
+        assert list(cluster.refusals) == [Refusal(PLURAL, "gone")]
+
+
+async def test_where_all_are_refused_kopf_waits(cluster: Cluster) -> None:
+    cluster.refused = {None}
+    watch = cluster.watch(None)
+    async with running(watch):
+        await until(lambda: Refusal(PLURAL, None) in cluster.refusals)
+        assert cluster.started == []
+        cluster.refused = set()
+        await until(lambda: watch.alive)
+    assert list(cluster.refusals) == []
+
+
+async def test_a_namespace_whose_secrets_are_refused_is_not_watched_either(cluster: Cluster) -> None:
+    """Its credentials would be decided on without them."""
+    secrets = Refusal(SECRETS, "gone")
+    cluster.refusals.note(secrets, ApiFailure(HTTPStatus.FORBIDDEN, "Forbidden"))
+    async with running(cluster.watch("gone", "shop")):
+        await until(lambda: cluster.started == [["shop"]])
+        cluster.refusals.end(secrets)
+        await until(lambda: cluster.started == [["shop"], ["gone", "shop"]])
+
+
+@pytest.mark.parametrize("failure", [NameError("of kopf"), None], ids=["it fails", "it just ends"])
+async def test_kopf_that_ends_by_itself_is_a_part_that_ended(cluster: Cluster, failure: Exception | None) -> None:
+    watch = cluster.watch(None)
+    cluster.failure = failure
+    async with running(watch) as task:
+        if failure is None:
+            await until(lambda: watch.alive)
+            watch._stop()  # noqa: SLF001 -- by nobody who asked for another start
+        with pytest.raises(NameError if failure else WatchEnded):
+            await task
+    assert not watch.alive
