@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache, partial
-from sys import intern
 from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 from tuinly_operator.clock import parse_duration
 from tuinly_operator.errors import Failure, Reason
+from tuinly_operator.shared import share
 
 GROUP: Final = "tuinly.com"
 VERSION: Final = "v1alpha1"
@@ -374,8 +374,7 @@ def _read_word(kind: type[StrEnum], raw: object, path: str) -> StrEnum:
 def _read_plain(kind: type, raw: object, path: str) -> Any:  # noqa: ANN401 -- of that type
     if type(raw) is not kind:
         raise _invalid(path, {str: "a string", int: "an integer", bool: "true or false"}[kind])
-    # Interned: the same few strings stand in thousands of credentials.
-    return intern(raw) if isinstance(raw, str) else raw
+    return share(raw) if isinstance(raw, str) else raw
 
 
 def _invalid(path: str, wanted: str) -> Failure:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum, auto
 from functools import lru_cache
-from sys import intern
 from typing import Any, Final
 
 from tuinly_operator.answers import MAX_BODY, MAX_LIFETIME
@@ -27,6 +26,7 @@ from tuinly_operator.credential import (
     Spec,
     as_kept,
 )
+from tuinly_operator.shared import share, share_all
 from tuinly_operator.template import Shape
 
 MANAGER: Final = "tuinly-operator"
@@ -80,7 +80,7 @@ class TokenState:
             return None
         try:
             times = {field: int(parse_rfc3339(annotations[name])) for field, name in _TIMES.items()}
-            texts = {field: intern(_bounded(field, annotations[name])) for field, name in _TEXTS.items()}
+            texts = {field: share(_bounded(field, annotations[name])) for field, name in _TEXTS.items()}
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
         values: dict[str, Any] = {**times, **texts}
@@ -294,9 +294,9 @@ def _foreign_owner(credential: Credential, present: SecretMeta | None) -> str:
 
 
 def secret_key(raw: Mapping[str, Any]) -> Key:
-    """Namespace and name of an object, interned: the same few strings stand in thousands of places."""
+    """Namespace and name of an object."""
     meta = raw["metadata"]
-    return Key(intern(meta["namespace"]), intern(meta["name"]))
+    return Key(share(meta["namespace"]), share(meta["name"]))
 
 
 def _owner(target: TargetMeta) -> str:
@@ -323,29 +323,23 @@ def _touched(managed: Iterable[Mapping[str, Any]]) -> bool:
     return any(name.startswith(_OUR_DOMAIN) or name in _OUR_LABELS for names in theirs for name in names)
 
 
-# Nearly all targets have the same fields: one set serves them all. Bounded, since anybody may invent keys.
-_MOST_SHARED: Final = 1024
-_MOST_IN_SHARED: Final = 32
 # Of each of three kinds a template has 64 at most, and we add a dozen. More was never written by us.
 _MOST_OWNED: Final = 256
 _FORGED: Final = frozenset({"more than any template"})
-_shared: dict[frozenset[str], frozenset[str]] = {}
 
 
 def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any]) -> TargetMeta:
-    owned = frozenset(map(intern, _owned(fields)))
+    owned = frozenset(_owned(fields))
     if len(owned) > _MOST_OWNED:
         owned = _FORGED
-    if len(_shared) < _MOST_SHARED and len(owned) <= _MOST_IN_SHARED:
-        owned = _shared.setdefault(owned, owned)
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     annotations = meta.get("annotations") or {}
     return TargetMeta(
-        credential=intern(labels.get(CREDENTIAL_LABEL) or ""),
-        owner_uid=intern(as_kept(owner.get("uid") or "")),
-        written_for=intern(as_kept(annotations.get(_TEXTS["credential_uid"]) or "")),
+        credential=share(labels.get(CREDENTIAL_LABEL) or ""),
+        owner_uid=share(as_kept(owner.get("uid") or "")),
+        written_for=share(as_kept(annotations.get(_TEXTS["credential_uid"]) or "")),
         state=TokenState.from_annotations(annotations),
-        owned=owned,
+        owned=share_all(owned),  # nearly all targets have the same
         proven=owned >= _PROOF and not _touched(meta.get("managedFields") or ()),
     )
 
@@ -358,7 +352,7 @@ def _owned(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(part: str, names: Iterable[str]) -> frozenset[str]:
-    return frozenset(intern(f"{part}/{name}") for name in names)
+    return frozenset(f"{part}/{name}" for name in names)
 
 
 _OUR_ANNOTATIONS: Final = _names("annotations", (_STATE_VERSION_KEY, *_TIMES.values(), *_TEXTS.values()))
