@@ -128,7 +128,7 @@ class Attempts:
         else:
             # What was seen before a request that took its time has to be looked at again before it is acted on.
             if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
-                sight.looked = False
+                sight.looked = sight.served = False
 
     async def _by_refresh_token(self, record: Record, facts: Facts, decided: Refresh) -> Held | None:
         """One refresh-token grant; None where the server refuses it."""

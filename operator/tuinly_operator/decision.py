@@ -27,6 +27,7 @@ UNTRIED: Final = Failure(
     "much longer; check the GraphQL endpoint",
 )
 SAME_END: Final = 10.0  # seconds by which the end of the same token may seem later, since it is told on the way
+SURE_OF_LIFE: Final = 5.0  # seconds from asking for a token in which its credential is taken to be still there
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
 
@@ -58,9 +59,9 @@ class Facts:
     """All that a decision may look at, gathered at `now`. Nothing of it changes any more.
 
     `problem` says why the spec cannot be followed. `old_targets` are Secrets under other names that say they are this
-    credential's target. `absence_proven` says that a live read confirmed that there is no target. `block` is what the
-    gate says; `probe` that it is closed and lets this attempt through to see; `gate_epoch` changes each time it has
-    opened.
+    credential's target. `absence_proven` says that live reads confirmed that there is no target, but the credential,
+    `served` that one confirmed that the credential is there and ours to serve. `block` is what the gate says; `probe`
+    that it is closed and lets this attempt through to see; `gate_epoch` changes each time it has opened.
     """
 
     credential: Credential
@@ -73,6 +74,7 @@ class Facts:
     target: SecretMeta | None = None
     old_targets: tuple[tuple[Key, SecretMeta], ...] = ()
     absence_proven: bool = False
+    served: bool = False
     block: Block | None = None
     probe: bool = False
     gate_epoch: int = 0
@@ -144,6 +146,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     client_secret: SecretMeta | None,
     target: SecretMeta | None,
     looked: bool,
+    served: bool = False,
     old_targets: tuple[tuple[Key, SecretMeta], ...] = (),
     block: Block | None = None,
     probe: bool = False,
@@ -151,8 +154,9 @@ def gather(  # noqa: PLR0913 -- all that is known
 ) -> Facts:
     """Put the facts together. The memory in them has taken in what is seen now, and is the one to go on with.
 
-    `looked` says that the target was looked for live. At the first meeting with a target its annotations are read; one
-    that the watch lacks may only be late, since another leader may just have written it.
+    `looked` says that the target was looked for live, `served` that the credential was. At the first meeting with a
+    target its annotations are read; one that the watch lacks may only be late, since another leader may just have
+    written it.
     """
     wanted, problem = DEFAULT_SHAPE, credential.problem
     try:
@@ -174,6 +178,7 @@ def gather(  # noqa: PLR0913 -- all that is known
         target=target,
         old_targets=old_targets,
         absence_proven=looked and target is None,
+        served=served,
         block=block,
         probe=probe,
         gate_epoch=gate_epoch,
@@ -268,6 +273,16 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class AskWhoServes:
+    """Look whether the credential is there and ours to serve, right before its target is written.
+
+    `other` is what somebody else wrote there for it since our last write, if anybody did.
+    """
+
+    other: Held | None
+
+
+@dataclass(frozen=True, slots=True)
 class PutBack:
     """Put a target back as it was: it was deleted to be made again, and could not be."""
 
@@ -283,7 +298,9 @@ class RemoveOldTargets:
 
 
 Attempt = Exchange | Refresh
-Act = ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | PutBack | RemoveOldTargets
+Act = (
+    ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | AskWhoServes | PutBack | RemoveOldTargets
+)
 Decision = Rest | Act  # one next act, with what it was decided on
 
 Rule = Callable[[Facts], Decision | None]
@@ -368,7 +385,11 @@ def _publish(f: Facts) -> Decision | None:
     if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
         return _rest(f, refused.failure, refused.retry)
     again = _restore_again(f) if wanted.cause is Cause.BROKEN else None
-    return wanted if again is None else _rest(f, look_again=again)
+    if again is not None:
+        return _rest(f, look_again=again)
+    other = written_by_another(f)
+    sure = other is None and f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
+    return wanted if sure or f.served or f.absence_proven else AskWhoServes(other)
 
 
 def _restore_again(f: Facts) -> Deadline | None:
@@ -477,6 +498,18 @@ def unwritten(f: Facts) -> Publish | None:
         cause = Cause.BROKEN if written.asked == asked_shape(f) else Cause.OTHER_SHAPE
         return Publish(written.held, token, cause, written.untried)
     return None
+
+
+def written_by_another(f: Facts) -> Held | None:
+    """The token in the target, where it is intact, for this credential, and no older than what was last written.
+
+    Another shard or another leader wrote it: one of the two does not serve this credential any more.
+    """
+    state = believe(f.target, f.credential, f.shape, f.now.wall) if f.target else None
+    last = f.memory.published
+    if state is None or last is None or state.same_token(last.state) or state.issued_at < last.state.issued_at:
+        return None
+    return Held(state, f.now.moved_to(state.issued_at))
 
 
 def _writable(f: Facts, held: Held) -> Sensitive | None:

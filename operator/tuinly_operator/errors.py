@@ -40,6 +40,7 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "TokenExpired"  # noqa: S105 -- a reason, not a password
     # Events only:
     RESTORED = "Restored"
+    ANOTHER_OPERATOR = "AnotherOperator"
     LOOK_ALIKE = "TargetLookAlike"
     SCOPE_NARROWED = "ScopeNarrowed"
     LIFETIME_TOO_SHORT = "LifetimeTooShort"

@@ -252,6 +252,10 @@ class Memory:
         memory = replace(self, written=Written(held, asked, untried), write=None, removed=None)
         return replace(memory, pending=None, attempt=None) if new else memory
 
+    def overtaken(self, held: Held) -> "Memory":
+        """Somebody else who serves the credential, too, wrote this into the target, and it is as good."""
+        return replace(self, written=Written(held, self.written.asked if self.written else ""))
+
     def write_failed(self, setback: Setback) -> "Memory":
         """The target could not be written, and is tried again."""
         return replace(self, write=setback)

@@ -11,7 +11,7 @@ from typing import Any
 from tuinly_operator import decision as rules
 from tuinly_operator.clock import Clock, Deadline, rfc3339
 from tuinly_operator.credential import Key
-from tuinly_operator.decision import Cause, Facts, Publish, PutBack, RemoveOldTargets
+from tuinly_operator.decision import AskWhoServes, Cause, Facts, Publish, PutBack, RemoveOldTargets
 from tuinly_operator.errors import Failure, InTheWay, Reason
 from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
@@ -46,9 +46,36 @@ class Publisher:
 
         Where it is gone the credential may be too, and the watch of those late: for a deleted one nothing is created.
         """
+        sight.take(await self._kube.read_secret_meta(facts.credential.target))
+        if sight.target is None:
+            await self._look_whether_served(facts, sight)
+
+    async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, sight: Sight) -> None:
+        """Drop a credential that has gone or is another operator's by now, else say once that there is another one.
+
+        What that one wrote is as good as what this one would restore; so neither writes over the other's for ever.
+        Raises ApiFailure.
+        """
+        await self._look_whether_served(facts, sight)
+        if decided.other is None:
+            return
+        key = facts.credential.key
+        if not sight.served:
+            _log.warning("another operator serves this credential by now", extra=fields(credential=key))
+            return
+        record.memory = record.memory.overtaken(decided.other)
+        if Reason.ANOTHER_OPERATOR not in record.memory.told:
+            _log.warning("another operator serves this credential, too", extra=fields(credential=key))
+        message = (
+            "another operator writes the target of this credential, too; see to it that each credential is served by "
+            "one alone: by the selectors and namespaces of the operators, and the Lease of their replicas"
+        )
+        self._reporter.warn_once(record, Reason.ANOTHER_OPERATOR, message)
+
+    async def _look_whether_served(self, facts: Facts, sight: Sight) -> None:
         credential = facts.credential
-        sight.take(await self._kube.read_secret_meta(credential.target))
-        if sight.target is None and not await self._kube.credential_exists(credential.key, credential.uid):
+        sight.served = await self._kube.credential_exists(credential.key, credential.uid)
+        if not sight.served:
             self._store.credential_gone(credential.key, credential.uid)
 
     async def publish(self, record: Record, facts: Facts, decided: Publish, sight: Sight) -> None:

@@ -16,6 +16,7 @@ from tuinly_operator.clock import Clock, Deadline
 from tuinly_operator.credential import Key
 from tuinly_operator.decision import (
     Act,
+    AskWhoServes,
     Exchange,
     Facts,
     Policy,
@@ -179,6 +180,8 @@ class Reconciler:
                 await self._attempts.verify(record, facts, decided)
             case Publish():
                 await self._publisher.publish(record, facts, decided, sight)
+            case AskWhoServes():
+                await self._publisher.ask_who_serves(record, facts, decided, sight)
             case PutBack():
                 await self._publisher.put_back(record, facts, decided, sight)
             case RemoveOldTargets():
@@ -200,6 +203,7 @@ class Reconciler:
             client_secret=self._store.secret(credential.client_secret),
             target=sight.known or sight.target,
             looked=sight.looked,
+            served=sight.served,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
             block=block,
             probe=block is None and self._gate.is_closed(origin),

@@ -27,6 +27,7 @@ class Sight:
 
     looked: bool = False
     target: SecretMeta | None = None
+    served: bool = False  # the credential is there and ours to serve
     known: SecretMeta | None = None  # what the store knew of the target before
 
     def take(self, target: SecretMeta | None) -> None:

@@ -191,6 +191,7 @@ class Scene:
         self.foreign: SecretMeta | None = None
         self.old_targets: tuple[tuple[Key, SecretMeta], ...] = ()
         self.absence_proven = False
+        self.served = False
         self.block: Block | None = None
         self.probe = False
         self.gate_epoch = 0
@@ -245,6 +246,7 @@ class Scene:
             client_secret=self.client_secret,
             target=self.foreign or (self.target.seen() if self.target else None),
             looked=self.absence_proven,
+            served=self.served,
             old_targets=self.old_targets,
             block=block,
             probe=self.probe,
@@ -373,6 +375,19 @@ def absence_proven(scene: Scene) -> None:
 def target_foreign(scene: Scene) -> None:
     """Somebody else's Secret has the target's name."""
     scene.foreign = foreign_secret()
+
+
+def served(scene: Scene) -> None:
+    """A live read has shown that the credential is there and ours to serve."""
+    scene.served = True
+
+
+def target_overtaken(scene: Scene) -> None:
+    """Another operator has written a token of its own for this credential, later than this one."""
+    if scene.target is not None:
+        seen, version = scene.facts().credential, str(int(scene.target.meta["resourceVersion"]) + 1)
+        state = token_state(seen, client_secret_version="another/1", issued_at=int(ISSUED.wall) + 1)
+        scene.target = TargetObject(seen, state, version=version)
 
 
 def target_edited(scene: Scene) -> None:

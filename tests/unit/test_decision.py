@@ -50,10 +50,12 @@ from tests.unit.facts import (
     renamed,
     reopened,
     restarted,
+    served,
     spec,
     target_edited,
     target_foreign,
     target_gone,
+    target_overtaken,
     throttled,
     token,
     unverifiable,
@@ -62,7 +64,9 @@ from tests.unit.facts import (
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import GrantType
 from tuinly_operator.decision import (
+    SURE_OF_LIFE,
     Act,
+    AskWhoServes,
     Cause,
     Comparison,
     Decision,
@@ -212,6 +216,15 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "edited a while after": ([restored_often, passed(5), target_edited], Publish),
     "edited again and again, a new token obtained": ([target_edited, restored_often, pending], Publish),
     "edited again and again, and now the template changes": ([target_edited, restored_often, TEMPLATED], Publish),
+    "edited some time after": ([passed(6), target_edited], AskWhoServes),
+    "edited some time after, and still served": ([passed(6), served, target_edited], Publish),
+    "obtained some time ago": ([pending, passed(6)], AskWhoServes),
+    "obtained some time ago, still served": ([pending, passed(6), served], Publish),
+    "obtained some time ago, no target for sure": ([pending, passed(6), absence_proven], Publish),
+    "another's token": ([target_overtaken], AskWhoServes),
+    "another's token, and still served": ([target_overtaken, served], Publish),
+    "another's token, and one obtained": ([target_overtaken, pending], AskWhoServes),
+    "another's token, edited": ([target_overtaken, target_edited], Publish),
     "annotations removed": ([annotations_removed], Publish),
     "deleted, perhaps": ([target_gone], ProveAbsence),
     "deleted": ([absence_proven], Publish),
@@ -757,7 +770,17 @@ ANYTHING: Changes = [
     *(SUSPENDED, OTHER_SCOPES, OTHER_TOKEN_URL, REFUSED_URL, VERIFIES, TEMPLATED, FORCED, CLIENT_CREDENTIALS),
     *(spec({"scopes": 5}), spec({"target": {"deletionPolicy": "Retain"}}), annotated(None)),
     *(brand_new, restarted, deleting, namespace_ends),
-    *(target_gone, absence_proven, target_foreign, target_edited, label_removed, target_touched, renamed, old_left),
+    *(
+        target_gone,
+        absence_proven,
+        target_foreign,
+        target_edited,
+        target_overtaken,
+        label_removed,
+        target_touched,
+        renamed,
+        old_left,
+    ),
     *(client_unread, client_known, client_edited, client_relabelled, client_rotated),
     *(client_invalid, client_gone, client_missing, OTHER_KEY, client_read_anew),
     *(refreshable, refresh_refused, attempted, forced_before, failing(), failing(Reason.INVALID_CLIENT)),
@@ -787,6 +810,8 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         assert isinstance(decision, Rest)
     if isinstance(decision, Exchange | Refresh | Publish):
         assert facts.target is not None or facts.absence_proven
+    if isinstance(decision, Publish) and facts.now.boot - decision.held.issued.boot > SURE_OF_LIFE:
+        assert facts.served or facts.absence_proven
     if isinstance(decision, Exchange | Refresh):
         assert facts.block is None
         assert unwritten(facts) is None
@@ -831,6 +856,10 @@ class Reconciler:
                 self.read(self.scene.facts())
             case ProveAbsence():
                 self.scene.absence_proven = True
+            case AskWhoServes():
+                self.scene.served = True
+                if decided.other is not None:
+                    self.scene.memory = self.scene.memory.overtaken(decided.other)
             case Exchange() | Refresh():
                 self.attempt(self.scene.facts(), decided)
             case Verify():

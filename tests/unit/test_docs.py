@@ -114,6 +114,7 @@ def test_the_readme_helps_with_every_reason_for_which_there_is_something_to_do()
     events = {
         Reason.RESTORED,
         Reason.LOOK_ALIKE,
+        Reason.ANOTHER_OPERATOR,
         Reason.SCOPE_NARROWED,
         Reason.LIFETIME_TOO_SHORT,
         Reason.REFRESH_REFUSED,

@@ -7,10 +7,11 @@ from typing import NoReturn
 import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CLIENT_SECRET, CREDENTIAL
+from tests.unit.world import CLIENT_SECRET, CREDENTIAL, Process
 from tuinly_operator.answers import Grant
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.election import ASKING_SECONDS
+from tuinly_operator.errors import Reason
 from tuinly_operator.kube import ApiFailure
 from tuinly_operator.sensitive import Sensitive
 
@@ -334,3 +335,119 @@ async def test_after_the_versions_went_back_a_renamed_target_is_cleaned_up(shop:
     assert TARGET not in shop.api.secrets
     assert Key(CREDENTIAL.namespace, "renamed") in shop.api.secrets
     assert shop.api.requests - before < FEW
+
+
+# --- Whose a credential is --------------------------------------------------------------------------------------------
+
+
+class Moved:
+    """Another operator, which serves the credential, too, or since its label was changed; the first was not told."""
+
+    def __init__(self, shop: Shop, monkeypatch: pytest.MonkeyPatch, *, ours: bool) -> None:
+        self.shop, self.first = shop, shop.process
+        self.monkeypatch, self.ours = monkeypatch, ours
+        self.changed = shop.api.changed
+        self.second = Process(shop.world, shop.api, shop.endpoint, shop.events)
+        shop.api.changed = self.tell_both
+
+    def tell_both(self, key: Key) -> None:
+        self.changed(key)
+        self.second.secret_changed(key)
+
+    async def work(self, seconds: int) -> None:
+        """Both work, the first by its own selector."""
+        exists = self.shop.api.credential_exists
+
+        async def selected(key: Key, uid: str) -> bool:
+            return self.ours and await exists(key, uid)
+
+        for _ in range(seconds):
+            self.shop.world.pass_time(1)
+            await self.second.work()
+            with self.monkeypatch.context() as patch:
+                patch.setattr(self.shop.api, "credential_exists", selected)
+                if not self.ours:
+                    patch.setattr(self.first, "credentials_changed", lambda: None)
+                await self.first.work()
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["moved", "served by both"])
+async def test_two_operators_do_not_fight_over_a_target(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ours: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    """The second asks for a token of its own, and the first finds its hand on the target."""
+    moved, written = Moved(shop, monkeypatch, ours=ours), len(shop.api.writes)
+    shop.world.pass_time(2)
+    shop.api.credentials[CREDENTIAL]["metadata"]["annotations"] = {"tuinly.com/refresh-requested": "1"}
+    shop.api.credentials[CREDENTIAL]["metadata"]["resourceVersion"] = "1000"
+    moved.second.credentials_changed()
+    await moved.work(300)
+    assert shop.token() == shop.endpoint.ledger[-1].value
+    assert (moved.first.store.get(CREDENTIAL) is not None) is ours
+    assert moved.second.store.get(CREDENTIAL) is not None
+    assert (
+        len([write for write in shop.api.writes[written:] if write.kind == "target"]) == len(shop.endpoint.ledger) - 1
+    )
+    assert len(shop.api.writes) - written < FEW
+    assert caplog.text.count("another operator serves this credential") == 1
+    assert len(shop.events_of(Reason.ANOTHER_OPERATOR)) == ours
+    assert shop.events_of(Reason.RESTORED) == []
+
+
+async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
+    backup = shop.api.back_up()["secrets"][TARGET]
+    await shop.pass_time(HOUR)
+    token = shop.token()
+    backup["metadata"]["resourceVersion"] = "1000"
+    shop.api.secrets[TARGET] = backup
+    shop.api._version = 1000  # noqa: SLF001 -- later than all
+    shop.api.changed(TARGET)
+    await shop.process.work()
+    assert shop.token() == token
+    assert len(shop.events_of(Reason.RESTORED)) == 1
+    assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+@pytest.mark.parametrize(("seconds", "written"), [(3, True), (7, False)], ids=["within 5 s", "later"])
+async def test_for_who_was_deleted_meanwhile_nothing_is_written_though_the_watch_is_late(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    seconds: int,
+    written: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    """In the first seconds of an attempt nobody asks: a routine refresh costs no read."""
+    shop.spec(target={"deletionPolicy": policy})
+    await shop.pass_time(10)
+
+    def meanwhile() -> None:
+        shop.world.pass_time(seconds)
+        del shop.api.credentials[CREDENTIAL]
+
+    before = shop.token()
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.endpoint.meanwhile = meanwhile
+    shop.world.pass_time(HOUR * 2 // 3)
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 2
+    assert (shop.token() != before) is written
+
+
+async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Key] = []
+
+    async def look(key: Key, _: str) -> bool:
+        looked.append(key)
+        return True
+
+    monkeypatch.setattr(shop.api, "credential_exists", look)
+    await shop.pass_time(HOUR)
+    assert len(shop.endpoint.requests) == 2
+    assert looked == []
+    shop.api.edit_secret(TARGET, "access_token", "damaged")
+    await shop.process.work()
+    assert looked == [CREDENTIAL]  # and a restore, at any time, looks once

@@ -99,7 +99,6 @@ class FakeApi:
         self.requests = 0
         self.reachable = True
         self.lead = float("inf")  # seconds for which this replica is sure of its lead
-        self.requests = 0  # that the operator made
         self._version = 100
         self._uids = 0
 
@@ -300,7 +299,6 @@ class FakeApi:
         self.changed(key)
 
     def _reach(self) -> None:
-        self.requests += 1
         self.requests += 1
         if not self.reachable:
             self.failed_at = self._world.boot
