@@ -33,14 +33,15 @@ SPEC = {"clientSecretRef": {"name": "storefront-client"}}
 
 
 class Shell:
-    """A shell in the checkout, with our kubectl, and with a docker that only notes what it is told."""
+    """A shell in the checkout, with our kubectl, and with a make and a docker that only note what they are told."""
 
     def __init__(self, cluster: LocalCluster, folder: Path) -> None:
         self._cluster, self._bin = cluster, folder
-        self._noted = folder / "docker.log"
-        docker = folder / "docker"
-        docker.write_text(f'#!/bin/sh\necho "$*" >> {self._noted}\n')
-        docker.chmod(0o755)
+        self._noted = folder / "noted"
+        for name in ("make", "docker"):
+            program = folder / name
+            program.write_text(f'#!/bin/sh\necho "{name} $*" >> {self._noted}\n')
+            program.chmod(0o755)
 
     def run(self, commands: str, *, folder: Path = ROOT) -> None:
         """Run the commands one after the other; each must succeed, in pipes as well."""
@@ -56,7 +57,7 @@ class Shell:
         assert answer.returncode == 0, answer.stderr
         assert "Warning" not in answer.stderr
 
-    def docker(self) -> list[str]:
+    def noted(self) -> list[str]:
         return self._noted.read_text().splitlines()
 
 
@@ -166,7 +167,7 @@ def make_credential(cluster: LocalCluster) -> str:
 def test_an_installation(bare: LocalCluster, shell: Shell) -> None:
     """The image that was built and pushed is the one that Pods are to run, and no other was asked for before."""
     shell.run(told("Install"))
-    assert shell.docker() == [f"build -t {IMAGE} .", f"push {IMAGE}"]
+    assert shell.noted() == [f"make image IMAGE={IMAGE}", f"docker push {IMAGE}"]
     assert container(bare)["image"] == IMAGE
     pods_are_admitted(bare)
     assert len(found(bare, "-n", "tuinly-system", "replicasets")["items"]) == 1
