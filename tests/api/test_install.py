@@ -52,7 +52,7 @@ class Shell:
         }
         script = ["bash", "-euo", "pipefail", "-c", commands]
         answer = subprocess.run(  # noqa: S603 -- the README's commands
-            script, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+            script, cwd=folder, env=environ, capture_output=True, text=True, timeout=180, check=False
         )
         assert answer.returncode == 0, answer.stderr
         assert "Warning" not in answer.stderr
