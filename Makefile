@@ -7,10 +7,10 @@ VENV := .venv/made
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries demo extras test test-unit bench check format manifests image base-image cluster-up cluster-down cluster-status
-.PHONY: kind-up kind-down lock clean
+.PHONY: e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
 venv: $(VENV) ## The virtual environment .venv, from requirements/dev.lock (PYTHON=… names the Python)
 
@@ -32,8 +32,12 @@ test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries) ## All tests, with covera
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 
-extras: ## faketime, promtool and buildah, from Debian's packages: without them a few tests are skipped
+extras: ## What some tests use, from Debian's packages: faketime, promtool, buildah, and what a node needs
 	@hack/extras.sh
+
+e2e: $(VENV) ## The operator's image on a real node, with Pods that use the tokens, through faults: about 10 minutes, as root on Linux
+	@if $(BIN)/python -m tests.support.node check; then $(BIN)/python -m tests.support.binaries --node > /dev/null; fi
+	$(BIN)/pytest tests/e2e $(ARGS)
 
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -69,6 +73,18 @@ cluster-down: $(VENV) ## End that cluster and remove its data
 cluster-status: $(VENV) ## Whether that cluster runs
 	@$(BIN)/python -m tests.support.cluster status
 
+node-binaries: $(VENV) ## The control plane's programs and a node's: found, or built once per machine (about 9 minutes)
+	@$(BIN)/python -m tests.support.binaries --node
+
+node-up: $(VENV) node-binaries ## A node that runs Pods, in namespaces of its own, for trials: as root on Linux
+	@$(BIN)/python -m tests.support.node up
+
+node-down: $(VENV) ## End that node and remove its data
+	@$(BIN)/python -m tests.support.node down
+
+node-status: $(VENV) ## Whether that node runs
+	@$(BIN)/python -m tests.support.node status
+
 kind-up: ## A kind cluster, which also runs Pods, where Docker exists: .kind/kubeconfig
 	@hack/kind.sh up
 
@@ -78,5 +94,5 @@ kind-down: ## Delete that kind cluster
 lock: ## Make requirements/*.lock anew (ARGS=--upgrade takes the newest versions)
 	@PYTHON="$(PYTHON)" hack/lock.sh $(ARGS)
 
-clean: cluster-down ## Remove what was made here; the control plane's programs stay in their cache
-	rm -rf .venv .bench .cluster .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: cluster-down node-down ## Remove what was made here; the control plane's programs stay in their cache
+	rm -rf .venv .bench .cluster .node .e2e .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

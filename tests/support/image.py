@@ -89,7 +89,7 @@ def build(archive: Path, *, source: Path = ROOT, name: str = "localhost/tuinly-o
 
     Raises:
         Unavailable: there is neither an engine nor a way to make the base; the message tells.
-        subprocess.CalledProcessError: the build failed; what it said went to standard error.
+        RuntimeError: the build failed; the message has what it said.
     """
     base = subprocess.run(  # noqa: S603 -- our own script
         [ROOT / "hack" / "base-image.sh", "--missing"], capture_output=True, text=True, check=False
@@ -98,7 +98,11 @@ def build(archive: Path, *, source: Path = ROOT, name: str = "localhost/tuinly-o
         raise Unavailable(base.stderr.strip())
     bases = dict(each.split("=", 1) for each in base.stdout.split())
     environ = {**os.environ, **bases, "IMAGE": name, "ARCHIVE": str(archive)}
-    subprocess.run([source / "hack" / "image.sh", "--no-cache"], env=environ, check=True)  # noqa: S603 -- our own script
+    built = subprocess.run(  # noqa: S603 -- our own script
+        [source / "hack" / "image.sh", "--no-cache"], env=environ, capture_output=True, text=True, check=False
+    )
+    if built.returncode != 0:
+        raise RuntimeError(f"no image was built:\n{built.stderr}")
     return Image(archive)
 
 

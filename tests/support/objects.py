@@ -75,6 +75,14 @@ class Objects:
         path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
         return self._json("PATCH", path, {"fieldManager": "somebody"}, patch, "merge-patch+json")
 
+    def read(self, path: str) -> Json:
+        """Return what the API server answers to a GET of `path`, of whatever kind it is.
+
+        Raises:
+            ApiError: it is refused, or not there.
+        """
+        return self._json("GET", path)
+
     def find(self, kind: Kind, name: str) -> Json | None:
         """Return the object, or None where there is none."""
         try:

@@ -3,8 +3,10 @@
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import trustme
+if TYPE_CHECKING:
+    import trustme
 
 CA_FILE_NAME = "ca.pem"
 
@@ -18,11 +20,13 @@ class Authority:
     """
 
     ca_file: Path
-    _ca: trustme.CA = field(repr=False)
+    _ca: "trustme.CA" = field(repr=False)
 
     @classmethod
     def create(cls, directory: Path) -> "Authority":
         """Make an authority and write its root certificate to ``ca.pem`` in a directory, which is made where needed."""
+        import trustme  # noqa: PLC0415 -- in the operator's image there is none, nor a need for it
+
         directory.mkdir(parents=True, exist_ok=True)
         ca = trustme.CA()
         ca_file = directory / CA_FILE_NAME

@@ -180,10 +180,10 @@ def test_a_build_that_fails_says_why_and_keeps_what_was_finished(machine: Machin
 @pytest.mark.parametrize(
     ("version", "taken"),
     [
-        ("go1.26.0", True),
+        ("go1.26.6", True),
         ("go1.26.8", True),
         ("go1.100", True),
-        ("go1.25.11", False),
+        ("go1.26.5", False),
         ("go1.9", False),
         ("devel go1.99-1234567", False),
         ("", False),
@@ -204,9 +204,9 @@ def test_without_go_the_pinned_one_is_taken() -> None:
 
 @pytest.mark.parametrize("changed", ["go.mod", "go.sum", "the version of Go", "the version of Kubernetes"])
 def test_what_the_cache_is_keyed_by(changed: str, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = machine.folder / "module"
-    shutil.copytree(binaries.MODULE, module)
-    monkeypatch.setattr(binaries, "MODULE", module)
+    module = machine.folder / "modules" / "controlplane"
+    shutil.copytree(binaries.MODULES / "controlplane", module)
+    monkeypatch.setattr(binaries, "MODULES", module.parent)
     machine.install_go()
     machine.go_on()
     before = locate()

@@ -179,11 +179,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_name_what_there_is(page: Path) -> None:
     """Targets of make with their variables, files of the checkout, and modules that are run."""
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, flags=re.MULTILINE))
     folders = "crds|deploy|docs|hack|operator|requirements|tests"
     for block in blocks(page.read_text(), "sh", "console"):
         commands = re.sub(r"(^|\s)#.*", "", block)
-        for target in re.findall(r"\bmake ([a-z-]+)", commands):
+        for target in re.findall(r"\bmake ([a-z0-9-]+)", commands):
             assert target in targets
         for path in re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]*", commands):
             assert (ROOT / path).exists(), path
@@ -196,8 +196,8 @@ def test_files_and_targets_in_the_text_exist(page: Path) -> None:
     text = page.read_text()
     for path in re.findall(r"`((?:crds|deploy|docs|hack|operator|requirements|tests)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z0-9-]+)", text)) <= targets
 
 
 @each_page

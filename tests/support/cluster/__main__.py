@@ -2,13 +2,24 @@
 
 import argparse
 import sys
+import sysconfig
 from pathlib import Path
 
-from tests.support.binaries import BinariesError
-from tests.support.cluster import ClusterError
-from tests.support.cluster.standing_cluster import StandingCluster, keep
+from tests.support.binaries import BinariesError, find
+from tests.support.cluster import ClusterError, LocalCluster
+from tests.support.cluster.standing_cluster import Kind, StandingCluster, keep
 
 FOLDER = Path(__file__).parents[3] / ".cluster"
+
+
+def _usage(folder: Path) -> str:
+    return f"""Use it like this:
+  export KUBECONFIG={folder / "kubeconfig"}
+  {Path(sysconfig.get_path("scripts")) / "kubectl"} get namespaces
+It has an API server, its storage and its controllers, but no node: no Pod runs. make cluster-down ends it."""
+
+
+CLUSTER = Kind("cluster", "tests.support.cluster", _usage)
 
 
 def main() -> int:
@@ -26,9 +37,9 @@ def main() -> int:
     command, folder = arguments.command, arguments.folder.absolute()
     try:
         if command == "keep":
-            keep(folder)
+            keep(folder, lambda folder: LocalCluster(folder, find()))
             return 0
-        cluster = StandingCluster(folder)
+        cluster = StandingCluster(folder, CLUSTER)
         return {"up": cluster.up, "down": cluster.down, "status": cluster.status}[command]()
     except (BinariesError, ClusterError) as error:
         sys.stderr.write(f"error: {error}\n")

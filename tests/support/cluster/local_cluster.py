@@ -64,6 +64,11 @@ class LocalCluster(Cluster):
             self.stop()
             raise
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Its programs' processes, by name."""
+        return {name: process.pid for name, process in self.processes.items()}
+
     def stop(self) -> None:
         """End all programs at once: they have nothing to save, and their data goes with the folder."""
         for process in self.processes.values():

@@ -1,4 +1,4 @@
-"""A local cluster that outlives the command which starts it, until another command takes it down.
+"""A cluster or node that outlives the command which starts it, until another command takes it down.
 
 A keeper, a process of its own, starts the programs, and by the rule of guarded.py none outlives its starter: the
 keeper's end, wanted or not, is the end of all. Until the starting command says "stay", it also ends with that command.
@@ -10,15 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
-from tests.support.binaries import find
 from tests.support.cluster.any_cluster import ClusterError, write_private
-from tests.support.cluster.local_cluster import LocalCluster
 from tests.support.lock import locked
 from tests.support.process_identity import identity
 
@@ -49,12 +48,41 @@ class Process:
             os.kill(self.pid, number)
 
 
-class StandingCluster:
-    """The cluster of one folder, as commands see it. Each command returns an exit status."""
+class Running(Protocol):
+    """What a keeper holds: a local cluster, or a node."""
 
-    def __init__(self, folder: Path) -> None:
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """Its processes, by name."""
+
+    def stop(self) -> None:
+        """End all of it."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What stands.
+
+    Attributes:
+        noun: what people are told that it is: "cluster" or "node", which is in the names of the commands, too.
+        module: the module that is run to keep one: its command `keep` calls `keep`.
+        usage: says how to use the one in a folder.
+        tidy: removes what one that was killed left outside its folder.
+    """
+
+    noun: str
+    module: str
+    usage: Callable[[Path], str]
+    tidy: Callable[[Path], None] = lambda _: None
+
+
+class StandingCluster:
+    """The cluster or node of one folder, as commands see it. Each command returns an exit status."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
         """Use `folder`, which is made when it is needed."""
         self._folder = folder
+        self._kind = kind
 
     def up(self) -> int:
         """Start the cluster unless it runs, and say how to use it.
@@ -64,11 +92,11 @@ class StandingCluster:
         """
         with self._locked():
             if any(process.runs() for process in self._recorded()):
-                _say(f"A cluster runs already, and is kept. {self._usage()}")
+                _say(f"A {self._kind.noun} runs already, and is kept. {self._kind.usage(self._folder)}")
                 return 0
             self._clear()
             self._start()
-            _say(f"The cluster is ready. {self._usage()}")
+            _say(f"The {self._kind.noun} is ready. {self._kind.usage(self._folder)}")
             return 0
 
     def down(self) -> int:
@@ -88,7 +116,8 @@ class StandingCluster:
             if left := [f"{process.name} ({process.pid})" for process in processes if process.runs()]:
                 raise ClusterError(f"did not end: {', '.join(left)}")
             self._clear()
-            _say("The cluster is down, and its data are removed." if running else "No cluster runs.")
+            noun = self._kind.noun
+            _say(f"The {noun} is down, and its data are removed." if running else f"No {noun} runs.")
             return 0
 
     def status(self) -> int:
@@ -97,15 +126,16 @@ class StandingCluster:
         for process in processes:
             _say(f"{process.name}: {'runs' if process.runs() else 'has ended'} (pid {process.pid})")
         if processes and all(process.runs() for process in processes):
-            _say(self._usage())
+            _say(self._kind.usage(self._folder))
             return 0
-        _say("No cluster runs: make cluster-up starts one." if not processes else f"Logs: {self._folder / 'logs'}")
+        noun = self._kind.noun
+        _say(f"No {noun} runs: make {noun}-up starts one." if not processes else f"Logs: {self._folder / 'logs'}")
         return 1
 
     def _start(self) -> None:
         """Start the keeper and let it stay once the cluster is ready; whatever happens before that ends it too."""
         keeper = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-m", "tests.support.cluster", "--folder", str(self._folder), "keep"],
+            [sys.executable, "-m", self._kind.module, "--folder", str(self._folder), "keep"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -121,7 +151,11 @@ class StandingCluster:
 
     def _locked(self) -> AbstractContextManager[None]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return locked(self._folder / LOCK, "another cluster-up or cluster-down")
+        return locked(self._folder / LOCK, f"another {self._kind.noun}-up or {self._kind.noun}-down")
+
+    def pid(self, name: str) -> int | None:
+        """Return the number of one of its processes, if that runs."""
+        return next((process.pid for process in self._recorded() if process.name == name and process.runs()), None)
 
     def _recorded(self) -> list[Process]:
         try:
@@ -130,17 +164,12 @@ class StandingCluster:
             return []
 
     def _clear(self) -> None:
+        self._kind.tidy(self._folder)
         for path in self._folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != LOCK:
                 path.unlink()
-
-    def _usage(self) -> str:
-        return f"""Use it like this:
-  export KUBECONFIG={self._folder / "kubeconfig"}
-  {Path(sysconfig.get_path("scripts")) / "kubectl"} get namespaces
-It has an API server, its storage and its controllers, but no node: no Pod runs. make cluster-down ends it."""
 
 
 def _hand_over(keeper: subprocess.Popen[bytes]) -> None:
@@ -154,17 +183,16 @@ def _hand_over(keeper: subprocess.Popen[bytes]) -> None:
     keeper.stdin.flush()
 
 
-def keep(folder: Path) -> None:
-    """Be the keeper: hold a cluster until SIGTERM, or, before `up` says to stay, until `up` ends.
+def keep(folder: Path, start: Callable[[Path], Running]) -> None:
+    """Be the keeper: hold what `start` starts until SIGTERM, or, before `up` says to stay, until `up` ends.
 
     Raises:
-        BinariesError: the cluster's programs are not there.
-        ClusterError: it does not start.
+        Exception: what `start` raises.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an exception: `finally` runs
-    cluster = LocalCluster(folder, find())
+    running = start(folder)
     try:
-        _record(folder, cluster)
+        _record(folder, running)
         sys.stdout.buffer.write(READY)
         sys.stdout.buffer.flush()
         if sys.stdin.buffer.readline() == STAY:
@@ -172,11 +200,11 @@ def keep(folder: Path) -> None:
             while True:
                 signal.pause()
     finally:
-        cluster.stop()
+        running.stop()
 
 
-def _record(folder: Path, cluster: LocalCluster) -> None:
-    pids = {"keeper": os.getpid()} | {name: process.pid for name, process in cluster.processes.items()}
+def _record(folder: Path, running: Running) -> None:
+    pids = {"keeper": os.getpid(), **running.pids}
     processes = [Process(name, pid, identity(pid)) for name, pid in pids.items()]
     write_private(folder / RECORD, json.dumps([asdict(process) for process in processes]))
 

@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 admin_host=options.admin_host,
                 admin_port=options.admin_port,
                 names=options.san,
+                certificate=options.certificate,
             )
             asyncio.run(_run(listening, clients, as_json=options.json, lifeline=options.lifeline))
     except (InvalidError, OSError) as error:
@@ -111,9 +112,10 @@ def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
 
 
 def _paragraph(addresses: dict[str, str]) -> str:
+    authority = addresses.get("ca", "another authority")
     return (
         f"The Tuinly sandbox serves {addresses['http']}/token and {addresses['http']}/graphql,\n"
-        f"and the same at {addresses['https']}, whose certificate {addresses['ca']} vouches for.\n"
+        f"and the same at {addresses['https']}, whose certificate {authority} vouches for.\n"
         f"Its admin API is {addresses['admin']}; --help explains it. Ctrl-C ends it."
     )
 
@@ -145,6 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--ca-dir", type=Path, metavar="DIR", help="where ca.pem is written (default: a temporary directory)"
+    )
+    parser.add_argument(
+        "--certificate",
+        type=Path,
+        metavar="DIR",
+        help="serve HTTPS with DIR/tls.crt and DIR/tls.key, as a Secret has them (default: one of its own test CA)",
     )
     parser.add_argument(
         "--clients",

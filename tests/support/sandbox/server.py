@@ -1,5 +1,6 @@
 """The running sandbox: its listeners for HTTP, HTTPS and the admin API."""
 
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Listening:
         admin_host, admin_port: Of the admin API.
         names: Names and addresses for the certificate, besides localhost and 127.0.0.1.
         ca_directory: Where the test CA's ``ca.pem`` is written.
+        certificate: A folder with ``tls.crt`` and ``tls.key``, as a Secret has them, in the place of a certificate by
+            the test CA, which then is not made.
     """
 
     ca_directory: Path
@@ -34,18 +37,17 @@ class Listening:
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     names: Sequence[str] = ()
+    certificate: Path | None = None
 
 
 @asynccontextmanager
 async def serving(listening: Listening, state: State) -> AsyncIterator[dict[str, str]]:
-    """Serve until the context ends; yields the addresses ``http``, ``https``, ``admin`` and the ``ca`` file.
+    """Serve until the context ends; yields the addresses ``http``, ``https``, ``admin``, and the ``ca`` file it made.
 
     Raises:
         OSError: If a port is taken or an address is not this machine's.
     """
-    authority = Authority.create(listening.ca_directory)
-    context = authority.server_context(*dict.fromkeys((*OWN_NAMES, *listening.names)))
-    addresses = {"ca": str(authority.ca_file)}
+    context, addresses = _tls(listening)
     async with AsyncExitStack() as stack:
 
         async def listen(name: str, application: web.Application, host: str, port: int) -> None:
@@ -60,6 +62,17 @@ async def serving(listening: Listening, state: State) -> AsyncIterator[dict[str,
         await listen("https", _tuinly(state), listening.host, listening.https_port)
         await listen("admin", Admin(state, addresses).application(), listening.admin_host, listening.admin_port)
         yield addresses
+
+
+def _tls(listening: Listening) -> tuple[ssl.SSLContext, dict[str, str]]:
+    """Return the TLS server's context, and where the certificates to trust are."""
+    if listening.certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(listening.certificate / "tls.crt", listening.certificate / "tls.key")
+        return context, {}
+    authority = Authority.create(listening.ca_directory)
+    names = dict.fromkeys((*OWN_NAMES, *listening.names))
+    return authority.server_context(*names), {"ca": str(authority.ca_file)}
 
 
 def _tuinly(state: State) -> web.Application:

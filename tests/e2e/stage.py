@@ -1,0 +1,234 @@
+"""The stage of the end-to-end tests: a node, the operator from its image, the sandbox, and programs that call it."""
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import trustme
+
+from tests.e2e import manifests
+from tests.e2e.manifests import SANDBOX, SHOP, SYSTEM
+from tests.support import crd
+from tests.support.image import Image
+from tests.support.node import Node
+from tests.support.objects import Objects
+from tests.support.sandbox import SandboxAdmin
+from tests.support.tenant import Tenant
+from tests.support.waiting import wait_until
+
+Json = dict[str, Any]
+
+LIFETIME = 240
+"""Seconds that a token lives: the shortest life that bears the kubelet's own delay, by the README's promise."""
+CALLERS = 12
+WAIT = 120.0  # seconds
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/tuinly-operator"
+
+
+class Figures:
+    """What was measured, in the order in which it was; printed at the end."""
+
+    def __init__(self) -> None:
+        """Nothing is measured yet."""
+        self.lines: list[str] = []
+
+    def add(self, what: str, value: str) -> None:
+        """Note a figure."""
+        self.lines.append(f"{what}: {value}")
+
+
+class LeaseWatch:
+    """Who holds the Lease, looked at twenty times a second: what an admin would see as the time without a leader."""
+
+    def __init__(self, node: Node) -> None:
+        """Begin to look."""
+        self.seen: list[tuple[float, str]] = []
+        """When the holder was first seen to be this one; empty for nobody."""
+        self._objects = Objects(node, SYSTEM)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ending.set()
+        self._thread.join()
+
+    @property
+    def holder(self) -> str:
+        """The Pod that holds it, or nothing."""
+        return self.seen[-1][1] if self.seen else ""
+
+    def await_other(self, than: str, since: float) -> float:
+        """Return how many seconds after `since` another Pod, or the same one started again, was seen to hold it."""
+        begun = len(self.seen)
+
+        def found() -> float | None:
+            return next((at for at, holder in self.seen[begun - 1 :] if at > since and holder and holder != than), None)
+
+        at = wait_until(found, what=f"another leader than {than}", seconds=WAIT)
+        assert at is not None
+        return at - since
+
+    def gap(self, since: float) -> float:
+        """Return for how many seconds since then nobody held it, as far as the Lease itself says."""
+        seen = [*self.seen, (time.time(), "")]
+        return sum(
+            after - max(at, since)
+            for (at, holder), (after, _) in itertools.pairwise(seen)
+            if not holder and after > since
+        )
+
+    def _look(self) -> None:
+        while not self._ending.wait(0.05):
+            try:
+                lease = self._objects.read(LEASE)
+            except Exception:  # noqa: BLE001, S112 -- the API server may be away: a fault of ours
+                continue
+            holder = str(lease["spec"].get("holderIdentity") or "")
+            if not self.seen or self.seen[-1][1] != holder:
+                self.seen.append((time.time(), holder))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a calling program said.
+
+    Attributes:
+        calls, refused, failed: how many there were.
+        tokens: when each token was first seen in the file, and when it expires, in seconds of `time.time`.
+        troubles: what it said of those that were refused or failed.
+    """
+
+    calls: int
+    refused: int
+    failed: int
+    tokens: list[tuple[float, float]]
+    troubles: list[Json]
+
+
+class Stage:
+    """All of it, up and ready.
+
+    Attributes:
+        figures: what was measured.
+        leases: who led when.
+        tenants: the credentials, each with a program that uses its token.
+    """
+
+    def __init__(self, node: Node, image: Image, figures: Figures) -> None:
+        """Install the operator, the sandbox, and `CALLERS` credentials with a program each; wait until all call."""
+        self.node = node
+        self.figures = figures
+        node.load(image.archive, manifests.IMAGE)
+        certificates = trustme.CA()
+        self.apply(*manifests.sandbox(certificates))
+        node.kubectl("apply", "--server-side", "-f", str(manifests.ROOT / "crds"))
+        crd.wait_until_served(node)
+        self.apply(manifests.namespace(SYSTEM), manifests.namespace(SHOP))
+        self.apply(*manifests.authority(certificates, (SYSTEM, SHOP)))
+        self.await_deployment(SANDBOX, "tuinly")
+        self._install()
+        address = self.get("service", "tuinly", SANDBOX)["spec"]["clusterIP"]
+        self.sandbox = SandboxAdmin(f"http://{address}:8081")
+        self.shop = Objects(node, SHOP)
+        self._start_callers()
+        self.leases = LeaseWatch(node)
+
+    def end(self) -> None:
+        """Look at nothing any more."""
+        self.leases.end()
+
+    def _install(self) -> None:
+        begun = time.time()
+        self.apply(*manifests.installation())
+        self.await_deployment(SYSTEM, "tuinly-operator", replicas=2)
+        self.figures.add("both replicas ready, after the apply", f"{time.time() - begun:.1f} s")
+
+    def _start_callers(self) -> None:
+        self.tenants = [Tenant(self.shop, self.sandbox, f"caller-{number}") for number in range(1, CALLERS + 1)]
+        begun = time.time()
+        for tenant in self.tenants:
+            tenant.start(lifetime=LIFETIME)
+        self.tenants[0].await_ready(WAIT)
+        self.figures.add("the first credential ready, after it was applied", f"{time.time() - begun:.1f} s")
+        for tenant in self.tenants:
+            tenant.await_ready(WAIT)
+        self.apply(*(manifests.caller(tenant.name) for tenant in self.tenants))
+        wait_until(lambda: all(told.tokens for told in self.told().values()), what="all programs call", seconds=WAIT)
+
+    # What an admin does and sees --------------------------------------------------------------------------------------
+
+    def apply(self, *objects: Json) -> None:
+        """Apply objects as `kubectl apply` does."""
+        documents = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.node.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=documents)
+
+    def get(self, kind: str, name: str, namespace: str = SYSTEM) -> Json:
+        """Return an object."""
+        found: Json = json.loads(self.node.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
+        return found
+
+    def pods(self) -> dict[str, Json]:
+        """Return the operator's Pods that are not being deleted, by name."""
+        text = self.node.kubectl(
+            "get", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=tuinly-operator", "-o", "json"
+        )
+        items = json.loads(text)["items"]
+        return {each["metadata"]["name"]: each for each in items if "deletionTimestamp" not in each["metadata"]}
+
+    def leader(self) -> str:
+        """Return the name of the Pod that leads."""
+        wait_until(lambda: self.leases.holder, what="a leader", seconds=WAIT)
+        return self.leases.holder.partition("_")[0]
+
+    def await_deployment(self, namespace: str, name: str, replicas: int = 1) -> None:
+        """Wait until a rollout is complete: all Pods are new and ready, and no old one is left."""
+
+        def complete() -> bool:
+            deployment = self.get("deployment", name, namespace)
+            status = deployment["status"]
+            counts = (status.get(field, 0) for field in ("replicas", "updatedReplicas", "readyReplicas"))
+            seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+            return seen and all(count == replicas for count in counts)
+
+        wait_until(complete, what=f"the rollout of {namespace}/{name}", seconds=WAIT)
+
+    def await_two_ready(self) -> None:
+        """Wait until the operator has both replicas again."""
+        self.await_deployment(SYSTEM, "tuinly-operator", replicas=2)
+
+    # What the programs say --------------------------------------------------------------------------------------------
+
+    def told(self) -> dict[str, Told]:
+        """Return what each calling program has said so far, by its credential's name."""
+        return {tenant.name: self._told(tenant.name) for tenant in self.tenants}
+
+    def _told(self, name: str) -> Told:
+        text = self.node.kubectl("logs", "-n", SHOP, f"deployment/{name}", check=False)
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        last: Json = next((line for line in reversed(lines) if "calls" in line), {})
+        tokens = [
+            (line["at"], datetime.fromisoformat(line["expires_at"]).astimezone(UTC).timestamp())
+            for line in lines
+            if set(line) == {"at", "expires_at"}
+        ]
+        troubles = [line for line in lines if "calls" not in line and ("refused" in line or "failed" in line)]
+        calls, refused, failed = (int(last.get(count, 0)) for count in ("calls", "refused", "failed"))
+        return Told(calls, refused, failed, tokens, troubles)
+
+
+@contextmanager
+def standing(node: Node, image: Image, figures: Figures) -> Iterator[Stage]:
+    """Have a stage for as long as the context lasts."""
+    stage = Stage(node, image, figures)
+    try:
+        yield stage
+    finally:
+        stage.end()

@@ -1,0 +1,11 @@
+"""A Kubernetes node on this machine, without Docker: Pods really run, in namespaces and cgroups of its own.
+
+The programs are the real ones: control plane, scheduler, controller manager, kubelet, kube-proxy, containerd, runc, and
+CoreDNS. They run as root in a network, mount and process namespace, so they see and change nothing of the machine's;
+what they write is in memory and gone with them. One kill ends all of it.
+"""
+
+from tests.support.node.node import Node, NodeError
+from tests.support.node.programs import Programs, Unavailable, find_programs
+
+__all__ = ["Node", "NodeError", "Programs", "Unavailable", "find_programs"]

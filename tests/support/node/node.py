@@ -1,0 +1,228 @@
+"""A node for tests and trials: started, entered, its programs ended, and removed without a trace."""
+
+import ctypes
+import hashlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import trustme
+
+from tests.support.cluster.any_cluster import Cluster, write_private
+from tests.support.guarded import Guarded
+from tests.support.node import files
+from tests.support.node.init import PIDS
+from tests.support.node.pause import write_pause_image
+from tests.support.node.programs import Programs, cgroup_roots
+from tests.support.process_identity import identity
+
+ROOT = Path(__file__).parents[3]
+READY_SECONDS = 120.0
+"""How long it may take to become ready; on two idle cores it takes 7 s."""
+END_SECONDS = 30.0
+CLONE_NEWNET = 0x40000000
+"""setns(2): the descriptor must be a network namespace's."""
+
+
+class NodeError(Exception):
+    """The node does not start; the message quotes the last lines of the logs."""
+
+
+class Node(Cluster):
+    """A running node, as a context manager. However its starter ends, it does not outlive it.
+
+    The thread that makes it moves into the node's network, and so do the threads and processes that it starts from then
+    on: they reach API server, Services and Pods, and nothing else.
+
+    Attributes:
+        logs: the folder with a log of each of its programs.
+        processes: what keeps it running, by name.
+    """
+
+    def __init__(self, folder: Path, programs: Programs) -> None:
+        """Start a node whose keys and logs go to `folder`, which has none yet, and wait until it takes Pods.
+
+        Raises:
+            NodeError: it is not ready in time.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        self._folder = folder
+        self._programs = programs
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+        remove_cgroups(folder)  # of one that was killed together with all that could remove them
+        self._write_files()
+        with (self.logs / "init.log").open("wb") as log:
+            unshare = Guarded(
+                [
+                    *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"),
+                    *("--propagation", "private", sys.executable, "-m", "tests.support.node.init", str(folder)),
+                ],
+                output=log,
+                cwd=ROOT,
+                env={**os.environ, "PATH": programs.search_path, "HOME": "/var/lib"},
+            )
+        self.processes = {"unshare": unshare}
+        try:
+            self._wait(lambda: bool(self._children()), "its first process")
+            [self.pid] = self._children()
+            self._wait((folder / PIDS).exists, "its programs")
+            self._enter_network()
+            self._wait(lambda: self._ctr("version"), "containerd")
+            self.load(self._pause_image())
+            super().__init__(folder / "admin.kubeconfig", folder)
+            self._wait(lambda: self.kubectl("get", "--raw=/readyz", check=False) == "ok", "the API server")
+            self._wait(self._takes_pods, "a node that takes Pods")
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Its processes that are of use to others: its first one, which is in all of its namespaces."""
+        return {"unshare": self.processes["unshare"].pid, "init": self.pid}
+
+    def __enter__(self) -> Self:
+        """Return itself: it is ready."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End all of it at once, and remove its cgroups."""
+        alive = {pid: identity(pid) for pid in self._children()}
+        self.processes["unshare"].end()
+        deadline = time.monotonic() + END_SECONDS
+        while any(identity(pid) == was is not None for pid, was in alive.items()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        remove_cgroups(self._folder)
+
+    def load(self, archive: Path, name: str | None = None) -> None:
+        """Give the node an image from an archive, by the name in it or another one.
+
+        Raises:
+            NodeError: containerd does not take it.
+        """
+        arguments = ["images", "import", *(["--index-name", name] if name else []), str(archive)]
+        if not self._ctr(*arguments):
+            raise NodeError(f"containerd does not take {archive}:\n{self._last_lines('containerd')}")
+
+    def signal(self, program: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End one of the node's programs, such as the kubelet; it is started again at once."""
+        pid = json.loads((self._folder / PIDS).read_text())[program]
+        self.run("kill", f"-{number.name}", str(pid))
+
+    def run(self, *argv: str) -> str:
+        """Run a program in all of the node's namespaces and return what it says.
+
+        Raises:
+            subprocess.CalledProcessError: it failed.
+        """
+        return subprocess.run(  # noqa: S603 -- what a test wants to run
+            ["nsenter", f"--target={self.pid}", "--net", "--mount", "--pid", *argv],  # noqa: S607 -- programs.py found it
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _write_files(self) -> None:
+        cgroup = cgroup_of(self._folder)
+        files.write_all(self._folder, cgroup)
+        plan = {"cgroup": cgroup, "commands": files.commands(self._programs)}
+        (self._folder / "plan.json").write_text(json.dumps(plan))
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self._folder / "authority.crt")
+        certificate = authority.issue_cert(files.ADDRESS, files.SERVICE, "kubernetes.default.svc")
+        write_private(self._folder / "apiserver.pem", certificate.private_key_and_cert_chain_pem.bytes().decode())
+        write_private(self._folder / "service-accounts.key", trustme.CA().private_key_pem.bytes().decode())
+        lines = []
+        for name, (user, group) in files.ACCOUNTS.items():
+            token = secrets.token_urlsafe(32)
+            lines.append(f'{token},{user},{name},"{group}"\n')
+            config = files.kubeconfig(self._folder / "authority.crt", token)
+            write_private(self._folder / f"{name}.kubeconfig", json.dumps(config))
+        write_private(self._folder / "tokens.csv", "".join(lines))
+
+    def _pause_image(self) -> Path:
+        archive = self._folder / "pause.tar"
+        write_pause_image(self._programs.paths["pause"], archive)
+        return archive
+
+    def _children(self) -> list[int]:
+        """Return the first process's number, as it is outside, in a list that is empty when there is none."""
+        parent = self.processes["unshare"].pid
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        except OSError:
+            return []
+        # Before it becomes unshare, the process has a guardian as its child.
+        guardian = [pid for pid in map(int, children) if _same_namespace(pid, parent)]
+        return [pid for pid in map(int, children) if pid not in guardian]
+
+    def _enter_network(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with Path(f"/proc/{self.pid}/ns/net").open("rb") as namespace:
+            if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def _ctr(self, *argv: str) -> bool:
+        socket = f"/proc/{self.pid}/root{files.CONTAINERD}"
+        command = [self._programs["ctr"], "--address", socket, "--namespace", "k8s.io", *argv]
+        with (self.logs / "ctr.log").open("ab") as log:
+            return subprocess.run(command, stdout=log, stderr=log, check=False).returncode == 0  # noqa: S603 -- ours
+
+    def _takes_pods(self) -> bool:
+        """Whether the node is ready, and the namespace has what is mounted into each of its Pods."""
+        path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+        ready = self.kubectl("get", "node", files.NAME, "--output", path, check=False)
+        needed = self.kubectl("get", "serviceaccount/default", "configmap/kube-root-ca.crt", "-o", "name", check=False)
+        return ready == "True" and needed.count("\n") == 2  # noqa: PLR2004 -- one line each
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not condition():
+            ended = self.processes["unshare"].poll() is not None
+            if ended or time.monotonic() > deadline:
+                logs = "\n".join(
+                    f"{path.stem}: {self._last_lines(path.stem)}" for path in sorted(self.logs.glob("*.log"))
+                )
+                raise NodeError(f"the node has {'ended' if ended else 'not come up'}, waiting for {what}:\n{logs}")
+            time.sleep(0.1)
+
+    def _last_lines(self, name: str, count: int = 5) -> str:
+        path = self.logs / f"{name}.log"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-count:]) if path.exists() else ""
+
+
+def cgroup_of(folder: Path) -> str:
+    """Return the name of the cgroups of the node in `folder`: always the same, so that leftovers can be found."""
+    return f"tuinly-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]}"
+
+
+def remove_cgroups(folder: Path) -> None:
+    """Remove the cgroups of the node in `folder`, which runs no more, where there are any."""
+    for root in cgroup_roots():
+        for path, _, _ in os.walk(root / cgroup_of(folder), topdown=False):
+            Path(path).rmdir()
+
+
+def _same_namespace(pid: int, other: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink() == Path(f"/proc/{other}/ns/pid").readlink()
+    except OSError:
+        return True
