@@ -34,7 +34,7 @@ class State:
     """What gauges are read off.
 
     `leading` and `reachable` tell whether this replica is at work and whether the API server answers, `origins` those
-    of the token endpoints that credentials use now, `refused` resource and namespace (empty for all) of what may not be
+    of the token endpoints that credentials use now, `refused` resource and namespace (`*` for all) of what may not be
     listed or watched.
     """
 

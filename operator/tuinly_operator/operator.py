@@ -213,7 +213,7 @@ class Operator:
             gate=self._gate,
             leading=lambda: self._kube.leads(0.0),
             reachable=lambda: self._kube.reachable,
-            refused=lambda: [(what.resource, what.namespace or "") for what in self._refusals],
+            refused=lambda: [(what.resource, what.namespace or "*") for what in self._refusals],
             origins=lambda: {origin_of(policy.token_url_of(record.credential.spec)) for record in self._store},
         )
         self._metrics.expose(state)

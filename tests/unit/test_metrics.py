@@ -151,8 +151,8 @@ def test_the_reach_of_the_api_server_is_told(scraped: Scraped) -> None:
 
 def test_what_is_refused_is_told_as_long_as_it_is(scraped: Scraped) -> None:
     assert scraped.samples("tuinly_namespace_refused") == {}
-    scraped.refused = [("secrets", "gone"), ("tuinlycredentials", "")]
-    assert scraped.samples("tuinly_namespace_refused") == {("gone", "secrets"): 1.0, ("", "tuinlycredentials"): 1.0}
+    scraped.refused = [("secrets", "gone"), ("tuinlycredentials", "*")]
+    assert scraped.samples("tuinly_namespace_refused") == {("gone", "secrets"): 1.0, ("*", "tuinlycredentials"): 1.0}
 
 
 def test_the_queue_is_told(scraped: Scraped) -> None:
