@@ -17,6 +17,7 @@ from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.logs import fields
 from tuinly_operator.state import secret_key
 from tuinly_operator.store import Store
+from tuinly_operator.succession import older
 
 _SECONDS: Final = 600.0
 _RETRY: Final = 5.0
@@ -28,16 +29,23 @@ class Census:
     """Lists the credentials at start, after an outage, and every ten minutes, and compares them with the store."""
 
     def __init__(
-        self, kube: Kube, store: Store, namespaces: Callable[[], Sequence[str | None]], lost: Callable[[], None]
+        self,
+        kube: Kube,
+        store: Store,
+        namespaces: Callable[[], Sequence[str | None]],
+        lost: Callable[[], None],
+        went_back: Callable[[], None],
     ) -> None:
         """`namespaces` gives those that kopf watches, None for all; before it has begun there are none.
 
-        `lost` is called where kopf brings none of those missing, or should look which namespaces it may watch.
+        `lost` is called where kopf brings none of those missing, or should look which namespaces it may watch;
+        `went_back` where the API server's history has gone back, so that all watches wait for what was long ago.
         """
         self._kube = kube
         self._store = store
         self._namespaces = namespaces
         self._lost = lost
+        self._went_back = went_back
         self._awaited: set[Key] | None = None  # credentials of the last list that kopf has not brought yet
         self._again = asyncio.Event()
         self._doubtful: dict[Key, None] = {}  # names of which contradictory things were told, in their order
@@ -101,12 +109,12 @@ class Census:
                 await self._again.wait()
                 continue
             known = {
-                record.credential.key: record.credential.uid
+                record.credential.key: (record.credential.uid, record.credential.version)
                 for record in self._store
                 if None in namespaces or record.credential.key.namespace in namespaces
             }
             try:
-                listed = {key: uid async for key, uid in self._listed(namespaces)}
+                listed = {key: told async for key, told in self._listed(namespaces)}
             except ApiFailure as failure:
                 if failure.status == HTTPStatus.FORBIDDEN:
                     self._lost()  # kopf's start finds out which it is, and tells; by itself kopf tries for ever
@@ -117,14 +125,25 @@ class Census:
                 await self._forget_without_definition(known)
                 await asyncio.sleep(_RETRY)
                 continue
-            for key, uid in known.items():
-                if listed.get(key) != uid:
-                    self.ask_about(key)
+            self._compare(known, listed)
             self._store.census_taken()
             self._awaited, trouble = set(listed), ""
             if missed and self.unseen == missed:
                 self._lost()
             missed = await self._not_brought()
+
+    def _compare(self, known: Mapping[Key, tuple[str, str]], listed: Mapping[Key, tuple[str, str]]) -> None:
+        """Find whom the store knows by another uid than was listed, or not at all, and versions that went back."""
+        back = False
+        for key, (uid, version) in known.items():
+            there, now = listed.get(key, ("", ""))
+            if there != uid:
+                self.ask_about(key)
+            elif older(now, version):
+                back = True
+        if back:
+            _log.warning("the API server's history went back, as if from a backup: all is listed again")
+            self._went_back()
 
     async def _not_brought(self) -> set[Key]:
         """Wait for what was listed; return what is missing once kopf brings no more, or nothing at the next census."""
@@ -138,14 +157,14 @@ class Census:
                 await asyncio.sleep(_RETRY)  # it may come and go
         return set()
 
-    async def _forget_without_definition(self, known: Mapping[Key, str]) -> None:
+    async def _forget_without_definition(self, known: Mapping[Key, tuple[str, str]]) -> None:
         """Drop all credentials where the CRD has been deleted, which the API server's discovery must confirm."""
         with suppress(ApiFailure):
             if not await self._kube.serves_credentials():
-                for key, uid in known.items():
+                for key, (uid, _) in known.items():
                     self._store.credential_gone(key, uid)
 
-    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[Key, str]]:
+    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[Key, tuple[str, str]]]:
         for namespace in namespaces:
             async for raw in self._kube.list_credentials(namespace):
-                yield secret_key(raw), raw["metadata"]["uid"]
+                yield secret_key(raw), (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"])

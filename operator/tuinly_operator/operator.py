@@ -126,7 +126,7 @@ class Operator:
             listed=partial(self._store.credential_seen, listed=True),
             gone=self._store.credential_ended,
         )
-        self._census = Census(self._kube, self._store, lambda: watch.watched, watch.restart)
+        self._census = Census(self._kube, self._store, lambda: watch.watched, watch.restart, self._list_all_again)
         self._election = self._join_election()
         self._expose_state()
         self._events = EventSender(self._kube)
@@ -323,6 +323,11 @@ class Operator:
             return False
         self._queue.add(key)
         return True
+
+    def _list_all_again(self) -> None:
+        self._credential_watch.restart()
+        for watch in self._secret_watches:
+            watch.list_again()
 
     def _ask_about(self, key: Key) -> None:
         self._census.ask_about(key)

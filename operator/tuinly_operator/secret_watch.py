@@ -33,6 +33,7 @@ class SecretWatch:
         self._refusals = refusals
         self._failures = 0
         self._version = ""  # up to which everything has been seen; empty: nothing, or too long ago
+        self._limit: asyncio.Timeout | None = None  # of the watch under way
         self.what = Refusal(SECRETS, namespace)
         self.listed = False  # whether the first list is complete
         self.settled = asyncio.Event()  # set once it is, or has been refused
@@ -44,7 +45,7 @@ class SecretWatch:
             try:
                 if not self._version:
                     await self._list()
-                await self._watch()
+                await self._watch_until_told()
                 await asyncio.sleep(_PAUSE)
             except ApiFailure as failure:
                 if failure.status == HTTPStatus.GONE:
@@ -67,6 +68,21 @@ class SecretWatch:
         self._worked()
         self.listed = True
         self.settled.set()
+
+    def list_again(self) -> None:
+        """End the watch that is under way, if any: it seems to have lost its place."""
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _watch_until_told(self) -> None:
+        """Watch until the server ends that, or `list_again` does."""
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                await self._watch()
+        except TimeoutError:
+            self._version = ""
+        finally:
+            self._limit = None
 
     async def _watch(self) -> None:
         """Follow the changes until the server ends the watch."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.conftest import ROOT, StartOperator
+from tests.support.acts import FORCE
 from tests.support.auditor import Auditor
 from tests.support.cluster import Cluster, LocalCluster
 from tests.support.objects import ApiError
@@ -188,6 +189,42 @@ def test_what_happens_while_the_operator_is_cut_off_is_made_up_for(
     assert len(deleted.requests()) - before["deleted"] <= 1
     operator.wait_ready()
     assert_logs_are_readable(operator)
+
+
+MOST_WRITES = 20
+"""Writes of a target that the test below may cost: one for each token, a restore, and what was overtaken."""
+
+
+@pytest.mark.timeout(300)
+def test_etcd_is_restored_from_a_backup(
+    tenant: Tenant, local_cluster: LocalCluster, start_operator: StartOperator, operator_login: Path, proxy: ApiProxy
+) -> None:
+    """Resource versions go back, so that no watch tells of anything; what was deleted since the backup is there again.
+
+    Then people go on.
+    """
+    operator = start_operator(kubeconfig=proxy.kubeconfig(operator_login)).wait_ready()
+    kept, deleted = team(tenant, "kept", "deleted")
+    local_cluster.back_up()
+    operator.wait_ready()
+    for number in range(3):
+        before = kept.target().token
+        kept.objects.merge("TuinlyCredential", kept.name, {"metadata": {"annotations": {FORCE: str(number)}}})
+        kept.await_token(other_than=before, seconds=60)
+        kept.await_ready(60)
+    deleted.delete()
+    await_dropped(operator, deleted)
+    local_cluster.restore()
+    operator.wait_for_log(lambda line: "history went back" in line["msg"])
+    for each in (kept, deleted):
+        each.await_ready(60)
+    kept.objects.merge("TuinlyCredential", kept.name, {"spec": {"target": {"deletionPolicy": "Retain"}}})
+    wait_until(lambda: not kept.target().raw["metadata"].get("ownerReferences"), what="a changed spec is followed")
+    token = kept.target().token
+    kept.objects.merge("Secret", kept.target_name, {"data": {"access_token": "ZGFtYWdlZA=="}})
+    await_restored(kept, token)
+    tenant.start().await_ready()
+    assert proxy.count(f"secrets/{kept.target_name}", "PATCH") < MOST_WRITES
 
 
 def await_dropped(operator: OperatorProcess, tenant: Tenant) -> None:

@@ -25,7 +25,11 @@ class Cluster:
         self.failures: dict[Key, list[ApiFailure]] = {}
         self.reads: list[Key] = []
         self.store = Store(lambda _: None, lambda _: None, lambda key: self.census.ask_about(key))  # noqa: PLW0108 -- made below
-        self.census = Census(cast("Kube", self), self.store, lambda: [None], lambda: None)
+        self.went_back = 0
+        self.census = Census(cast("Kube", self), self.store, lambda: [None], lambda: None, self.list_all_again)
+
+    def list_all_again(self) -> None:
+        self.went_back += 1
 
     def put(self, key: Key, uid: str, version: str) -> None:
         self.there[key] = credential_object(
@@ -128,3 +132,13 @@ async def test_a_name_is_asked_about_once_however_much_is_told_of_it(cluster: Cl
     async with counted(cluster.census):
         await until(lambda: cluster.known(ME) == UID)
     assert cluster.reads == [ME]
+
+
+@pytest.mark.parametrize(("listed", "back"), [("9", 1), ("10", 0), ("11", 0)])
+async def test_a_history_that_went_back_is_noticed(cluster: Cluster, listed: str, back: int) -> None:
+    """No watch tells of it: each waits for what comes after the last that it has seen."""
+    cluster.know(ME, UID, "10")
+    cluster.put(ME, UID, listed)
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+    assert (cluster.went_back, cluster.reads) == (back, [])
