@@ -43,6 +43,7 @@ class Attempts:
     def __init__(  # noqa: PLR0913 -- the edges it acts on
         self,
         *,
+        look: Callable[[Record], Facts],
         store: Store,
         kube: Kube,
         endpoint: TokenEndpoint,
@@ -52,7 +53,8 @@ class Attempts:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        """Nothing is asked before `attempt`."""
+        """Nothing is asked before `exchange` or `refresh`; `look` gathers what is known now."""
+        self._look = look
         self._store = store
         self._kube = kube
         self._endpoint = endpoint
@@ -120,7 +122,7 @@ class Attempts:
                 Attempted(rules.counts_from(facts), rules.refresh_inputs(facts)),
                 forced_at=facts.now if rules.forced(facts) else None,
             )
-            offer = await self._meanwhile(record, facts, request())
+            offer = await self._meanwhile(record, request())
             if offer is not None:
                 self._take(record, facts, decided, offer)
         except Failure as failure:
@@ -128,7 +130,7 @@ class Attempts:
         else:
             # What was seen before a request that took its time has to be looked at again before it is acted on.
             if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
-                sight.looked = sight.served = False
+                sight.forget()
 
     async def _by_refresh_token(self, record: Record, facts: Facts, decided: Refresh) -> Held | None:
         """One refresh-token grant; None where the server refuses it."""
@@ -241,19 +243,20 @@ class Attempts:
         asked = facts.credential.refresh_requested or (last.asked if last else "")
         record.memory = record.memory.attempt_failed(replace(setback, asked=asked))
 
-    async def _meanwhile(self, record: Record, facts: Facts, request: Coroutine[Any, Any, Held | None]) -> Held | None:
-        """Wait for a token request, and keep the status true while it takes its time."""
+    async def _meanwhile(self, record: Record, request: Coroutine[Any, Any, Held | None]) -> Held | None:
+        """Wait for a token request, and keep the status true while it takes its time, whatever changes meanwhile."""
         task = asyncio.create_task(request)
         wait: float | None = _SLOW_REQUEST
         try:
             while not (await asyncio.wait({task}, timeout=wait))[0]:
-                now = self._clock.now()
+                facts = self._look(record)
+                decision = rules.meanwhile(facts)
                 # Whatever becomes of the report, the request goes on: its answer may be the only one there is.
                 with suppress(ApiFailure):
-                    seen = replace(facts, credential=record.credential, now=now)
-                    await self._reporter.report(record, seen, rules.unhindered(seen))
-                published = record.memory.published
-                left = published.expiry.remaining(now) if published else 0.0
+                    if not decision.silent:
+                        await self._reporter.report(record, facts, decision)
+                published = facts.memory.published
+                left = published.expiry.remaining(facts.now) if published else 0.0
                 wait = left if left > 0 else None
             return task.result()
         finally:

@@ -311,8 +311,13 @@ def decide(facts: Facts) -> Decision:
     return next((decision for rule in _RULES if (decision := rule(facts)) is not None), unhindered(facts))
 
 
+def meanwhile(facts: Facts) -> Rest:
+    """What is reported by while a token request is under way: what forbids another one by now, or nothing."""
+    return next((rest for rule in _FORBIDDING if (rest := rule(facts)) is not None), unhindered(facts))
+
+
 def unhindered(f: Facts) -> Rest:
-    """Rest until the refresh is due; by this is reported, too, while a token request is under way."""
+    """Rest until the refresh is due."""
     held = f.memory.current
     return _rest(f, look_again=refresh_at(f, held) if held else None)
 
@@ -328,7 +333,7 @@ def _rest(
     return Rest(hindrance or waits.unverified.failure, again, parked)
 
 
-def _leave_deleted_alone(f: Facts) -> Decision | None:
+def _leave_deleted_alone(f: Facts) -> Rest | None:
     return Rest(silent=True) if f.credential.deleting or f.memory.namespace_ends else None
 
 
@@ -344,19 +349,19 @@ def _put_back(f: Facts) -> Decision | None:
     return None if waits else PutBack(removed)
 
 
-def _refuse(f: Facts) -> Decision | None:
+def _refuse(f: Facts) -> Rest | None:
     """Nothing is read or sent for what the admin does not allow or this version cannot do."""
     failure = f.problem or _not_implemented(f) or _url_not_allowed(f)
     return Rest(failure) if failure else None
 
 
-def _suspend(f: Facts) -> Decision | None:
+def _suspend(f: Facts) -> Rest | None:
     if not f.spec.suspend:
         return None
     return Rest(Failure(Reason.SUSPENDED, "spec.suspend is true; set it to false to go on"))
 
 
-def _respect_foreign_target(f: Facts) -> Decision | None:
+def _respect_foreign_target(f: Facts) -> Rest | None:
     if f.target is None or ownership(f.target, f.credential) is not Ownership.FOREIGN:
         return None
     message = (
@@ -436,6 +441,12 @@ def _clean_up(f: Facts) -> Decision | None:
     return RemoveOldTargets(old, alike) if old or alike != f.memory.look_alikes else None
 
 
+_FORBIDDING: Final[tuple[Callable[[Facts], Rest | None], ...]] = (
+    _leave_deleted_alone,
+    _refuse,
+    _suspend,
+    _respect_foreign_target,
+)
 _RULES: Final[tuple[Rule, ...]] = (
     _leave_deleted_alone,
     _put_back,

@@ -46,8 +46,9 @@ class Publisher:
 
         Where it is gone the credential may be too, and the watch of those late: for a deleted one nothing is created.
         """
-        sight.take(await self._kube.read_secret_meta(facts.credential.target))
-        if sight.target is None:
+        live = await self._kube.read_secret_meta(facts.credential.target)
+        sight.take(facts.credential.target, live)
+        if live is None:
             await self._look_whether_served(facts, sight)
 
     async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, sight: Sight) -> None:
@@ -163,7 +164,7 @@ class Publisher:
         """
         key = facts.credential.target
         await self.prove_absence(facts, sight)
-        if sight.target is not None or self._store.get(facts.credential.key) is not record:
+        if sight.of(key) is not None or self._store.get(facts.credential.key) is not record:
             return
         try:
             meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
@@ -296,8 +297,8 @@ class Publisher:
 
     def _see_target(self, facts: Facts, sight: Sight, live: SecretMeta | None) -> None:
         """Believe what was just read or done, ahead of the watch."""
-        sight.take(live)
         key, by = facts.credential.target, facts.credential.key
+        sight.take(key, live)
         if live is None or live.target is not None or self._store.secret(key) is not None:
             self._store.secret_read(key, live, sight.known, by)
         # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.

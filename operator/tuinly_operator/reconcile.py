@@ -83,6 +83,7 @@ class Reconciler:
             store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock
         )
         self._attempts = Attempts(
+            look=lambda record: self._gather(record, Sight()),
             store=store,
             kube=kube,
             endpoint=endpoint,
@@ -201,8 +202,8 @@ class Reconciler:
             record.memory,
             now,
             client_secret=self._store.secret(credential.client_secret),
-            target=sight.known or sight.target,
-            looked=sight.looked,
+            target=sight.known or sight.of(credential.target),
+            looked=sight.looked_for(credential.target),
             served=sight.served,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
             block=block,

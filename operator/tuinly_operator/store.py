@@ -25,14 +25,25 @@ class Record:
 class Sight:
     """What one reconcile has read or written live: it says more than the store until the watch has caught up."""
 
-    looked: bool = False
-    target: SecretMeta | None = None
     served: bool = False  # the credential is there and ours to serve
     known: SecretMeta | None = None  # what the store knew of the target before
+    _target: tuple[Key, SecretMeta | None] | None = None
 
-    def take(self, target: SecretMeta | None) -> None:
+    def take(self, key: Key, target: SecretMeta | None) -> None:
         """Note what the target is now, None for absent."""
-        self.looked, self.target = True, target
+        self._target = key, target
+
+    def forget(self) -> None:
+        """All of it may be otherwise by now."""
+        self._target, self.served = None, False
+
+    def looked_for(self, key: Key) -> bool:
+        """Whether a target of this name was looked for."""
+        return self._target is not None and self._target[0] == key
+
+    def of(self, key: Key) -> SecretMeta | None:
+        """What was found then; None also where nobody has looked."""
+        return self._target[1] if self._target is not None and self.looked_for(key) else None
 
 
 class Store:

@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FakeApi, FakeEndpoint, FakeEvents, Process, World
+from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FakeApi, FakeEndpoint, FakeEvents, Json, Process, World
 from tuinly_operator.credential import REFRESH_REQUESTED, Key
 from tuinly_operator.errors import Reason
 from tuinly_operator.store import Record
@@ -40,6 +40,11 @@ class Shop:
         record = self.process.store.get(CREDENTIAL)
         assert record is not None
         return record
+
+    def status(self) -> Json:
+        """As the API server has it."""
+        found: Json = self.api.credentials[CREDENTIAL]["status"]
+        return found
 
     def told(self, kind: str) -> str:
         condition = self.record().credential.status.condition(kind)

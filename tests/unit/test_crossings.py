@@ -1,17 +1,19 @@
 """Where rules cross: what must be when two things happen to one credential at once, over the fake edge of world.py."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CLIENT_SECRET, CREDENTIAL
+from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FORBIDDEN_URL, Json
 from tuinly_operator import attempt
 from tuinly_operator.answers import Grant, Verdict
 from tuinly_operator.credential import Key
 from tuinly_operator.errors import Reason
 from tuinly_operator.sensitive import Sensitive
+from tuinly_operator.state import SecretMeta
 
 DUE = HOUR * 2 // 3 + 20  # seconds after the issue, jitter and lead included
 RENAMED = Key(CREDENTIAL.namespace, "renamed")
@@ -283,3 +285,71 @@ class Slow:
         self.told = {kind: self.shop.told(kind) for kind in ("Ready", "Refreshed")}
         self.go_on.set()
         await work
+
+
+# --- A spec that changes while a token request is under way -----------------------------------------------------------
+
+
+UNDER_WAY = "False Issuing", "Unknown Issuing"
+CHANGES: dict[str, tuple[Json, str, str]] = {
+    "renamed": ({"target": {"name": RENAMED.name}}, *UNDER_WAY),
+    "other scopes": ({"scopes": ["a"]}, *UNDER_WAY),
+    "another client Secret": ({"clientSecretRef": {"name": "absent"}}, *UNDER_WAY),
+    "suspended": ({"suspend": True}, "True Issued", "Unknown Suspended"),
+    "invalid template": ({"target": {"template": {"data": {"a": "$"}}}}, "False InvalidSpec", "False InvalidSpec"),
+    "Push": ({"delivery": {"pods": "Push"}}, "False NotImplemented", "False NotImplemented"),
+    "URL not allowed": ({"tokenURL": FORBIDDEN_URL}, "False URLNotAllowed", "False URLNotAllowed"),
+    "another lead": ({"refresh": {"before": "10m"}}, "True Issued", "True Issued"),
+    "another template": ({"target": {"template": {"data": {"a": "b"}}}}, "True Issued", "True Issued"),
+}
+
+
+@pytest.mark.parametrize(("more", "ready", "refreshed"), CHANGES.values(), ids=CHANGES.keys())
+async def test_a_spec_that_changes_during_a_slow_request_is_decided_on_before_it_is_told_of(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, more: Json, ready: str, refreshed: str
+) -> None:
+    """`kubectl wait` waits for this generation."""
+    monkeypatch.setattr(attempt, "_SLOW_REQUEST", 0.01)
+    asked, go_on, exchange = asyncio.Event(), asyncio.Event(), shop.endpoint.exchange
+
+    async def slow(url: str, client_id: str, secret: Sensitive, scopes: frozenset[str]) -> Grant:
+        asked.set()
+        await go_on.wait()
+        return await exchange(url, client_id, secret, scopes)
+
+    shop.world.pass_time(DUE)
+    monkeypatch.setattr(shop.endpoint, "exchange", slow)
+    work = asyncio.create_task(shop.process.work())
+    await asked.wait()
+    shop.spec(**more)
+    generation = shop.api.credentials[CREDENTIAL]["metadata"]["generation"]
+    while shop.status()["observedGeneration"] != generation and not work.done():  # noqa: ASYNC110 -- nobody tells of it
+        await asyncio.sleep(0.001)
+    assert (shop.told("Ready"), shop.refreshed()) == (ready, refreshed)
+    go_on.set()
+    await work
+
+
+async def test_a_target_that_was_seen_under_another_name_says_nothing_of_the_present_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rename comes right after a write: no status may say Ready of a Secret that is not there."""
+    apply, write_status, lies = shop.api.apply_secret, shop.api.write_status, []
+
+    async def rename_after(key: Key, manifest: Mapping[str, Any]) -> SecretMeta:
+        meta = await apply(key, manifest)
+        if key == TARGET:
+            shop.spec(target={"name": RENAMED.name})
+        return meta
+
+    async def look(key: Key, uid: str, status: Mapping[str, Any]) -> str:
+        ready = next(one for one in status["conditions"] if one["type"] == "Ready")
+        if ready["status"] == "True" and RENAMED not in shop.api.secrets:
+            lies.append(ready)
+        return await write_status(key, uid, status)
+
+    monkeypatch.setattr(shop.api, "apply_secret", rename_after)
+    monkeypatch.setattr(shop.api, "write_status", look)
+    await shop.pass_time(DUE)
+    assert shop.token(RENAMED) == shop.endpoint.ledger[1].value
+    assert lies == []

@@ -279,11 +279,14 @@ def test_who_saw_or_wrote_a_secret_is_not_told_of_it_and_all_others_are(store: W
 
 def test_what_a_live_read_gave_is_kept_for_one_reconcile() -> None:
     sight = Sight()
-    assert (sight.looked, sight.target) == (False, None)
-    sight.take(None)
-    assert (sight.looked, sight.target) == (True, None)
-    sight.take(meta("1"))
-    assert (sight.looked, sight.target) == (True, meta("1"))
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (False, None)
+    sight.take(TARGET, None)
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (True, None)
+    sight.take(TARGET, meta("1"))
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (True, meta("1"))
+    assert (sight.looked_for(CLIENT), sight.of(CLIENT)) == (False, None)
+    sight.forget()
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (False, None)
 
 
 def test_a_secret_made_again_is_news(store: Watched) -> None:
