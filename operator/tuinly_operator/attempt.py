@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tuinly_operator import decision as rules
 from tuinly_operator.answers import Grant, Verdict
-from tuinly_operator.client_secret import not_found, not_readable, parse_client_secret
+from tuinly_operator.client_secret import is_watched, not_found, not_readable, parse_client_secret
 from tuinly_operator.clock import Clock, Deadline, Moment
 from tuinly_operator.credential import GrantType
 from tuinly_operator.decision import Attempt, Comparison, Exchange, Facts, Need, Refresh, Verify
@@ -69,7 +69,6 @@ class Attempts:
         """Read the client id and secret, or what is wrong with them. Raises ApiFailure, or Failure if it may not."""
         key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
         client: Client | Failure
-        since = self._store.secret(key)
         try:
             raw = await self._kube.read_secret(key)
         except ApiFailure as failure:
@@ -77,16 +76,20 @@ class Attempts:
                 raise not_readable(ref) from None
             if not failure.not_found:
                 raise
-            self._store.secret_read(key, None, since, facts.credential.key)
-            record.memory = record.memory.client_secret_read(ClientSecretRead(ref, "", not_found(ref)))
+            self._remember(record, facts, None, not_found(ref))
             return
         try:
             client = parse_client_secret(raw, ref)
         except Failure as failure:
             client = failure
-        meta = SecretMeta.from_object(raw)
-        self._store.secret_read(key, meta, since, facts.credential.key)
-        record.memory = record.memory.client_secret_read(ClientSecretRead(ref, meta.identity, client))
+        self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, client)
+
+    def _remember(self, record: Record, facts: Facts, seen: SecretMeta | None, client: Client | Failure) -> None:
+        """Remember what a read gave, and in the store only what the watch shows: nobody tells when other Secrets go."""
+        key, by, ref = facts.credential.client_secret, facts.credential.key, facts.spec.client_secret_ref
+        self._store.secret_read(key, seen, facts.client_secret, by)
+        read = ClientSecretRead(ref, seen.identity if seen else "", client, self._clock.now())
+        record.memory = record.memory.client_secret_read(read)
 
     async def exchange(self, record: Record, facts: Facts, decided: Exchange, sight: Sight) -> None:
         """Ask for a token by client credentials, and take what comes."""

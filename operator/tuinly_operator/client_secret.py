@@ -25,6 +25,11 @@ _LONGEST: Final = 32_768  # characters: both stay in memory
 _VSCHAR: Final = re.compile(r"[\x20-\x7E]+")  # RFC 6749 appendix A.1 and A.2
 
 
+def is_watched(raw: Mapping[str, Any]) -> bool:
+    """Whether the watch shows a Secret of this type."""
+    return raw.get("type") not in REFUSED_TYPES
+
+
 def parse_client_secret(raw: Mapping[str, Any], ref: ClientSecretRef) -> Client:
     """Read the client id and secret from a Secret.
 
@@ -32,7 +37,7 @@ def parse_client_secret(raw: Mapping[str, Any], ref: ClientSecretRef) -> Client:
         Failure: `ClientSecretInvalid`, naming the key and what is wrong with it, never its value.
     """
     kind = raw.get("type")
-    if kind in REFUSED_TYPES:
+    if not is_watched(raw):
         raise _invalid(ref, f"has the type {kind}, which is never read for a client secret; use an Opaque Secret")
     data = raw.get("data") or {}
     client_id = _value(data, ref, ref.client_id_key)

@@ -5,7 +5,7 @@ and either decides or leaves it to the next; their order is the operator's judge
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -18,7 +18,7 @@ from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import Ownership, SecretMeta, believe, exchange_inputs, holds_state, in_shape, ownership
 from tuinly_operator.template import DEFAULT_SHAPE, Shape, shape
 
-CONFLICT_RECHECK: Final = 300.0  # seconds
+RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
 FORCED_INTERVAL: Final = 10.0  # seconds between two forced exchanges
 UNTRIED: Final = Failure(
@@ -210,12 +210,13 @@ class Cause(Enum):
 class Rest:
     """Nothing is to be done now.
 
-    `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes that;
-    `parked` means that the gate will say when instead.
+    `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes that, and
+    `recheck` when to look once more at what nobody may tell of; `parked` means that the gate will say when instead.
     """
 
     hindrance: Failure | None = None
     look_again: Deadline | None = None
+    recheck: Deadline | None = None
     parked: bool = False
     silent: bool = False
 
@@ -328,9 +329,9 @@ def _rest(
     """Rest, but for a token that is held for its verification: it is tried again meanwhile, and told of."""
     waits = held_back(f)
     if waits is None or waits.unverified is None:
-        return Rest(hindrance, look_again, parked)
+        return Rest(hindrance, look_again, parked=parked)
     again = waits.unverified.retry.earlier(_last_call_at(f)).earlier(look_again)
-    return Rest(hindrance or waits.unverified.failure, again, parked)
+    return Rest(hindrance or waits.unverified.failure, again, parked=parked)
 
 
 def _leave_deleted_alone(f: Facts) -> Rest | None:
@@ -368,7 +369,7 @@ def _respect_foreign_target(f: Facts) -> Rest | None:
         f"the Secret {f.credential.target.name} exists and is not this credential's; "
         "delete it, or choose another name in spec.target.name"
     )
-    return Rest(Failure(Reason.TARGET_CONFLICT, message), Deadline.after(CONFLICT_RECHECK, f.now))
+    return Rest(Failure(Reason.TARGET_CONFLICT, message), recheck=Deadline.after(RECHECK, f.now))
 
 
 def _verify(f: Facts) -> Decision | None:
@@ -623,7 +624,12 @@ def _client(f: Facts) -> Client | ReadClientSecret | Rest:
     read = f.memory.client
     if read is None or (read.ref, read.identity) != (f.spec.client_secret_ref, f.client_identity):
         return ReadClientSecret()
-    return _rest(f, read.client) if isinstance(read.client, Failure) else read.client
+    if isinstance(read.client, Client):
+        return read.client
+    if f.client_secret is not None:
+        return _rest(f, read.client)
+    again = Deadline.after(RECHECK, read.at)  # the watch may leave out what comes, or what goes
+    return ReadClientSecret() if again.due(f.now) else replace(_rest(f, read.client), recheck=again)
 
 
 def _last_call_at(f: Facts) -> Deadline | None:

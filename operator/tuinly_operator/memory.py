@@ -24,11 +24,15 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class ClientSecretRead:
-    """What reading the client Secret, by name and keys, gave. `identity` is its uid and version, empty for none."""
+    """What reading the client Secret, by name and keys, gave at a time.
+
+    `identity` is its uid and version, empty where the watch does not show it: it is not there, or its type is left out.
+    """
 
     ref: ClientSecretRef
     identity: str
     client: Client | Failure
+    at: Moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ class Reconciler:
     async def _rest(self, record: Record, facts: Facts, decision: Rest) -> None:
         """Report, and set the timer for when time alone changes something."""
         key = record.credential.key
-        wake = decision.look_again
+        wake = decision.recheck.earlier(decision.look_again) if decision.recheck else decision.look_again
         published = record.memory.published
         if published is not None and not published.expiry.due(facts.now):
             wake = published.expiry.earlier(wake)

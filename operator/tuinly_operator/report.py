@@ -31,7 +31,7 @@ def status(f: Facts, decision: Rest) -> Status:
 
     What only an earlier process knew (the last grant, the last failure) is carried over as reported.
     """
-    reported, published = f.credential.status, f.memory.published
+    reported, published = f.credential.status, f.memory.published if f.in_place else None
     failed = f.memory.attempt
     next_time = decision.look_again
     return Status(
@@ -73,7 +73,7 @@ def _ready(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
     hindrance, published = decision.hindrance, f.memory.published
     if hindrance is not None and hindrance.reason in _NEVER_READY:
         return "False", hindrance.reason, hindrance.message
-    if published is not None and published.expiry.due(f.now):
+    if f.in_place and published is not None and published.expiry.due(f.now):
         return "False", Reason.TOKEN_EXPIRED, "the token in the target has expired; the condition Refreshed says why"
     if f.usable:
         return "True", Reason.ISSUED, f"Secret {f.credential.target.name} holds a valid access token{_leaving(f)}"
@@ -97,7 +97,7 @@ def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
     if failed is not None:
         return "False", failed.reason, failed.message
     published = f.memory.published
-    if published is not None and published.expiry.due(f.now):
+    if f.in_place and published is not None and published.expiry.due(f.now):
         return "False", Reason.TOKEN_EXPIRED, "no new token came before the present one expired"
     # A token that is asked for anew after a failure: what the last request came to no longer counts, nor did it work.
     settled = f.usable and f.memory.attempt is None

@@ -196,7 +196,9 @@ class Scene:
         self.probe = False
         self.gate_epoch = 0
         held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
-        self.memory = Memory(met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT))
+        self.memory = Memory(
+            met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT, ISSUED)
+        )
         self.wrote()
         for change in changes:
             change(self)
@@ -426,7 +428,7 @@ def client_known(scene: Scene) -> None:
 
 def has_read(scene: Scene, identity: str, client: Client | Failure) -> None:
     """The client Secret has been read, by the name and keys that the spec names now."""
-    scene.remember(client=ClientSecretRead(scene.facts().spec.client_secret_ref, identity, client))
+    scene.remember(client=ClientSecretRead(scene.facts().spec.client_secret_ref, identity, client, scene.now))
 
 
 def client_unread(scene: Scene) -> None:

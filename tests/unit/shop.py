@@ -54,8 +54,8 @@ class Shop:
     def refreshed(self) -> str:
         return self.told("Refreshed")
 
-    def client_secret(self, value: str) -> None:
-        self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": value})
+    def client_secret(self, value: str, kind: str = "Opaque") -> None:
+        self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": value}, kind)
 
     def spec(self, **more: Any) -> None:  # noqa: ANN401 -- JSON
         self.api.put_credential(CREDENTIAL, {"clientSecretRef": {"name": CLIENT_SECRET.name}, **more})

@@ -353,3 +353,67 @@ async def test_a_target_that_was_seen_under_another_name_says_nothing_of_the_pre
     await shop.pass_time(DUE)
     assert shop.token(RENAMED) == shop.endpoint.ledger[1].value
     assert lies == []
+
+
+# --- Statuses that are true -------------------------------------------------------------------------------------------
+
+
+async def test_a_client_secret_that_comes_late_with_a_type_of_another_system_is_told(shop: Shop) -> None:
+    """The watch leaves its type out."""
+    shop.api.remove_secret(CLIENT_SECRET)
+    await shop.pass_time(10)
+    assert shop.refreshed() == "False ClientSecretNotFound"
+    shop.client_secret("canary-secret", kind="kubernetes.io/tls")
+    await shop.pass_time(301)
+    assert shop.refreshed() == "False ClientSecretInvalid"
+    shop.api.remove_secret(CLIENT_SECRET)
+    shop.client_secret("canary-secret")
+    await shop.pass_time(1)
+    assert shop.refreshed() == "True Issued"
+
+
+async def test_a_client_secret_of_a_type_of_another_system_that_goes_is_told(shop: Shop) -> None:
+    shop.api.remove_secret(CLIENT_SECRET)
+    shop.client_secret("canary-secret", kind="kubernetes.io/tls")
+    await shop.pass_time(1)
+    assert shop.refreshed() == "False ClientSecretInvalid"
+    shop.api.remove_secret(CLIENT_SECRET)
+    await shop.pass_time(301)
+    assert shop.refreshed() == "False ClientSecretNotFound"
+
+
+async def test_a_client_secret_that_stays_away_costs_one_read_in_five_minutes(shop: Shop) -> None:
+    shop.api.remove_secret(CLIENT_SECRET)
+    await shop.pass_time(10)
+    requests = shop.api.requests
+    await shop.pass_time(1800)
+    assert shop.api.requests - requests <= 6
+
+
+async def test_a_foreign_target_is_told_also_once_the_token_that_was_in_its_place_has_expired(shop: Shop) -> None:
+    shop.api.remove_secret(TARGET)
+    shop.api.put_secret(TARGET, {"foreign": "theirs"})
+    await shop.pass_time(HOUR + 60)
+    assert (shop.told("Ready"), shop.refreshed()) == ("False TargetConflict", "False TargetConflict")
+    assert shop.events_of(Reason.TOKEN_EXPIRED) == []
+    assert "tokenExpirationTime" not in shop.status()
+
+
+@pytest.mark.parametrize("goes", [delete, edit])
+async def test_a_target_that_went_while_suspended_holds_no_token_that_could_expire(
+    shop: Shop, goes: Callable[[Shop], None]
+) -> None:
+    shop.spec(suspend=True)
+    await shop.pass_time(10)
+    goes(shop)
+    await shop.pass_time(HOUR + 60)
+    assert (shop.told("Ready"), shop.refreshed()) == ("False Suspended", "Unknown Suspended")
+    assert shop.events_of(Reason.TOKEN_EXPIRED) == []
+    assert "tokenExpirationTime" not in shop.status()
+
+
+async def test_a_token_that_expires_in_a_suspended_target_is_told(shop: Shop) -> None:
+    shop.spec(suspend=True)
+    await shop.pass_time(HOUR + 60)
+    assert (shop.told("Ready"), shop.refreshed()) == ("False TokenExpired", "Unknown Suspended")
+    assert "tokenExpirationTime" in shop.status()

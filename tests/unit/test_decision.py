@@ -433,6 +433,16 @@ def test_a_graphql_url_counts_only_where_verification_is_enabled() -> None:
 # --- How long it waits ------------------------------------------------------------------------------------------------
 
 
+def later(seconds: float, *, wall: float | None = None) -> Change:
+    """So much time after that; `wall` is what the wall clock says, if it was set meanwhile."""
+
+    def change(scene: Scene) -> None:
+        passed_by_wall = seconds if wall is None else wall
+        scene.now = Moment(scene.now.wall + passed_by_wall, scene.now.boot + seconds)
+
+    return named(f"later({seconds}, wall={wall})", change)
+
+
 def look_again(*changes: Change) -> float:
     """Seconds until time alone changes the decision."""
     scene = Scene(*changes)
@@ -456,7 +466,6 @@ def look_again(*changes: Change) -> float:
         ([FORCED, failing()], 30),
         ([FORCED, forced_before], 4),  # ten seconds between two that users asked for
         ([client_rotated, forced_before, failing()], 30),
-        ([target_foreign], 300),
         ([pending, write_refused], 30),
         ([target_edited, restored_often], 4),  # somebody else keeps writing: no race without end
         ([DUE, throttled], 60),
@@ -465,10 +474,22 @@ def look_again(*changes: Change) -> float:
         ([VERIFIES, pending, unverifiable], 30),
         ([VERIFIES, passed(3490), pending, unverifiable], 10),  # the present token comes to its last 100 s first
     ],
-    ids=range(19),
+    ids=range(18),
 )
 def test_how_long_it_waits(changes: Changes, seconds: float) -> None:
     assert look_again(*changes) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [([target_foreign], 300), ([client_missing, later(200)], 100), ([client_invalid], None), ([], None)],
+    ids=["foreign target", "no client Secret", "odd client Secret", "fresh"],
+)
+def test_what_nobody_may_tell_of_is_looked_at_again(changes: Changes, seconds: float | None) -> None:
+    scene = Scene(*changes)
+    decision = scene.decide()
+    assert isinstance(decision, Rest)
+    assert (decision.recheck.remaining(scene.now) if decision.recheck else None) == seconds
 
 
 def test_a_fresh_token_waits_for_its_refresh() -> None:
@@ -754,16 +775,6 @@ def test_a_good_token_is_only_replaced_by_one_at_least_as_good(
         assert narrower or earlier
 
 
-def later(seconds: float, *, wall: float | None = None) -> Change:
-    """So much time after that; `wall` is what the wall clock says, if it was set meanwhile."""
-
-    def change(scene: Scene) -> None:
-        passed_by_wall = seconds if wall is None else wall
-        scene.now = Moment(scene.now.wall + passed_by_wall, scene.now.boot + seconds)
-
-    return named(f"later({seconds}, wall={wall})", change)
-
-
 # --- Whatever the world looks like ------------------------------------------------------------------------------------
 
 ANYTHING: Changes = [
@@ -821,7 +832,8 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         failed = setback(facts)
         assert failed is None or failed.retry.due(facts.now) or facts.probe
     if isinstance(decision, Exchange):
-        read = ClientSecretRead(facts.spec.client_secret_ref, facts.client_identity, decision.client)
+        assert memory.client is not None
+        read = ClientSecretRead(facts.spec.client_secret_ref, facts.client_identity, decision.client, memory.client.at)
         assert memory.client == read
     if isinstance(decision, Refresh):
         assert facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
@@ -841,6 +853,7 @@ def test_rest_is_explained_and_never_restless(scene: Scene) -> None:
     assert decision.look_again is None or not decision.look_again.due(facts.now)
     # Without a hindrance there is a time to look again, and no credential is forgotten.
     assert decision.hindrance or decision.look_again or decision.silent
+    assert decision.recheck is None or not decision.recheck.due(facts.now)
     assert decision.silent is (facts.credential.deleting or facts.memory.namespace_ends)
 
 
@@ -925,8 +938,9 @@ def test_with_everything_in_order_a_token_comes(scene: Scene) -> None:
         decision = come_to_rest(scene, endpoint=True)
         if scene.facts().usable and decision.hindrance is None:
             return
-        assert decision.look_again is not None
-        wait = decision.look_again.remaining(scene.now)
+        again = decision.recheck or decision.look_again
+        assert again is not None
+        wait = again.remaining(scene.now)
         assert wait <= 300
         scene.now = Moment(scene.now.wall + wait, scene.now.boot + wait)
     pytest.fail(f"no token: {scene.decide()}")

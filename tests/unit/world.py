@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tuinly_operator.answers import Grant, Verdict
+from tuinly_operator.client_secret import REFUSED_TYPES
 from tuinly_operator.clock import Moment
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.decision import Policy
@@ -497,6 +498,7 @@ class Process:
         self.timers = Timers(world, self.queue.add)
         self.metrics = Metrics()
         self.doubts: list[Key] = []
+        self._shown: set[Key] = set()  # by the watch of Secrets
         self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
         self._reconciler = Reconciler(
             store=self.store,
@@ -515,11 +517,13 @@ class Process:
         self.credentials_changed()
 
     def secret_changed(self, key: Key) -> None:
-        """The watch of Secrets."""
+        """The watch of Secrets, which the server keeps free of some types."""
         raw = self._api.secrets.get(key)
-        if raw is None:
+        if raw is None and key in self._shown:
+            self._shown.remove(key)
             self.store.secret_gone(key)
-        else:
+        elif raw is not None and raw["type"] not in REFUSED_TYPES:
+            self._shown.add(key)
             self.store.secret_seen(key, SecretMeta.from_object(raw))
 
     def credentials_changed(self) -> None:
