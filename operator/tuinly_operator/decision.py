@@ -154,18 +154,17 @@ def gather(  # noqa: PLR0913 -- all that is known
 ) -> Facts:
     """Put the facts together. The memory in them has taken in what is seen now, and is the one to go on with.
 
-    `looked` says that the target was looked for live, `served` that the credential was. At the first meeting with a
-    target its annotations are read; one that the watch lacks may only be late, since another leader may just have
-    written it.
+    `looked` says that the target was looked for live, `served` that the credential was.
     """
     wanted, problem = DEFAULT_SHAPE, credential.problem
     try:
         wanted = shape(credential.spec.target.template) if credential.spec.target.template else DEFAULT_SHAPE
     except Failure as failure:
         problem = failure
-    if not memory.met and (target or looked):
-        state = believe(target, credential, wanted, now.wall) if target else None
-        memory = memory.met_target(Held(state, now.moved_to(state.issued_at)) if state else None)
+    if target is not None:
+        memory = _by_target(memory, target, credential, wanted, now)
+    elif looked:  # one that the watch lacks may only be late: another leader may just have written it
+        memory = memory.met_target(None)
     inputs = exchange_inputs(policy.token_url_of(credential.spec), credential.spec)
     return Facts(
         credential=credential,
@@ -183,6 +182,26 @@ def gather(  # noqa: PLR0913 -- all that is known
         probe=probe,
         gate_epoch=gate_epoch,
     )
+
+
+def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Shape, now: Moment) -> Memory:
+    """What is remembered once the target is seen.
+
+    What its annotations tell is taken at the first meeting, where the answer to a write was lost, and where they tell
+    of a later token than one that this process could not put back.
+    """
+    present, pending = memory.published, memory.pending
+    told = target.target.state if target.target else None
+    if memory.met and (told is None or (present and told.issued_at <= present.state.issued_at)):
+        return memory
+    state = believe(target, credential, wanted, now.wall)
+    if state is None:
+        return memory.met_target(None)
+    if pending is not None and pending.held.state.same_token(state):
+        return memory.wrote(pending.held, "", untried=pending.unverified is not None)
+    if memory.met and present is not None and present.token is not None:
+        return memory  # who wrote it is asked before anything is written over it
+    return memory.met_target(Held(state, now.moved_to(state.issued_at)))
 
 
 class Need(Enum):

@@ -171,8 +171,11 @@ class Memory:
     # --- What happens -------------------------------------------------------------------------------------------------
 
     def met_target(self, held: Held | None) -> "Memory":
-        """The target was looked at for the first time; `held` is what its annotations tell, if they are believed."""
-        return replace(self, met=True, written=Written(held) if held else self.written)
+        """The target was looked at; `held` is what its annotations tell, if they are believed and news."""
+        if held is None:
+            return self if self.met else replace(self, met=True)
+        later = self.pending is not None and self.pending.held.state.issued_at > held.state.issued_at
+        return replace(self, met=True, written=Written(held), pending=self.pending if later else None)
 
     def asked_for(self, inputs: str, *, verified: bool) -> "Memory":
         """Tokens are wanted for these inputs, verified or not.

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 
 from tuinly_operator import decision as rules
 from tuinly_operator.attempt import Attempts, client_id_of
-from tuinly_operator.clock import Clock, Deadline
+from tuinly_operator.clock import Clock, Deadline, rfc3339
 from tuinly_operator.credential import Key
 from tuinly_operator.decision import (
     Act,
@@ -210,6 +210,9 @@ class Reconciler:
             probe=block is None and self._gate.is_closed(origin),
             gate_epoch=self._gate.epoch(origin),
         )
+        if record.memory.met and facts.memory.published is not record.memory.published and facts.memory.published:
+            expires = rfc3339(facts.memory.published.state.expires_at)
+            _log.info("the target holds a later token", extra=fields(credential=credential.key, expires=expires))
         record.memory = facts.memory
         return facts
 

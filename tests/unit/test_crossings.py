@@ -1,6 +1,7 @@
 """Where rules cross: what must be when two things happen to one credential at once, over the fake edge of world.py."""
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from tuinly_operator import attempt
 from tuinly_operator.answers import Grant, Verdict
 from tuinly_operator.credential import Key
 from tuinly_operator.errors import Reason
+from tuinly_operator.kube import ApiFailure
 from tuinly_operator.sensitive import Sensitive
 from tuinly_operator.state import SecretMeta
 
@@ -417,3 +419,82 @@ async def test_a_token_that_expires_in_a_suspended_target_is_told(shop: Shop) ->
     await shop.pass_time(HOUR + 60)
     assert (shop.told("Ready"), shop.refreshed()) == ("False TokenExpired", "Unknown Suspended")
     assert "tokenExpirationTime" in shop.status()
+
+
+# --- What is there outranks what is remembered ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def unheard(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """Its second token was written, but the answer to that write was lost, and the API server is out of reach since."""
+    apply = shop.api.apply_secret
+
+    async def lose_the_answer(key: Key, manifest: Mapping[str, Any]) -> SecretMeta:
+        await apply(key, manifest)
+        monkeypatch.undo()
+        shop.api.reachable = False
+        raise ApiFailure(None, "ServerDisconnectedError")
+
+    monkeypatch.setattr(shop.api, "apply_secret", lose_the_answer)
+    shop.world.pass_time(DUE)
+    await shop.process.work()
+    assert shop.token() == shop.endpoint.ledger[1].value
+    return shop
+
+
+async def test_a_write_whose_answer_was_lost_is_not_made_again(unheard: Shop) -> None:
+    writes = len(unheard.api.writes)
+    unheard.api.reachable = True
+    await unheard.pass_time(10)
+    assert [write.kind for write in unheard.api.writes[writes:]] == ["status"]
+    assert unheard.refreshed() == "True Issued"
+    assert unheard.status()["lastGrant"] == "ClientCredentials"
+    edit(unheard)
+    await unheard.pass_time(1)
+    assert unheard.token() == unheard.endpoint.ledger[1].value
+    assert len(unheard.endpoint.requests) == 2
+
+
+async def test_a_token_that_was_written_unheard_is_told_of_while_suspended(unheard: Shop) -> None:
+    unheard.spec(suspend=True)
+    unheard.api.reachable = True
+    await unheard.pass_time(10)
+    assert (unheard.told("Ready"), unheard.refreshed()) == ("True Issued", "Unknown Suspended")
+
+
+async def test_a_token_that_was_written_unheard_does_not_give_way_to_the_one_before(unheard: Shop) -> None:
+    """Whatever becomes of the spec meanwhile."""
+    unheard.endpoint.mood, unheard.api.reachable = "down", True
+    unheard.spec(scopes=["a"])
+    await unheard.pass_time(3)
+    unheard.spec()
+    await unheard.pass_time(60)
+    assert unheard.token() == unheard.endpoint.ledger[1].value
+    assert unheard.told("Ready") == "True Issued"
+
+
+async def test_a_later_token_of_another_leader_is_taken_up_and_not_written_over(shop: Shop) -> None:
+    """Its own is older, whatever it remembers."""
+    await shop.pass_time(60)
+    mine, shop.process = shop.process, shop.start()
+    shop.force("now")
+    await shop.pass_time(1)
+    assert shop.token() == shop.endpoint.ledger[1].value
+    shop.process, writes = mine, len(shop.api.writes)
+    shop.api.changed = mine.secret_changed
+    mine.secret_changed(TARGET)
+    mine.credentials_changed()
+    await shop.pass_time(60)
+    assert shop.token() == shop.endpoint.ledger[1].value
+    assert [write for write in shop.api.writes[writes:] if write.kind == "target"] == []
+    assert len(shop.endpoint.requests) == 2
+
+
+async def test_an_earlier_token_from_a_backup_gives_way_to_the_one_in_memory(shop: Shop) -> None:
+    kept = copy.deepcopy(shop.api.secrets[TARGET])
+    await shop.pass_time(DUE)
+    shop.api.secrets[TARGET] = kept
+    shop.api.label_secret(TARGET)
+    await shop.pass_time(1)
+    assert shop.token() == shop.endpoint.ledger[1].value
+    assert len(shop.endpoint.requests) == 2
