@@ -1,7 +1,7 @@
 """What the operator knows from a Secret's metadata: whose it is, what was written, and whether anybody else touched it.
 
 The target's annotations are the operator's only lasting state. They are written in the same request as the token and
-read once, when a process first meets the target; from then on memory is ahead of them.
+read when a process first meets the target; from then on memory is ahead of them, unless they tell of a later token.
 """
 
 import base64
