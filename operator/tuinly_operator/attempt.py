@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -14,11 +14,11 @@ from tuinly_operator.answers import Grant, Verdict
 from tuinly_operator.client_secret import is_watched, not_found, not_readable, parse_client_secret
 from tuinly_operator.clock import Clock, Deadline, Moment
 from tuinly_operator.credential import GrantType
-from tuinly_operator.decision import Attempt, Comparison, Exchange, Facts, Need, Refresh, Verify
+from tuinly_operator.decision import Attempt, Comparison, Exchange, Facts, Need, Purpose, Refresh, Verify
 from tuinly_operator.election import ASKING_SECONDS
 from tuinly_operator.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
-from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.limiter import Ask, Limiter, Ticket
 from tuinly_operator.logs import fields
 from tuinly_operator.memory import Attempted, Client, ClientSecretRead, Held, RefreshToken
 from tuinly_operator.metrics import Metrics
@@ -32,7 +32,7 @@ from tuinly_operator.store import Record, Sight, Store
 _SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
 _CLOCK_TOLERANCE: Final = 30.0  # seconds
 
-_Request = Callable[[], Coroutine[Any, Any, Held | None]]
+_Request = Callable[[Ticket], Coroutine[Any, Any, Held | None]]
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Attempts:
         store: Store,
         kube: Kube,
         endpoint: TokenEndpoint,
-        gate: Gate,
+        limiter: Limiter,
         reporter: Reporter,
         setbacks: Setbacks,
         metrics: Metrics,
@@ -58,7 +58,7 @@ class Attempts:
         self._store = store
         self._kube = kube
         self._endpoint = endpoint
-        self._gate = gate
+        self._limiter = limiter
         self._reporter = reporter
         self._setbacks = setbacks
         self._metrics = metrics
@@ -93,7 +93,7 @@ class Attempts:
 
     async def exchange(self, record: Record, facts: Facts, decided: Exchange, sight: Sight) -> None:
         """Ask for a token by client credentials, and take what comes."""
-        await self._attempt(record, facts, decided, sight, partial(self._by_client, record, facts, decided))
+        await self._attempt(record, facts, decided, sight, partial(self._by_client, facts, decided))
 
     async def refresh(self, record: Record, facts: Facts, decided: Refresh, sight: Sight) -> None:
         """Ask for one by refresh token. Where it is refused, the exchange is decided on next."""
@@ -101,8 +101,8 @@ class Attempts:
 
     async def verify(self, record: Record, facts: Facts, decided: Verify) -> None:
         """Try a new token. One that does not work is forgotten; one that nobody can tell of waits."""
-        verdict = await self._endpoint.verify(facts.graphql_url, decided.token)
         at = origin_of(facts.graphql_url)
+        verdict = await self._try(facts, decided)
         if verdict is Verdict.ACCEPTED:
             record.memory = record.memory.verified(decided.held)
         elif verdict is Verdict.REJECTED:
@@ -115,17 +115,36 @@ class Attempts:
             setback = self._setbacks.of(record, decided.last, failure, facts.inputs)
             record.memory = record.memory.unverified(decided.held, setback)
 
+    async def _try(self, facts: Facts, decided: Verify) -> Verdict:
+        """Send the verification, and tell the limiter how it went."""
+        with self._begun(facts, Purpose.VERIFICATION) as ticket:
+            verdict = await self._endpoint.verify(facts.graphql_url, decided.token)
+            if verdict is Verdict.ACCEPTED:
+                self._limiter.succeeded(ticket, self._clock.now())
+            else:  # no answer, or one that no endpoint gives that works, unless it speaks of the token
+                failure = TokenRequestFailed(Reason.VERIFICATION_FAILED, "", transport=verdict is Verdict.INCONCLUSIVE)
+                self._limiter.failed(ticket, failure, self._clock.now())
+            return verdict
+
+    @contextmanager
+    def _begun(self, facts: Facts, purpose: Purpose) -> Iterator[Ticket]:
+        """Take the place for a request. Since the look at the limiter nothing may be awaited: others would take it."""
+        ticket = self._limiter.begin(ask_for(facts, purpose), self._clock.now())
+        try:
+            yield ticket
+        finally:
+            self._limiter.abandoned(ticket, self._clock.now())  # unless it has ended
+
     async def _attempt(self, record: Record, facts: Facts, decided: Attempt, sight: Sight, request: _Request) -> None:
         try:
             self._kube.fence(ASKING_SECONDS)
             self._kube.require_reach()
-            # Nothing may be awaited between the look at the gate and this, or others would pass as probes too.
-            self._gate.begin(origin_of(facts.token_url), self._clock.now())
-            record.memory = record.memory.attempt_begun(
-                Attempted(rules.counts_from(facts), rules.refresh_inputs(facts)),
-                forced_at=facts.now if rules.forced(facts) else None,
-            )
-            offer = await self._meanwhile(record, request())
+            with self._begun(facts, Purpose.TOKEN) as ticket:
+                record.memory = record.memory.attempt_begun(
+                    Attempted(rules.counts_from(facts), rules.refresh_inputs(facts)),
+                    forced_at=facts.now if rules.forced(facts) else None,
+                )
+                offer = await self._meanwhile(record, request(ticket))
             if offer is not None:
                 self._take(record, facts, decided, offer)
         except Failure as failure:
@@ -135,13 +154,13 @@ class Attempts:
             if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
                 sight.forget()
 
-    async def _by_refresh_token(self, record: Record, facts: Facts, decided: Refresh) -> Held | None:
+    async def _by_refresh_token(self, record: Record, facts: Facts, decided: Refresh, ticket: Ticket) -> Held | None:
         """One refresh-token grant; None where the server refuses it."""
         token, present = decided.token, decided.present
         issued = self._clock.now()
         try:
             asked = self._endpoint.refresh(facts.token_url, token.value)
-            grant = await self._request(record, facts, GrantType.REFRESH_TOKEN, asked)
+            grant = await self._request(facts, ticket, GrantType.REFRESH_TOKEN, asked)
         except TokenRequestFailed as failure:
             if failure.reason is Reason.ENDPOINT_THROTTLED:
                 raise
@@ -166,12 +185,12 @@ class Attempts:
         refresh = RefreshToken(grant.refresh_token or token.value, proven=True)
         return _held(state, grant, issued, kind=GrantType.REFRESH_TOKEN, client=present.client, refresh=refresh)
 
-    async def _by_client(self, record: Record, facts: Facts, decided: Exchange) -> Held:
+    async def _by_client(self, facts: Facts, decided: Exchange, ticket: Ticket) -> Held:
         """One exchange by client credentials."""
         client, scopes = decided.client, facts.spec.scopes
         issued = self._clock.now()
         asked = self._endpoint.exchange(facts.token_url, client.id, client.secret, scopes)
-        grant = await self._request(record, facts, GrantType.CLIENT_CREDENTIALS, asked)
+        grant = await self._request(facts, ticket, GrantType.CLIENT_CREDENTIALS, asked)
         # Any exchange does what users may have asked for; a refresh-token grant is not what they meant.
         handled = facts.credential.refresh_requested
         state = _state(facts, grant, issued, version=decided.version, scopes=scopes, handled=handled)
@@ -179,20 +198,17 @@ class Attempts:
         refresh = RefreshToken(grant.refresh_token) if wanted and grant.refresh_token else None
         return _held(state, grant, issued, kind=GrantType.CLIENT_CREDENTIALS, client=client, refresh=refresh)
 
-    async def _request(self, record: Record, facts: Facts, kind: GrantType, asked: Coroutine[Any, Any, Grant]) -> Grant:
-        """Send the token request, and tell the gate and the metrics how it went. Raises TokenRequestFailed."""
-        origin, client_id = origin_of(facts.token_url), client_id_of(record)
+    async def _request(self, facts: Facts, ticket: Ticket, kind: GrantType, asked: Coroutine[Any, Any, Grant]) -> Grant:
+        """Send the token request, and tell the limiter and the metrics how it went. Raises TokenRequestFailed."""
         try:
             with self._metrics.token_request(kind):
                 grant = await asked
         except TokenRequestFailed as failure:
-            self._gate.failed(origin, client_id, failure, self._clock.now())
+            if not (kind is GrantType.REFRESH_TOKEN and failure.rejected):  # else the exchange is still to come
+                self._limiter.failed(ticket, failure, self._clock.now())
             raise
-        except BaseException:
-            self._gate.abandoned(origin)
-            raise
-        self._gate.succeeded(origin)
-        self._compare_clocks(origin, grant.server_time)
+        self._limiter.succeeded(ticket, self._clock.now())
+        self._compare_clocks(origin_of(facts.token_url), grant.server_time)
         return grant
 
     def _compare_clocks(self, origin: str, server_time: float | None) -> None:
@@ -239,9 +255,8 @@ class Attempts:
             record.memory = record.memory.may_tell_again(Reason.LIFETIME_TOO_SHORT)
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
-        """Remember a failed attempt and when to try again: a gate that it opened does not end that wait."""
-        after = replace(facts, gate_epoch=self._gate.epoch(origin_of(facts.token_url)))
-        setback = self._setbacks.of(record, rules.setback(facts), failure, after.tried_inputs)
+        """Remember a failed attempt and when to try again."""
+        setback = self._setbacks.of(record, rules.setback(facts), failure, facts.tried_inputs)
         last = facts.memory.attempt
         asked = facts.credential.refresh_requested or (last.asked if last else "")
         record.memory = record.memory.attempt_failed(replace(setback, asked=asked))
@@ -300,8 +315,10 @@ def _held(  # noqa: PLR0913 -- all that came with a token
     return Held(state, issued.moved_to(state.issued_at), grant.access_token, client, kind, refresh)
 
 
-def client_id_of(record: Record) -> str:
-    """The client id as far as it is known: what a server's Retry-After is kept by."""
-    read, current = record.memory.client, record.memory.current
-    known = read.client if read else current.client if current else None
-    return known.id if isinstance(known, Client) else ""
+def ask_for(facts: Facts, purpose: Purpose) -> Ask:
+    """What to ask the limiter for. The client is told as far as it is known."""
+    url = facts.token_url if purpose is Purpose.TOKEN else facts.graphql_url
+    read, current = facts.memory.client, facts.memory.current
+    client = read.client if read else current.client if current else None
+    client_id = client.id if isinstance(client, Client) else ""
+    return Ask(facts.credential.key, origin_of(url), purpose, rules.present_end(facts), client_id)

@@ -45,13 +45,47 @@ class Policy:
         """The effective token URL."""
         return spec.token_url or self.token_url
 
+    def graphql_url_of(self, spec: Spec) -> str:
+        """The effective GraphQL URL."""
+        return spec.verification.graphql_url or self.graphql_url
+
+    def urls_of(self, spec: Spec) -> tuple[str, ...]:
+        """The URLs that requests are sent to."""
+        verifies = spec.verification.mode is VerificationMode.ENABLED
+        return (self.token_url_of(spec), self.graphql_url_of(spec)) if verifies else (self.token_url_of(spec),)
+
+
+class Purpose(Enum):
+    """What a request is for."""
+
+    TOKEN = auto()
+    VERIFICATION = auto()
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The token endpoint must not be asked now. Without `until`, the gate says when."""
+    """An endpoint must not be asked now.
 
-    failure: Failure
+    `failure` says why, None as long as that is not worth saying; `until` is when to look again. Where it `parks`, the
+    limiter says when it is the credential's turn. What is `long` is nothing to prepare for.
+    """
+
+    failure: Failure | None
     until: Deadline | None = None
+    parks: bool = False
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the limiter says of a request: what keeps it back, if anything, and whether it need not wait by itself.
+
+    It goes `at_once`, without the wait that was drawn after the last failure, as a probe or where the endpoint has been
+    seen to work since.
+    """
+
+    block: Block | None = None
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +94,8 @@ class Facts:
 
     `problem` says why the spec cannot be followed. `old_targets` are Secrets under other names that say they are this
     credential's target. `absence_proven` says that live reads confirmed that there is no target, but the credential,
-    `served` that one confirmed that the credential is there and ours to serve. `block` is what the gate says; `probe`
-    that it is closed and lets this attempt through to see; `gate_epoch` changes each time it has opened.
+    `served` that one confirmed that the credential is there and ours to serve. `turn` is what the limiter says of a
+    token request, `verify_turn` of a verification.
     """
 
     credential: Credential
@@ -75,9 +109,8 @@ class Facts:
     old_targets: tuple[tuple[Key, SecretMeta], ...] = ()
     absence_proven: bool = False
     served: bool = False
-    block: Block | None = None
-    probe: bool = False
-    gate_epoch: int = 0
+    turn: Turn = Turn()
+    verify_turn: Turn = Turn()
 
     @property
     def spec(self) -> Spec:
@@ -92,7 +125,7 @@ class Facts:
     @property
     def graphql_url(self) -> str:
         """The effective GraphQL URL."""
-        return self.spec.verification.graphql_url or self.policy.graphql_url
+        return self.policy.graphql_url_of(self.spec)
 
     @property
     def verifies(self) -> bool:
@@ -112,7 +145,7 @@ class Facts:
     @property
     def tried_inputs(self) -> str:
         """What an attempt would be tried with now: a change of it ends the wait for a retry."""
-        return f"{self.inputs} {self.client_identity} {self.gate_epoch}"
+        return f"{self.inputs} {self.client_identity}"
 
     @property
     def in_place(self) -> bool:
@@ -148,9 +181,6 @@ def gather(  # noqa: PLR0913 -- all that is known
     looked: bool,
     served: bool = False,
     old_targets: tuple[tuple[Key, SecretMeta], ...] = (),
-    block: Block | None = None,
-    probe: bool = False,
-    gate_epoch: int = 0,
 ) -> Facts:
     """Put the facts together. The memory in them has taken in what is seen now, and is the one to go on with.
 
@@ -178,9 +208,6 @@ def gather(  # noqa: PLR0913 -- all that is known
         old_targets=old_targets,
         absence_proven=looked and target is None,
         served=served,
-        block=block,
-        probe=probe,
-        gate_epoch=gate_epoch,
     )
 
 
@@ -230,13 +257,14 @@ class Rest:
     """Nothing is to be done now.
 
     `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes that, and
-    `recheck` when to look once more at what nobody may tell of; `parked` means that the gate will say when instead.
+    `recheck` when to look once more at what nobody may tell of; `parks` are the requests of which the limiter will say
+    when it is their turn.
     """
 
     hindrance: Failure | None = None
     look_again: Deadline | None = None
     recheck: Deadline | None = None
-    parked: bool = False
+    parks: frozenset[Purpose] = frozenset()
     silent: bool = False
 
 
@@ -343,14 +371,33 @@ def unhindered(f: Facts) -> Rest:
 
 
 def _rest(
-    f: Facts, hindrance: Failure | None = None, look_again: Deadline | None = None, *, parked: bool = False
+    f: Facts,
+    hindrance: Failure | None = None,
+    look_again: Deadline | None = None,
+    parks: frozenset[Purpose] = frozenset(),
 ) -> Rest:
-    """Rest, but for a token that is held for its verification: it is tried again meanwhile, and told of."""
+    """Rest, but for a token that is held for its verification: it is tried again meanwhile, and told of.
+
+    A wait for a turn that is nothing to tell of yet writes nothing.
+    """
     waits = held_back(f)
-    if waits is None or waits.unverified is None:
-        return Rest(hindrance, look_again, parked=parked)
-    again = waits.unverified.retry.earlier(_last_call_at(f)).earlier(look_again)
-    return Rest(hindrance or waits.unverified.failure, again, parked=parked)
+    if waits is not None:
+        block, again = f.verify_turn.block, _wait_before_verification(f, waits)
+        failure = waits.unverified.failure if waits.unverified else None
+        if block is not None and (block.long or again is None):
+            failure, again = failure or block.failure, block.until
+            parks |= {Purpose.VERIFICATION} if block.parks else set()
+        hindrance = hindrance or failure
+        look_again = _earliest(look_again, again, _last_call_at(f))
+    return Rest(hindrance, look_again, parks=parks, silent=bool(parks) and hindrance is None)
+
+
+def _earliest(*deadlines: Deadline | None) -> Deadline | None:
+    """The deadline that is due first, None where there is none."""
+    first: Deadline | None = None
+    for deadline in deadlines:
+        first = deadline.earlier(first) if deadline is not None else first
+    return first
 
 
 def _leave_deleted_alone(f: Facts) -> Rest | None:
@@ -394,9 +441,21 @@ def _respect_foreign_target(f: Facts) -> Rest | None:
 def _verify(f: Facts) -> Decision | None:
     """Try a new token before it is published, and between two tries do all else as without it."""
     waits = held_back(f)
-    if waits is None or waits.held.token is None or (waits.unverified and not waits.unverified.retry.due(f.now)):
+    if waits is None or waits.held.token is None:
+        return None
+    if f.verify_turn.block is not None or _wait_before_verification(f, waits) is not None:
         return None
     return Verify(waits.held, waits.held.token, waits.unverified)
+
+
+def _wait_before_verification(f: Facts, pending: Pending) -> Deadline | None:
+    """The drawn wait, or the least one where the GraphQL endpoint has been seen to work since."""
+    failed = pending.unverified
+    if failed is None:
+        return None
+    least = Deadline.at(failed.at + f.policy.min_interval, f.now)
+    wait = failed.retry.earlier(least) if f.verify_turn.at_once else failed.retry
+    return None if wait.due(f.now) else wait
 
 
 def _publish(f: Facts) -> Decision | None:
@@ -436,11 +495,17 @@ def _need_client(f: Facts) -> Decision | None:
 
 
 def _attempt(f: Facts) -> Decision | None:
-    why = need(f)
+    why, block = need(f), f.turn.block
     if why is None:
         return None
-    if f.block is not None:
-        return _rest(f, f.block.failure, f.block.until, parked=f.block.until is None)
+    if block is None:
+        return _request(f, why)
+    request = None if block.long else _request(f, why)
+    return _kept_back(f, block) if request is None or isinstance(request, Attempt) else request
+
+
+def _request(f: Facts, why: Need) -> Decision:
+    """The token request, or what comes before it."""
     failed, wait = setback(f), _wait_before_attempt(f, why)
     if wait is not None:
         return _rest(f, failed.failure if failed else None, wait)
@@ -451,6 +516,13 @@ def _attempt(f: Facts) -> Decision | None:
         return refresh
     client = _client(f)
     return Exchange(why, client, f.client_identity) if isinstance(client, Client) else client
+
+
+def _kept_back(f: Facts, block: Block) -> Rest:
+    """Wait for the turn of a token request. Where that takes long it is told; a failure from before is told at once."""
+    failed = setback(f)
+    failure = failed.failure if failed is not None else block.failure
+    return _rest(f, failure, block.until, frozenset({Purpose.TOKEN}) if block.parks else frozenset())
 
 
 def _clean_up(f: Facts) -> Decision | None:
@@ -524,7 +596,8 @@ def unwritten(f: Facts) -> Publish | None:
     """
     pending, written = f.memory.pending, f.memory.written
     if pending is not None and held_back(f) is None and (token := _writable(f, pending.held)):
-        return Publish(pending.held, token, Cause.NEW_TOKEN, pending.unverified is not None, pending.due)
+        untried = pending.unverified is not None or (f.verifies and not pending.verified)
+        return Publish(pending.held, token, Cause.NEW_TOKEN, untried, pending.due)
     if written is not None and not f.in_shape and (token := _writable(f, written.held)):
         cause = Cause.BROKEN if written.asked == asked_shape(f) else Cause.OTHER_SHAPE
         return Publish(written.held, token, cause, written.untried)
@@ -555,8 +628,13 @@ def held_back(f: Facts) -> Pending | None:
     pending = f.memory.pending
     if pending is None or pending.verified or not f.verifies:
         return None
-    last_call = _last_call_at(f)
-    return None if pending.unverified and (last_call is None or last_call.due(f.now)) else pending
+    if pending.held.token is not None and pending.held.token == f.memory.rejected_token:
+        return pending  # the server gave it again: only a verification can make up for one that it failed
+    last_call, block = _last_call_at(f), f.verify_turn.block
+    if last_call is not None:
+        return None if (pending.unverified or block) and last_call.due(f.now) else pending
+    # Who merely waits for its turn will have it.
+    return None if pending.unverified or (block is not None and block.long and block.failure) else pending
 
 
 def leftovers(f: Facts) -> tuple[tuple[Key, SecretMeta], ...]:
@@ -571,6 +649,14 @@ def look_alikes(f: Facts) -> frozenset[str]:
 
 def _proven(f: Facts, meta: SecretMeta) -> bool:
     return ownership(meta, f.credential) is Ownership.PROVEN
+
+
+def present_end(f: Facts) -> float | None:
+    """When the newest token ends, in seconds since the epoch; one that an earlier process got counts for its inputs."""
+    held = f.memory.current
+    if held is None or (held.token is None and held.state.exchange_inputs != f.inputs):
+        return None
+    return held.expiry.wall
 
 
 def asked_shape(f: Facts) -> str:
@@ -627,7 +713,7 @@ def refresh_at(f: Facts, held: Held) -> Deadline:
 def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
     waits = []
     failed = setback(f)
-    if failed is not None and not f.probe:
+    if failed is not None and not f.turn.at_once:
         waits.append(failed.retry)
     last = f.memory.last_attempt
     if last is not None:

@@ -108,8 +108,8 @@ class TokenRequestFailed(Failure):
     """A token request that gave no usable token.
 
     `status` is the HTTP status, None where no answer came. `retry_after` is in seconds from now, None where the
-    server did not ask for it. `transport` marks failures of the endpoint itself (no answer, or a 5xx), which close
-    the gate.
+    server did not ask for it. `transport` marks failures of the endpoint itself (no answer, or a 5xx), as far
+    as the limiter believes them.
     """
 
     status: int | None = None

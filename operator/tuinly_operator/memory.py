@@ -145,6 +145,7 @@ class Memory:
     met: bool = False  # the target's annotations have been read
     written: Written | None = None
     pending: Pending | None = None
+    rejected_token: Sensitive | None = None  # did not work when it was tried, and may be given once more
     client: ClientSecretRead | None = None
     refresh_refused: str | None = None  # the inputs for which a refresh token was refused at its first use
     last_attempt: Attempted | None = None
@@ -251,7 +252,7 @@ class Memory:
     def rejected(self, held: Held) -> "Memory":
         """It does not work: neither is it written, nor is a refresh token used that would give more of the same."""
         waits = self.pending is not None and self.pending.held is held
-        return replace(self, pending=None) if waits else self
+        return replace(self, pending=None, rejected_token=held.token) if waits else self
 
     def wrote(self, held: Held, asked: str, *, untried: bool = False) -> "Memory":
         """The target holds this token now, as the spec asked for at that time."""

@@ -16,10 +16,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tuinly_operator.clock import parse_rfc3339
+from tuinly_operator.clock import Clock, parse_rfc3339
 from tuinly_operator.credential import Credential, GrantType
 from tuinly_operator.errors import Reason, TokenRequestFailed
-from tuinly_operator.gate import Gate
+from tuinly_operator.limiter import Limiter
 from tuinly_operator.memory import Held
 from tuinly_operator.report import READY, REFRESHED
 from tuinly_operator.settings import PROGRAM
@@ -34,13 +34,14 @@ class State:
     """What gauges are read off.
 
     `leading` and `reachable` tell whether this replica is at work and whether the API server answers, `origins` those
-    of the token endpoints that credentials use now, `refused` resource and namespace (`*` for all) of what may not be
+    of the endpoints that credentials use now, `refused` resource and namespace (`*` for all) of what may not be
     listed or watched.
     """
 
     store: Store
     queue: WorkQueue
-    gate: Gate
+    limiter: Limiter
+    clock: Clock
     leading: Callable[[], bool]
     reachable: Callable[[], bool]
     refused: Callable[[], Collection[tuple[str, str]]]
@@ -169,20 +170,28 @@ class _Gauges(Collector):
         yield from (ready, failing, suspended, expiry, due)
 
     def _of_endpoints(self) -> Iterator[Metric]:
-        closed = _gauge("tuinly_gate_closed", "1 while a token endpoint is spared, else 0.", "origin")
+        limits = {
+            "down": _gauge("tuinly_endpoint_down", "1 while an endpoint is only probed, else 0.", "origin"),
+            "limit": _gauge("tuinly_endpoint_limit", "Requests that may be in flight to an endpoint.", "origin"),
+            "in_flight": _gauge("tuinly_endpoint_in_flight", "Requests in flight to an endpoint.", "origin"),
+            "waiting": _gauge("tuinly_endpoint_waiting", "Requests that wait for their turn at an endpoint.", "origin"),
+            "rate": _gauge("tuinly_endpoint_rate", "Requests per second that may begin, where bounded.", "origin"),
+        }
         ahead = _gauge(
             "tuinly_clock_difference_seconds",
             "How far this clock is ahead of the token endpoint's, by the Date of its last good answer.",
             "origin",
         )
-        gates = self._state.gate.closed()
+        seen = self._state.limiter.seen(self._state.clock.now())
         # A replica that leads no more remembers endpoints as they were then.
         for origin in sorted(self._state.origins()) if self._state.leading() else ():
-            if origin in gates:
-                closed.add_metric((origin,), float(gates[origin]))
+            for name, gauge in limits.items():
+                value = getattr(seen.get(origin), name, None)
+                if value is not None:
+                    gauge.add_metric((origin,), float(value))
             if origin in self._ahead:
                 ahead.add_metric((origin,), self._ahead[origin])
-        yield from (closed, ahead)
+        yield from (*limits.values(), ahead)
 
 
 def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:

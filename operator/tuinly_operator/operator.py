@@ -22,9 +22,9 @@ from tuinly_operator.credential import Key
 from tuinly_operator.decision import Policy
 from tuinly_operator.election import Election
 from tuinly_operator.events import EventSender
-from tuinly_operator.gate import Gate
 from tuinly_operator.health import HealthServer
 from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
+from tuinly_operator.limiter import Limiter
 from tuinly_operator.logs import fields
 from tuinly_operator.metrics import Metrics, State
 from tuinly_operator.oauth import TokenEndpoint, origin_of
@@ -45,7 +45,7 @@ _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _PROBE_SECONDS: Final = 1.0
-_GATE_SECONDS: Final = 0.5
+_WORKERS: Final = 2  # for each place: while all places are taken, as many workers read and write for others
 _STUCK_SECONDS: Final = 300.0
 _DEFECT_RETRY: Final = 60.0
 _FINISH_POLL: Final = 0.02
@@ -85,9 +85,9 @@ class Operator:
             min_interval=settings.min_refresh_interval,
         )
         self._clock = SystemClock()
-        self._queue = WorkQueue(lambda key: self._store.urgency(key), time.monotonic)  # noqa: PLW0108 -- made below
+        self._queue = WorkQueue(self._urgency, time.monotonic)
         self._timers = Timers(self._clock, self._queue.add)
-        self._gate = Gate(self._queue.add)
+        self._limiter = Limiter(settings.concurrency, self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics()
         self._health = HealthServer(
@@ -134,7 +134,7 @@ class Operator:
             store=self._store,
             kube=self._kube,
             endpoint=self._endpoint,
-            gate=self._gate,
+            limiter=self._limiter,
             timers=self._timers,
             events=self._events,
             metrics=self._metrics,
@@ -148,14 +148,14 @@ class Operator:
     async def work_until(self, stop: asyncio.Event) -> None:
         """Run all parts until `stop`, let what is in flight finish, and give up the lead."""
         begin = self._begin
-        acting = [begin("a worker", self._work) for _ in range(self._settings.concurrency)]
+        acting = [begin("a worker", self._work) for _ in range(_WORKERS * self._settings.concurrency)]
         if self._election is not None:
             acting.append(begin("the election", self._election.run))
         others = [
             *(begin("a watch of Secrets", watch.run) for watch in self._secret_watches),
             begin(_WATCH, self._watch_credentials),
             begin("the timers", self._timers.run),
-            begin("the tending of the gate", self._tend_gate),
+            begin("the tending of the limiter", self._tend_limiter),
             begin("the sending of Events", self._events.run),
             begin("the census", self._census.run),
             begin("the census's questions", self._census.settle),
@@ -210,11 +210,14 @@ class Operator:
         state = State(
             store=self._store,
             queue=self._queue,
-            gate=self._gate,
+            limiter=self._limiter,
             leading=lambda: self._kube.leads(0.0),
             reachable=lambda: self._kube.reachable,
             refused=lambda: [(what.resource, what.namespace or "*") for what in self._refusals],
-            origins=lambda: {origin_of(policy.token_url_of(record.credential.spec)) for record in self._store},
+            clock=self._clock,
+            origins=lambda: {
+                origin_of(url) for record in self._store for url in policy.urls_of(record.credential.spec)
+            },
         )
         self._metrics.expose(state)
 
@@ -248,11 +251,11 @@ class Operator:
                 with suppress(ApiFailure):
                     await self._kube.check_ready()
 
-    async def _tend_gate(self) -> None:
-        """Let probes through when they are due."""
+    async def _tend_limiter(self) -> None:
+        """Let go whom time alone lets go: the next probe, the next request where so many a second are allowed."""
         while True:
-            self._gate.tick(self._clock.now())
-            await asyncio.sleep(_GATE_SECONDS)
+            pause = self._limiter.tick(self._clock.now())
+            await asyncio.sleep(pause)
 
     async def _finish(self) -> None:
         """Start nothing more, and wait for what is in flight, but not for ever."""
@@ -279,11 +282,16 @@ class Operator:
             self._clock,
             unfit=self._unfit,
             promoted=self._promoted,
-            demoted=lambda: self._queue.hold(_NOT_LEADING),
+            demoted=self._demoted,
         )
         self._queue.hold(_NOT_LEADING)
         self._kube.leads = election.leads_for
         return election
+
+    def _demoted(self) -> None:
+        """Hold the queue; nobody waits for a request any more, nor is anything remembered of how others went."""
+        self._queue.hold(_NOT_LEADING)
+        self._limiter.start_afresh(self._clock.now())
 
     def _unfit(self) -> str:
         """Why this replica must not lead: it has not seen everything since its start, or has lost a part of itself.
@@ -334,8 +342,12 @@ class Operator:
 
     def _forget(self, key: Key) -> None:
         self._timers.cancel(key)
-        self._gate.forget(key)
+        self._limiter.forget(key, self._clock.now())
         self._reconciler.give_up(key)
+
+    def _urgency(self, key: Key) -> float:
+        """Who has a place at an endpoint comes first, so that it is not kept empty."""
+        return float("-inf") if self._limiter.holds_place(key) else self._store.urgency(key)
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

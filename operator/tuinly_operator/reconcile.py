@@ -8,10 +8,11 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, assert_never
 
 from tuinly_operator import decision as rules
-from tuinly_operator.attempt import Attempts, client_id_of
+from tuinly_operator.attempt import Attempts, ask_for
 from tuinly_operator.clock import Clock, Deadline, rfc3339
 from tuinly_operator.credential import Key
 from tuinly_operator.decision import (
@@ -22,6 +23,7 @@ from tuinly_operator.decision import (
     Policy,
     ProveAbsence,
     Publish,
+    Purpose,
     PutBack,
     ReadClientSecret,
     Refresh,
@@ -31,11 +33,11 @@ from tuinly_operator.decision import (
 )
 from tuinly_operator.errors import Failure, Reason
 from tuinly_operator.events import EventSender
-from tuinly_operator.gate import Gate
 from tuinly_operator.kube import ApiFailure, Kube, NotLeading
+from tuinly_operator.limiter import Ask, Limiter
 from tuinly_operator.logs import fields
 from tuinly_operator.metrics import Metrics
-from tuinly_operator.oauth import TokenEndpoint, origin_of
+from tuinly_operator.oauth import TokenEndpoint
 from tuinly_operator.publish import Publisher
 from tuinly_operator.reporter import Reporter
 from tuinly_operator.setbacks import Setbacks
@@ -58,7 +60,7 @@ class Reconciler:
         store: Store,
         kube: Kube,
         endpoint: TokenEndpoint,
-        gate: Gate,
+        limiter: Limiter,
         timers: Timers,
         events: EventSender,
         metrics: Metrics,
@@ -71,12 +73,12 @@ class Reconciler:
         `give_way` is asked once a token is published: it queues the credential again behind others, if any wait.
         """
         self._store = store
-        self._gate = gate
+        self._limiter = limiter
         self._timers = timers
         self._policy = policy
         self._clock = clock
         self._give_way = give_way
-        self._under_way: dict[Key, asyncio.Task[None]] = {}
+        self._under_way: dict[Key, asyncio.Task[frozenset[Ask]]] = {}
         self._reporter = Reporter(store, kube, events)
         self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
         self._publisher = Publisher(
@@ -87,7 +89,7 @@ class Reconciler:
             store=store,
             kube=kube,
             endpoint=endpoint,
-            gate=gate,
+            limiter=limiter,
             reporter=self._reporter,
             setbacks=setbacks,
             metrics=metrics,
@@ -96,10 +98,18 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> None:
         """Bring one credential to rest, or until it is given up. Never raises but for cancellation and defects."""
-        record = self._store.get(key)
-        if record is None:
-            self._timers.cancel(key)
-            return
+        record, parked = self._store.get(key), frozenset[Ask]()
+        try:
+            if record is None:
+                self._timers.cancel(key)
+            else:
+                parked = await self._until_given_up(record)
+        finally:
+            # Whatever came of it: who does not wait for a request holds no place for one.
+            self._limiter.keep_only(key, parked, self._clock.now())
+
+    async def _until_given_up(self, record: Record) -> frozenset[Ask]:
+        key = record.credential.key
         task = self._under_way[key] = asyncio.create_task(self._bring_to_rest(record))
         try:
             await asyncio.wait({task})
@@ -108,8 +118,7 @@ class Reconciler:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
+        return frozenset() if task.cancelled() else task.result()
 
     def give_up(self, key: Key) -> None:
         """End what is under way for a credential that has gone or has a successor: that one must not wait for it."""
@@ -117,11 +126,12 @@ class Reconciler:
         if task is not None and task is not asyncio.current_task():  # who found it gone ends by itself
             task.cancel()
 
-    async def _bring_to_rest(self, record: Record) -> None:
-        key = record.credential.key
+    async def _bring_to_rest(self, record: Record) -> frozenset[Ask]:
+        """Return the requests whose turn it waits for."""
+        key, parked = record.credential.key, frozenset[Ask]()
         # A token that was obtained waits in memory, whatever fails here; the next try writes it.
         try:
-            await self._act_until_rest(record)
+            parked = await self._act_until_rest(record)
             record.memory = record.memory.came_to_rest()
         except NotLeading:
             # The lead may only be too short for a token request. Where it is lost, the queue is closed.
@@ -133,11 +143,12 @@ class Reconciler:
                     "check its RBAC and the admission policies in this namespace"
                 )
                 await self._refused(record, Failure(Reason.TARGET_REJECTED, message))
-                return
+                return frozenset()
             _log.warning("the API server failed a request, trying again", extra=fields(credential=key, cause=failure))
             self._try_again(key)
         except Failure as failure:
             await self._refused(record, failure)
+        return parked
 
     def _try_again(self, key: Key) -> None:
         wait = random.uniform(1, _RETRY)  # noqa: S311 -- jitter
@@ -151,20 +162,20 @@ class Reconciler:
         with suppress(ApiFailure):
             await self._reporter.report(record, self._gather(record, Sight()), Rest(failure, setback.retry))
 
-    async def _act_until_rest(self, record: Record) -> None:
+    async def _act_until_rest(self, record: Record) -> frozenset[Ask]:
         sight = Sight()
         for _ in range(_MOST_ACTS):
             facts = self._gather(record, sight)
             decision = rules.decide(facts)
             if isinstance(decision, Rest):
-                await self._rest(record, facts, decision)
-                return
+                return await self._rest(record, facts, decision)
             await self._act(record, facts, decision, sight)
             if isinstance(decision, Publish) and self._give_way(record.credential.key):
-                return  # others wait for a token: telling of this one comes after theirs
+                return frozenset()  # others wait for a token: telling of this one comes after theirs
             if self._store.get(record.credential.key) is not record:
-                return  # deleted, or replaced by another of its name, meanwhile
+                return frozenset()  # deleted, or replaced by another of its name, meanwhile
         self._timers.set(record.credential.key, Deadline.after(_ANOTHER_GO, self._clock.now()))
+        return frozenset()
 
     async def _act(self, record: Record, facts: Facts, decided: Act, sight: Sight) -> None:
         """Do what was decided, with what it was decided on."""
@@ -193,8 +204,6 @@ class Reconciler:
     def _gather(self, record: Record, sight: Sight) -> Facts:
         """What is known now. What the memory learns by it is remembered."""
         credential, now = record.credential, self._clock.now()
-        origin = origin_of(self._policy.token_url_of(credential.spec))
-        block = self._gate.look(origin, client_id_of(record), self._store.urgency(credential.key), now)
         sight.known = self._store.secret(credential.target)
         facts = rules.gather(
             credential,
@@ -206,18 +215,19 @@ class Reconciler:
             looked=sight.looked_for(credential.target),
             served=sight.served,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
-            block=block,
-            probe=block is None and self._gate.is_closed(origin),
-            gate_epoch=self._gate.epoch(origin),
         )
         if record.memory.met and facts.memory.published is not record.memory.published and facts.memory.published:
             expires = rfc3339(facts.memory.published.state.expires_at)
             _log.info("the target holds a later token", extra=fields(credential=credential.key, expires=expires))
         record.memory = facts.memory
+        if rules.need(facts) is not None:
+            facts = replace(facts, turn=self._limiter.look(ask_for(facts, Purpose.TOKEN), now))
+        if facts.memory.pending is not None and facts.verifies:
+            facts = replace(facts, verify_turn=self._limiter.look(ask_for(facts, Purpose.VERIFICATION), now))
         return facts
 
-    async def _rest(self, record: Record, facts: Facts, decision: Rest) -> None:
-        """Report, and set the timer for when time alone changes something."""
+    async def _rest(self, record: Record, facts: Facts, decision: Rest) -> frozenset[Ask]:
+        """Report, and set the timer for when time alone changes something. Return what is waited for at the limiter."""
         key = record.credential.key
         wake = decision.recheck.earlier(decision.look_again) if decision.recheck else decision.look_again
         published = record.memory.published
@@ -226,8 +236,9 @@ class Reconciler:
         removed = record.memory.removed
         if removed is not None and removed.refused is not None and not removed.until.due(facts.now):
             wake = removed.refused.retry.earlier(wake)
-        if decision.parked:
-            self._gate.park(origin_of(facts.token_url), key, self._store.urgency(key))
+        parked = frozenset(ask_for(facts, purpose) for purpose in decision.parks)
+        for ask in parked:
+            self._limiter.park(ask, facts.now)
         if not decision.silent:
             again = await self._reporter.report(record, facts, decision)
             wake = again.earlier(wake) if again else wake
@@ -235,3 +246,4 @@ class Reconciler:
             self._timers.cancel(key)
         else:
             self._timers.set(key, wake)
+        return parked

@@ -92,7 +92,7 @@ def _leaving(f: Facts) -> str:
 
 def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
     failed = decision.hindrance or _failure(f)
-    if failed is not None and failed.reason is Reason.SUSPENDED:
+    if failed is not None and failed.reason in (Reason.SUSPENDED, Reason.ISSUING):  # stopped, or waiting for its turn
         return "Unknown", failed.reason, failed.message
     if failed is not None:
         return "False", failed.reason, failed.message

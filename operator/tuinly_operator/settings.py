@@ -288,7 +288,7 @@ FLAGS: Final[Mapping[str, Sequence[Flag]]] = {
         Flag(
             name="--concurrency",
             metavar="N",
-            help="how many credentials may be refreshed at once, 1 to 1000",
+            help="how many token requests and verifications may be in flight, 1 to 1000",
             parse=_whole_number(1, 1000),
             default="20",
         ),

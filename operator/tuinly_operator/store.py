@@ -81,19 +81,19 @@ class Store:
         return self._records.get(key)
 
     def urgency(self, key: Key) -> float:
-        """The end of a credential's token, in seconds since the epoch: the least life comes first, and none before it.
+        """The end of a credential's token, in seconds since the epoch: the least life comes first, and none after all.
 
-        Before the first reconcile, only the target tells of a token.
+        Before the first reconcile, only the target tells of a token. One who never had any is in nobody's way.
         """
         record = self._records.get(key)
         if record is None:
-            return 0.0
+            return float("inf")
         if record.memory.met:
             held = record.memory.published
-            return held.state.expires_at if held else 0.0
+            return held.state.expires_at if held else float("inf")
         target = self._secrets.get(record.credential.target)
         state = target.target.state if target and target.target else None
-        return state.expires_at if state else 0.0
+        return state.expires_at if state else float("inf")
 
     def secret(self, key: Key) -> SecretMeta | None:
         """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""

@@ -105,10 +105,10 @@ def test_token_requests_are_told_by_grant_and_outcome_with_durations_and_latenes
     eventually(check)
 
 
-def test_gate_and_clock_of_an_endpoint_are_told(
+def test_what_is_known_of_an_endpoint_is_told(
     tenant: Tenant, operator: OperatorProcess, sandbox: SandboxProcess, other_token_urls: tuple[str, ...]
 ) -> None:
-    """Three fail at once, which closes the gate without retries."""
+    """Three fail, and again: that is the endpoint."""
     origin = origin_of(other_token_urls[0])
     tenants = [Tenant(tenant.objects, sandbox.admin, f"storefront-{number}") for number in range(3)]
     for each in tenants:
@@ -116,7 +116,7 @@ def test_gate_and_clock_of_an_endpoint_are_told(
         each.start({"tokenURL": other_token_urls[0]})
     for each in tenants:
         each.await_ready()
-    await_metric(operator, 0, "tuinly_gate_closed", origin=origin)
+    await_metric(operator, 0, "tuinly_endpoint_down", origin=origin)
     difference = operator.metric("tuinly_clock_difference_seconds", origin=origin)
     assert difference is not None
     assert 110 < difference < 130
@@ -124,10 +124,10 @@ def test_gate_and_clock_of_an_endpoint_are_told(
     for each in tenants:
         each.rotate_secret()
         each.apply_client_secret()
-    await_metric(operator, 1, "tuinly_gate_closed", origin=origin)
+    await_metric(operator, 1, "tuinly_endpoint_down", origin=origin)
     for fault in down:
         sandbox.admin.clear_faults(fault)
-    await_metric(operator, 0, "tuinly_gate_closed", origin=origin)
+    await_metric(operator, 0, "tuinly_endpoint_down", origin=origin)
 
 
 def test_all_series_of_a_credential_and_of_its_endpoint_go_with_it(
@@ -148,7 +148,13 @@ def test_all_series_of_a_credential_and_of_its_endpoint_go_with_it(
         "tuinly_credential_expiration_timestamp_seconds",
         "tuinly_credential_next_refresh_timestamp_seconds",
     }
-    assert told_of(operator, origin_of(url)) == {"tuinly_gate_closed", "tuinly_clock_difference_seconds"}
+    assert told_of(operator, origin_of(url)) == {
+        "tuinly_clock_difference_seconds",
+        "tuinly_endpoint_down",
+        "tuinly_endpoint_in_flight",
+        "tuinly_endpoint_limit",
+        "tuinly_endpoint_waiting",
+    }
     tenant.delete()
     wait_until(lambda: not told_of(operator, namespace), what="no series of the credential is left")
     assert told_of(operator, origin_of(url)) == set()

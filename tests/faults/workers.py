@@ -11,8 +11,8 @@ from tuinly_operator.clock import Moment, SystemClock
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.decision import Policy
 from tuinly_operator.events import EventSender
-from tuinly_operator.gate import Gate
 from tuinly_operator.kube import Kube, connect
+from tuinly_operator.limiter import Limiter
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint, origin_of
 from tuinly_operator.reconcile import Reconciler
@@ -46,7 +46,7 @@ class Workers:
     def __init__(self, kube: Kube, endpoint: TokenEndpoint, token_url: str) -> None:
         """Nothing is asked yet."""
         self.clock = ShiftedClock()
-        self.gate = Gate(lambda _: None)
+        self.limiter = Limiter(CONCURRENCY, lambda _: None)
         self.origin = origin_of(token_url)
         self._store = Store(changed=lambda _: None, gone=lambda _: None)
         urls = frozenset({token_url})
@@ -54,7 +54,7 @@ class Workers:
             store=self._store,
             kube=kube,
             endpoint=endpoint,
-            gate=self.gate,
+            limiter=self.limiter,
             timers=Timers(self.clock, lambda _: None),
             events=EventSender(kube),
             metrics=Metrics(),

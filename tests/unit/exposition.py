@@ -7,8 +7,10 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.facts import ISSUED, TOKEN_URL, credential_object
-from tuinly_operator.credential import Credential, GrantType
-from tuinly_operator.gate import Gate
+from tuinly_operator.clock import Moment
+from tuinly_operator.credential import Credential, GrantType, Key
+from tuinly_operator.errors import Reason, TokenRequestFailed
+from tuinly_operator.limiter import Ask, Limiter
 from tuinly_operator.memory import Held
 from tuinly_operator.metrics import Metrics, State
 from tuinly_operator.oauth import origin_of
@@ -17,6 +19,7 @@ from tuinly_operator.store import Store
 from tuinly_operator.workqueue import WorkQueue
 
 ORIGIN = origin_of(TOKEN_URL)
+KEY = Key("shop", "storefront")
 TOKEN = TokenState("uid", 0, 3600, 2400, "", "", "", "", "")
 
 
@@ -24,30 +27,37 @@ class Scraped:
     """An operator's metrics with what they are read off, for tests to change.
 
     Attributes:
-        origins: those of the token endpoints in use.
+        origins: those of the endpoints in use.
+        time: what the clocks say.
         leading, reachable: whether this replica is at work, and the API server within reach.
     """
 
     def __init__(self) -> None:
         """Nothing has happened yet."""
         self.queue = WorkQueue(lambda _: 0.0, time.monotonic)
-        self.gate = Gate(lambda _: None)
+        self.limiter = Limiter(20, lambda _: None)
         self.store = Store(changed=lambda _: None, gone=lambda _: None)
         self.origins: set[str] = set()
         self.leading = self.reachable = True
         self.refused: list[tuple[str, str]] = []
+        self.time = ISSUED
         self.metrics = Metrics()
         self.metrics.expose(
             State(
                 store=self.store,
                 queue=self.queue,
-                gate=self.gate,
+                limiter=self.limiter,
+                clock=self,
                 leading=lambda: self.leading,
                 reachable=lambda: self.reachable,
                 refused=lambda: self.refused,
                 origins=lambda: self.origins,
             )
         )
+
+    def now(self) -> Moment:
+        """What the clocks say."""
+        return self.time
 
     def see(self, name: str, *, spec: Any = None, **status: Any) -> Credential:  # noqa: ANN401 - JSON
         """Take in a credential with this in its status; return it."""
@@ -94,7 +104,8 @@ def everything() -> Scraped:
     scraped.see("paused", spec={"suspend": True})
     scraped.origins = {ORIGIN}
     scraped.refused = [("secrets", "gone")]
-    scraped.gate.begin(ORIGIN, ISSUED)
+    throttled = TokenRequestFailed(Reason.ENDPOINT_THROTTLED, "", 429)
+    scraped.limiter.failed(scraped.limiter.begin(Ask(KEY, ORIGIN, end=ISSUED.wall), ISSUED), throttled, ISSUED)
     scraped.metrics.clock_difference(ORIGIN, 0.5)
     for grant in GrantType:
         with scraped.metrics.token_request(grant):

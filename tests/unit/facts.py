@@ -18,6 +18,7 @@ from tuinly_operator.decision import (
     Facts,
     Policy,
     Rest,
+    Turn,
     asked_shape,
     decide,
     gather,
@@ -192,9 +193,8 @@ class Scene:
         self.old_targets: tuple[tuple[Key, SecretMeta], ...] = ()
         self.absence_proven = False
         self.served = False
-        self.block: Block | None = None
-        self.probe = False
-        self.gate_epoch = 0
+        self.turn = Turn()
+        self.verify_turn = Turn()
         held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
         self.memory = Memory(
             met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT, ISSUED)
@@ -237,9 +237,6 @@ class Scene:
 
     def facts(self) -> Facts:
         """Gather, as the reconciler does."""
-        block = self.block
-        if block and block.until and block.until.due(self.now):
-            block = None
         facts = gather(
             Credential.from_object(self.object),
             self.policy,
@@ -250,12 +247,14 @@ class Scene:
             looked=self.absence_proven,
             served=self.served,
             old_targets=self.old_targets,
-            block=block,
-            probe=self.probe,
-            gate_epoch=self.gate_epoch,
         )
         self.memory = facts.memory
-        return facts
+        return replace(facts, turn=self._now(self.turn), verify_turn=self._now(self.verify_turn))
+
+    def _now(self, turn: Turn) -> Turn:
+        """What the limiter says by now."""
+        block = turn.block
+        return replace(turn, block=None) if block and block.until and block.until.due(self.now) else turn
 
     def decide(self) -> Decision:
         """The one next act."""
@@ -529,24 +528,41 @@ def unverifiable(scene: Scene) -> None:
 
 
 def blocked(scene: Scene) -> None:
-    """The gate of the token endpoint is closed."""
-    scene.block = Block(Failure(Reason.ENDPOINT_UNAVAILABLE, "it is tried every few seconds"))
+    """The token endpoint is down, and this credential has waited for its turn as the probe for a while."""
+    failure = Failure(Reason.ENDPOINT_UNAVAILABLE, "it is tried every few seconds")
+    scene.turn = Turn(Block(failure, parks=True, long=True))
 
 
-def probing(scene: Scene) -> None:
-    """The gate is closed and lets this credential through to see."""
-    scene.probe = True
+def queued(scene: Scene) -> None:
+    """Others go first at the token endpoint, which is nothing to tell of yet."""
+    scene.turn = Turn(Block(None, Deadline.after(5, scene.now), parks=True))
 
 
-def reopened(scene: Scene) -> None:
-    """The gate has opened since."""
-    scene.gate_epoch += 1
+def queued_long(scene: Scene) -> None:
+    """Others have gone first for a while."""
+    scene.turn = Turn(Block(Failure(Reason.ISSUING, "it waits for its turn"), parks=True))
+
+
+def graphql_down(scene: Scene) -> None:
+    """The GraphQL endpoint is down."""
+    failure = Failure(Reason.ENDPOINT_UNAVAILABLE, "it is tried every few seconds")
+    scene.verify_turn = Turn(Block(failure, parks=True, long=True))
+
+
+def graphql_queued(scene: Scene) -> None:
+    """Others go first at the GraphQL endpoint."""
+    scene.verify_turn = Turn(Block(None, Deadline.after(5, scene.now), parks=True))
+
+
+def at_once(scene: Scene) -> None:
+    """It is the probe, or the endpoint has been seen to work since the last failure."""
+    scene.turn = scene.verify_turn = Turn(at_once=True)
 
 
 def throttled(scene: Scene) -> None:
     """The token endpoint has asked for a minute."""
     failure = Failure(Reason.ENDPOINT_THROTTLED, "it has asked to be left alone")
-    scene.block = Block(failure, Deadline.after(60, scene.now))
+    scene.turn = Turn(Block(failure, Deadline.after(60, scene.now), long=True))
 
 
 def reported(scene: Scene, status: object) -> None:

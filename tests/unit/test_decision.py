@@ -26,6 +26,7 @@ from tests.unit.facts import (
     TargetObject,
     absence_proven,
     annotated,
+    at_once,
     attempted,
     blocked,
     brand_new,
@@ -39,16 +40,18 @@ from tests.unit.facts import (
     client_unread,
     deleting,
     failing,
+    graphql_down,
+    graphql_queued,
     label_removed,
     lives,
     named,
     old_left,
     passed,
     pending,
-    probing,
+    queued,
+    queued_long,
     refreshable,
     renamed,
-    reopened,
     restarted,
     served,
     spec,
@@ -75,10 +78,12 @@ from tuinly_operator.decision import (
     Need,
     ProveAbsence,
     Publish,
+    Purpose,
     ReadClientSecret,
     Refresh,
     RemoveOldTargets,
     Rest,
+    Turn,
     Verify,
     asked_shape,
     compare,
@@ -281,9 +286,19 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "nothing to verify": ([VERIFIES], Rest),
     "the first token, to be verified": ([VERIFIES, brand_new, client_known, pending], Verify),
     "restored without another verification": ([VERIFIES, target_edited], Publish),
-    # The gate.
-    "fresh, gate closed": ([blocked], Rest),
-    "probe": ([DUE, failing(), probing], Exchange),
+    # The limiter.
+    "fresh, endpoint down": ([blocked], Rest),
+    "its turn at once": ([DUE, failing(), at_once], Exchange),
+    "queued, and nothing prepared": ([brand_new, queued], ReadClientSecret),
+    "queued, and absence not proven": ([brand_new, client_known, queued], ProveAbsence),
+    "verified at once": ([VERIFIES, pending, unverifiable, passed(6), at_once], Verify),
+    "not to be verified, GraphQL down": ([pending, graphql_down], Publish),
+    "the first token, GraphQL down": (
+        [VERIFIES, brand_new, client_known, absence_proven, pending, graphql_down],
+        Publish,
+    ),
+    "the present one about to end, GraphQL down": ([VERIFIES, ENDING, pending, graphql_down], Publish),
+    "the present one about to end, queued": ([VERIFIES, ENDING, pending, graphql_queued], Publish),
 }
 
 
@@ -317,7 +332,7 @@ HINDRANCES: dict[str, tuple[Changes, Reason]] = {
         [spec({"verification": {"mode": "Enabled", "graphqlURL": "https://elsewhere.example.com"}})],
         Reason.URL_NOT_ALLOWED,
     ),
-    "gate closed, due": ([DUE, blocked], Reason.ENDPOINT_UNAVAILABLE),
+    "endpoint down, due": ([DUE, blocked], Reason.ENDPOINT_UNAVAILABLE),
     "throttled, due": ([DUE, throttled], Reason.ENDPOINT_THROTTLED),
     "throttled, forced": ([FORCED, throttled], Reason.ENDPOINT_THROTTLED),
     "throttled, client secret rotated": ([client_rotated, throttled], Reason.ENDPOINT_THROTTLED),
@@ -370,7 +385,7 @@ WORK: dict[str, Changes] = {
     "foreign target": [target_foreign],
     "forced": [FORCED],
     "failing": [DUE, failing()],
-    "gate closed": [DUE, blocked],
+    "endpoint down": [DUE, blocked],
 }
 
 
@@ -502,19 +517,50 @@ def test_a_change_of_the_lead_only_reschedules() -> None:
     assert 0.9 * (3600 - 300) <= look_again(spec({"refresh": {"before": "5m"}})) <= 3600 - 300
 
 
-def test_behind_a_closed_gate_it_waits_for_the_gate_and_not_for_the_time() -> None:
-    def waits(*changes: Change) -> tuple[bool, bool]:
-        decision = Scene(*changes).decide()
-        assert isinstance(decision, Rest)
-        return decision.parked, decision.look_again is not None
+TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
+    ([DUE, blocked], Purpose.TOKEN, False, False),
+    ([DUE, failing(), blocked], Purpose.TOKEN, False, False),  # as a probe it may go before its retry
+    ([DUE, failing(), queued], None, True, False),  # its retry comes first
+    ([DUE, throttled], None, True, False),
+    ([DUE, queued], Purpose.TOKEN, True, True),
+    ([DUE, queued_long], Purpose.TOKEN, False, False),
+    ([blocked], None, True, False),
+    ([VERIFIES, pending, graphql_down], Purpose.VERIFICATION, True, False),
+    ([VERIFIES, pending, graphql_queued], Purpose.VERIFICATION, True, True),
+    ([VERIFIES, brand_new, client_known, pending, graphql_queued], Purpose.VERIFICATION, True, True),
+]
 
-    assert waits(DUE, blocked) == (True, False)
-    assert waits(DUE, throttled) == (False, True)
-    assert waits(blocked) == (False, True)
+
+@pytest.mark.parametrize(("changes", "parks", "looks_again", "silent"), TURNS)
+def test_who_must_wait_for_a_turn_is_told_by_the_limiter_and_says_so_after_a_while(
+    changes: Changes, parks: Purpose | None, *, looks_again: bool, silent: bool
+) -> None:
+    decision = Scene(*changes).decide()
+    assert isinstance(decision, Rest)
+    assert decision.parks == ({parks} if parks else set())
+    assert (decision.look_again is not None) is looks_again
+    assert decision.silent is silent
+
+
+@pytest.mark.parametrize("trouble", [graphql_down, unverifiable], ids=["down", "inconclusive"])
+def test_a_token_that_was_rejected_and_is_given_again_is_not_published_untried(trouble: Change) -> None:
+    scene = Scene(VERIFIES, brand_new, client_known, absence_proven, pending, trouble)
+    assert isinstance(scene.decide(), Publish)
+    held = scene.memory.current
+    assert held is not None
+    scene.memory = replace(scene.memory, rejected_token=held.token)
+    assert isinstance(scene.decide(), Rest)
+
+
+def test_a_failure_is_told_also_while_it_waits_for_its_turn() -> None:
+    decision = Scene(DUE, failing(Reason.INVALID_CLIENT), blocked).decide()
+    assert isinstance(decision, Rest)
+    assert decision.hindrance is not None
+    assert decision.hindrance.reason is Reason.INVALID_CLIENT
 
 
 def test_a_probe_heeds_the_minimum_interval() -> None:
-    assert look_again(DUE, failing(), attempted, probing) == pytest.approx(4)
+    assert look_again(DUE, failing(), attempted, at_once) == pytest.approx(4)
 
 
 @pytest.mark.parametrize(
@@ -526,9 +572,9 @@ def test_a_probe_heeds_the_minimum_interval() -> None:
         (client_rotated, Exchange),
         (client_relabelled, Exchange),
         (FORCED, Exchange),
-        (reopened, Exchange),
+        (at_once, Exchange),
     ],
-    ids=["scopes", "URL", "client Secret", "client secret", "label of the client Secret", "forced", "gate opened"],
+    ids=["scopes", "URL", "client Secret", "client secret", "label of the client Secret", "forced", "endpoint back"],
 )
 def test_a_change_of_what_is_tried_ends_the_wait(change: Change, act: type[Decision]) -> None:
     assert type(Scene(DUE, failing(Reason.INVALID_CLIENT)).decide()) is Rest
@@ -796,7 +842,7 @@ ANYTHING: Changes = [
     *(client_invalid, client_gone, client_missing, OTHER_KEY, client_read_anew),
     *(refreshable, refresh_refused, attempted, forced_before, failing(), failing(Reason.INVALID_CLIENT)),
     *(same_token_again, pending, verified, unverifiable, write_refused, restored, restored_often),
-    *(blocked, throttled, probing, reopened),
+    *(blocked, throttled, queued, queued_long, graphql_down, graphql_queued, at_once),
 ]
 TIMES = [passed(0), passed(2000), DUE, ENDING, EXPIRED, passed(2500, wall=-1000), passed(600, wall=5000)]
 LATER = [later(0), later(10), later(100), later(10, wall=10 - HOUR), later(10, wall=10 + HOUR)]
@@ -824,13 +870,13 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
     if isinstance(decision, Publish) and facts.now.boot - decision.held.issued.boot > SURE_OF_LIFE:
         assert facts.served or facts.absence_proven
     if isinstance(decision, Exchange | Refresh):
-        assert facts.block is None
+        assert facts.turn.block is None
         assert unwritten(facts) is None
         last = memory.last_attempt
         least = 0.0 if last and last.inputs != refresh_inputs(facts) else facts.policy.min_interval
         assert last is None or Deadline.after(least, last.at).due(facts.now)
         failed = setback(facts)
-        assert failed is None or failed.retry.due(facts.now) or facts.probe
+        assert failed is None or failed.retry.due(facts.now) or facts.turn.at_once
     if isinstance(decision, Exchange):
         assert memory.client is not None
         read = ClientSecretRead(facts.spec.client_secret_ref, facts.client_identity, decision.client, memory.client.at)
@@ -854,7 +900,9 @@ def test_rest_is_explained_and_never_restless(scene: Scene) -> None:
     # Without a hindrance there is a time to look again, and no credential is forgotten.
     assert decision.hindrance or decision.look_again or decision.silent
     assert decision.recheck is None or not decision.recheck.due(facts.now)
-    assert decision.silent is (facts.credential.deleting or facts.memory.namespace_ends)
+    # Silent is what nobody needs to know: the end of a credential, and a wait that may be over in a moment.
+    ends = facts.credential.deleting or facts.memory.namespace_ends
+    assert decision.silent is (ends or bool(decision.parks and not decision.hindrance))
 
 
 class Reconciler:
@@ -930,7 +978,7 @@ def test_with_everything_in_order_a_token_comes(scene: Scene) -> None:
     facts = scene.facts()
     assume(not (facts.credential.deleting or facts.memory.namespace_ends or facts.spec.suspend or facts.problem))
     assume(facts.token_url in facts.policy.allowed_token_urls)
-    scene.foreign, scene.block = None, None
+    scene.foreign, scene.turn, scene.verify_turn = None, Turn(), Turn()
     if scene.client_secret is None or isinstance(scene.memory.client, ClientSecretRead):
         scene.client_secret = SecretMeta("client-uid", "22")
         client_unread(scene)

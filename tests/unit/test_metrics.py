@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from tests.unit.exposition import ORIGIN, TOKEN, Scraped, condition, every_metric, everything
+from tests.unit.exposition import KEY, ORIGIN, TOKEN, Scraped, condition, every_metric, everything
 from tests.unit.facts import ISSUED
+from tuinly_operator.clock import Moment
 from tuinly_operator.credential import GrantType, Key
 from tuinly_operator.errors import Reason, TokenRequestFailed
+from tuinly_operator.limiter import Ask
 from tuinly_operator.memory import Held
 
 OTHER = "https://oauth.example.org"
@@ -82,13 +84,13 @@ def test_all_series_of_a_credential_go_with_it() -> None:
 
 def test_an_endpoint_that_no_credential_uses_any_more_is_not_told_of(scraped: Scraped) -> None:
     for origin in (ORIGIN, OTHER):
-        scraped.gate.begin(origin, ISSUED)
+        scraped.limiter.begin(Ask(KEY, origin), ISSUED)
         scraped.metrics.clock_difference(origin, -2.5)
     scraped.origins = {ORIGIN, OTHER, "https://never-asked.example.com"}
-    assert scraped.samples("tuinly_gate_closed") == {(ORIGIN,): 0, (OTHER,): 0}
+    assert scraped.samples("tuinly_endpoint_down") == {(ORIGIN,): 0, (OTHER,): 0}
     assert scraped.samples("tuinly_clock_difference_seconds") == {(ORIGIN,): -2.5, (OTHER,): -2.5}
     scraped.origins = {OTHER}
-    assert scraped.samples("tuinly_gate_closed") == {(OTHER,): 0}
+    assert scraped.samples("tuinly_endpoint_down") == {(OTHER,): 0}
     assert scraped.samples("tuinly_clock_difference_seconds") == {(OTHER,): -2.5}
 
 
@@ -97,18 +99,34 @@ def test_a_replica_that_leads_no_more_tells_of_credentials_but_of_no_endpoint() 
     scraped = everything()
     scraped.leading = False
     assert scraped.samples("tuinly_leader") == {(): 0}
-    assert scraped.samples("tuinly_gate_closed") == {}
+    assert scraped.samples("tuinly_endpoint_down") == {}
     assert scraped.samples("tuinly_clock_difference_seconds") == {}
     assert STOREFRONT in scraped.samples("tuinly_credential_expiration_timestamp_seconds")
 
 
-def test_a_closed_gate_is_told(scraped: Scraped) -> None:
+def test_what_the_limiter_has_learned_of_an_endpoint_is_told(scraped: Scraped) -> None:
     scraped.origins = {ORIGIN}
-    down = TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, "down", transport=True)
-    for _ in range(3):
-        scraped.gate.begin(ORIGIN, ISSUED)
-        scraped.gate.failed(ORIGIN, "shop", down, ISSUED)
-    assert scraped.samples("tuinly_gate_closed") == {(ORIGIN,): 1}
+    limiter, ask, now = scraped.limiter, Ask(KEY, ORIGIN, end=ISSUED.wall), ISSUED
+    for failure in (429, 500, 500, 500):
+        now = Moment(now.wall + 1, now.boot + 1)
+        refused = TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, "", failure, transport=failure == 500)
+        limiter.failed(limiter.begin(ask, now), refused, now)
+    limiter.begin(ask, now)
+    limiter.park(Ask(Key("shop", "other"), ORIGIN), now)
+    told = {name: scraped.samples(f"tuinly_endpoint_{name}") for name in ("down", "limit", "in_flight", "waiting")}
+    assert told == {
+        "down": {(ORIGIN,): 1},
+        "limit": {(ORIGIN,): 2},
+        "in_flight": {(ORIGIN,): 1},
+        "waiting": {(ORIGIN,): 1},
+    }
+    assert scraped.samples("tuinly_endpoint_rate")[(ORIGIN,)] > 0
+
+
+def test_an_endpoint_whose_rate_is_not_bounded_tells_none(scraped: Scraped) -> None:
+    scraped.origins = {ORIGIN}
+    scraped.limiter.begin(Ask(KEY, ORIGIN), ISSUED)
+    assert scraped.samples("tuinly_endpoint_rate") == {}
 
 
 # Of the operator ------------------------------------------------------------------------------------------------------

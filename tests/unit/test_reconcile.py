@@ -1,4 +1,4 @@
-"""The reconciler over the fake edge of world.py: what only shows where decisions, acts and gate come together."""
+"""The reconciler over the fake edge of world.py: what only shows where decisions, acts and limiter come together."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -11,8 +11,9 @@ from tests.unit.world import CLIENT_SECRET, CREDENTIAL, Process
 from tuinly_operator.answers import Grant
 from tuinly_operator.credential import Credential, Key
 from tuinly_operator.election import ASKING_SECONDS
-from tuinly_operator.errors import Reason
+from tuinly_operator.errors import Reason, TokenRequestFailed
 from tuinly_operator.kube import ApiFailure
+from tuinly_operator.limiter import Ask
 from tuinly_operator.sensitive import Sensitive
 
 
@@ -71,16 +72,20 @@ async def test_editing_in_a_loop_gets_one_attempt_per_interval_and_no_more(shop:
 
 
 async def test_what_the_probe_was_told_by_the_endpoint_is_waited_for_and_told(shop: Shop) -> None:
-    """The 4xx opens the gate, and it is a failure of this side of the opening."""
+    """A 4xx does not say that the endpoint is back: an edge before it may have answered."""
     shop.endpoint.mood = "down"
     await shop.pass_time(HOUR * 2 // 3 + 60)
-    assert shop.process.gate.closed() == {"https://oauth.example.com": True}
+    assert shop.process.is_down()
     shop.endpoint.mood, shop.endpoint.clients = "good", {}
     requests = len(shop.endpoint.requests)
     while len(shop.endpoint.requests) == requests:
         await shop.pass_time(1)
-    assert shop.process.gate.closed() == {"https://oauth.example.com": False}
+    assert shop.process.is_down()
     assert shop.refreshed() == "False InvalidClient"
+    shop.endpoint.clients = {"shop": "canary-secret"}
+    await shop.pass_time(60)
+    assert not shop.process.is_down()
+    assert shop.refreshed() == "True Issued"
 
 
 async def test_how_late_a_refresh_is_counts_from_when_it_was_due_and_not_from_an_earlier_one(shop: Shop) -> None:
@@ -451,3 +456,52 @@ async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytes
     shop.api.edit_secret(TARGET, "access_token", "damaged")
     await shop.process.work()
     assert looked == [CREDENTIAL]  # and a restore, at any time, looks once
+
+
+# --- At the limiter ---------------------------------------------------------------------------------------------------
+
+
+def keep_waiting(shop: Shop) -> None:
+    """Have the refresh of its token wait behind others, who hold all places."""
+    limiter, now = shop.process.limiter, shop.world.now()
+    for number in range(20):
+        ask = Ask(Key("elsewhere", str(number)), "https://oauth.example.com", end=now.wall)
+        limiter.failed(limiter.begin(ask, now), TokenRequestFailed(Reason.REQUEST_REJECTED, "", 404), now)
+        limiter.succeeded(limiter.begin(ask, now), now)
+    for number in range(20):
+        limiter.begin(Ask(Key("elsewhere", str(number)), "https://oauth.example.com", end=now.wall), now)
+
+
+@pytest.mark.parametrize("why", ["suspended", "moved", "deleted", "not needed", "served by another replica"])
+async def test_who_needs_no_token_any_more_takes_nobodys_turn(shop: Shop, why: str) -> None:
+    keep_waiting(shop)
+    await shop.pass_time(HOUR * 2 // 3)
+    seen = shop.process.limiter.seen(shop.world.now())["https://oauth.example.com"]
+    assert (seen.waiting, len(shop.endpoint.requests)) == (1, 1)
+    match why:
+        case "suspended":
+            shop.spec(suspend=True)
+        case "moved":
+            shop.spec(tokenURL="https://oauth.example.org/token")
+        case "deleted":
+            del shop.api.credentials[CREDENTIAL]
+            shop.process.credentials_changed()
+        case "not needed":
+            shop.spec(refresh={"before": "1m"})
+        case _:
+            shop.process.limiter.start_afresh(shop.world.now())
+    await shop.process.work()
+    assert shop.process.limiter.seen(shop.world.now())["https://oauth.example.com"].waiting == 0
+
+
+async def test_a_short_wait_for_its_turn_writes_nothing_and_a_longer_one_is_told(shop: Shop) -> None:
+    keep_waiting(shop)
+    writes = len(shop.api.writes)
+    while not shop.process.limiter.seen(shop.world.now())["https://oauth.example.com"].waiting:
+        await shop.pass_time(1)
+    await shop.pass_time(3)
+    assert len(shop.api.writes) == writes
+    await shop.pass_time(3)
+    assert [write.kind for write in shop.api.writes[writes:]] == ["status"]
+    assert (shop.told("Ready"), shop.refreshed()) == ("True Issued", "Unknown Issuing")
+    assert shop.events.sent[1:] == []

@@ -92,7 +92,7 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
     "fresh, label removed": ([label_removed], FRESH, FRESH),
     "fresh, Retain": ([spec({"target": {"deletionPolicy": "Retain"}})], FRESH, FRESH),
     "fresh, another lead": ([spec({"refresh": {"before": "30m"}})], FRESH, FRESH),
-    "fresh, gate closed": ([blocked], FRESH, FRESH),
+    "fresh, endpoint down": ([blocked], FRESH, FRESH),
     "fresh, a new one obtained": ([pending], FRESH, FRESH),
     # The first token, or one for changed inputs or a lost target, under way.
     "new": ([brand_new], "False Issuing", "Unknown Issuing"),
@@ -120,7 +120,7 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
         "False ClientSecretNotFound",
     ),
     "new, odd client Secret": ([brand_new, client_invalid], "False ClientSecretInvalid", "False ClientSecretInvalid"),
-    "new, gate closed": ([*NEW, blocked], "False EndpointUnavailable", "False EndpointUnavailable"),
+    "new, endpoint down": ([*NEW, blocked], "False EndpointUnavailable", "False EndpointUnavailable"),
     "new, throttled": ([*NEW, throttled], "False EndpointThrottled", "False EndpointThrottled"),
     "new, target foreign": ([brand_new, target_foreign], "False TargetConflict", "False TargetConflict"),
     "new, write refused": ([*NEW, pending, write_refused], "False TargetRejected", "False TargetRejected"),
@@ -140,7 +140,7 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
     # Fresh, but something fails.
     "fresh, failing": ([DUE, failing()], FRESH, "False EndpointUnavailable"),
     "fresh, refused": ([client_rotated, failing(Reason.INVALID_CLIENT)], FRESH, "False InvalidClient"),
-    "fresh, due, gate closed": ([DUE, blocked], FRESH, "False EndpointUnavailable"),
+    "fresh, due, endpoint down": ([DUE, blocked], FRESH, "False EndpointUnavailable"),
     "fresh, due, throttled": ([DUE, throttled], FRESH, "False EndpointThrottled"),
     "fresh, no client Secret": ([client_missing], FRESH, "False ClientSecretNotFound"),
     "fresh, odd client Secret": ([client_invalid], FRESH, "False ClientSecretInvalid"),
@@ -191,7 +191,7 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
     "expired, nothing has failed yet": ([EXPIRED, client_known], "False TokenExpired", "False TokenExpired"),
     "expired, failing": ([EXPIRED, failing()], "False TokenExpired", "False EndpointUnavailable"),
     "expired, no client Secret": ([EXPIRED, client_missing], "False TokenExpired", "False ClientSecretNotFound"),
-    "expired, gate closed": ([EXPIRED, blocked], "False TokenExpired", "False EndpointUnavailable"),
+    "expired, endpoint down": ([EXPIRED, blocked], "False TokenExpired", "False EndpointUnavailable"),
     "expired by the boot clock": ([passed(3600, wall=0), failing()], "False TokenExpired", "False EndpointUnavailable"),
     "expired, restarted, failing": (
         [EXPIRED, restarted, client_known, failing()],

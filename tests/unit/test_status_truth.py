@@ -53,7 +53,7 @@ class Life:
         """Whether what is told depends on more than what is there."""
         memory = self.shop.record().memory
         awaited = (memory.attempt, memory.write, memory.refusal, memory.pending)
-        return any(one is not None for one in awaited) or any(self.shop.process.gate.closed().values())
+        return any(one is not None for one in awaited) or self.shop.process.is_down()
 
     def told(self) -> Json:
         """The status, but for counts, times and the last grant."""

@@ -330,8 +330,9 @@ def test_interest_that_others_share_stays_when_one_turns_away(store: Watched) ->
 # --- Urgency ----------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_token_a_credential_is_the_most_urgent(store: Watched) -> None:
-    assert store.urgency(credential().key) == store.urgency(Key("shop", "unknown")) == 0.0
+def test_without_a_token_a_credential_is_the_least_urgent(store: Watched) -> None:
+    """It may never get one; those who have some are not to lose it for that."""
+    assert store.urgency(credential().key) == store.urgency(Key("shop", "unknown")) == float("inf")
 
 
 def test_before_the_first_reconcile_the_target_tells_how_urgent_it_is(store: Watched) -> None:
@@ -345,7 +346,7 @@ def test_then_memory_tells(store: Watched) -> None:
     record = store.get(credential().key)
     assert record is not None
     record.memory = record.memory.met_target(None)
-    assert store.urgency(credential().key) == 0.0  # what is there was not believed
+    assert store.urgency(credential().key) == float("inf")  # what is there was not believed
     record.memory = record.memory.met_target(Held(token_state(lifetime=600), ISSUED))
     assert store.urgency(credential().key) == token_state(lifetime=600).expires_at
 

@@ -1,6 +1,6 @@
 """A fake edge for the whole reconciler: an API server, a token endpoint and two clocks in memory, and a ledger.
 
-Only what decides is real here: store, queue, timers, gate, decisions and acts. The API server knows preconditions,
+Only what decides is real here: store, queue, timers, limiter, decisions and acts. The API server knows preconditions,
 managed fields and resource versions as the real one does; tests/api holds the operator against that one.
 """
 
@@ -19,8 +19,8 @@ from tuinly_operator.credential import Credential, Key
 from tuinly_operator.decision import Policy
 from tuinly_operator.errors import Reason, TokenRequestFailed
 from tuinly_operator.events import EventSender
-from tuinly_operator.gate import PROBE_INTERVAL, Gate
 from tuinly_operator.kube import ApiFailure, Kube, NotLeading
+from tuinly_operator.limiter import PROBE_SECONDS, Limiter
 from tuinly_operator.metrics import Metrics
 from tuinly_operator.oauth import TokenEndpoint
 from tuinly_operator.reconcile import Reconciler
@@ -494,7 +494,7 @@ class Process:
     def __init__(self, world: World, api: FakeApi, endpoint: FakeEndpoint, events: FakeEvents) -> None:
         self._world, self._api = world, api
         self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot)
-        self.gate = Gate(self.queue.add)
+        self.limiter = Limiter(20, self.queue.add)
         self.timers = Timers(world, self.queue.add)
         self.metrics = Metrics()
         self.doubts: list[Key] = []
@@ -504,7 +504,7 @@ class Process:
             store=self.store,
             kube=cast("Kube", api),
             endpoint=cast("TokenEndpoint", endpoint),
-            gate=self.gate,
+            limiter=self.limiter,
             timers=self.timers,
             events=cast("EventSender", events),
             metrics=self.metrics,
@@ -540,7 +540,7 @@ class Process:
     async def work(self) -> None:
         """Do all that is to be done at this moment."""
         self.timers.fire(self._world.now())
-        self.gate.tick(self._world.now())
+        self.limiter.tick(self._world.now())
         for _ in range(200):
             if not len(self.queue) or not self._api.reachable:
                 return
@@ -555,11 +555,15 @@ class Process:
         soonest = self.timers.fire(self._world.now())
         if len(self.queue) and self._api.reachable:
             return 0.0
-        return min(soonest, PROBE_INTERVAL) if any(self.gate.closed().values()) else soonest
+        return min(soonest, PROBE_SECONDS) if self.is_down() else soonest
+
+    def is_down(self) -> bool:
+        """Whether any endpoint is only probed."""
+        return any(seen.down for seen in self.limiter.seen(self._world.now()).values())
 
     def _forget(self, key: Key) -> None:
         self.timers.cancel(key)
-        self.gate.forget(key)
+        self.limiter.forget(key, self._world.now())
         self._reconciler.give_up(key)
 
 
