@@ -457,9 +457,11 @@ class Life(RuleBasedStateMachine):
 
     @staticmethod
     def is_anothers(raw: Json) -> bool:
-        """Whether anybody else has data in it."""
-        theirs = [entry for entry in raw["metadata"]["managedFields"] if entry["manager"] != MANAGER]
-        return any(part_of(entry["fieldsV1"], "data") for entry in theirs)
+        """Whether anybody else has data in it, or a label or annotation that is the operator's."""
+        theirs = [entry["fieldsV1"] for entry in raw["metadata"]["managedFields"] if entry["manager"] != MANAGER]
+        names = {name for fields in theirs for part in ("labels", "annotations") for name in part_of(fields, part)}
+        ours = any(name.startswith(("f:tuinly.com/", "f:app.kubernetes.io/managed-by")) for name in names)
+        return ours or any(part_of(fields, "data") for fields in theirs)
 
     def target(self) -> Json | None:
         return self.api.secrets.get(self.target_key())

@@ -114,8 +114,10 @@ class FakeApi:
         self._store_secret(key, raw)
 
     def edit_secret(self, key: Key, name: str, value: str | None) -> None:
-        """Edit or remove one key by hand: it changes hands, as with kubectl edit."""
+        """Edit or remove one key by hand: it changes hands, as with kubectl edit. What is immutable takes no edit."""
         raw = copy.deepcopy(self.secrets[key])
+        if raw.get("immutable"):
+            return
         for entry in raw["metadata"]["managedFields"]:
             part_of(entry["fieldsV1"], "data").pop(f"f:{name}", None)
         if value is None:
