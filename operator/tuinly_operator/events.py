@@ -4,6 +4,9 @@ import asyncio
 import logging
 import os
 import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,39 +16,82 @@ from tuinly_operator.logs import fields
 from tuinly_operator.report import Transition
 
 _MOST_WAITING: Final = 1000
+_PLACES: Final = 10  # requests at the same time, of those that take less than
+_PLACE_SECONDS: Final = 1.0
 _MAX_NOTE: Final = 1024  # bytes, events.k8s.io/v1
 
 _log = logging.getLogger(__name__)
 
 
 class EventSender:
-    """Sends Events one after the other; when more wait than fit, new ones are dropped and that is logged."""
+    """Sends Events: those of one namespace one after the other, those of several at the same time.
+
+    A namespace in which that takes its time, as an admission webhook may have it, holds up no other: a request gives
+    its place to the next one after a second. When more wait than fit, the namespace with most of them loses its last.
+    """
 
     def __init__(self, kube: Kube) -> None:
         """Nothing is sent before `run`."""
         self._kube = kube
-        self._waiting: asyncio.Queue[tuple[Credential, Transition]] = asyncio.Queue(_MOST_WAITING)
+        self._waiting: dict[str, deque[tuple[Credential, Transition]]] = {}  # by namespace
+        self._count = 0
+        self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces whose first Event has come
+        self._places = asyncio.Semaphore(_PLACES)
         self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
         self._sent = 0
 
     def tell(self, credential: Credential, transition: Transition) -> None:
         """Queue an Event about a credential."""
-        try:
-            self._waiting.put_nowait((credential, transition))
-        except asyncio.QueueFull:
-            _log.warning("an Event was dropped", extra=fields(credential=credential.key, reason=transition.reason))
+        namespace = credential.key.namespace
+        if namespace not in self._waiting:
+            self._waiting[namespace] = deque()
+            self._begun.put_nowait(namespace)
+        self._waiting[namespace].append((credential, transition))
+        self._count += 1
+        if self._count > _MOST_WAITING:
+            self._drop()
 
     async def run(self) -> None:
-        """Send until cancelled."""
-        while True:
-            credential, transition = await self._waiting.get()
-            try:
-                await self._kube.post_event(credential.key.namespace, self._event(credential, transition))
-            except NotLeading:
-                continue  # the leader tells its own
-            except ApiFailure as failure:
-                if failure.namespace_ends:
-                    continue
+        """Send until cancelled; begun again, go on with what waits."""
+        self._begun = asyncio.Queue()
+        for namespace in self._waiting:
+            self._begun.put_nowait(namespace)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._send_all(await self._begun.get()))
+
+    def _drop(self) -> None:
+        longest = max(self._waiting.values(), key=len)
+        credential, transition = longest.pop()
+        self._count -= 1
+        _log.warning("an Event was dropped", extra=fields(credential=credential.key, reason=transition.reason))
+
+    async def _send_all(self, namespace: str) -> None:
+        waiting = self._waiting[namespace]
+        while waiting:
+            async with self._place():
+                if waiting:  # else dropped meanwhile
+                    self._count -= 1
+                    await self._send(*waiting.popleft())
+        del self._waiting[namespace]
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place for a request, which goes to another after a second."""
+        await self._places.acquire()
+        with ExitStack() as held:
+            held.callback(self._places.release)
+            late = asyncio.get_running_loop().call_later(_PLACE_SECONDS, held.close)
+            held.callback(late.cancel)
+            yield
+
+    async def _send(self, credential: Credential, transition: Transition) -> None:
+        try:
+            await self._kube.post_event(credential.key.namespace, self._event(credential, transition))
+        except NotLeading:
+            return  # the leader tells its own
+        except ApiFailure as failure:
+            if not failure.namespace_ends:
                 extra = fields(credential=credential.key, reason=transition.reason, cause=failure)
                 _log.warning("an Event could not be sent", extra=extra)
 

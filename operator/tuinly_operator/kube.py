@@ -4,12 +4,13 @@ Requests go through `kubernetes.aio`'s connection, login and TLS, but not throug
 of memory and most of the time of a call, and what is read here is mostly metadata.
 """
 
+import asyncio
 import json
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -25,13 +26,16 @@ from tuinly_operator.client_secret import REFUSED_TYPES
 from tuinly_operator.credential import GROUP, PLURAL, VERSION, Key
 from tuinly_operator.state import MANAGER, SecretMeta
 
-_REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
+REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
 _WATCH_SECONDS: Final = 290  # the server ends a watch after this long, so that a lost one is not believed for ever
 WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
 PAGE: Final = 500
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
 _LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs must leave time for another
+_SLOW_WRITE: Final = 0.5  # seconds; one that nobody holds up takes some 10 ms
+_OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for what the API server says of itself
 _LOGIN_SECONDS: Final = 60.0
+_MOST_PATIENCE: Final = 300.0  # seconds; what Retry-After may ask for at most, which a webhook may choose
 
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -62,20 +66,22 @@ class KubeconfigError(Exception):
 class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the domain
     """A request to the API server failed.
 
-    `status` is the HTTP status, None where there was no answer; `word` the machine-readable reason of the answer. The
-    library's exceptions hold headers and body, so they never come as cause or context.
+    `status` is the HTTP status, None where there was no answer; `word` the machine-readable reason of the answer;
+    `retry_after` the seconds for which it asks to be left alone. The library's exceptions hold headers and body, so
+    they never come as cause or context.
     """
 
-    def __init__(self, status: int | None, word: str) -> None:
+    def __init__(self, status: int | None, word: str, retry_after: float = 0.0) -> None:
         super().__init__(
             f"the API server answered {status} {word}" if status else f"no answer from the API server: {word}"
         )
         self.status = status
         self.word = word
+        self.retry_after = retry_after
 
     @property
     def out_of_reach(self) -> bool:
-        """Whether the API server as a whole is not available, rather than refusing this request."""
+        """Whether the API server as a whole may not be available; a slow or broken admission webhook looks the same."""
         return self.status is None or self.status in _UNREACHABLE
 
     @property
@@ -151,12 +157,32 @@ class Kube:
         self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
         self._notify = reachable
         self._reachable = True
+        self._check: asyncio.Task[None] | None = None
+        self.pace: Callable[[str, bool], None] = lambda _, __: None
         self.leads: Callable[[float], bool] = lambda _: True  # without an election there is but one replica
         self.silence = WATCH_SILENCE  # tests have less patience
 
     @property
     def reachable(self) -> bool:
         """Whether the API server has answered well since it last did not answer."""
+        return self._reachable
+
+    @contextmanager
+    def _writing(self, namespace: str) -> Iterator[None]:
+        """Tell `pace` that a write of this namespace is slow, as soon as it is, or that it was quick."""
+        loop = asyncio.get_running_loop()
+        begun, late = loop.time(), loop.call_later(_SLOW_WRITE, self.pace, namespace, True)  # noqa: FBT003 -- a callback
+        try:
+            yield
+        finally:
+            late.cancel()
+        if loop.time() - begun < _SLOW_WRITE:
+            self.pace(namespace, False)  # noqa: FBT003 -- a callback
+
+    async def answers(self) -> bool:
+        """Whether the API server is within reach, after a failure that made this doubtful: once a check has told."""
+        if self._check is not None:
+            await asyncio.wait({self._check})
         return self._reachable
 
     def fence(self, seconds: float = 0.0) -> None:
@@ -187,11 +213,13 @@ class Kube:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._check is not None:
+            self._check.cancel()
         await self._rest.close()
 
     async def check_ready(self) -> None:
         """Ask the API server whether it is ready. Raises ApiFailure."""
-        async with self._call("GET", "/readyz", {}):
+        async with self._call("GET", "/readyz", {}, limit=_OWN_LIMIT):
             pass
 
     # --- Secrets ------------------------------------------------------------------------------------------------------
@@ -217,9 +245,9 @@ class Kube:
         """
         self.fence()
         query = {"fieldManager": MANAGER, "force": "true"}
-        answer = await self._json(
-            "PATCH", _secret_path(key), query=query, body=yaml_of(manifest), content=_APPLY, accept=_METADATA
-        )
+        path, body = _secret_path(key), yaml_of(manifest)
+        with self._writing(key.namespace):
+            answer = await self._json("PATCH", path, query=query, body=body, content=_APPLY, accept=_METADATA)
         return SecretMeta.from_object(answer)
 
     async def try_create_secret(self, key: Key, manifest: Mapping[str, Any]) -> None:
@@ -241,7 +269,8 @@ class Kube:
         """
         self.fence()
         body = {"preconditions": {"uid": meta.uid, "resourceVersion": meta.version}}
-        answer = await self._json("DELETE", _secret_path(key), body=body, accept=_METADATA)
+        with self._writing(key.namespace):
+            answer = await self._json("DELETE", _secret_path(key), body=body, accept=_METADATA)
         return None if answer.get("kind") == "Status" else SecretMeta.from_object(answer)
 
     async def list_secrets(self, namespace: str | None) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
@@ -270,7 +299,7 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=_REQUEST_TIMEOUT, sock_read=self.silence)
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT, sock_read=self.silence)
         path = _collection("/api/v1", namespace, "secrets")
         async with self._call("GET", path, query, accept=_METADATA, limit=limit) as response:
             begun()
@@ -343,15 +372,16 @@ class Kube:
         body = {"metadata": {"uid": uid}, "status": status}
         path = f"{_credentials(key.namespace)}/{key.name}/status"
         query = {"fieldManager": MANAGER}
-        answer = await self._json("PATCH", path, query=query, body=body, content=_MERGE, accept=_METADATA)
+        with self._writing(key.namespace):
+            answer = await self._json("PATCH", path, query=query, body=body, content=_MERGE, accept=_METADATA)
         return str(answer["metadata"]["resourceVersion"])
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         """Send an Event (events.k8s.io/v1). Raises ApiFailure."""
         self.fence()
-        await self._json(
-            "POST", _collection("/apis/events.k8s.io/v1", namespace, "events"), body=event, accept=_METADATA
-        )
+        path = _collection("/apis/events.k8s.io/v1", namespace, "events")
+        with self._writing(namespace):
+            await self._json("POST", path, body=event, accept=_METADATA)
 
     # --- Leases -------------------------------------------------------------------------------------------------------
 
@@ -438,20 +468,35 @@ class Kube:
             if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
                 headers["Authorization"] = authorization
             url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-            limit = limit or aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT)
+            limit = limit or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
             answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=limit)
             async with answer.response as response:
                 if response.status < HTTPStatus.BAD_REQUEST:
                     self._note(reachable=True)
                     yield response
                     return
-                failure = ApiFailure(response.status, _word_of(await response.read()))
+                failure = ApiFailure(response.status, _word_of(await response.read()), _retry_after(response))
         except (aiohttp.ClientError, OSError, ValueError, config.ConfigException) as error:  # the last: no login
             failure = ApiFailure(None, type(error).__name__)
         # A refusal does not say that it is back: a server that has just started refuses what it does not know yet.
         if failure.out_of_reach:
-            self._note(reachable=False)
+            self._doubt()
         raise failure from None
+
+    def _doubt(self) -> None:
+        """Have the API server asked about itself, once for all who have doubts.
+
+        A time-out or a 504 of one write is no sign: an admission webhook, which tenants may run, chooses both.
+        """
+        if self._reachable and (self._check is None or self._check.done()):
+            self._check = asyncio.create_task(self._check_reach())
+
+    async def _check_reach(self) -> None:
+        try:
+            await self.check_ready()
+        except ApiFailure as failure:
+            if failure.status is None or failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._note(reachable=False)
 
     def _note(self, *, reachable: bool) -> None:
         if reachable is not self._reachable:
@@ -580,6 +625,12 @@ def _credentials(namespace: str | None) -> str:
 
 def _collection(root: str, namespace: str | None, plural: str) -> str:
     return f"{root}/{plural}" if namespace is None else f"{root}/namespaces/{namespace}/{plural}"
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    """Seconds that the API server, which never sends a date, asks for; 0 where it does not."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), _MOST_PATIENCE) if text.isascii() and text.isdigit() else 0.0
 
 
 def _word_of(body: bytes) -> str:

@@ -45,7 +45,7 @@ _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _PROBE_SECONDS: Final = 1.0
-_WORKERS: Final = 2  # for each place: while all places are taken, as many workers read and write for others
+_WORK: Final = 2  # reconciles for each place at the endpoints: while all are taken, as many read and write for others
 _STUCK_SECONDS: Final = 300.0
 _DEFECT_RETRY: Final = 60.0
 _FINISH_POLL: Final = 0.02
@@ -85,7 +85,7 @@ class Operator:
             min_interval=settings.min_refresh_interval,
         )
         self._clock = SystemClock()
-        self._queue = WorkQueue(self._urgency, time.monotonic)
+        self._queue = WorkQueue(self._urgency, time.monotonic, places=_WORK * settings.concurrency)
         self._timers = Timers(self._clock, self._queue.add)
         self._limiter = Limiter(settings.concurrency, self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
@@ -113,6 +113,7 @@ class Operator:
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
             raise SettingsError(message) from None
+        self._kube.pace = lambda namespace, slow: self._queue.mark(namespace, slow=slow)
         self._secret_watches = [
             SecretWatch(self._kube, self._store, namespace, self._refusals) for namespace in self._namespaces
         ]
@@ -148,7 +149,7 @@ class Operator:
     async def work_until(self, stop: asyncio.Event) -> None:
         """Run all parts until `stop`, let what is in flight finish, and give up the lead."""
         begin = self._begin
-        acting = [begin("a worker", self._work) for _ in range(_WORKERS * self._settings.concurrency)]
+        acting = [begin("the work", self._work)]
         if self._election is not None:
             acting.append(begin("the election", self._election.run))
         others = [
@@ -231,17 +232,21 @@ class Operator:
         await self._credential_watch.run()
 
     async def _work(self) -> None:
-        while True:
-            key = await self._queue.get()
-            try:
-                await self._reconciler.reconcile(key)
-            except Exception:  # noqa: BLE001 -- a defect that one credential brings to light must not stop the others
-                _log.exception("a reconcile failed", extra=fields(credential=key))
-                self._timers.set(key, Deadline.after(_DEFECT_RETRY, self._clock.now()))
-            finally:
-                self._queue.done(key)
-            # Neither a full queue nor a reconcile that finds nothing to do waits for anything: let others have a turn.
-            await asyncio.sleep(0)
+        """Begin a reconcile for whatever the queue hands out; how many at a time is the queue's to say."""
+        async with asyncio.TaskGroup() as reconciles:
+            while True:
+                reconciles.create_task(self._reconcile(await self._queue.get()))
+                # A full queue waits for nothing, nor do reconciles that find nothing to do: let others have a turn.
+                await asyncio.sleep(0)
+
+    async def _reconcile(self, key: Key) -> None:
+        try:
+            await self._reconciler.reconcile(key)
+        except Exception:  # noqa: BLE001 -- a defect that one credential brings to light must not stop the others
+            _log.exception("a reconcile failed", extra=fields(credential=key))
+            self._timers.set(key, Deadline.after(_DEFECT_RETRY, self._clock.now()))
+        finally:
+            self._queue.done(key)
 
     async def _probe_api(self) -> None:
         """While the API server is out of reach the queue is closed; this notices that it is back."""

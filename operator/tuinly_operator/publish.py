@@ -13,7 +13,7 @@ from tuinly_operator.clock import Clock, Deadline, rfc3339
 from tuinly_operator.credential import Key
 from tuinly_operator.decision import AskWhoServes, Cause, Facts, Publish, PutBack, RemoveOldTargets
 from tuinly_operator.errors import Failure, InTheWay, Reason
-from tuinly_operator.kube import ApiFailure, Kube
+from tuinly_operator.kube import REQUEST_TIMEOUT, ApiFailure, Kube, NotLeading
 from tuinly_operator.logs import fields
 from tuinly_operator.memory import Held, Removed
 from tuinly_operator.metrics import Metrics
@@ -83,7 +83,7 @@ class Publisher:
         """Write the token with its state, on the condition that the target is what it was when this was decided.
 
         Raises:
-            ApiFailure: the API server is out of reach or overloaded.
+            ApiFailure: the API server is out of reach or overloaded, or this replica does not lead.
         """
         held = replace(decided.held, state=replace(decided.held.state, template=facts.shape.digest))
         try:
@@ -130,7 +130,10 @@ class Publisher:
         except ApiFailure as failure:
             if failure.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise
-        return await self._kube.read_secret_meta(key)
+            live = await self._kube.read_secret_meta(key)
+            if live == meta:
+                raise  # nobody was quicker: it is an admission webhook that says so
+            return live
 
     def _tell_published(self, record: Record, facts: Facts, decided: Publish) -> None:
         """Log, count, and for what somebody else broke send an Event."""
@@ -152,9 +155,10 @@ class Publisher:
             message = f"Secret {facts.credential.target.name} was changed or deleted and has been restored"
             self._reporter.warn(record, Reason.RESTORED, message)
 
-    def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
-        """Remember a write that came to nothing, and when to try it again."""
-        setback = self._setbacks.of(record, record.memory.write, failure, rules.written_inputs(facts))
+    def _set_back(self, record: Record, facts: Facts, failure: Failure, least: float = 0.0) -> None:
+        """Remember a write that came to nothing, and when to try it again: not before `least` seconds have passed."""
+        inputs, least = rules.written_inputs(facts), max(least, facts.policy.min_interval)
+        setback = self._setbacks.of(record, record.memory.write, failure, inputs, least=least)
         record.memory = record.memory.write_failed(setback)
 
     async def put_back(self, record: Record, facts: Facts, decided: PutBack, sight: Sight) -> None:
@@ -169,7 +173,7 @@ class Publisher:
         try:
             meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
         except ApiFailure as failure:
-            if not self._was_refused(record, failure) or failure.status == HTTPStatus.CONFLICT:
+            if not await self._was_refused(record, failure) or failure.status == HTTPStatus.CONFLICT:
                 return
             message = f"the API server refused to put the Secret {key.name} back ({failure.status} {failure.word})"
             refused = Failure(Reason.TARGET_REJECTED, message)
@@ -181,17 +185,21 @@ class Publisher:
         self._see_target(facts, sight, meta)
         _log.warning("put the target back as it was", extra=fields(credential=facts.credential.key, target=key.name))
 
-    @staticmethod
-    def _was_refused(record: Record, failure: ApiFailure) -> bool:
-        """Whether the API server refused a write, and not only because the namespace ends.
+    async def _was_refused(self, record: Record, failure: ApiFailure) -> bool:
+        """Whether the API server refused or failed a write, and not only because the namespace ends.
 
-        Raises ApiFailure where it is out of reach or overloaded.
+        Raises ApiFailure where it is out of reach or overloaded, or this replica does not lead.
         """
-        if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
-            raise failure
+        await self._raise_if_anyway(failure)
         if failure.namespace_ends:
             record.memory = record.memory.namespace_ended()
         return not failure.namespace_ends
+
+    async def _raise_if_anyway(self, failure: ApiFailure) -> None:
+        """Raise a failure that says nothing of what was sent, but of the API server or of this replica."""
+        away = failure.out_of_reach and not await self._kube.answers()
+        if away or isinstance(failure, NotLeading) or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise failure
 
     async def _not_written(
         self, record: Record, facts: Facts, sight: Sight, fresh: Mapping[str, Any], failure: ApiFailure
@@ -200,7 +208,7 @@ class Publisher:
 
         `fresh` is the target as it would be created. Returns what it became where it was made again.
         """
-        if not self._was_refused(record, failure):
+        if not await self._was_refused(record, failure):
             return None
         key = facts.credential.target
         live = await self._kube.read_secret_meta(key)
@@ -212,11 +220,7 @@ class Publisher:
             raw = await self._kube.read_secret(key)
             if raw.get("immutable") or raw.get("type") != "Opaque":
                 return await self._replace(record, facts, sight, fresh, live, raw)
-        message = (
-            f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
-            "check quotas, admission policies and the operator's RBAC in this namespace"
-        )
-        self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, message))
+        self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, _refusal(key, failure)), failure.retry_after)
         return None
 
     async def _replace(  # noqa: PLR0913, PLR0917 -- what is replaced, by what
@@ -290,8 +294,7 @@ class Publisher:
         try:
             await self._kube.try_create_secret(key, fresh)
         except ApiFailure as failure:
-            if failure.out_of_reach or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
-                raise
+            await self._raise_if_anyway(failure)
             return None if failure.exists else failure
         return None
 
@@ -316,6 +319,17 @@ def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
         "type": raw["type"],
         "data": raw.get("data") or {},
     }
+
+
+def _refusal(key: Key, failure: ApiFailure) -> str:
+    """What to look at where the API server, which answers for itself, does not take a write."""
+    if failure.out_of_reach:
+        how = f"{failure.status} {failure.word}" if failure.status else f"no answer in {REQUEST_TIMEOUT:.0f} s"
+        return f"the API server did not write the Secret {key.name} ({how}); an admission webhook may be slow or down"
+    return (
+        f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
+        "check quotas, admission policies and the operator's RBAC in this namespace"
+    )
 
 
 def _values(held: Held, token: Sensitive) -> dict[str, str]:

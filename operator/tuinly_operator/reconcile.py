@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final, assert_never
 
 from tuinly_operator import decision as rules
@@ -45,8 +46,9 @@ from tuinly_operator.store import Record, Sight, Store
 from tuinly_operator.timers import Timers
 
 _MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
-_ANOTHER_GO: Final = 1.0  # seconds
 _RETRY: Final = 5.0  # seconds at most until another try, where nothing else says when
+_LEAST_RETRY: Final = 1.0
+_FAILURES_IN_SILENCE: Final = 2  # in a row; what passes by itself is no news
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Reconciler:
         `give_way` is asked once a token is published: it queues the credential again behind others, if any wait.
         """
         self._store = store
+        self._kube = kube
         self._limiter = limiter
         self._timers = timers
         self._policy = policy
@@ -130,52 +133,77 @@ class Reconciler:
         """Return the requests whose turn it waits for."""
         key, parked = record.credential.key, frozenset[Ask]()
         # A token that was obtained waits in memory, whatever fails here; the next try writes it.
+        telling = False
         try:
-            parked = await self._act_until_rest(record)
+            rest = await self._act_until_rest(record)
+            if rest is not None:
+                parked, telling = self._park(*rest), True
+                await self._rest(record, *rest)
             record.memory = record.memory.came_to_rest()
         except NotLeading:
             # The lead may only be too short for a token request. Where it is lost, the queue is closed.
             self._try_again(key)
         except ApiFailure as failure:
-            if failure.refused:
-                message = (
-                    f"the API server refuses what the operator needs ({failure.status} {failure.word}); "
-                    "check its RBAC and the admission policies in this namespace"
-                )
-                await self._refused(record, Failure(Reason.TARGET_REJECTED, message))
-                return frozenset()
-            _log.warning("the API server failed a request, trying again", extra=fields(credential=key, cause=failure))
-            self._try_again(key)
+            await self._failed(record, failure, telling=telling)
         except Failure as failure:
-            await self._refused(record, failure)
+            await self._set_back(record, failure, tell=True)
         return parked
 
+    async def _failed(self, record: Record, failure: ApiFailure, *, telling: bool) -> None:
+        """Wait longer each time; tell what the API server refuses, and what it fails again and again.
+
+        `telling` says that it was the status itself.
+        """
+        if failure.out_of_reach and not await self._kube.answers():
+            self._try_again(record.credential.key)  # the outage is everybody's; all go on soon after its end
+            return
+        what = "refuses" if failure.refused else "fails"
+        message = (
+            f"the API server {what} what the operator needs ({failure.status or 'no answer'} {failure.word}); "
+            "check the operator's RBAC and the admission policies and webhooks in this namespace"
+        )
+        attempts = record.memory.refusal.attempts if record.memory.refusal else 0
+        least = None if failure.refused else max(_LEAST_RETRY, failure.retry_after)
+        tell = not telling and (failure.refused or attempts >= _FAILURES_IN_SILENCE)
+        await self._set_back(record, Failure(Reason.TARGET_REJECTED, message), tell=tell, least=least)
+
     def _try_again(self, key: Key) -> None:
-        wait = random.uniform(1, _RETRY)  # noqa: S311 -- jitter
-        self._timers.set(key, Deadline.after(wait, self._clock.now()))
+        wait = random.uniform(_LEAST_RETRY, _RETRY)  # noqa: S311 -- jitter
+        self._wake(key, Deadline.after(wait, self._clock.now()))
 
-    async def _refused(self, record: Record, failure: Failure) -> None:
-        """Tell of what the API server will not do for us, and try again later: only a person can mend it."""
-        setback = self._setbacks.of(record, record.memory.refusal, failure, "")
+    def _wake(self, key: Key, deadline: Deadline) -> None:
+        """Look again then, or earlier where that was meant already: no trouble holds up a refresh that is due."""
+        self._timers.set(key, deadline.earlier(self._timers.get(key)))
+
+    async def _set_back(self, record: Record, failure: Failure, *, tell: bool, least: float | None = None) -> None:
+        """Try again later what the API server did not do for us, and tell of it."""
+        setback = self._setbacks.of(record, record.memory.refusal, failure, "", least=least)
         record.memory = record.memory.refused(setback)
-        self._timers.set(record.credential.key, setback.retry)
-        with suppress(ApiFailure):
-            await self._reporter.report(record, self._gather(record, Sight()), Rest(failure, setback.retry))
+        self._wake(record.credential.key, setback.retry)
+        if tell:
+            with suppress(ApiFailure):
+                await self._reporter.report(record, self._gather(record, Sight()), Rest(failure, setback.retry))
 
-    async def _act_until_rest(self, record: Record) -> frozenset[Ask]:
+    async def _act_until_rest(self, record: Record) -> tuple[Facts, Rest] | None:
+        """Act until there is nothing left to do now; return why, or None where others or another record come first.
+
+        Raises:
+            ApiFailure: a request failed; 409 where something changes as fast as it is looked at.
+            Failure: something that only a person can mend.
+        """
         sight = Sight()
         for _ in range(_MOST_ACTS):
             facts = self._gather(record, sight)
             decision = rules.decide(facts)
             if isinstance(decision, Rest):
-                return await self._rest(record, facts, decision)
+                return facts, decision
             await self._act(record, facts, decision, sight)
-            if isinstance(decision, Publish) and self._give_way(record.credential.key):
-                return frozenset()  # others wait for a token: telling of this one comes after theirs
+            published = isinstance(decision, Publish) and record.memory.write is None
+            if published and self._give_way(record.credential.key):
+                return None  # others wait for a token: telling of this one comes after theirs
             if self._store.get(record.credential.key) is not record:
-                return frozenset()  # deleted, or replaced by another of its name, meanwhile
-        self._timers.set(record.credential.key, Deadline.after(_ANOTHER_GO, self._clock.now()))
-        return frozenset()
+                return None  # deleted, or replaced by another of its name, meanwhile
+        raise ApiFailure(HTTPStatus.CONFLICT, "TooManyChanges")
 
     async def _act(self, record: Record, facts: Facts, decided: Act, sight: Sight) -> None:
         """Do what was decided, with what it was decided on."""
@@ -226,8 +254,15 @@ class Reconciler:
             facts = replace(facts, verify_turn=self._limiter.look(ask_for(facts, Purpose.VERIFICATION), now))
         return facts
 
-    async def _rest(self, record: Record, facts: Facts, decision: Rest) -> frozenset[Ask]:
-        """Report, and set the timer for when time alone changes something. Return what is waited for at the limiter."""
+    def _park(self, facts: Facts, decision: Rest) -> frozenset[Ask]:
+        """Have what is waited for at the limiter wait there, whatever becomes of the report; return it."""
+        parked = frozenset(ask_for(facts, purpose) for purpose in decision.parks)
+        for ask in parked:
+            self._limiter.park(ask, facts.now)
+        return parked
+
+    async def _rest(self, record: Record, facts: Facts, decision: Rest) -> None:
+        """Report, and set the timer for when time alone changes something."""
         key = record.credential.key
         wake = decision.recheck.earlier(decision.look_again) if decision.recheck else decision.look_again
         published = record.memory.published
@@ -236,14 +271,12 @@ class Reconciler:
         removed = record.memory.removed
         if removed is not None and removed.refused is not None and not removed.until.due(facts.now):
             wake = removed.refused.retry.earlier(wake)
-        parked = frozenset(ask_for(facts, purpose) for purpose in decision.parks)
-        for ask in parked:
-            self._limiter.park(ask, facts.now)
         if not decision.silent:
+            if wake is not None:
+                self._wake(key, wake)  # also where the report fails
             again = await self._reporter.report(record, facts, decision)
             wake = again.earlier(wake) if again else wake
         if wake is None:
             self._timers.cancel(key)
         else:
             self._timers.set(key, wake)
-        return parked

@@ -205,6 +205,9 @@ class FakeApi:
         if self.lead <= seconds:
             raise NotLeading
 
+    async def answers(self) -> bool:
+        return self.reachable
+
     def require_reach(self) -> None:
         if not self.reachable:
             raise ApiFailure(None, "OutOfReach")
@@ -551,6 +554,10 @@ class Process:
             self.queue.done(key)
             self.credentials_changed()
         raise AssertionError("the queue never runs dry: a hot loop")
+
+    async def reconcile(self, key: Key) -> None:
+        """Reconcile one, whatever keeps the queue closed."""
+        await self._reconciler.reconcile(key)
 
     def idle(self) -> float:
         """Seconds until there is something to do by itself."""
