@@ -31,6 +31,7 @@ from bench.run import (
 from bench.stand import LONG, Fleet, Stand, Window, moment
 from tests.support.operator import OperatorProcess
 from tuinly_operator.kube import PAGE
+from tuinly_operator.watch import CHUNK
 
 FEW = 1000
 """Credentials with which many are compared."""
@@ -114,7 +115,14 @@ async def restart(run: Run) -> Figures:
     yield Figure("restart: token requests", size, asked.token_requests, "", most=0)
     yield Figure("restart: writes", size, asked.writes, "", most=0, details=details)
     yield Figure("restart: reads beyond the lists", size, asked.reads, "", most=0, details=details)
-    yield Figure(f"restart: lists, by pages of {PAGE}", size, asked.lists, "", most=start.lists, details=details)
+    yield Figure(
+        f"restart: lists, by pages of {PAGE}, kopf's of {CHUNK}",
+        size,
+        asked.lists,
+        "",
+        most=start.lists,
+        details=details,
+    )
     yield Figure("restart: peak memory", size, start.peak, "MB", most=230.0)
     yield Figure("memory, idle, after a restart", size, start.rss, "MB", most=MOST_RSS)
     if run.empty_rss is not None:

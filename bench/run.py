@@ -11,6 +11,7 @@ from bench.report import Bars, Figure
 from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
 from tuinly_operator.kube import PAGE
+from tuinly_operator.watch import CHUNK
 
 ROOT = Path(__file__).parents[1]
 CPU_CREATE = "CPU per credential, create to ready (ms)"
@@ -74,7 +75,8 @@ class Start:
 async def restarted(stand: Stand) -> Start:
     """Restart the operator, and check that it has scheduled all."""
     await asyncio.to_thread(stand.stop_operator)
-    lists = pages(await stand.api.count("/api/v1/secrets")) + 2 * pages(stand.fleet.size)
+    size = stand.fleet.size
+    lists = pages(await stand.api.count("/api/v1/secrets")) + pages(size) + pages(size, CHUNK)
     before = await stand.snapshot()
     begun = time.monotonic()
     running = await stand.start_operator()
@@ -86,9 +88,9 @@ async def restarted(stand: Stand) -> Start:
     return Start(rested - begun, cpu, peak, rss, lists, window)
 
 
-def pages(count: int) -> int:
+def pages(count: int, size: int = PAGE) -> int:
     """Pages in a list of so many objects: one also where there are none."""
-    return max(1, -(-count // PAGE))
+    return max(1, -(-count // size))
 
 
 def _assert_scheduled(operator: OperatorProcess, size: int) -> None:

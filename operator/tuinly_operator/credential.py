@@ -29,6 +29,18 @@ REFRESH_REQUESTED: Final = f"{GROUP}/refresh-requested"
 
 _MOST_KEPT: Final = 128  # characters of a user's text that are kept as they are
 
+# Characters of a status: the scopes of an answer of 64 KiB, and some messages.
+_MOST_IN_STATUS: Final = 64 * 1024
+_MOST_CONDITIONS: Final = 8
+_FREE_TEXTS: Final = (
+    "secret_name",
+    "token_url",
+    "last_failure_time",
+    "token_expiration_time",
+    "next_refresh_time",
+    "last_refresh_time",
+)
+
 _IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
 _LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"  # RFC 1123
 _NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")  # Kubernetes, "DNS Subdomain Names"
@@ -280,12 +292,19 @@ def parse_spec(raw: object) -> Spec:
 
 
 def parse_status(raw: object) -> Status:
-    """Read a status; one that cannot be understood is as good as none, since it is about to be replaced."""
+    """Read a status; one that cannot be understood is as good as none, since it is about to be replaced.
+
+    So is one that is larger than any that was ever written: it would be kept.
+    """
     try:
         status: Status = _reader(Status)(raw or {}, "status")
     except Failure:
         return Status()
-    return status
+    known = all(len(str(getattr(status, name))) <= _MOST_IN_STATUS for name in _FREE_TEXTS)
+    scopes, conditions = status.scopes or (), status.conditions[: _MOST_CONDITIONS + 1]
+    told = sum(len(c.type + c.status + c.reason + c.message + c.last_transition_time) for c in conditions)
+    few = len(conditions) <= _MOST_CONDITIONS and len(scopes) <= _MOST_IN_STATUS
+    return status if known and few and told + sum(map(len, scopes)) <= _MOST_IN_STATUS * 2 else Status()
 
 
 def json_name(f: Field[Any]) -> str:

@@ -30,6 +30,8 @@ REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minu
 _WATCH_SECONDS: Final = 290  # the server ends a watch after this long, so that a lost one is not believed for ever
 WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
 PAGE: Final = 500
+# Bytes. Anybody may fill the metadata of an object with a quarter of a MiB of annotations, and more of managed fields.
+_MOST_OF_A_PAGE: Final = 8 * 1024 * 1024
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
 _LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs must leave time for another
 _SLOW_WRITE: Final = 0.5  # seconds; one that nobody holds up takes some 10 ms
@@ -259,8 +261,9 @@ class Kube:
         """
         meta = {name: value for name, value in manifest["metadata"].items() if name != "resourceVersion"}
         query = {"fieldManager": MANAGER, "dryRun": "All"}
-        path = _collection("/api/v1", key.namespace, "secrets")
-        await self._json("POST", path, query=query, body={**manifest, "metadata": meta}, accept=_METADATA)
+        path, body = _collection("/api/v1", key.namespace, "secrets"), {**manifest, "metadata": meta}
+        with self._writing(key.namespace):
+            await self._json("POST", path, query=query, body=body, accept=_METADATA)
 
     async def delete_secret(self, key: Key, meta: SecretMeta) -> SecretMeta | None:
         """Delete a Secret if it still is what `meta` says; return what is left while a finalizer holds it.
@@ -421,10 +424,17 @@ class Kube:
     # --- Requests -----------------------------------------------------------------------------------------------------
 
     async def _pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
-        more = ""
+        """List by pages. One that is too large is asked for again in smaller ones, and then they grow again."""
+        more, limit = "", PAGE
         while True:
-            page = {**query, "limit": str(PAGE), **({"continue": more} if more else {})}
-            answer = await self._json("GET", path, query=page, accept=_METADATA_LIST)
+            page = {**query, "limit": str(limit), **({"continue": more} if more else {})}
+            try:
+                most = _MOST_OF_A_PAGE if limit > 1 else None
+                answer = await self._json("GET", path, query=page, accept=_METADATA_LIST, most=most)
+            except _TooLargeError:
+                limit = max(1, limit // 8)
+                continue
+            limit = min(PAGE, limit * 2)
             meta = answer["metadata"]
             yield answer.get("items") or [], str(meta.get("resourceVersion") or "")
             more = meta.get("continue") or ""
@@ -441,10 +451,11 @@ class Kube:
         content: str = "application/json",
         accept: str = "application/json",
         limit: aiohttp.ClientTimeout | None = None,
+        most: int | None = None,
     ) -> Mapping[str, Any]:
         call = self._call(method, path, query or {}, body=body, content=content, accept=accept, limit=limit)
         async with call as response:
-            answer = json.loads(await response.read())
+            answer = json.loads(await _read(response, most))
         if not isinstance(answer, Mapping):
             raise ApiFailure(response.status, "NotAnObject")
         return answer
@@ -625,6 +636,24 @@ def _credentials(namespace: str | None) -> str:
 
 def _collection(root: str, namespace: str | None, plural: str) -> str:
     return f"{root}/{plural}" if namespace is None else f"{root}/namespaces/{namespace}/{plural}"
+
+
+class _TooLargeError(Exception):
+    """An answer has more bytes than is wanted at once."""
+
+
+async def _read(response: aiohttp.ClientResponse, most: int | None) -> bytes:
+    """Read an answer, of `most` bytes at most. Raises _TooLargeError, and what aiohttp does."""
+    if most is None:
+        return await response.read()
+    parts, size = [], 0
+    async for chunk in response.content.iter_any():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > most:
+            response.close()  # unread: the rest is not wanted
+            raise _TooLargeError
+    return b"".join(parts)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:

@@ -82,7 +82,7 @@ class Reconciler:
         self._clock = clock
         self._give_way = give_way
         self._under_way: dict[Key, asyncio.Task[frozenset[Ask]]] = {}
-        self._reporter = Reporter(store, kube, events)
+        self._reporter = Reporter(store, kube, events, clock)
         self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
         self._publisher = Publisher(
             store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock

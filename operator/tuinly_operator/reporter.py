@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Final
 
 from tuinly_operator import report
-from tuinly_operator.clock import Deadline
+from tuinly_operator.clock import Clock, Deadline
 from tuinly_operator.credential import to_json
 from tuinly_operator.decision import Facts, Rest
 from tuinly_operator.errors import Reason
@@ -13,13 +13,16 @@ from tuinly_operator.kube import ApiFailure, Kube
 from tuinly_operator.store import Record, Store
 
 _REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
+_REPEAT_WARNING: Final = 600.0  # seconds between two Events that warn of the same
+_MOST_WARNED: Final = 32  # warnings that are remembered of a credential
 
 
 class Reporter:
     """Tells users by status and Events."""
 
-    def __init__(self, store: Store, kube: Kube, events: EventSender) -> None:
+    def __init__(self, store: Store, kube: Kube, events: EventSender, clock: Clock) -> None:
         """Nothing is written before `report`."""
+        self._clock = clock
         self._store = store
         self._kube = kube
         self._events = events
@@ -46,12 +49,27 @@ class Reporter:
             raise
         self._store.status_written(record, seen, after, version, facts.now.boot)
         for transition in report.transitions(before, after):
-            self._events.tell(facts.credential, transition)
+            if transition.warning:
+                record.hushed = not self._is_news(record, transition.reason)
+                hushed = record.hushed
+            else:
+                hushed, record.hushed = record.hushed, False
+            if not hushed:
+                self._events.tell(facts.credential, transition)
         return None
 
     def warn(self, record: Record, reason: Reason, message: str) -> None:
-        """Send an Event about something that is no change of a condition."""
-        self._events.tell(record.credential, report.Transition(warning=True, reason=reason, message=message))
+        """Send an Event about something that is no change of a condition; the same again is no news for a while."""
+        if self._is_news(record, f"{reason}: {message}"):
+            self._events.tell(record.credential, report.Transition(warning=True, reason=reason, message=message))
+
+    def _is_news(self, record: Record, what: str) -> bool:
+        """Whether users were not warned of this lately; if so, they are now."""
+        now = self._clock.now().boot
+        lately = [(told, at) for told, at in record.warned if now - at < _REPEAT_WARNING]
+        news = all(told != what for told, _ in lately)
+        record.warned = tuple([*lately, (what, now)][-_MOST_WARNED:] if news else lately)
+        return news
 
     def warn_once(self, record: Record, reason: Reason, message: str) -> None:
         """The same, but once in this process: it stays true until somebody changes the server."""

@@ -19,6 +19,8 @@ class Record:
     credential: Credential
     memory: Memory = field(default_factory=Memory)
     status_written: float = float("-inf")  # boot seconds
+    warned: tuple[tuple[str, float], ...] = ()  # of what by Events lately, and when, in boot seconds
+    hushed: bool = False  # the last Warning was not told again, so its end is no news either
 
 
 @dataclass(slots=True)

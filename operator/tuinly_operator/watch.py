@@ -24,6 +24,7 @@ from tuinly_operator.logs import fields
 from tuinly_operator.refusals import SECRETS, Refusal, Refusals
 from tuinly_operator.state import MANAGER
 
+CHUNK: Final = 100  # objects in a page of its list: all of them are in memory at once, and each may have a MiB
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
 _DISCOVERY_SECONDS: Final = 1.0
@@ -306,7 +307,7 @@ def _settings(selector: str, silence: float) -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     settings.watching.server_timeout = 290
     settings.watching.inactivity_timeout = silence
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = CHUNK
     settings.queueing.idle_timeout = 0.05  # its worker per object lives no longer than its event
     settings.process.ultimate_exiting_timeout = None  # it would end the whole process
     return settings

@@ -343,3 +343,30 @@ def test_a_condition_is_found_by_its_type() -> None:
     status = Status(conditions=(Condition("Refreshed", "False", "InvalidClient", "", 1, ""), ready))
     assert status.condition("Ready") is ready
     assert status.condition("Other") is None
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"secretName": LONG},
+        {"tokenURL": LONG},
+        {"lastFailureTime": LONG},
+        {"scopes": [LONG]},
+        {"scopes": ["s"] * 200_000},
+        {
+            "conditions": [
+                dict.fromkeys(("type", "status", "reason", "lastTransitionTime"), "Ready") | {"message": LONG}
+            ]
+        },
+        {"conditions": [dict.fromkeys(("type", "status", "reason", "lastTransitionTime", "message"), "R")] * 9},
+    ],
+    ids=["name", "url", "time", "scope", "scopes", "message", "conditions"],
+)
+def test_no_status_is_kept_at_length(status: Json) -> None:
+    """Whoever may write it puts into it what the schema lets pass."""
+    for condition in status.get("conditions", ()):
+        condition["observedGeneration"] = 1
+    assert credential({"status": status}).status == Status()

@@ -193,3 +193,40 @@ async def test_for_how_long_it_asks_to_be_left_alone(
     server, api = odd
     server.answer, server.headers = 429, {} if text is None else {"Retry-After": text}
     assert (await read(api)).retry_after == seconds
+
+
+class Pages:
+    """An API server that lists objects by pages; `large` of them have a MiB of annotations each."""
+
+    def __init__(self, count: int, large: range) -> None:
+        self.count, self.large = count, large
+        self.sent: list[int] = []  # bytes of each answer
+        app = web.Application()
+        app.router.add_get("/api/v1/secrets", self._list)
+        self.server = test_utils.TestServer(app)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        begin, limit = int(request.query.get("continue", 0)), int(request.query["limit"])
+        end = min(begin + limit, self.count)
+        names = [f"{number:06}" + "x" * (1 << 20) * (number in self.large) for number in range(begin, end)]
+        more = {"continue": str(end)} if end < self.count else {}
+        body = json.dumps({"metadata": {"resourceVersion": "7", **more}, "items": [{"name": name} for name in names]})
+        self.sent.append(len(body))
+        return web.Response(text=body, content_type="application/json")
+
+
+@pytest.mark.parametrize("large", [range(0), range(100), range(1000, 1040), range(0, 2000, 30)], ids=str)
+async def test_a_list_is_read_in_pieces_of_some_mebibytes_whatever_is_in_it(tmp_path: Path, large: range) -> None:
+    """Anybody may make many Secrets with large metadata, which would fill the memory all at once."""
+    pages = Pages(2000, large)
+    async with pages.server as server:
+        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))), "", lambda _: None)
+        try:
+            read = [page async for page, _ in api.list_secrets(None)]
+        finally:
+            await api.close()
+    names = [item["name"][:6] for page in read for item in page]
+    assert names == [f"{number:06}" for number in range(2000)]
+    most = max(sum(len(item["name"]) for item in page) for page in read)
+    assert most <= 8 << 20
+    assert len(pages.sent) <= 4 + len(large)
