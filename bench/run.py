@@ -76,7 +76,8 @@ async def restarted(stand: Stand) -> Start:
     """Restart the operator, and check that it has scheduled all."""
     await asyncio.to_thread(stand.stop_operator)
     size = stand.fleet.size
-    lists = pages(await stand.api.count("/api/v1/secrets")) + pages(size) + pages(size, CHUNK)
+    # And one credential, to see whether it may watch them at all.
+    lists = pages(await stand.api.count("/api/v1/secrets")) + pages(size) + pages(size, CHUNK) + 1
     before = await stand.snapshot()
     begun = time.monotonic()
     running = await stand.start_operator()
