@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo extras test test-unit bench check format manifests image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo extras test test-unit bench check format manifests image base-image cluster-up cluster-down cluster-status
 .PHONY: e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
@@ -20,13 +20,16 @@ $(VENV): requirements/dev.lock hack/venv.sh
 binaries: $(VENV) ## etcd, kube-apiserver, kube-controller-manager: found, or built once per machine (about 6 minutes)
 	@$(BIN)/python -m tests.support.binaries
 
+helm: $(VENV) ## Helm, for the tests of the chart: found, or built once per machine (about 2 minutes)
+	@$(BIN)/python -m tests.support.binaries --helm
+
 demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 leaves it running)
 	@$(BIN)/python -m tests.support.binaries > /dev/null
 	@$(BIN)/python -m tests.support.demo
 
 # With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run two at a
 # time, each worker on a cluster of its own; with ARGS, which choose some of them, one by one, and the coverage has no floor.
-test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
+test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries helm) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(if $(ARGS)$(KUBECONFIG_UNDER_TEST),$(ARGS),-n 2 --dist loadfile)
 	@$(BIN)/coverage combine --quiet

@@ -1,7 +1,7 @@
-"""Renders what can be applied without kustomize from the kustomizations in deploy/: `make manifests`.
+"""Renders what is derived in deploy/, by `make manifests`: the files to apply as they are, and the chart's copies.
 
-kustomize gives the objects, but in its own order and without a comment. So keys come in the order of the base, and its
-comments go with what they stand at: the files are read by people before they are applied.
+kustomize gives the files' objects, but in its own order and without a comment. So keys come in the order of the base,
+and its comments go with what they stand at: the files are read by people before they are applied.
 
 With a folder as argument the files are written there instead of the checkout, for the test that compares them.
 """
@@ -55,6 +55,36 @@ def main(folder: Path) -> None:
     for file, source, head in (("install.yaml", "base", INSTALL), ("namespaced.yaml", "namespaced", NAMESPACED)):
         above = head.format(how_to_apply=HOW_TO_APPLY.format(file=file)) + RENDERED.format(folder=source)
         (folder / "deploy" / file).write_text(above + "---\n".join(rendered(DEPLOY / source)))
+    chart = folder / "deploy" / "chart"
+    for part in ("templates", "files"):
+        (chart / part).mkdir(parents=True, exist_ok=True)
+    (chart / "templates" / "definition.yaml").write_text(definition())
+    (chart / "files" / "alerts.yaml").write_text(alerts())
+
+
+def definition() -> str:
+    """Return the CRD as a template: one that Helm upgrades, and leaves where it is when the release goes."""
+    text = (ROOT / "crds" / "tuinlycredentials.yaml").read_text()
+    text = text.replace("{{", '{{ "{{" }}')
+    kept, times = re.subn(
+        r"^metadata:\n(  name: .*\n)",
+        "metadata:\n"
+        r"\1"
+        "  annotations:\n"
+        "    helm.sh/resource-policy: keep  # or all credentials would go with the release\n",
+        text,
+        flags=re.MULTILINE,
+    )
+    assert times == 1  # noqa: S101 -- the one of crds/
+    head = "{{- if .Values.crds.enabled -}}\n# From crds/ by `make manifests`; change it there.\n"
+    return head + kept + "{{- end }}\n"
+
+
+def alerts() -> str:
+    """Return the alerts without their head: what a PrometheusRule has as its spec."""
+    text = (DEPLOY / "monitoring" / "prometheus-rules.yaml").read_text()
+    head = "# From deploy/monitoring/prometheus-rules.yaml by `make manifests`; change it there.\n"
+    return head + text[text.index("groups:\n") :]
 
 
 def rendered(kustomization: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Installing, upgrading and removing, word for word as the README tells, in a cluster where nothing was before.
+"""Installing, upgrading and removing, word for word as README and docs tell, in a cluster where nothing was before.
 
 There is no kubelet, so no image is built and no rollout waited for; what those commands would be given is looked at.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.binaries import find_helm
 from tests.support.cluster import LocalCluster, running_cluster
 from tests.support.waiting import wait_until
 
@@ -29,26 +30,29 @@ MONITORING = ("podmonitors", "prometheusrules", "servicemonitors")
 README = (ROOT / "README.md").read_text()
 IMAGE = "registry.example.com/tuinly-operator:0.1.0"
 DEPLOYMENT = ("-n", "tuinly-system", "deployment/tuinly-operator")
+pytestmark = pytest.mark.timeout(300)  # seconds: each ends with the removal of namespaces
 SPEC = {"clientSecretRef": {"name": "storefront-client"}}
 
 
 class Shell:
-    """A shell in the checkout, with our kubectl, and with a make and a docker that only note what they are told."""
+    """A shell in the checkout, with our kubectl and helm; its make and its docker only note what they are told."""
 
     def __init__(self, cluster: LocalCluster, folder: Path) -> None:
-        self._cluster, self._bin = cluster, folder
+        self._cluster, self.folder = cluster, folder
         self._noted = folder / "noted"
         for name in ("make", "docker"):
             program = folder / name
             program.write_text(f'#!/bin/sh\necho "{name} $*" >> {self._noted}\n')
             program.chmod(0o755)
+        (folder / "helm").symlink_to(find_helm())
 
     def run(self, commands: str, *, folder: Path = ROOT) -> None:
         """Run the commands one after the other; each must succeed, in pipes as well."""
         environ = os.environ | {
-            "PATH": f"{self._bin}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+            "PATH": f"{self.folder}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
             "KUBECONFIG": str(self._cluster.kubeconfig),
             "KUBECACHEDIR": str(self._cluster.directory / "kubectl-cache"),
+            **{f"HELM_{name}_HOME": str(self.folder / name) for name in ("CACHE", "CONFIG", "DATA")},
         }
         script = ["bash", "-euo", "pipefail", "-c", commands]
         answer = subprocess.run(  # noqa: S603 -- the README's commands
@@ -89,16 +93,11 @@ def empty_cluster() -> Iterator[LocalCluster]:
 def bare(empty_cluster: LocalCluster) -> Iterator[LocalCluster]:
     """Return a cluster without the operator and its definition; what a test installs goes with it."""
     yield empty_cluster
-    gone = (
-        "delete",
-        "--ignore-not-found",
-        "--wait",
-        "-f",
-        str(ROOT / "deploy" / "install.yaml"),
-        "-f",
-        str(ROOT / "crds"),
-    )
-    empty_cluster.kubectl(*gone)
+    of_ours = ("-l", "app.kubernetes.io/part-of=tuinly-operator")
+    gone = ("namespace/tuinly-system", "namespace/tuinly-billing", "crd/tuinlycredentials.tuinly.com")
+    empty_cluster.kubectl("delete", "clusterroles,clusterrolebindings", *of_ours)
+    empty_cluster.kubectl("delete", "roles,rolebindings", "-n", "shop", *of_ours)
+    empty_cluster.kubectl("delete", "--ignore-not-found", *gone, timeout=180)
 
 
 @pytest.fixture
@@ -115,6 +114,13 @@ def told(heading: str) -> str:
     lines = [line for line in commands.splitlines() if "rollout status" not in line]
     assert len(lines) == len(commands.splitlines()) - commands.count("rollout status")
     return "\n".join(lines)
+
+
+def documented(heading: str, language: str) -> list[str]:
+    """Return the blocks under a heading of docs/installing.md."""
+    text = (ROOT / "docs" / "installing.md").read_text()
+    section = re.split(r"^## ", text.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
 
 
 def found(cluster: LocalCluster, *what: str) -> Json:
@@ -134,14 +140,14 @@ def names(version: Path, file: str) -> set[tuple[str, str]]:
     return {(each["kind"], each["metadata"]["name"]) for each in objects}
 
 
-def pods_are_admitted(cluster: LocalCluster) -> None:
+def pods_are_admitted(cluster: LocalCluster, home: str = "tuinly-system") -> None:
     """Wait for a Pod with the image, which its namespace takes only under the restricted profile."""
 
     def images() -> set[str]:
-        pods = found(cluster, "-n", "tuinly-system", "pods")["items"]
+        pods = found(cluster, "-n", home, "pods")["items"]
         return {pod["spec"]["containers"][0]["image"] for pod in pods}
 
-    namespace = found(cluster, "namespace", "tuinly-system")
+    namespace = found(cluster, "namespace", home)
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     wait_until(lambda: IMAGE in images(), what="a Pod is admitted")
 
@@ -216,9 +222,7 @@ def test_a_removal_and_another_installation(bare: LocalCluster, shell: Shell) ->
 
 def test_what_can_be_chosen_with_kustomize(bare: LocalCluster, shell: Shell, tmp_path: Path) -> None:
     """The kustomization of the docs takes all there is to choose, and is an upgrade of the plain files of before."""
-    text = (ROOT / "docs" / "installing.md").read_text()
-    kustomization = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
-    commands = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
+    [kustomization], [commands] = documented("Kustomize", "yaml"), documented("Kustomize", "sh")
     install_earlier(shell, "deploy/namespaced.yaml")
     before = found(bare, *DEPLOYMENT)
     checkout = os.path.relpath(ROOT, tmp_path)
@@ -237,3 +241,94 @@ def test_what_can_be_chosen_with_kustomize(bare: LocalCluster, shell: Shell, tmp
     assert policy["spec"]["podSelector"]["matchLabels"] == after["spec"]["selector"]["matchLabels"]
     assert len(found(bare, "-n", "tuinly-system", "servicemonitors,prometheusrules")["items"]) == 2
     assert "tuinly-operator\n" not in bare.kubectl("get", "clusterroles", "-o", "custom-columns=:metadata.name")
+
+
+# --- The chart --------------------------------------------------------------------------------------------------------
+
+
+def test_the_chart_is_installed_upgraded_removed_and_installed_again(bare: LocalCluster, shell: Shell) -> None:
+    """As documented, with a second release beside it: each has its own, and what goes and stays is as told."""
+    install, second, upgrade, _take_over, uninstall, *_ = documented("Helm", "sh")
+    shell.run(install)
+    pods_are_admitted(bare)
+    bare.kubectl("wait", "--for=condition=Established", "crd/tuinlycredentials.tuinly.com")
+    uid = make_credential(bare)
+
+    shell.run(second)
+    pods_are_admitted(bare, "tuinly-billing")
+    first_user, second_user = (
+        f"system:serviceaccount:{home}:{name}"
+        for home, name in (("tuinly-system", "tuinly-operator"), ("tuinly-billing", "billing-tuinly-operator"))
+    )
+    assert can_read_secrets(bare, first_user, "default")
+    assert can_read_secrets(bare, second_user, "shop")
+    assert not can_read_secrets(bare, second_user, "default")
+    shell.run("helm uninstall billing --namespace tuinly-billing")
+    assert not can_read_secrets(bare, second_user, "shop")
+
+    before = found(bare, *DEPLOYMENT)
+    newer = IMAGE.replace("0.1.0", "0.1.1")
+    shell.run(upgrade.replace("0.1.0", "0.1.1"))
+    after = found(bare, *DEPLOYMENT)
+    assert container(bare)["image"] == newer
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+    shell.run(uninstall)
+    left = bare.kubectl("get", "crds,clusterroles,clusterrolebindings", "-o", "name")
+    assert re.findall(".*tuinly.*", left) == [
+        "customresourcedefinition.apiextensions.k8s.io/tuinlycredentials.tuinly.com"
+    ]
+    assert bare.kubectl("get", "all,roles,rolebindings,pdb", "-n", "tuinly-system", "-o", "name") == ""
+    assert found(bare, "-n", "default", "tuinlycredential/storefront")["metadata"]["uid"] == uid
+    shell.run("\n".join(line for line in install.splitlines() if not line.startswith("kubectl")))
+    assert container(bare)["image"] == IMAGE
+
+
+def can_read_secrets(cluster: LocalCluster, user: str, namespace: str) -> bool:
+    command = ("auth", "can-i", "get", "secrets", "--as", user, "--namespace", namespace)
+    return cluster.kubectl(*command, check=False).strip() == "yes"
+
+
+def test_the_chart_takes_over_from_the_files_of_an_earlier_version(bare: LocalCluster, shell: Shell) -> None:
+    """The Deployment goes on, with its settings; and an upgrade by the chart follows as any other."""
+    install_earlier(shell, "deploy/install.yaml")
+    uid, before = make_credential(bare), found(bare, *DEPLOYMENT)
+    _install, _second, upgrade, take_over, *_ = documented("Helm", "sh")
+    shell.run(take_over)
+    after = found(bare, *DEPLOYMENT)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"]["selector"] == before["spec"]["selector"]
+    assert container(bare)["image"] == IMAGE
+    assert {"name": "TUINLY_TOKEN_URL", "value": "https://oauth.tuinly.example/token"} in container(bare)["env"]
+    pods_are_admitted(bare)
+    shell.run(upgrade)
+    assert found(bare, "-n", "default", "tuinlycredential/storefront")["metadata"]["uid"] == uid
+
+
+def test_what_helm_template_prints_can_be_applied(bare: LocalCluster, shell: Shell) -> None:
+    """As Argo CD and Flux do it, with all that can be chosen; its test's Pod is admitted, too."""
+    values = """
+        image: {repository: registry.example.com/tuinly-operator}
+        namespaces: [shop]
+        caBundle: {pem: PEM}
+        networkPolicy: {enabled: true}
+        monitoring: {podMonitor: {enabled: true}, serviceMonitor: {enabled: true}, alerts: {enabled: true}}
+    """
+    (command,) = (line for block in documented("Helm", "sh") for line in block.splitlines() if "template" in line)
+    bare.kubectl("create", "namespace", "tuinly-system")
+    bare.kubectl(
+        "label",
+        "namespace",
+        "tuinly-system",
+        *(f"pod-security.kubernetes.io/{k}=restricted" for k in ("enforce", "warn")),
+    )
+    shell.run(f"echo '{values}' > {shell.folder}/values.yaml")
+    shell.run(command.replace("values.yaml", f"{shell.folder}/values.yaml"))
+    pods_are_admitted(bare)
+    kinds = "networkpolicies,configmaps,podmonitors,servicemonitors,prometheusrules"
+    ours = bare.kubectl(
+        "get", kinds, "-n", "tuinly-system", "-l", "app.kubernetes.io/part-of=tuinly-operator", "-o", "name"
+    )
+    assert len(ours.split()) == 5
+    chart = f"helm template tuinly-operator deploy/chart --namespace tuinly-system -f {shell.folder}/values.yaml"
+    shell.run(f"{chart} -s templates/tests/ready.yaml | kubectl create --dry-run=server --warnings-as-errors -f -")

@@ -1,8 +1,8 @@
-"""The programs of a Kubernetes control plane and of a node: found, or built once per machine from hack/*/go.mod.
+"""The programs of a control plane and of a node, and Helm: found, or built once per machine from hack/*/go.mod.
 
 In this order: the folder that KUBEBUILDER_ASSETS names (setup-envtest's convention), the cache, a build into the cache.
 `python -m tests.support.binaries` finds or builds the control plane's and shows its progress, with `--node` the node's
-as well; tests only `find`, as a build takes minutes.
+as well, with `--helm` Helm; tests only `find`, as a build takes minutes.
 """
 
 import argparse
@@ -66,6 +66,7 @@ NODE_PARTS = (
     Part("pause", "./pause", 1, "node"),
 )
 """What a node needs besides."""
+HELM = Part("helm", "helm.sh/helm/v4/cmd/helm", 80, "helm")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,18 @@ def find_node() -> Mapping[str, Path]:
     if missing := _missing(places):
         raise BinariesError(f"no {', '.join(part.name for part in missing)}: run `make node-binaries`")
     return {part.name: path for part, path in places.items()}
+
+
+def find_helm() -> Path:
+    """Find Helm without building it.
+
+    Raises:
+        BinariesError: it is missing.
+    """
+    places = locate((HELM,))
+    if _missing(places):
+        raise BinariesError("no helm: run `make helm`")
+    return places[HELM]
 
 
 def find_or_build(parts: Iterable[Part] = PARTS) -> list[Path]:
@@ -183,6 +196,9 @@ def _cache_folder(go: Go, module: str) -> Path:
 
 def _build_flags(module: str) -> list[str]:
     """Return go build's flags: small programs, of which Kubernetes' know the version that they tell clients."""
+    if module == HELM.module:
+        version = _find(r"^\thelm\.sh/helm/v4 (v\S+)", MODULES / module / "go.mod")
+        return ["-trimpath", f"-ldflags=-s -w -X=helm.sh/helm/v4/internal/version.version={version}"]
     if module == "node":
         return ["-trimpath", "-ldflags=-s -w", "-tags=no_btrfs,no_devmapper,no_zfs"]
     version = _find(r"^require k8s\.io/kubernetes (v\S+)", MODULES / module / "go.mod")
@@ -294,7 +310,9 @@ def main() -> int:
     """Find or build the programs, and say where they are."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.binaries")
     parser.add_argument("--node", action="store_true", help="those of a node as well")
-    parts = (*PARTS, *NODE_PARTS) if parser.parse_args().node else PARTS
+    parser.add_argument("--helm", action="store_true", help="Helm alone")
+    wanted = parser.parse_args()
+    parts = (HELM,) if wanted.helm else (*PARTS, *NODE_PARTS) if wanted.node else PARTS
     try:
         paths = find_or_build(parts)
     except (BinariesError, OSError) as error:

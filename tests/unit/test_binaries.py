@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import binaries
-from tests.support.binaries import Binaries, BinariesError, choose_go, find, locate
+from tests.support.binaries import Binaries, BinariesError, choose_go, find, find_helm, locate
 from tests.support.process_identity import identity
 from tests.support.waiting import wait_until
 
@@ -66,9 +66,9 @@ class Machine:
     def go_on(self) -> None:
         (self.folder / "go-on").touch()
 
-    def start_build(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.support.binaries"],
+    def start_build(self, *flags: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603 -- this module
+            [sys.executable, "-m", "tests.support.binaries", *flags],
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -146,6 +146,20 @@ def test_two_builds_at_once_build_once(machine: Machine) -> None:
     assert len(outputs) == 1
     assert [name for name, _ in machine.builds] == ["v3", "kube-apiserver", "kube-controller-manager"]
     assert machine.cached == dict.fromkeys(NAMES, "half built")
+
+
+def test_helm_is_built_apart(machine: Machine) -> None:
+    """Neither the demo nor a cluster needs it."""
+    machine.install_go()
+    machine.go_on()
+    with pytest.raises(BinariesError, match=r"^no helm: run `make helm`"):
+        find_helm()
+    build = machine.start_build("--helm")
+    output, _ = build.communicate(timeout=30)
+    assert build.returncode == 0
+    assert output == f"{find_helm()}\n"
+    assert [name for name, _ in machine.builds] == ["helm"]
+    assert machine.cached == {"helm": "half built"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

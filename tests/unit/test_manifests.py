@@ -10,7 +10,12 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-RENDERED = ("deploy/install.yaml", "deploy/namespaced.yaml")
+RENDERED = (
+    "deploy/install.yaml",
+    "deploy/namespaced.yaml",
+    "deploy/chart/templates/definition.yaml",
+    "deploy/chart/files/alerts.yaml",
+)
 
 
 @pytest.fixture(scope="module")
