@@ -41,7 +41,7 @@ from tuinly_operator.schedule import MIN_LEAD
 from tuinly_operator.state import MANAGER
 from tuinly_operator.template import DEFAULT_SHAPE, shape
 
-MOODS = ["good", "good", "down", "throttles", "garbage", "refuses refreshes", "narrows", "repeats"]
+MOODS = ["good", "good", "down", "throttles", "garbage", "refuses refreshes", "narrows", "repeats", "renews"]
 SPECS: list[Json] = [
     {"scopes": ["orders:read"]},
     {"scopes": ["orders:read", "orders:write"]},
@@ -191,7 +191,18 @@ class Life(RuleBasedStateMachine):
                 self.api.put_secret(key, {"foreign": "untouchable"})
         self.work()
 
-    @rule(what=st.sampled_from(["other scopes", "deleted", "other client secret", "target edited", "target gone"]))
+    @rule(kind=st.sampled_from(["kubernetes.io/tls", "Opaque"]))
+    def the_client_secret_is_made_again(self, kind: str) -> None:
+        """The watch leaves one of these types out."""
+        self.api.remove_secret(CLIENT_SECRET)
+        self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": SECRETS[0]}, kind)
+        self.work()
+
+    @rule(
+        what=st.sampled_from(
+            ["other scopes", "suspended", "renamed", "deleted", "other client secret", "target edited", "target gone"]
+        )
+    )
     def something_happens_during_the_next_request(self, what: str) -> None:
         self.endpoint.meanwhile = lambda: self.happen(what)
 
@@ -203,6 +214,9 @@ class Life(RuleBasedStateMachine):
             self.api.put_credential(
                 CREDENTIAL, {**raw["spec"], "scopes": ["stock:read"]}, raw["metadata"]["annotations"]
             )
+        elif what in ("suspended", "renamed") and raw is not None:
+            change = {"suspend": True} if what == "suspended" else {"target": {"name": "other-token"}}
+            self.api.put_credential(CREDENTIAL, {**raw["spec"], **change}, raw["metadata"]["annotations"])
         elif what == "other client secret":
             self.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": SECRETS[1]})
         elif what == "target edited" and target is not None and target["data"]:
@@ -210,6 +224,11 @@ class Life(RuleBasedStateMachine):
         elif what == "target gone":
             self.api.remove_secret(self.target_key())
         self.process.credentials_changed()
+
+    @rule()
+    def the_answer_to_the_next_write_is_lost(self) -> None:
+        """It is made, and nobody hears of it."""
+        self.api.deaf = True
 
     @rule(status=st.sampled_from([None, 409, 403, 422, 500, 429]))
     def the_next_write_fails(self, status: int | None) -> None:
@@ -432,7 +451,8 @@ class Life(RuleBasedStateMachine):
         if raw is None or secret is None or self.is_in_the_way():
             return False
         spec, held = raw["spec"], base64.b64decode(secret["data"]["client_secret"]).decode()
-        asked = not spec.get("suspend") and "delivery" not in spec and spec.get("tokenURL") != FORBIDDEN_URL
+        usable = secret["type"] == "Opaque"
+        asked = usable and not spec.get("suspend") and "delivery" not in spec and spec.get("tokenURL") != FORBIDDEN_URL
         endpoint = self.endpoint.mood in ("good", "refuses refreshes") and self.endpoint.clients["shop"] == held
         verified = "verification" not in spec or self.endpoint.graphql is not Verdict.REJECTED
         return asked and endpoint and verified and self.api.reachable

@@ -15,7 +15,6 @@ from tests.unit.shop import HOUR, TARGET, Shop
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FORBIDDEN_URL, OTHER_URL, Json
 from tuinly_operator.answers import Verdict
 from tuinly_operator.credential import Key
-from tuinly_operator.kube import ApiFailure
 
 DUE = HOUR * 2 // 3 + 20  # seconds after the issue, jitter and lead included
 SETTLED = 320  # seconds after which whatever is looked at from time to time has been looked at
@@ -155,16 +154,7 @@ def restart(life: Life) -> None:
 
 
 def lose_the_next_answer(life: Life) -> None:
-    """The next write of the target is made, and nobody hears of it."""
-    api = life.shop.api
-    apply = type(api).apply_secret
-
-    async def lose(key: Key, manifest: Json) -> None:
-        vars(api).pop("apply_secret")
-        await apply(api, key, manifest)
-        raise ApiFailure(None, "ServerDisconnectedError")
-
-    vars(api)["apply_secret"] = lose
+    life.shop.api.deaf = True
 
 
 HAPPENINGS: dict[str, Happening] = {

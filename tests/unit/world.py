@@ -94,6 +94,7 @@ class FakeApi:
         self.secrets: dict[Key, Json] = {}
         self.credentials: dict[Key, Json] = {}
         self.writes: list[Write] = []
+        self.deaf = False  # the answer to the next write of a Secret is lost
         self.failures: list[ApiFailure] = []  # the next writes fail with these
         self.changed: Callable[[Key], None] = lambda _: None
         self.refuses: Callable[[str, Json], ApiFailure | None] = lambda _operation, _manifest: None  # admission, quota
@@ -237,6 +238,9 @@ class FakeApi:
             raise ApiFailure(422, "Invalid")
         self._store_secret(key, raw)
         self._note_target(key, before, copy.deepcopy(raw), raw)
+        if self.deaf:
+            self.deaf, self.failed_at = False, self._world.boot
+            raise ApiFailure(None, "ServerDisconnectedError")
         return SecretMeta.from_object(self.secrets[key])
 
     async def try_create_secret(self, key: Key, manifest: Mapping[str, Any]) -> None:
