@@ -88,7 +88,7 @@ node-down: $(VENV) ## End that node and remove its data
 node-status: $(VENV) ## Whether that node runs
 	@$(BIN)/python -m tests.support.node status
 
-kind-up: ## A kind cluster, which also runs Pods, where Docker exists: .kind/kubeconfig
+kind-up: ## A kind cluster with the operator of this checkout in it, where Docker exists: .kind/kubeconfig
 	@hack/kind.sh up
 
 kind-down: ## Delete that kind cluster

@@ -16,8 +16,10 @@ choose_engine() {
         if answers "$each"; then
             engine=$each
             # Works wherever the user may chroot: no overlay file system, no namespaces, which a container mostly lacks.
-            [ "$engine" = buildah ] && export STORAGE_DRIVER=${STORAGE_DRIVER:-vfs} BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
-            return
+            if [ "$engine" = buildah ]; then
+                export STORAGE_DRIVER=${STORAGE_DRIVER:-vfs} BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
+            fi
+            return 0
         fi
     done
     fail "no ${ENGINE:-docker, podman or buildah} that answers. On Debian and Ubuntu: apt-get install --no-install-recommends buildah, \

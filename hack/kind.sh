@@ -1,9 +1,12 @@
 #!/bin/sh
-# Makes or deletes a kind cluster for the tests and for trials with real Pods: kind.sh up|down
+# Makes or deletes a kind cluster in which the operator runs, built from this checkout: kind.sh up|down
 set -eu
 cd "$(dirname "$0")/.."
 name=tuinly
 kubeconfig=.kind/kubeconfig
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+image=tuinly-operator:$version
+[ ! -x .venv/bin/kubectl ] || PATH=$PATH:$PWD/.venv/bin  # where there is no other
 
 fail() { echo "error: $1" >&2; exit 1; }
 
@@ -20,8 +23,17 @@ up)
     else
         kind create cluster --name "$name" --config hack/kind.yaml --kubeconfig "$kubeconfig" --wait 120s
     fi
-    echo "Use it like this:"
+    ENGINE=docker IMAGE=$image hack/image.sh
+    kind load docker-image "$image" --name "$name"
+    export KUBECONFIG=$PWD/$kubeconfig
+    kubectl apply -f crds/
+    sed "s|registry.invalid/tuinly-operator:$version|$image|" deploy/install.yaml | kubectl apply -f -
+    kubectl -n tuinly-system rollout restart deployment/tuinly-operator  # an image of the same name may be a new one
+    kubectl -n tuinly-system rollout status deployment/tuinly-operator --timeout=120s
+    echo "The operator runs. Use it like this:"
     echo "  export KUBECONFIG=$PWD/$kubeconfig"
+    echo "The tests start operators of their own, so end this one before them:"
+    echo "  kubectl -n tuinly-system delete deployment tuinly-operator"
     echo "  make test KUBECONFIG_UNDER_TEST=$PWD/$kubeconfig"
     ;;
 down)
