@@ -34,7 +34,7 @@ PAGE: Final = 500
 _MOST_OF_A_PAGE: Final = 8 * 1024 * 1024
 _LEASES: Final = "/apis/coordination.k8s.io/v1"
 _LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs must leave time for another
-_SLOW_WRITE: Final = 0.5  # seconds; one that nobody holds up takes some 10 ms
+_SLOW_WRITE: Final = 1.0  # seconds; one that nobody holds up takes some 10 ms, and on a busy API server more
 _OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for what the API server says of itself
 _LOGIN_SECONDS: Final = 60.0
 _MOST_PATIENCE: Final = 300.0  # seconds; what Retry-After may ask for at most, which a webhook may choose

@@ -10,7 +10,7 @@ from tuinly_operator.credential import Key
 from tuinly_operator.workqueue import WorkQueue
 
 PLACES = 20
-LATE = 0.5
+LATE = 1.0
 """Seconds after which a write is told of as slow."""
 HELD = 10.0
 """Seconds that a slow reconcile takes."""
