@@ -38,6 +38,7 @@ SAID_AFTER: Final = 5.0  # seconds of waiting that are worth a status
 RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential until a worker comes for it
 _LONGEST_PAUSE: Final = 0.5  # seconds between two looks at what time alone changes
 _SHORTEST_PAUSE: Final = 0.005
+_SHORT_LINE: Final = 16  # entries that need no clearing
 
 
 class Standing(IntEnum):
@@ -203,6 +204,19 @@ class _Origin:
         tried = known.tried if known is not None and known.tried >= self.ill_since else float("-inf")
         return tried, self.rank(wait.ask, wait.since.boot)
 
+    def queue(self, wait: _Wait, number: int) -> None:
+        """Put one who waits into the line, and clear that once most of its entries no longer count."""
+        wait.number = number
+        heapq.heappush(self.line, (self.rank(wait.ask, wait.since.boot), number, wait.ask.who))
+        if len(self.line) > 2 * len(self.waiting) + _SHORT_LINE:
+            self.line = [entry for entry in self.line if (w := self.waiting.get(entry[2])) and w.number == entry[1]]
+            heapq.heapify(self.line)
+
+    def forget(self, who: _Who) -> None:
+        """Know nothing of one any more."""
+        self.known.pop(who, None)
+        self.hopeful.discard(who)
+
     # --- How much -----------------------------------------------------------------------------------------------------
 
     def hangs(self, now: float) -> bool:
@@ -334,8 +348,8 @@ class Limiter:
         wait = origin.waiting.setdefault(ask.who, _Wait(ask, now))
         if wait.ticket is not None:
             self._give_back(origin, wait.ticket, now.boot)
-        wait.ask, wait.ticket, wait.number = ask, None, next(self._numbers)
-        heapq.heappush(origin.line, (origin.rank(ask, wait.since.boot), wait.number, ask.who))
+        wait.ask, wait.ticket = ask, None
+        origin.queue(wait, next(self._numbers))
         self._dispatch(now.boot)
 
     def keep_only(self, key: Key, asks: Collection[Ask], now: Moment) -> None:
@@ -354,13 +368,14 @@ class Limiter:
         """A credential is gone."""
         for origin in self._origins.values():
             for purpose in Purpose:
-                origin.known.pop((key, purpose), None)
+                origin.forget((key, purpose))
         self.keep_only(key, (), now)
 
     def start_afresh(self, now: Moment) -> None:
         """Another replica may lead from now on: nobody waits here any more, and nothing is known of anybody."""
         for origin in self._origins.values():
             origin.known.clear()
+            origin.hopeful.clear()
             for wait in origin.waiting.values():
                 if wait.ticket is not None:
                     self._give_back(origin, wait.ticket, now.boot)

@@ -1,6 +1,7 @@
 """The limiter, rule by rule, and what must hold whatever happens. test_limiter_rows.py shows what that is good for."""
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import settings
@@ -259,6 +260,29 @@ def test_a_new_leader_knows_nothing_and_keeps_nobody_waiting(world: World) -> No
     assert world.may_go(good("a"))
     for ticket in rest:
         world.end(ticket)
+
+
+def test_nothing_is_kept_of_those_who_are_gone_or_come_again_and_again() -> None:
+    """They are made and deleted without end at an endpoint that gives no token, or edited while they wait."""
+    world = World()
+    world.bring_down()
+    world.park(good("first", 1))
+
+    def round_of_many() -> int:
+        for number in range(2000):
+            ask = new(f"bad-{number}")
+            world.ask(ask, DOWN)
+            world.limiter.park(ask, world.now)
+            world.limiter.park(good("edited"), world.now)
+            world.limiter.forget(ask.key, world.now)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = round_of_many()
+        assert round_of_many() - before < 50_000
+    finally:
+        tracemalloc.stop()
 
 
 # In which order -------------------------------------------------------------------------------------------------------
