@@ -267,10 +267,11 @@ def test_nothing_is_kept_of_those_who_are_gone_or_come_again_and_again() -> None
     world = World()
     world.bring_down()
     world.park(good("first", 1))
+    names = (f"bad-{number}" for number in itertools.count())
 
     def round_of_many() -> int:
-        for number in range(2000):
-            ask = new(f"bad-{number}")
+        for name in itertools.islice(names, 2000):
+            ask = new(name)
             world.ask(ask, DOWN)
             world.limiter.park(ask, world.now)
             world.limiter.park(good("edited"), world.now)
