@@ -1,9 +1,9 @@
 """Shares out what may be in flight, and learns for each origin what that can take: the limiter.
 
-Whoever needs a request looks whether it may go, and is parked where it may not: that holds no worker, no connection and
-no place. Once it is its turn, a place is reserved for it and its credential is released. What a failure says depends on
-whom it meets: only to a credential *in good standing* does it speak of the endpoint, and only a token proves that an
-endpoint works. (docs/decisions/0020-a-limiter-per-origin.md)
+Whoever needs a request looks whether it may go, and is parked where it may not: that holds no connection and no place.
+Once it is its turn, a place is reserved for it and its credential is released. What a failure says depends on whom it
+meets: only to a credential *in good standing* does it speak of the endpoint, and only a token proves that an endpoint
+works. (docs/decisions/0020-a-limiter-per-origin.md)
 """
 
 import heapq
@@ -35,7 +35,7 @@ RATE_GROWTH: Final = 0.5  # per second, each second
 LEAST_RATE: Final = 1.0  # per second
 PATIENCE_SECONDS: Final = 300.0  # that Retry-After may ask for at most
 SAID_AFTER: Final = 5.0  # seconds of waiting that are worth a status
-RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential until a worker comes for it
+RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential until it is looked at
 _LONGEST_PAUSE: Final = 0.5  # seconds between two looks at what time alone changes
 _SHORTEST_PAUSE: Final = 0.005
 _SHORT_LINE: Final = 16  # entries that need no clearing

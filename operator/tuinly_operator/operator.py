@@ -1,6 +1,6 @@
 """The operator as a whole: its parts, what starts and stops when, and what makes it ready.
 
-First the Secrets are listed, then kopf brings the credentials, and the queue opens. What gates the queue is here: the
+First the Secrets are listed, then kopf brings the credentials, and the queue opens. What holds the queue is here: the
 first list of Secrets, the reach of the API server, and, when there are several replicas, the election.
 """
 
@@ -72,7 +72,7 @@ async def run(settings: Settings) -> None:
 
 
 class Operator:
-    """All parts, wired: the watches fill the store and the queue, the workers empty it."""
+    """All parts, wired: the watches fill the store and the queue, reconciles empty it."""
 
     def __init__(self, settings: Settings) -> None:
         """Nothing is connected before `start`."""

@@ -167,7 +167,7 @@ class WorkQueue:
         return min(lanes, key=lambda lane: self._heaps[lane][0], default=None)
 
     def _wake(self) -> None:
-        """Let as many waiting workers look as there is work that can be begun."""
+        """Let as many who wait look as there are credentials that can be begun."""
         if self._holds:
             return
         ready = sum(max(0, min(len(heap), free)) for heap, free in zip(self._heaps, self._free(), strict=True))
