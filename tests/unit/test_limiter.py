@@ -18,7 +18,9 @@ from tuinly_operator.limiter import (
     DOWN_AFTER,
     EARLY_PROBE_SECONDS,
     FIRST_LIMIT,
+    HANGS_FOR,
     PROBE_SECONDS,
+    QUIET_SECONDS,
     RESERVED_SECONDS,
     SAID_AFTER,
     Ask,
@@ -194,6 +196,19 @@ def test_where_requests_hang_a_quarter_is_left_for_those_that_do_not(world: Worl
     assert not world.may_go(good("b", origin=OTHER))
     assert not world.may_go(new("c", origin="https://another.example.org"))
     assert len(world.fill("https://another.example.org")) == PLACES // 4
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(0.0, PLACES // 4), (HANGS_FOR, 0)])
+def test_after_a_time_out_an_origin_is_taken_to_hang_for_a_while(world: World, seconds: float, left: int) -> None:
+    origins = (ORIGIN, OTHER, "https://another.example.org")
+    for origin in origins:
+        for _ in range(PLACES):
+            world.ask(good("a", origin=origin))
+    for ticket in world.begin(*[good("timed out", origin=origin) for origin in origins[:2]]):
+        world.wait(1.1)
+        world.end(ticket, failure(None))
+    world.wait(seconds)
+    assert [len(world.fill(origin)) for origin in origins] == [PLACES // 2, PLACES // 2 - left, left]
 
 
 def test_a_place_that_one_leaves_goes_to_who_waits_and_is_kept_for_it(world: World) -> None:
@@ -419,8 +434,15 @@ def test_a_clock_that_is_set_holds_up_no_probe(world: World, wall: float) -> Non
     assert world.wait(EARLY_PROBE_SECONDS, wall=wall) == ["a"]
 
 
-def test_those_who_never_had_a_token_keep_nobody_in_good_standing_from_trying(world: World) -> None:
-    """After a restart nobody has got any, and who is asked for first may be bad."""
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_those_who_never_had_a_token_keep_nobody_in_good_standing_from_trying(
+    world: World, *, failed_before: bool
+) -> None:
+    """After a restart nobody has got any, and who is asked for first may be bad. What was before a token is over."""
+    if failed_before:
+        world.ask(good("b"), DOWN)
+        world.ask(good("b"))
+        world.wait(QUIET_SECONDS)
     for number in range(DOWN_AFTER):
         world.wait(0.3)
         world.ask(new(f"bad-{number}"), DOWN)
@@ -434,7 +456,7 @@ def test_those_who_never_had_a_token_keep_nobody_in_good_standing_from_trying(wo
 def test_the_first_token_ends_everybodys_waits(world: World) -> None:
     world.ask(good("patient"), failure(503, 300.0))
     world.bring_down()
-    slow = world.begin(good("slow"))[0]
+    began_before = world.begin(good("slow"), good("met an edge"))
     world.park(good("waits"))
     assert not world.may_go(good("patient"))
     world.wait(EARLY_PROBE_SECONDS)
@@ -442,8 +464,9 @@ def test_the_first_token_ends_everybodys_waits(world: World) -> None:
     assert not world.seen().down
     for ask in (good("patient"), good("met-it-0")):
         assert world.turn(ask) == Turn(at_once=True)
-    world.end(slow, failure(503, 300.0))
-    assert world.turn(good("slow")) == Turn(at_once=True)  # it began before: repeated at once
+    for ticket, answer in zip(began_before, (failure(503, 300.0), EDGE), strict=True):
+        world.end(ticket, answer)
+        assert world.turn(ticket.ask) == Turn(at_once=True)  # repeated at once
 
 
 @pytest.mark.parametrize("answer", [EDGE, REFUSED, THROTTLED, failure(302)], ids=repr)
