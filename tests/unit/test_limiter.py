@@ -142,8 +142,9 @@ def test_a_failure_that_speaks_of_the_endpoint_halves_it_once_for_all_that_began
     for ticket in tickets:
         world.end(ticket, DOWN)
     assert world.seen().limit == PLACES // 2
-    world.ask(good("b"), DOWN)
-    assert world.seen().limit == PLACES // 4
+    for name in "bcd":
+        world.ask(good(name), DOWN)
+        assert world.seen().limit == PLACES // 4 == 2  # and never less
 
 
 @pytest.mark.parametrize("answer", [REFUSED, THROTTLED, EDGE, failure(302), failure(200)], ids=repr)
@@ -163,6 +164,17 @@ def test_who_fails_while_others_get_tokens_speaks_of_itself_alone(world: World) 
         world.ask(new("never was"), DOWN)
     assert world.seen().limit == PLACES
     assert not world.seen().down
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(QUIET_SECONDS - 0.1, FIRST_LIMIT + 1), (QUIET_SECONDS, 2)])
+def test_who_never_had_a_token_speaks_of_the_endpoint_once_nobody_has_got_any_for_a_while(
+    world: World, seconds: float, limit: int
+) -> None:
+    world.ask(good("a"))
+    ticket = world.begin(new("b"))[0]
+    world.wait(seconds)
+    world.end(ticket, DOWN)
+    assert world.seen().limit == limit
 
 
 def test_all_endpoints_share_the_places(world: World) -> None:
@@ -501,9 +513,14 @@ def test_429_to_one_in_good_standing_sets_the_rate_to_less_than_the_tokens_that_
         world.ask(good(f"a-{number}"))
     world.ask(good("b"), THROTTLED)
     assert world.seen().rate == pytest.approx(18, abs=1)
-    world.ask(good("c"), THROTTLED)  # at most one cut per second
-    world.wait(2)
-    assert world.seen().rate == pytest.approx(19, abs=1)
+    world.wait(0.9)
+    grown = world.seen().rate
+    assert grown == pytest.approx(18.45)
+    world.ask(good("c"), THROTTLED)
+    assert world.seen().rate == grown  # at most one cut per second
+    world.wait(0.2)
+    world.ask(good("d"), THROTTLED)
+    assert world.seen().rate < 18
 
 
 def test_other_429s_set_none(world: World) -> None:
