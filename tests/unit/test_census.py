@@ -23,10 +23,15 @@ class Cluster:
     def __init__(self) -> None:
         self.there: dict[Key, Json] = {}
         self.failures: dict[Key, list[ApiFailure]] = {}
+        self.list_failures: list[ApiFailure] = []
         self.reads: list[Key] = []
         self.store = Store(lambda _: None, lambda _: None, lambda key: self.census.ask_about(key))  # noqa: PLW0108 -- made below
+        self.lost = 0
         self.went_back = 0
-        self.census = Census(cast("Kube", self), self.store, lambda: [None], lambda: None, self.list_all_again)
+        self.census = Census(cast("Kube", self), self.store, lambda: [None], self.lose, self.list_all_again)
+
+    def lose(self) -> None:
+        self.lost += 1
 
     def list_all_again(self) -> None:
         self.went_back += 1
@@ -45,8 +50,13 @@ class Cluster:
         return record.credential.uid if record else None
 
     async def list_credentials(self, _: str | None) -> AsyncIterator[Mapping[str, Any]]:
+        if self.list_failures:
+            raise self.list_failures.pop()
         for raw in list(self.there.values()):
             yield raw
+
+    async def serves_credentials(self) -> bool:
+        return True
 
     async def find_credential(self, key: Key) -> tuple[Mapping[str, Any] | None, str]:
         self.reads.append(key)
@@ -142,3 +152,43 @@ async def test_a_history_that_went_back_is_noticed(cluster: Cluster, listed: str
     async with counted(cluster.census):
         await until(lambda: cluster.census.taken)
     assert (cluster.went_back, cluster.reads) == (back, [])
+
+
+async def test_kopf_that_brings_none_of_what_is_listed_is_started_anew(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    cluster.put(ME, UID, "10")
+    cluster.put(OTHER, "another", "11")
+    cluster.know(OTHER, "another", "11")
+    async with counted(cluster.census):
+        await until(lambda: cluster.lost)
+        assert cluster.census.unseen == {ME}
+        cluster.know(ME, UID, "10")
+        assert cluster.census.unseen == set()
+
+
+async def test_kopf_that_takes_its_time_is_left_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    cluster.put(ME, UID, "10")
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+        cluster.know(ME, UID, "10")
+        cluster.census.take_again()
+        cluster.put(OTHER, "another", "11")
+        await until(lambda: cluster.census.unseen == {OTHER})
+        cluster.know(OTHER, "another", "11")
+    assert cluster.lost == 0
+
+
+async def test_where_a_list_is_refused_kopf_is_to_find_out_which(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of namespaces that may not be watched; any other failure is tried again, and nothing is dropped."""
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    cluster.know(ME, UID, "10")
+    cluster.put(ME, UID, "10")
+    cluster.list_failures = [ApiFailure(403, "Forbidden"), ApiFailure(500, "InternalError")]
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+    assert (cluster.lost, cluster.known(ME)) == (1, UID)

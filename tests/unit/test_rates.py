@@ -104,6 +104,12 @@ def foreign_target(shop: Shop, _: pytest.MonkeyPatch) -> None:
     shop.api.put_secret(TARGET, {"theirs": "x"})
 
 
+def stuck_target(shop: Shop, _: pytest.MonkeyPatch) -> None:
+    """The target can be neither changed nor deleted."""
+    shop.api.hold_secret(TARGET, "example.com/hold")
+    shop.api.freeze_secret(TARGET)
+
+
 @dataclass(frozen=True)
 class Row:
     """What lasts, and the most that it may cost per minute: attempts, and requests to the API server."""
@@ -139,6 +145,7 @@ ROWS: Mapping[str, Row] = {
     "`TargetConflict`": Row(foreign_target, 0, 0.5),
     "`TargetRejected`, the first write is refused (403)": Row(fails("apply_secret", 403, "Forbidden"), 0, 8),
     "`TargetRejected`, the first write is not answered in time": Row(fails("apply_secret", None, "TimeoutError"), 0, 8),
+    "`TargetRejected`, the target is immutable and a finalizer holds it": Row(stuck_target, 0, 2, with_token=True),
     "the client Secret cannot be read (500)": Row(fails("read_secret", 500), 0, 2.5),
     "the status cannot be written (500)": Row(fails("write_status", 500), 0, 2.5),
 }

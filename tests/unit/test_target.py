@@ -299,7 +299,7 @@ async def test_it_is_put_back_as_soon_as_it_may_be(shop: Shop, *, suspend: bool)
     assert (TARGET in shop.api.secrets) is not suspend  # somebody else's doing
 
 
-@pytest.mark.parametrize("what", ["credential", "Secret"])
+@pytest.mark.parametrize("what", ["credential", "suspended credential", "Secret"])
 async def test_nothing_is_put_back_for_a_credential_that_is_gone_nor_over_what_somebody_made(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -308,15 +308,17 @@ async def test_nothing_is_put_back_for_a_credential_that_is_gone_nor_over_what_s
     shop.api.refuses = refuse(ApiFailure(403, "Forbidden"), after=1)
     await renew(shop)
     shop.api.refuses = Shop().api.refuses
+    if what == "suspended credential":  # nothing but putting back is done for it
+        shop.spec(suspend=True)
     monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
     shop.api.changed = lambda _: None
-    if what == "credential":
+    if what != "Secret":
         del shop.api.credentials[CREDENTIAL]
     else:
         shop.api.put_secret(TARGET, {"precious": "data"})
     await shop.pass_time(90)
     assert TARGET not in shop.api.secrets or set(shop.api.secrets[TARGET]["data"]) == {"precious"}
-    assert what == "credential" or shop.refreshed() == "False TargetConflict"
+    assert what != "Secret" or shop.refreshed() == "False TargetConflict"
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
