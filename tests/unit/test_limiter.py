@@ -520,7 +520,7 @@ def test_429_to_one_in_good_standing_sets_the_rate_to_less_than_the_tokens_that_
     assert world.seen().rate == grown  # at most one cut per second
     world.wait(0.2)
     world.ask(good("d"), THROTTLED)
-    assert world.seen().rate < 18
+    assert 10 < (world.seen().rate or 0) < 18
 
 
 def test_other_429s_set_none(world: World) -> None:
