@@ -171,11 +171,19 @@ async def test_those_of_whom_nothing_is_known_leave_places_to_those_who_are_quic
 
 async def test_a_quick_write_does_not_make_a_namespace_quick_in_which_others_are_slow() -> None:
     """As where a webhook holds up the writes of Secrets, and not those of statuses."""
-    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=1)
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=4)
     queue.mark("odd", slow=False)
     queue.mark("odd", slow=True)
     queue.mark("odd", slow=False)
     queue.mark("quick", slow=False)
-    for name in ("odd", "quick"):
-        queue.add(Key(name, "a"))
-    assert {(await queue.get()).namespace, (await queue.get()).namespace} == {"odd", "quick"}
+    for namespaces in (["odd"] * 4 + ["quick"] * 4, ["odd"] + ["quick"] * 3):
+        for number in range(4):
+            queue.add(Key("odd", str(number)))
+        for number in range(4):
+            queue.add(Key("quick", str(number)))
+        taken = [await queue.get() for _ in namespaces]
+        assert sorted(key.namespace for key in taken) == namespaces
+        for key in taken:
+            queue.done(key)
+        now = 121.0  # it is slow no more, but not known to be quick, either
