@@ -182,6 +182,10 @@ class _Origin:
             heapq.heappop(self.line)
         return None
 
+    def only_probes(self, ask: Ask) -> bool:
+        """Whether this one may go as a probe alone: it is down, or one in good standing would find that out at once."""
+        return self.down and (self.trusted_failed or self.standing(ask) is not Standing.GOOD)
+
     def candidate(self) -> _Wait | None:
         """Whom to send as the probe: another one each time where there are others, those not yet tried first.
 
@@ -467,9 +471,9 @@ class Limiter:
 
     def _may_go(self, origin: _Origin, ask: Ask, since: Moment, now: float) -> bool:
         """Whether one who comes by may begin without having been released: not before others, nor as the probe."""
-        standing = origin.standing(ask)
-        if origin.down and (standing is not Standing.GOOD or origin.trusted_failed):
+        if origin.only_probes(ask):
             return False
+        standing = origin.standing(ask)
         head = origin.head()
         before = head is not None and origin.rank(head.ask, head.since.boot) < origin.rank(ask, since.boot)
         return not before and self._has_place(origin, standing, now) and origin.has_room(standing, now)
@@ -480,17 +484,40 @@ class Limiter:
         What may hold its place for long counts against the shares: whatever hangs, and all requests of those who are
         not in good standing.
         """
-        held = sum(len(each.tickets) for each in self._origins.values())
-        risky = sum(len(o.tickets) if o.hangs(now) else o.untrusted for o in self._origins.values())
-        untrusted = sum(o.untrusted for o in self._origins.values())
-        most = self._places - (self._places // 4 if len(self._origins) > 1 else 0)
-        if held >= self._places:
+        if self._held() >= self._places:
             return False
+        risky = self._risky(now)
         if standing is not Standing.GOOD:
-            return risky < max(1, self._places // 2) or (not untrusted and risky < most)
+            others = [ticket for ticket in risky if not ticket.probe]  # probes have a share of their own
+            trusted = all(ticket.standing is Standing.GOOD for ticket in others)
+            return len(others) < max(1, self._places // 2) or (trusted and len(risky) < self._most())
         if origin.hangs(now):
-            return risky < most
-        return len(origin.tickets) < most
+            return len(risky) < self._most()
+        return len(origin.tickets) < self._most()
+
+    def _may_probe(self, now: float) -> bool:
+        """Whether there is a place for a probe: however many endpoints are down and hang, a quarter is for those.
+
+        They take turns with it, and what is left of the last quarter is not theirs, either.
+        """
+        probes = sum(ticket.probe for each in self._origins.values() for ticket in each.tickets)
+        free = self._held() < self._places and len(self._risky(now)) < self._most()
+        return free and probes < max(1, self._places // 4)
+
+    def _held(self) -> int:
+        return sum(len(each.tickets) for each in self._origins.values())
+
+    def _risky(self, now: float) -> list[Ticket]:
+        """Who may hold a place for long: whatever hangs, and all who are not in good standing."""
+        risky = []
+        for origin in self._origins.values():
+            hangs = origin.hangs(now)
+            risky += [ticket for ticket in origin.tickets if hangs or ticket.standing is not Standing.GOOD]
+        return risky
+
+    def _most(self) -> int:
+        """The places without the last quarter, where there are several origins."""
+        return self._places - (self._places // 4 if len(self._origins) > 1 else 0)
 
     def _dispatch(self, now: float) -> None:
         """Release all whose turn has come, each with a place of its own."""
@@ -498,10 +525,9 @@ class Limiter:
             ready = [(origin, wait) for origin in self._origins.values() if (wait := self._ready(origin, now))]
             if not ready:
                 return
-            origin, wait = min(ready, key=lambda each: each[0].rank(each[1].ask, each[1].since.boot))
+            origin, wait = min(ready, key=lambda each: self._precedence(*each))
             wait.number = -1
-            probe = origin.down and not (origin.standing(wait.ask) is Standing.GOOD and not origin.trusted_failed)
-            wait.ticket = self._take(origin, wait.ask, now, probe=probe)
+            wait.ticket = self._take(origin, wait.ask, now, probe=origin.only_probes(wait.ask))
             self._release(wait.ask.key)
 
     def _ready(self, origin: _Origin, now: float) -> _Wait | None:
@@ -509,13 +535,19 @@ class Limiter:
         head = origin.head()
         if head is None:
             return None
-        standing = origin.standing(head.ask)
-        if not origin.down or (standing is Standing.GOOD and not origin.trusted_failed):
+        if not origin.only_probes(head.ask):
+            standing = origin.standing(head.ask)
             return head if origin.has_room(standing, now) and self._has_place(origin, standing, now) else None
         if now < origin.next_probe or any(ticket.probe and not ticket.began for ticket in origin.tickets):
             return None
-        held = sum(len(each.tickets) for each in self._origins.values())
-        return origin.candidate() if held < self._places else None
+        return origin.candidate() if self._may_probe(now) else None
+
+    @staticmethod
+    def _precedence(origin: _Origin, wait: _Wait) -> tuple[_Rank, float]:
+        """Who is released first. Probes, the longest due first, come after all who do not fail by themselves."""
+        if origin.only_probes(wait.ask):
+            return (Standing.NEW, float("inf")), origin.next_probe
+        return origin.rank(wait.ask, wait.since.boot), 0.0
 
     def _take(self, origin: _Origin, ask: Ask, now: float, *, probe: bool) -> Ticket:
         ticket = Ticket(ask, origin.standing(ask), now, probe)

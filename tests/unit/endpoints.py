@@ -75,10 +75,10 @@ class Credential:
 class Fleet:
     """Credentials around one limiter."""
 
-    def __init__(self, seed: int, behaviour: Behaviour | None = None) -> None:
-        """`behaviour` says how good credentials are answered."""
+    def __init__(self, seed: int, behaviour: Behaviour | None = None, places: int = PLACES) -> None:
+        """`behaviour` says how good credentials are answered; `places` is what may be in flight in all."""
         self.drawn = random.Random(seed)  # noqa: S311 -- a simulation
-        self.now = 0.0
+        self.now, self.places = 0.0, places
         self.behaviour: Behaviour = behaviour or (lambda _, __: (self.latency(), None))
         self.credentials: dict[Key, Credential] = {}
         self.sent: list[tuple[float, Credential]] = []
@@ -93,7 +93,7 @@ class Fleet:
         """Start the process, or start it anew: it remembers nothing."""
         self.run_number += 1
         self.in_flight = 0
-        self.limiter = Limiter(PLACES, self._released)
+        self.limiter = Limiter(self.places, self._released)
         for credential in self.credentials.values():
             credential.attempts, credential.retry, credential.last = 0, float("-inf"), float("-inf")
             self.at(self.now + self.drawn.uniform(0, 0.5), partial(self._look, credential))

@@ -196,6 +196,27 @@ def test_an_origin_that_hangs_is_nothing_to_those_of_another(fleet: Fleet, when:
     assert fleet.expired(them) == 0
 
 
+@pytest.mark.parametrize("had_tokens", [True, False])
+@pytest.mark.parametrize(("places", "origins"), [(1, 1), (2, 1), (3, 1), (20, 12), (20, 40)])
+def test_however_many_origins_hang_new_ones_of_another_get_a_token(
+    places: int, origins: int, *, had_tokens: bool
+) -> None:
+    """Each of them is probed for as long as it is down, and each probe hangs, too."""
+    fleet = Fleet(0, places=places)
+    for number in range(origins):
+        for name in range(3):
+            credential = Credential(Key(f"dark{number}", str(name)), f"https://{number}.example", LIFETIME, "hang")
+            credential.end = LIFETIME if had_tokens else None
+            fleet.add(credential)
+    them = good(fleet, 40)
+    new = [Credential(Key("shop", f"new-{number}"), ORIGIN, LIFETIME) for number in range(30)]
+    for number, credential in enumerate(new):
+        fleet.at(30 + 3 * number, lambda each=credential: fleet.add(each))  # type: ignore[misc]
+    fleet.run(MINUTES)
+    assert sum(credential.first is not None for credential in new) == len(new)
+    assert fleet.expired(them) == 0
+
+
 def test_nor_are_verifications_that_hang(fleet: Fleet) -> None:
     them = good(fleet)
     good(fleet, 20, origin=OTHER, name="verified", kind="hang", purpose=Purpose.VERIFICATION)
