@@ -129,7 +129,15 @@ class WorkQueue:
             if not was_slow:
                 self._slow = {name: until for name, until in self._slow.items() if until > now}
                 self._change_over(namespace)
-        elif not was_slow and (namespace in self._quick or len(self._quick) < _MOST_QUICK):
+        elif not was_slow:
+            self._remember_quick(namespace, now)
+
+    def _remember_quick(self, namespace: str, now: float) -> None:
+        """Keep them in the order of their ends, so that those of the past make room; of more, nothing is known."""
+        self._quick.pop(namespace, None)
+        while self._quick and next(iter(self._quick.values())) <= now:
+            del self._quick[next(iter(self._quick))]
+        if len(self._quick) < _MOST_QUICK:
             self._quick[namespace] = now + _QUICK_SECONDS
 
     def _change_over(self, namespace: str) -> None:
@@ -141,6 +149,12 @@ class WorkQueue:
             for entry in moved:
                 heapq.heappush(self._heaps[_SLOW], entry)
         self._wake()
+
+    def _settle(self) -> None:
+        """Move the first of each lane to where its namespace belongs by now: time alone ends what is known of one."""
+        for lane, heap in enumerate(self._heaps):
+            while heap and (right := self._lane(heap[0][-1])) != lane:
+                heapq.heappush(self._heaps[right], heapq.heappop(heap))
 
     def _lane(self, key: Key) -> int:
         now = self._monotonic()
@@ -162,6 +176,7 @@ class WorkQueue:
         """The lane of the most urgent credential that can be begun now, or None where none can."""
         if self._holds:
             return None
+        self._settle()
         free = self._free()
         lanes = [lane for lane, heap in enumerate(self._heaps) if heap and free[lane] > 0]
         return min(lanes, key=lambda lane: self._heaps[lane][0], default=None)
@@ -170,6 +185,7 @@ class WorkQueue:
         """Let as many who wait look as there are credentials that can be begun."""
         if self._holds:
             return
+        self._settle()
         ready = sum(max(0, min(len(heap), free)) for heap, free in zip(self._heaps, self._free(), strict=True))
         for _ in range(min(ready, len(self._wakers))):
             waker = self._wakers.pop()

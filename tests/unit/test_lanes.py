@@ -143,6 +143,43 @@ async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
     waiting.cancel()
 
 
+async def test_what_has_waited_for_long_is_begun_by_what_is_known_then() -> None:
+    """As after an outage or a lead of another replica, during which nothing is handed out."""
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=2)
+    queue.mark("slow", slow=True)
+    queue.hold("an outage")
+    for number in range(20):
+        queue.add(Key("slow", str(number)))
+    now = 121.0
+    queue.release("an outage")
+    for _ in range(2):
+        await queue.get()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()  # as many as there are places
+    queue.mark("slow", slow=True)
+    await asyncio.sleep(0)
+    assert not waiting.done()  # nor are there others in the lane of the slow
+    queue.add(Key("other", "a"))
+    assert await waiting == Key("other", "a")
+
+
+async def test_namespaces_that_are_no_more_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuinly_operator.workqueue._MOST_QUICK", 2)
+    now = 0.0
+    queue = WorkQueue(lambda key: float(key.namespace == "later"), lambda: now, places=4)
+    for namespace in ("one", "other", "later"):
+        queue.mark(namespace, slow=False)
+    now = 7201.0
+    queue.mark("later", slow=False)
+    for number in range(4):
+        queue.add(Key("later", str(number)))
+        queue.add(Key("unknown", str(number)))
+    taken = [(await queue.get()).namespace for _ in range(4)]
+    assert taken == ["unknown"] + ["later"] * 3
+
+
 async def test_urgency_counts_in_both_lanes() -> None:
     queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=5)
     queue.mark("slow", slow=True)
