@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.manifests import IMAGE
 from tests.e2e.stage import Figures, Stage, standing
 from tests.support import image as images
 from tests.support.node import Node, Unavailable, find_programs
@@ -23,7 +24,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that everything is taken down
     try:
         programs = find_programs()
-        image = images.build(tmp_path_factory.mktemp("image") / "image.tar")
+        image = images.build(tmp_path_factory.mktemp("image") / "image.tar", name=IMAGE)
     except (Unavailable, images.Unavailable) as reason:
         pytest.skip(f"not here: {reason}")
     own = sum(file.size for file in image.own_files())

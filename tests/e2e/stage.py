@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import trustme
 
-from tests.e2e import manifests
+from tests.e2e import kinds, manifests
 from tests.e2e.manifests import SANDBOX, SHOP, SYSTEM
 from tests.support import crd
 from tests.support.image import Image
@@ -27,6 +28,8 @@ Json = dict[str, Any]
 LIFETIME = 240
 """Seconds that a token lives: the shortest life that bears the kubelet's own delay, by the README's promise."""
 CALLERS = 12
+REPLICAS = 2
+LEASE_SECONDS = 15
 WAIT = 120.0  # seconds
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/tuinly-operator"
 
@@ -60,17 +63,16 @@ class LeaseWatch:
         self._ending.set()
         self._thread.join()
 
-    @property
-    def holder(self) -> str:
-        """The Pod that holds it, or nothing."""
-        return self.seen[-1][1] if self.seen else ""
+    def read(self) -> tuple[str, float]:
+        """Return who holds it now, and when it was renewed."""
+        spec = self._objects.read(LEASE)["spec"]
+        return str(spec.get("holderIdentity") or ""), datetime.fromisoformat(spec["renewTime"]).timestamp()
 
     def await_other(self, than: str, since: float) -> float:
         """Return how many seconds after `since` another Pod, or the same one started again, was seen to hold it."""
-        begun = len(self.seen)
 
         def found() -> float | None:
-            return next((at for at, holder in self.seen[begun - 1 :] if at > since and holder and holder != than), None)
+            return next((at for at, holder in self.seen if at > since and holder not in {"", than}), None)
 
         at = wait_until(found, what=f"another leader than {than}", seconds=WAIT)
         assert at is not None
@@ -88,10 +90,9 @@ class LeaseWatch:
     def _look(self) -> None:
         while not self._ending.wait(0.05):
             try:
-                lease = self._objects.read(LEASE)
+                holder, _ = self.read()
             except Exception:  # noqa: BLE001, S112 -- the API server may be away: a fault of ours
                 continue
-            holder = str(lease["spec"].get("holderIdentity") or "")
             if not self.seen or self.seen[-1][1] != holder:
                 self.seen.append((time.time(), holder))
 
@@ -101,16 +102,16 @@ class Told:
     """What a calling program said.
 
     Attributes:
-        calls, refused, failed: how many there were.
+        calls, refused, failed: how many there were; those that failed had no answer.
         tokens: when each token was first seen in the file, and when it expires, in seconds of `time.time`.
-        troubles: what it said of those that were refused or failed.
+        refusals: what it said of those that were refused.
     """
 
     calls: int
     refused: int
     failed: int
     tokens: list[tuple[float, float]]
-    troubles: list[Json]
+    refusals: list[Json]
 
 
 class Stage:
@@ -126,7 +127,7 @@ class Stage:
         """Install the operator, the sandbox, and `CALLERS` credentials with a program each; wait until all call."""
         self.node = node
         self.figures = figures
-        node.load(image.archive, manifests.IMAGE)
+        node.load(image.archive)
         certificates = trustme.CA()
         self.apply(*manifests.sandbox(certificates))
         node.kubectl("apply", "--server-side", "-f", str(manifests.ROOT / "crds"))
@@ -138,8 +139,13 @@ class Stage:
         address = self.get("service", "tuinly", SANDBOX)["spec"]["clusterIP"]
         self.sandbox = SandboxAdmin(f"http://{address}:8081")
         self.shop = Objects(node, SHOP)
-        self._start_callers()
         self.leases = LeaseWatch(node)
+        try:
+            self.leader()
+            self._start_callers()
+        except BaseException:
+            self.end()
+            raise
 
     def end(self) -> None:
         """Look at nothing any more."""
@@ -148,8 +154,18 @@ class Stage:
     def _install(self) -> None:
         begun = time.time()
         self.apply(*manifests.installation())
-        self.await_deployment(SYSTEM, "tuinly-operator", replicas=2)
+        self.await_two_ready()
         self.figures.add("both replicas ready, after the apply", f"{time.time() - begun:.1f} s")
+
+    def start_kinds(self) -> dict[str, Tenant]:
+        """Start a Pod with each usual way to get a Secret; return the credentials behind them."""
+        names = (kinds.NAME, f"{kinds.NAME}-frozen", f"{kinds.NAME}-late")
+        tenants = {name: Tenant(self.shop, self.sandbox, name) for name in names}
+        for name in names[:2]:
+            tenants[name].start(lifetime=kinds.LIFETIME).await_ready(WAIT)
+        self.shop.merge("Secret", f"{names[1]}-token", {"immutable": True})
+        self.apply(kinds.pod(), kinds.waiting_pod(), kinds.cron_job())
+        return tenants
 
     def _start_callers(self) -> None:
         self.tenants = [Tenant(self.shop, self.sandbox, f"caller-{number}") for number in range(1, CALLERS + 1)]
@@ -183,10 +199,43 @@ class Stage:
         items = json.loads(text)["items"]
         return {each["metadata"]["name"]: each for each in items if "deletionTimestamp" not in each["metadata"]}
 
-    def leader(self) -> str:
-        """Return the name of the Pod that leads."""
-        wait_until(lambda: self.leases.holder, what="a leader", seconds=WAIT)
-        return self.leases.holder.partition("_")[0]
+    def exists(self, pod: str) -> bool:
+        """Whether one of its Pods is there, be it on its way out."""
+        return self.node.kubectl("get", "pod", pod, "-n", SYSTEM, "--ignore-not-found", "-o", "name") != ""
+
+    def process(self, pod: str) -> int:
+        """Return the number, outside, of the operator's process in one of its Pods."""
+        uid = self.get("pod", pod)["metadata"]["uid"]
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if uid in (folder / "cgroup").read_text() and b"tuinly-operator" in (folder / "cmdline").read_bytes():
+                    return int(folder.name)
+            except OSError:  # it has ended meanwhile
+                continue
+        raise AssertionError(f"no process of {pod}")
+
+    def working_sets(self) -> list[float]:
+        """Return the working set of each of the operator's containers, in MB, as the kubelet tells it."""
+        summary = json.loads(self.node.kubectl("get", "--raw", "/api/v1/nodes/node1/proxy/stats/summary"))
+        return [
+            container["memory"]["workingSetBytes"] / 1e6
+            for pod in summary["pods"]
+            if pod["podRef"]["namespace"] == SYSTEM
+            for container in pod.get("containers", [])
+        ]
+
+    def leader(self) -> tuple[str, str]:
+        """Return the name of the Pod that leads, and its identity in the Lease, once one is surely at work."""
+
+        def at_work() -> tuple[str, str] | None:
+            holder, renewed_at = self.leases.read()
+            pod = holder.partition("_")[0]
+            fresh = time.time() - renewed_at < LEASE_SECONDS / 2
+            return (pod, holder) if fresh and pod in self.pods() else None
+
+        found = wait_until(at_work, what="a leader", seconds=WAIT)
+        assert found is not None
+        return found
 
     def await_deployment(self, namespace: str, name: str, replicas: int = 1) -> None:
         """Wait until a rollout is complete: all Pods are new and ready, and no old one is left."""
@@ -201,8 +250,9 @@ class Stage:
         wait_until(complete, what=f"the rollout of {namespace}/{name}", seconds=WAIT)
 
     def await_two_ready(self) -> None:
-        """Wait until the operator has both replicas again."""
+        """Wait until the operator has both replicas, and no third."""
         self.await_deployment(SYSTEM, "tuinly-operator", replicas=2)
+        wait_until(lambda: len(self.pods()) == REPLICAS, what="two Pods", seconds=WAIT)
 
     # What the programs say --------------------------------------------------------------------------------------------
 
@@ -219,9 +269,9 @@ class Stage:
             for line in lines
             if set(line) == {"at", "expires_at"}
         ]
-        troubles = [line for line in lines if "calls" not in line and ("refused" in line or "failed" in line)]
+        refusals = [line for line in lines if "calls" not in line and "refused" in line]
         calls, refused, failed = (int(last.get(count, 0)) for count in ("calls", "refused", "failed"))
-        return Told(calls, refused, failed, tokens, troubles)
+        return Told(calls, refused, failed, tokens, refusals)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ class Programs:
                 name = self._pids.pop(pid, None)
                 if name is not None:
                     self._due[name] = time.monotonic() + RESTART_SECONDS
+                    self._tell()
             for name in [name for name, due in self._due.items() if due <= time.monotonic()]:
                 del self._due[name]
                 self._start(name)
@@ -70,6 +71,9 @@ class Programs:
             output = log.fileno()
             actions = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
             self._pids[os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True)] = name
+        self._tell()
+
+    def _tell(self) -> None:
         scratch = Path(f"{PIDS}.new")
         scratch.write_text(json.dumps({name: pid for pid, name in self._pids.items()}))
         scratch.replace(PIDS)

@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -110,20 +111,28 @@ class Node(Cluster):
             time.sleep(0.05)
         remove_cgroups(self._folder)
 
-    def load(self, archive: Path, name: str | None = None) -> None:
-        """Give the node an image from an archive, by the name in it or another one.
+    def load(self, archive: Path) -> None:
+        """Give the node an image from an archive, by the name in it, which should begin with a registry.
 
         Raises:
             NodeError: containerd does not take it.
         """
-        arguments = ["images", "import", *(["--index-name", name] if name else []), str(archive)]
-        if not self._ctr(*arguments):
+        if not self._ctr("images", "import", str(archive)):
             raise NodeError(f"containerd does not take {archive}:\n{self._last_lines('containerd')}")
 
-    def signal(self, program: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """End one of the node's programs, such as the kubelet; it is started again at once."""
-        pid = json.loads((self._folder / PIDS).read_text())[program]
-        self.run("kill", f"-{number.name}", str(pid))
+    def restart(self, program: str) -> None:
+        """End one of the node's programs, such as the kubelet, by SIGKILL, and wait until it has been started again."""
+        before = self._pid(program)
+        self.run("kill", "-KILL", str(before))
+        self._wait(lambda: self._pid(program) not in {before, None}, f"{program} to be started again")
+
+    def healthy(self, url: str) -> bool:
+        """Whether a GET of `url`, in the node's network, is answered with 200."""
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- the node's own
+                return bool(answer.status == HTTPStatus.OK)
+        except OSError:
+            return False
 
     def run(self, *argv: str) -> str:
         """Run a program in all of the node's namespaces and return what it says.
@@ -157,6 +166,11 @@ class Node(Cluster):
             config = files.kubeconfig(self._folder / "authority.crt", token)
             write_private(self._folder / f"{name}.kubeconfig", json.dumps(config))
         write_private(self._folder / "tokens.csv", "".join(lines))
+
+    def _pid(self, program: str) -> int | None:
+        """Return the number that a program has inside; None while it is about to be started again."""
+        pid: int | None = json.loads((self._folder / PIDS).read_text()).get(program)
+        return pid
 
     def _pause_image(self) -> Path:
         archive = self._folder / "pause.tar"
