@@ -176,6 +176,16 @@ async def test_lasting_trouble_costs_no_more_than_the_contract_says(name: str, m
     assert asked.per_minute(asked.requests) <= row.requests
 
 
+async def test_a_draw_is_above_what_the_endpoint_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that those who were asked for the same do not come back together."""
+    shop = Shop()
+    answers(Reason.ENDPOINT_THROTTLED, 429, retry_after=100.0)(shop, monkeypatch)
+    await shop.process.work()
+    failed = shop.record().memory.attempt
+    assert failed is not None
+    assert 100 < failed.retry.boot - shop.world.boot < 110
+
+
 def test_the_contract_has_each_row_and_no_other() -> None:
     text = CONTRACT.read_text().split("## What lasting trouble costs")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \| ([0-9.]+) \| ([0-9.]+) \|$", text, flags=re.MULTILINE)
