@@ -277,7 +277,7 @@ class Memory:
         return replace(self, removed=replace(self.removed, refused=setback)) if self.removed else self
 
     def put_back(self) -> "Memory":
-        """It is there again as it was."""
+        """It is there again, or still, as it was."""
         return replace(self, removed=None)
 
     def restored(self, now: Moment, soon: float) -> "Memory":

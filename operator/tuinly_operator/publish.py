@@ -242,7 +242,12 @@ class Publisher:
             self._set_back(record, facts, failure)
             return None
         record.memory = record.memory.target_removed(Removed(key, Sensitive(json.dumps(_as_it_was(raw))), until))
-        left = await self._deleted(key, live)
+        try:
+            left = await self._deleted(key, live)
+        except ApiFailure as refused:
+            if refused.refused:  # it is still there; any other failure may have come after the delete
+                record.memory = record.memory.put_back()
+            raise
         self._see_target(facts, sight, left)
         if left is not None:
             return None

@@ -321,6 +321,23 @@ async def test_nothing_is_put_back_for_a_credential_that_is_gone_nor_over_what_s
     assert what != "Secret" or shop.refreshed() == "False TargetConflict"
 
 
+async def test_what_the_api_server_refused_to_delete_is_not_put_back_once_somebody_deletes_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_key: Key, _meta: SecretMeta) -> SecretMeta | None:
+        raise ApiFailure(403, "Forbidden")
+
+    shop.api.freeze_secret(TARGET)
+    monkeypatch.setattr(shop.api, "delete_secret", refused)
+    await renew(shop)
+    assert TARGET in shop.api.secrets
+    shop.spec(suspend=True)
+    await shop.pass_time(1)
+    shop.api.remove_secret(TARGET)
+    await shop.pass_time(90)
+    assert TARGET not in shop.api.secrets
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 async def test_no_answer_on_the_way_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     """Of the trial, of the delete, or of the create; it may have been done."""
