@@ -137,6 +137,7 @@ class LocalCluster(Cluster):
         return [
             self._binaries.apiserver,
             "--etcd-servers=unix://etcd.sock",
+            "--etcd-compaction-interval=0",  # tests read an object's history back, and may be slow to do so
             "--bind-address=127.0.0.1",
             f"--secure-port={self._port.getsockname()[1]}",
             "--permit-port-sharing",  # with the socket that holds the port for us
