@@ -49,6 +49,16 @@ def installation() -> list[Json]:
     return objects
 
 
+def chart_values() -> Json:
+    """Return values with which the chart makes the same of it."""
+    repository, _, tag = IMAGE.rpartition(":")
+    return {
+        "image": {"repository": repository, "tag": tag},
+        "settings": {"TUINLY_TOKEN_URL": TOKEN_URL, "TUINLY_GRAPHQL_URL": GRAPHQL_URL},
+        "caBundle": {"configMap": "private-ca", "key": "ca.crt"},
+    }
+
+
 def sandbox(certificates: trustme.CA) -> list[Json]:
     """Return the sandbox: this checkout's code on the operator's image, behind TLS, with its admin API for the test."""
     sources = ["tests/__init__.py", "tests/support/__init__.py", "tests/support/pki.py"]

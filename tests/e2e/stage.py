@@ -62,6 +62,7 @@ class LeaseWatch:
         """Look no more."""
         self._ending.set()
         self._thread.join()
+        self._objects.close()
 
     def read(self) -> tuple[str, float]:
         """Return who holds it now, and when it was renewed."""
@@ -150,6 +151,7 @@ class Stage:
     def end(self) -> None:
         """Look at nothing any more."""
         self.leases.end()
+        self.shop.close()
 
     def _install(self) -> None:
         begun = time.time()

@@ -9,13 +9,16 @@ import os
 import signal
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.e2e import kinds
+from tests.e2e import kinds, manifests
 from tests.e2e.manifests import SYSTEM
 from tests.e2e.stage import LIFETIME, Stage
+from tests.support.binaries import BinariesError
 from tests.support.cluster import KubectlError
+from tests.support.helm import CHART, Helm
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import wait_until
 
@@ -122,6 +125,25 @@ def processor_seconds(pid: int) -> float:
     with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 -- one line
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_chart_takes_the_installation_over(stage: Stage, tmp_path: Path) -> None:
+    """As an upgrade: one rollout. Its own test, a Pod that asks the operator how it is, passes."""
+    try:
+        helm = Helm(tmp_path, stage.node.kubeconfig)
+    except BinariesError as reason:
+        pytest.skip(f"not here: {reason}")
+    before = stage.pods().keys()
+    begun = time.time()
+    install = ("install", "tuinly-operator", str(CHART), "--namespace", SYSTEM, "--take-ownership", "--force-conflicts")
+    helm.run(*install, values=manifests.chart_values())
+    wait_until(lambda: not before & stage.pods().keys(), what="new Pods only", seconds=120)
+    stage.await_two_ready()
+    stage.leader()
+    seconds = time.time() - begun
+    gap = stage.leases.gap(begun)
+    stage.figures.add("the chart in place of the files", f"{seconds:.1f} s, of which {gap:.2f} s without a leader")
+    helm.run("test", "tuinly-operator", "--namespace", SYSTEM)
 
 
 def test_a_rotated_client_secret_is_followed(stage: Stage) -> None:

@@ -62,6 +62,10 @@ class Objects:
         self._configuration = api.configuration
         self._pool = api.rest_client.pool_manager
 
+    def close(self) -> None:
+        """Close the connections; they are opened again when they are needed."""
+        self._pool.clear()
+
     def apply(self, manifest: Json) -> Json:
         """Create the object or change it to this (server-side apply); return what it became.
 
@@ -162,8 +166,10 @@ class Objects:
         content: str = "json",
     ) -> Json:
         response = self._send(method, path, query or {}, body, content)
-        answer: Json = json.loads(response.read())
-        response.release_conn()
+        try:
+            answer: Json = json.loads(response.read())
+        finally:
+            response.close()  # the connection too, if the answer was cut; else that is kept for the next request
         return answer
 
     def _send(
