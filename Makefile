@@ -7,7 +7,7 @@ VENV := .venv/made
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries helm demo extras test test-unit bench check format manifests image base-image cluster-up cluster-down cluster-status
-.PHONY: e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
+.PHONY: rows e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries helm) ## All tests, with c
 
 extras: ## What some tests use, from Debian's packages: faketime, promtool, buildah, and what a node needs
 	@hack/extras.sh
+
+rows: $(VENV) binaries ## What bad clients may cost good ones, by the real process: about 5 minutes
+	$(BIN)/pytest tests/faults/test_rows.py -m slow $(ARGS)
 
 # A connection that a killed API server leaves half open is closed by the garbage collector, which pytest would call an error.
 e2e: $(VENV) ## The operator's image on a real node, with Pods that use the tokens, through faults: about 10 minutes, as root on Linux

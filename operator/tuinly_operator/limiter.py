@@ -31,7 +31,7 @@ QUIET_SECONDS: Final = 10.0  # without a token, after which nobody is getting an
 QUICK_TRIES: Final = 3  # of one who has a token, after failures while others got theirs
 RATE_CUT: Final = 0.9  # of the tokens of the best second
 RATE_SECONDS: Final = 10  # of which that is the best
-RATE_GROWTH: Final = 0.5  # per second, each second
+RATE_GROWTH: Final = 1.0  # per second, each second
 LEAST_RATE: Final = 1.0  # per second
 PATIENCE_SECONDS: Final = 300.0  # that Retry-After may ask for at most
 SAID_AFTER: Final = 5.0  # seconds of waiting that are worth a status
@@ -239,7 +239,11 @@ class _Origin:
         quick = sum(not ticket.slow(now) for ticket in self.tickets)
         if quick >= self.limit or now < self.next_start:
             return False
-        return standing is Standing.GOOD or self.untrusted < max(1, self.limit // 2)
+        return not self.is_pacing() and (standing is Standing.GOOD or self.untrusted < max(1, self.limit // 2))
+
+    def is_pacing(self) -> bool:
+        """Whether one is about to begin where the time to the next counts from then."""
+        return self.rate_then is not None and any(not ticket.began for ticket in self.tickets)
 
     def pace(self, now: float) -> None:
         """Note that a request begins."""
@@ -274,7 +278,7 @@ class _Origin:
         known, standing = self.known.get(ticket.ask.who), self.standing(ticket.ask)
         if standing is Standing.NEW and now - self.last_token < QUIET_SECONDS:
             return True
-        if standing in (Standing.GOOD, Standing.FAILING):
+        if standing is Standing.FAILING or (standing is Standing.GOOD and known is None):
             return standing is Standing.FAILING
         return self.tokens > (known.tokens if known is not None else ticket.tokens)
 
@@ -394,6 +398,7 @@ class Limiter:
         wait = origin.waiting.pop(ask.who, None)
         ticket = (wait.ticket if wait is not None else None) or self._take(origin, ask, now.boot, probe=False)
         ticket.began, ticket.since = True, now.boot
+        origin.pace(now.boot)
         ticket.tokens, ticket.times_up = origin.tokens, origin.times_up
         if ticket.probe:
             origin.probed(ask.who, now.boot)
@@ -420,16 +425,18 @@ class Limiter:
         """It gave none. What that says depends on whom it met."""
         origin, who = self._origins[ticket.ask.origin], ticket.ask.who
         self._leave(origin, ticket)
+        before = origin.known.get(who)
         standing, own = origin.standing(ticket.ask), origin.is_own_affair(ticket, now.boot)
+        trusted = standing is Standing.GOOD and before is None
         if failure.transport and now.boot - ticket.since > SLOW_SECONDS:
             origin.hung = now.boot
         if failure.transport and not own:
-            origin.speaks_against(ticket, now.boot, trusted=standing is Standing.GOOD)
-        if failure.status == HTTPStatus.TOO_MANY_REQUESTS and standing is Standing.GOOD:
+            origin.speaks_against(ticket, now.boot, trusted=trusted)
+        throttled = trusted and failure.status == HTTPStatus.TOO_MANY_REQUESTS
+        if throttled:  # by chance, as far as is known: it loses its turn, but not its standing
             origin.refused(now.boot)
-        before = origin.known.get(who)
         known = _Known(
-            standing=Standing.FAILING if own else max(standing, Standing.SHAKEN),
+            standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
             tokens=before.tokens if before is not None else origin.tokens,
             tried=now.boot,
             failures=before.failures + 1 if before is not None else 1,
@@ -464,7 +471,9 @@ class Limiter:
                     self._give_back(origin, ticket, now.boot)
                     origin.waiting[ticket.ask.who].ticket = None
         self._dispatch(now.boot)
-        soon = [self._next(origin) - now.boot for origin in self._origins.values() if origin.head() is not None]
+        soon = [
+            self._next(origin, now.boot) - now.boot for origin in self._origins.values() if origin.head() is not None
+        ]
         return max(_SHORTEST_PAUSE, min([_LONGEST_PAUSE, *(wait for wait in soon if wait > 0)]))
 
     # --- Places -------------------------------------------------------------------------------------------------------
@@ -553,7 +562,6 @@ class Limiter:
         ticket = Ticket(ask, origin.standing(ask), now, probe)
         origin.tickets[ticket] = None
         origin.untrusted += ticket.standing is not Standing.GOOD
-        origin.pace(now)
         return ticket
 
     def _leave(self, origin: _Origin, ticket: Ticket) -> None:
@@ -576,9 +584,11 @@ class Limiter:
     def _new(self, name: str) -> _Origin:
         return _Origin(name, self._places, min(FIRST_LIMIT, self._places))
 
-    def _next(self, origin: _Origin) -> float:
-        """When time alone lets somebody go."""
-        return origin.next_probe if origin.down else origin.next_start
+    def _next(self, origin: _Origin, now: float) -> float:
+        """When time alone lets somebody go, or may have been set to."""
+        if origin.down:
+            return origin.next_probe
+        return now + _SHORTEST_PAUSE if origin.is_pacing() else origin.next_start
 
 
 def _seen(origin: _Origin, now: float) -> Seen:

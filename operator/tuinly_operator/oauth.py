@@ -57,16 +57,16 @@ class TokenEndpoint:
     failure is a TokenRequestFailed without cause, context or deeper frames: those would hold the form and the answer.
     """
 
-    def __init__(self, *, ca_bundle: Path | None, request_timeout: float, concurrency: int) -> None:
+    def __init__(self, *, ca_bundle: Path | None, request_timeout: float, connections: int) -> None:
         """Prepare the client; nothing is connected yet.
 
         `ca_bundle` is a PEM file whose roots are trusted besides the usual ones. `request_timeout`, in seconds, bounds
-        a token request in all, from the look-up of the name to the last byte. `concurrency` is how many connections
-        there are at most. Raises OSError for a bundle that cannot be read, ValueError with a sentence for a proxy
-        variable that is of no use.
+        a token request in all, from the look-up of the name to the last byte. `connections` is how many there are at
+        most: more than requests, or one that waits for a connection would use up its time. Raises OSError for a bundle
+        that cannot be read, ValueError with a sentence for a proxy variable that is of no use.
         """
         self._request_timeout = request_timeout
-        self._client = make_client(tls_context(ca_bundle), concurrency)
+        self._client = make_client(tls_context(ca_bundle), connections)
 
     async def exchange(self, url: str, client_id: str, client_secret: Sensitive, scopes: Iterable[str]) -> Grant:
         """Ask for a token by client credentials (RFC 6749 section 4.4). Raises TokenRequestFailed."""

@@ -104,7 +104,7 @@ class Operator:
         s = self._settings
         try:
             self._endpoint = TokenEndpoint(
-                ca_bundle=s.ca_bundle, request_timeout=s.request_timeout, concurrency=s.concurrency
+                ca_bundle=s.ca_bundle, request_timeout=s.request_timeout, connections=_WORK * s.concurrency
             )
         except ValueError as error:
             raise SettingsError(str(error)) from None

@@ -515,12 +515,31 @@ def test_429_to_one_in_good_standing_sets_the_rate_to_less_than_the_tokens_that_
     assert world.seen().rate == pytest.approx(18, abs=1)
     world.wait(0.9)
     grown = world.seen().rate
-    assert grown == pytest.approx(18.45)
+    assert grown == pytest.approx(18.9)
     world.ask(good("c"), THROTTLED)
     assert world.seen().rate == grown  # at most one cut per second
     world.wait(0.2)
     world.ask(good("d"), THROTTLED)
     assert 10 < (world.seen().rate or 0) < 18
+
+
+def test_a_single_429_costs_no_standing_and_the_next_one_does(world: World) -> None:
+    """Where there are too many requests somebody is refused, whoever that is."""
+    tickets = world.fill()
+    world.wait(0.1)
+    world.end(tickets.pop(), THROTTLED)
+    refused = good(f"filling-{len(tickets)}", 5)
+    world.park(refused, good("waits", 50), new("new"))
+    world.wait(1.2)
+    assert world.released[-1] == refused.key
+    world.ask(good("fine"))
+    world.end(world.begin(refused)[0], THROTTLED)
+    rate = world.seen().rate
+    world.limiter.keep_only(good("waits").key, [], world.now)
+    world.park(refused, good("waits", 50))
+    world.wait(1.2)
+    assert world.released[-1].name == "waits"
+    assert (world.seen().rate or 0) > (rate or 0)  # nor did it say anything of the endpoint
 
 
 def test_other_429s_set_none(world: World) -> None:

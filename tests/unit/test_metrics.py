@@ -107,8 +107,8 @@ def test_a_replica_that_leads_no_more_tells_of_credentials_but_of_no_endpoint() 
 def test_what_the_limiter_has_learned_of_an_endpoint_is_told(scraped: Scraped) -> None:
     scraped.origins = {ORIGIN}
     limiter, ask, now = scraped.limiter, Ask(KEY, ORIGIN, end=ISSUED.wall), ISSUED
-    for failure in (429, 500, 500, 500):
-        now = Moment(now.wall + 1, now.boot + 1)
+    for seconds, failure in enumerate((429, 500, 500, 500)):
+        now = Moment(ISSUED.wall + seconds, ISSUED.boot + seconds)
         refused = TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, "", failure, transport=failure == 500)
         limiter.failed(limiter.begin(ask, now), refused, now)
     limiter.begin(ask, now)

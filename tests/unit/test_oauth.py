@@ -145,9 +145,9 @@ async def client(
     *,
     ca_bundle: Path | None = None,
     request_timeout: float = 10.0,
-    concurrency: int = 4,
+    connections: int = 4,
 ) -> AsyncIterator[TokenEndpoint]:
-    endpoint = TokenEndpoint(ca_bundle=ca_bundle, request_timeout=request_timeout, concurrency=concurrency)
+    endpoint = TokenEndpoint(ca_bundle=ca_bundle, request_timeout=request_timeout, connections=connections)
     try:
         yield endpoint
     finally:
@@ -468,7 +468,7 @@ async def test_connections_are_shared_and_bounded() -> None:
         await both.wait()
         await sends(GRANTED)(writer)
 
-    async with serving(in_pairs) as server, client(concurrency=2) as endpoint:
+    async with serving(in_pairs) as server, client(connections=2) as endpoint:
         await asyncio.gather(*(exchange(endpoint, url(server)) for _ in range(8)))
     assert (len(server.requests), server.busiest, server.connections) == (8, 2, 2)
 
@@ -567,7 +567,7 @@ def test_a_bundle_of_no_use_is_refused_at_once(tmp_path: Path, content: str) -> 
     bundle.write_text(content)
     for file in (bundle, tmp_path / "missing.pem"):
         with pytest.raises(OSError, match=r"(?i)pem|no such file|certificate"):
-            TokenEndpoint(ca_bundle=file, request_timeout=1, concurrency=1)
+            TokenEndpoint(ca_bundle=file, request_timeout=1, connections=1)
 
 
 async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -667,5 +667,5 @@ async def test_a_proxy_that_fails(monkeypatch: pytest.MonkeyPatch, reply: Reply 
 def test_a_proxy_of_no_use_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(ValueError, match="HTTPS_PROXY or ALL_PROXY is not the URL of an HTTP proxy") as caught:
-        TokenEndpoint(ca_bundle=None, request_timeout=1, concurrency=1)
+        TokenEndpoint(ca_bundle=None, request_timeout=1, connections=1)
     assert CANARY not in "".join(traceback.format_exception(caught.value)).replace(proxy, "")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.sandbox import Client, Fault, SandboxError, SandboxProcess
 from tests.support.sandbox.answers import SIZE_LIMIT, catalogue
+from tests.support.sandbox.faults import Faults
 
 pytestmark = pytest.mark.usefixtures("cleared")
 _numbers = count(1)
@@ -387,3 +388,15 @@ def contains(whole: object, part: object) -> bool:
     if isinstance(whole, list) and isinstance(part, list):
         return all(any(contains(item, wanted) for item in whole) for wanted in part)
     return whole == part
+
+
+def test_a_fault_may_meet_every_so_many_requests() -> None:
+    faults = Faults()
+    faults.add(Fault(kind="fail", every=3))
+    assert [faults.take("token", "demo") is not None for _ in range(6)] == [False, False, True] * 2
+
+
+def test_a_fault_may_spare_so_many_per_second_without_bursts() -> None:
+    faults = Faults()
+    faults.add(Fault(kind="throttle", rate=0.001))
+    assert [faults.take("token", "demo") is not None for _ in range(3)] == [False, True, True]

@@ -1,5 +1,6 @@
 """Faults: what the sandbox is told to do wrong, to which requests and how often."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +28,8 @@ class Fault:
         endpoint, client, grant: Which requests it meets: one endpoint's, and of those only one client's or one
             grant's, where given.
         count: After how many requests it is over; None for never.
+        every: It meets only every so many of those requests, where given.
+        rate: It spares so many of them per second, without bursts, where given.
         retry_after, retry_after_as: Seconds for ``throttle``, and whether they are sent as such or as an HTTP date
             (RFC 9110, section 10.2.3).
         processed: Whether the server does its work (issues, rotates, revokes) before ``fail``, ``throttle``,
@@ -39,6 +42,8 @@ class Fault:
     client: str | None = None
     grant: Grant | None = None
     count: int | None = None
+    every: int | None = None
+    rate: float | None = None
     seconds: float | None = None
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -62,6 +67,10 @@ class Fault:
             raise InvalidError(f"the {self.endpoint} endpoint has no answer {self.answer!r}; GET /answers lists them")
         if self.count is not None and self.count < 1:
             raise InvalidError("count is at least 1")
+        if self.every is not None and self.every < 1:
+            raise InvalidError("every is at least 1")
+        if self.rate is not None and self.rate <= 0:
+            raise InvalidError("rate is more than 0 per second")
         if self.seconds is not None and self.seconds < 0 and self.answer is None:
             raise InvalidError("seconds are not negative")
         if self.status is not None and self.status not in range(200, 600):
@@ -97,6 +106,18 @@ class _Entry:
     number: int
     fault: Fault
     left: int | None
+    met: int = 0
+    spared: float = float("-inf")  # when a request was last spared for its rate
+
+    def spares(self, now: float) -> bool:
+        """Tell whether a request that it meets, at a time in seconds, is none of its own."""
+        self.met += 1
+        if self.fault.every is not None and self.met % self.fault.every:
+            return True
+        if self.fault.rate is not None and now - self.spared >= 1 / self.fault.rate:
+            self.spared = now
+            return True
+        return False
 
 
 class Faults:
@@ -123,7 +144,7 @@ class Faults:
     def take(self, endpoint: Endpoint, client: str | None, grant: str | None = None) -> Fault | None:
         """Return what is to be done to a request, and count it."""
         for entry in reversed(self._entries):
-            if entry.fault.meets(endpoint, client, grant):
+            if entry.fault.meets(endpoint, client, grant) and not entry.spares(time.monotonic()):
                 if entry.left is not None:
                     entry.left -= 1
                     if entry.left == 0:
