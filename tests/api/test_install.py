@@ -314,7 +314,7 @@ def test_what_helm_template_prints_can_be_applied(bare: LocalCluster, shell: She
         networkPolicy: {enabled: true}
         monitoring: {podMonitor: {enabled: true}, serviceMonitor: {enabled: true}, alerts: {enabled: true}}
     """
-    (command,) = (line for block in documented("Helm", "sh") for line in block.splitlines() if "template" in line)
+    (command,) = (block for block in documented("Helm", "sh") if "helm template" in block)
     bare.kubectl("create", "namespace", "tuinly-system")
     bare.kubectl(
         "label",

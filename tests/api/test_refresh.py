@@ -254,10 +254,13 @@ def test_after_an_ambiguous_answer_the_next_attempt_is_an_exchange(tenants: Mapp
     """Nobody knows whether the server took the refresh token; the attempt has failed, Ready stays True."""
     tenant = tenants[f"ambiguous-{name}"]
     tenant.await_requests(3)
-    tenant.await_event(AMBIGUOUS[name][1])
+    reason = AMBIGUOUS[name][1]
+    # A failure of the endpoint is repeated at once where others got tokens since it began: then nothing tells of it.
+    if reason != "EndpointUnavailable":
+        tenant.await_event(reason)
+        assert ("False", reason) in tenant.verdicts("Refreshed")
     tenant.await_condition("Refreshed", "True", "Issued")
     assert tenant.grants()[:3] == [EXCHANGE, REFRESH, EXCHANGE]
-    assert ("False", AMBIGUOUS[name][1]) in tenant.verdicts("Refreshed")
     verdicts = tenant.verdicts("Ready")
     assert verdicts[verdicts.index(("True", "Issued")) :] == [("True", "Issued")]
     assert tenant.status()["failedAttempts"] == 0

@@ -156,8 +156,11 @@ class Tenant:
         return Target(raw) if raw is not None else None
 
     def target(self) -> Target:
-        """Return the target, which is there."""
-        return Target(self.objects.get("Secret", self.target_name))
+        """Return the target. Raises AssertionError where there is none, as between a delete and what follows it."""
+        found = self.find_target()
+        if found is None:
+            raise AssertionError(f"no Secret {self.target_name}")
+        return found
 
     def targets(self) -> list[Target]:
         """Return each version of the target that was ever written, oldest first."""
