@@ -470,7 +470,8 @@ class FakeEndpoint:
         granted = frozenset(sorted(scopes)[:1]) if self.mood == "narrows" else scopes
         last, boot = self.ledger[-1] if self.ledger else None, self.world.boot
         if self.mood == "renews" and last is not None:
-            last.expires = boot + self.lifetime
+            last.expires, last.wall = boot + self.lifetime, self.world.wall
+            last.url, last.client, last.secret, last.asked = url, client, secret, asked  # it says so
             return Grant(Sensitive(last.value), None, self.lifetime, last.scopes, None)
         if self.mood == "repeats" and last is not None and last.expires > boot + 1:
             last.url, last.client, last.secret, last.asked = url, client, secret, asked  # it says so
