@@ -15,6 +15,7 @@ from http import HTTPStatus
 from itertools import count
 from typing import Final
 
+from tuinly_operator.answers import MAX_RETRY_AFTER
 from tuinly_operator.clock import Deadline, Moment
 from tuinly_operator.credential import Key
 from tuinly_operator.decision import Block, Purpose, Turn
@@ -33,7 +34,6 @@ RATE_CUT: Final = 0.9  # of the tokens of the best second
 RATE_SECONDS: Final = 10  # of which that is the best
 RATE_GROWTH: Final = 1.0  # per second, each second
 LEAST_RATE: Final = 1.0  # per second
-PATIENCE_SECONDS: Final = 300.0  # that Retry-After may ask for at most
 SAID_AFTER: Final = 5.0  # seconds of waiting that are worth a status
 RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential until it is looked at
 _LONGEST_PAUSE: Final = 0.5  # seconds between two looks at what time alone changes
@@ -452,7 +452,7 @@ class Limiter:
         if hopeful:
             origin.hopeful.add(who)
         if failure.retry_after is not None:
-            known.patience = Deadline.after(min(failure.retry_after, PATIENCE_SECONDS), now)
+            known.patience = Deadline.after(min(failure.retry_after, MAX_RETRY_AFTER), now)
             known.client = ticket.ask.client
         self._dispatch(now.boot)
 
