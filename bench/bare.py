@@ -24,7 +24,7 @@ import aiohttp
 import httpx
 
 from bench.api import CREDENTIALS, METADATA, METADATA_LIST, SECRETS, Json
-from tuinly_operator.oauth import make_client, tls_context
+from tuinly_operator.edges.oauth import make_client, tls_context
 
 _MANAGER: Final = "tuinly-operator"
 _DIGEST: Final = "0123456789abcdef" * 2  # as long as the operator's, which here would cost logic

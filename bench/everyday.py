@@ -30,8 +30,8 @@ from bench.run import (
 )
 from bench.stand import LONG, Fleet, Stand, Window, moment
 from tests.support.operator import OperatorProcess
-from tuinly_operator.kube import PAGE
-from tuinly_operator.watch import CHUNK
+from tuinly_operator.edges.credential_watch import CHUNK
+from tuinly_operator.edges.kube import PAGE
 
 FEW = 1000
 """Credentials with which many are compared."""

@@ -13,8 +13,8 @@ from bench.run import Figures, Run, fresh, restarted
 from bench.stand import Stand, applied_at, moment
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
-from tuinly_operator.credential import Refresh
-from tuinly_operator.schedule import JITTER, lead
+from tuinly_operator.domain.credential import Refresh
+from tuinly_operator.domain.schedule import JITTER, lead
 
 HERD = 2000
 HERD_LIFETIME = 160.0

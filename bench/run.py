@@ -10,8 +10,8 @@ from bench.measures import Process
 from bench.report import Bars, Figure
 from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
-from tuinly_operator.kube import PAGE
-from tuinly_operator.watch import CHUNK
+from tuinly_operator.edges.credential_watch import CHUNK
+from tuinly_operator.edges.kube import PAGE
 
 ROOT = Path(__file__).parents[1]
 CPU_CREATE = "CPU per credential, create to ready (ms)"

@@ -18,9 +18,9 @@ from tests.support import crd
 from tests.support.cluster import LocalCluster, running_cluster
 from tests.support.operator import LEADS, OperatorProcess
 from tests.support.sandbox import Client, SandboxProcess
-from tuinly_operator.clock import parse_rfc3339
-from tuinly_operator.credential import Refresh
-from tuinly_operator.schedule import JITTER, lead
+from tuinly_operator.base.clock import parse_rfc3339
+from tuinly_operator.domain.credential import Refresh
+from tuinly_operator.domain.schedule import JITTER, lead
 
 LONG = 3600.0
 """Seconds that a token usually lives."""

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tuinly_operator.errors import printable
-from tuinly_operator.logs import configure_logging
-from tuinly_operator.settings import PROGRAM, SettingsError, parse_settings
+from tuinly_operator.base.logs import configure_logging
+from tuinly_operator.base.settings import PROGRAM, SettingsError, parse_settings
+from tuinly_operator.base.text import printable
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
 # Bytes, by mallopt(3). Left alone, glibc raises both as soon as a large block is freed, and keeps what the pages of a

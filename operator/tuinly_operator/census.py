@@ -11,13 +11,14 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
-from tuinly_operator.credential import Credential, Key
-from tuinly_operator.errors import Failure
-from tuinly_operator.kube import ApiFailure, Kube
-from tuinly_operator.logs import fields
-from tuinly_operator.state import secret_key
-from tuinly_operator.store import Store
-from tuinly_operator.succession import older
+from tuinly_operator.base.logs import fields
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.errors import Failure
+from tuinly_operator.domain.succession import older
+from tuinly_operator.domain.target import secret_key
+from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.engine.store import Store
 
 _SECONDS: Final = 600.0
 _RETRY: Final = 5.0
@@ -46,9 +47,9 @@ class Census:
         self._namespaces = namespaces
         self._lost = lost
         self._went_back = went_back
-        self._awaited: set[Key] | None = None  # credentials of the last list that kopf has not brought yet
+        self._awaited: set[NamespacedName] | None = None  # credentials of the last list that kopf has not brought yet
         self._again = asyncio.Event()
-        self._doubtful: dict[Key, None] = {}  # names of which contradictory things were told, in their order
+        self._doubtful: dict[NamespacedName, None] = {}  # names of which contradictory things were told, in their order
         self._doubt = asyncio.Event()
 
     @property
@@ -57,7 +58,7 @@ class Census:
         return self._awaited is not None
 
     @property
-    def unseen(self) -> set[Key]:
+    def unseen(self) -> set[NamespacedName]:
         """The credentials of the last list that kopf has not brought yet."""
         self._awaited = {key for key in self._awaited or () if self._store.get(key) is None}
         return self._awaited
@@ -66,7 +67,7 @@ class Census:
         """Count anew soon: the API server was out of reach, or kopf was, and nobody tells what went meanwhile."""
         self._again.set()
 
-    def ask_about(self, key: Key) -> None:
+    def ask_about(self, key: NamespacedName) -> None:
         """Have a live read decide which credential has that name, if any."""
         self._doubtful[key] = None
         self._doubt.set()
@@ -85,7 +86,7 @@ class Census:
                 _log.debug("could not look for a credential, trying again", extra=fields(credential=key, cause=failure))
                 asyncio.get_running_loop().call_later(_RETRY, self.ask_about, key)
 
-    async def _read(self, key: Key) -> None:
+    async def _read(self, key: NamespacedName) -> None:
         """Look for a credential, and let the store go by what is found. Raises ApiFailure."""
         since = self._store.known(key)
         raw, version = await self._kube.find_credential(key)
@@ -100,7 +101,7 @@ class Census:
 
     async def run(self) -> None:
         """Take one census after the other until cancelled."""
-        missed: set[Key] = set()
+        missed: set[NamespacedName] = set()
         trouble = ""
         while True:
             self._again.clear()
@@ -132,7 +133,9 @@ class Census:
                 self._lost()
             missed = await self._not_brought()
 
-    def _compare(self, known: Mapping[Key, tuple[str, str]], listed: Mapping[Key, tuple[str, str]]) -> None:
+    def _compare(
+        self, known: Mapping[NamespacedName, tuple[str, str]], listed: Mapping[NamespacedName, tuple[str, str]]
+    ) -> None:
         """Find whom the store knows by another uid than was listed, or not at all, and versions that went back."""
         back = False
         for key, (uid, version) in known.items():
@@ -145,7 +148,7 @@ class Census:
             _log.warning("the API server's history went back, as if from a backup: all is listed again")
             self._went_back()
 
-    async def _not_brought(self) -> set[Key]:
+    async def _not_brought(self) -> set[NamespacedName]:
         """Wait for what was listed; return what is missing once kopf brings no more, or nothing at the next census."""
         while unseen := self.unseen:
             await asyncio.sleep(_RETRY)
@@ -157,14 +160,14 @@ class Census:
                 await asyncio.sleep(_RETRY)  # it may come and go
         return set()
 
-    async def _forget_without_definition(self, known: Mapping[Key, tuple[str, str]]) -> None:
+    async def _forget_without_definition(self, known: Mapping[NamespacedName, tuple[str, str]]) -> None:
         """Drop all credentials where the CRD has been deleted, which the API server's discovery must confirm."""
         with suppress(ApiFailure):
             if not await self._kube.serves_credentials():
                 for key, (uid, _) in known.items():
                     self._store.credential_gone(key, uid)
 
-    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[Key, tuple[str, str]]]:
+    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[NamespacedName, tuple[str, str]]]:
         for namespace in namespaces:
             async for raw in self._kube.list_credentials(namespace):
                 yield secret_key(raw), (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"])

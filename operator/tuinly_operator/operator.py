@@ -16,27 +16,27 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from tuinly_operator.base.clock import Deadline, SystemClock
+from tuinly_operator.base.logs import fields
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.settings import Settings, SettingsError
 from tuinly_operator.census import Census
-from tuinly_operator.clock import Deadline, SystemClock
-from tuinly_operator.credential import Key
-from tuinly_operator.decision import Policy
-from tuinly_operator.election import Election
-from tuinly_operator.events import EventSender
-from tuinly_operator.health import HealthServer
-from tuinly_operator.kube import ApiFailure, KubeconfigError, connect
-from tuinly_operator.limiter import Limiter
-from tuinly_operator.logs import fields
-from tuinly_operator.metrics import Metrics, State
-from tuinly_operator.oauth import TokenEndpoint, origin_of
-from tuinly_operator.parts import Parts
-from tuinly_operator.reconcile import Reconciler
-from tuinly_operator.refusals import Refusals
-from tuinly_operator.secret_watch import SecretWatch
-from tuinly_operator.settings import Settings, SettingsError
-from tuinly_operator.store import Store
-from tuinly_operator.timers import Timers
-from tuinly_operator.watch import CredentialWatch
-from tuinly_operator.workqueue import WorkQueue
+from tuinly_operator.domain.decision import Policy
+from tuinly_operator.edges.credential_watch import CredentialWatch
+from tuinly_operator.edges.election import Election
+from tuinly_operator.edges.events import EventSender
+from tuinly_operator.edges.health import HealthServer
+from tuinly_operator.edges.kube import ApiFailure, KubeconfigError, connect
+from tuinly_operator.edges.metrics import Metrics, State
+from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
+from tuinly_operator.edges.refusals import Refusals
+from tuinly_operator.edges.secret_watch import SecretWatch
+from tuinly_operator.engine.limiter import Limiter
+from tuinly_operator.engine.parts import Parts
+from tuinly_operator.engine.store import Store
+from tuinly_operator.engine.timers import Timers
+from tuinly_operator.engine.workqueue import WorkQueue
+from tuinly_operator.reconciler.reconcile import Reconciler
 
 _STOPPING: Final = "the operator is stopping"
 _WATCH: Final = "the watch of TuinlyCredentials"
@@ -239,7 +239,7 @@ class Operator:
                 # A full queue waits for nothing, nor do reconciles that find nothing to do: let others have a turn.
                 await asyncio.sleep(0)
 
-    async def _reconcile(self, key: Key) -> None:
+    async def _reconcile(self, key: NamespacedName) -> None:
         try:
             await self._reconciler.reconcile(key)
         except Exception:  # noqa: BLE001 -- a defect that one credential brings to light must not stop the others
@@ -330,7 +330,7 @@ class Operator:
             _log.warning("the API server is out of reach; no token is asked for until it is back")
             self._queue.hold(_OUT_OF_REACH)
 
-    def _give_way(self, key: Key) -> bool:
+    def _give_way(self, key: NamespacedName) -> bool:
         """Queue a credential again behind those that wait, if the queue is open: else its turn never comes."""
         if not self._queue or self._queue.holds:
             return False
@@ -342,15 +342,15 @@ class Operator:
         for watch in self._secret_watches:
             watch.list_again()
 
-    def _ask_about(self, key: Key) -> None:
+    def _ask_about(self, key: NamespacedName) -> None:
         self._census.ask_about(key)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: NamespacedName) -> None:
         self._timers.cancel(key)
         self._limiter.forget(key, self._clock.now())
         self._reconciler.give_up(key)
 
-    def _urgency(self, key: Key) -> float:
+    def _urgency(self, key: NamespacedName) -> float:
         """Who has a place at an endpoint comes first, so that it is not kept empty."""
         return float("-inf") if self._limiter.holds_place(key) else self._store.urgency(key)
 

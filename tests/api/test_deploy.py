@@ -13,8 +13,8 @@ import yaml
 
 from tests.support.cluster import Cluster, KubectlError
 from tests.support.waiting import wait_until
-from tuinly_operator.credential import Key
-from tuinly_operator.settings import parse_settings
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.settings import parse_settings
 
 Json = dict[str, Any]
 
@@ -264,7 +264,7 @@ def test_replicas_elect_one_by_the_lease_that_they_have_rights_to(objects: dict[
     [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
     lease = parse_settings(container["args"], {each["name"]: each["value"] for each in container["env"]}).lease
     role = objects["LeaseRole"]
-    assert lease == Key(role["metadata"]["namespace"], "tuinly-operator")
+    assert lease == NamespacedName(role["metadata"]["namespace"], "tuinly-operator")
     assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [lease.name]]
     for binding in ("LeaseRoleBinding", "ClusterRoleBinding" if "ClusterRole" in objects else "RoleBinding"):
         [subject] = objects[binding]["subjects"]

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.support.cluster import Cluster
-from tuinly_operator.clock import Moment
-from tuinly_operator.credential import Key
-from tuinly_operator.election import Election
-from tuinly_operator.kube import ApiFailure, Kube, Lease, connect
+from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.edges.election import Election
+from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, connect
 
 HELD = Lease("one", 15)
 
@@ -29,15 +29,15 @@ async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
 
 
 @pytest.fixture
-def key(namespace: str) -> Key:
-    return Key(namespace, "tuinly-operator")
+def key(namespace: str) -> NamespacedName:
+    return NamespacedName(namespace, "tuinly-operator")
 
 
-def delete(cluster: Cluster, key: Key) -> None:
+def delete(cluster: Cluster, key: NamespacedName) -> None:
     cluster.kubectl("delete", "lease", key.name, "-n", key.namespace)
 
 
-async def assert_conflict(kube: Kube, key: Key, lease: Lease) -> None:
+async def assert_conflict(kube: Kube, key: NamespacedName, lease: Lease) -> None:
     """It is not taken, and what was there is there still."""
     before = await kube.read_lease(key)
     with pytest.raises(ApiFailure) as refusal:
@@ -46,7 +46,7 @@ async def assert_conflict(kube: Kube, key: Key, lease: Lease) -> None:
     assert await kube.read_lease(key) == before
 
 
-async def test_a_lease_is_made_once_and_replaced_by_who_knows_its_version(kube: Kube, key: Key) -> None:
+async def test_a_lease_is_made_once_and_replaced_by_who_knows_its_version(kube: Kube, key: NamespacedName) -> None:
     assert await kube.read_lease(key) is None
     made = await kube.write_lease(key, HELD)
     await assert_conflict(kube, key, HELD)
@@ -56,14 +56,16 @@ async def test_a_lease_is_made_once_and_replaced_by_who_knows_its_version(kube: 
     assert await kube.read_lease(key) == renewed
 
 
-async def test_a_lease_without_a_holder_is_made_and_taken(kube: Kube, key: Key) -> None:
+async def test_a_lease_without_a_holder_is_made_and_taken(kube: Kube, key: NamespacedName) -> None:
     made = await kube.write_lease(key, Lease("", 15))
     assert made == Lease("", 15, 0, made.version, made.uid)
     taken = await kube.write_lease(key, replace(made, holder="one"))
     assert (taken.holder, taken.uid) == ("one", made.uid)
 
 
-async def test_a_deleted_lease_does_not_come_back_by_a_late_write(cluster: Cluster, kube: Kube, key: Key) -> None:
+async def test_a_deleted_lease_does_not_come_back_by_a_late_write(
+    cluster: Cluster, kube: Kube, key: NamespacedName
+) -> None:
     """Nor is one that was made in its place overwritten."""
     made = await kube.write_lease(key, HELD)
     delete(cluster, key)
@@ -72,7 +74,9 @@ async def test_a_deleted_lease_does_not_come_back_by_a_late_write(cluster: Clust
     await assert_conflict(kube, key, made)
 
 
-async def test_without_its_uid_a_deleted_lease_would_come_back(cluster: Cluster, kube: Kube, key: Key) -> None:
+async def test_without_its_uid_a_deleted_lease_would_come_back(
+    cluster: Cluster, kube: Kube, key: NamespacedName
+) -> None:
     """What the operator's model of the API server takes for granted: of Leases, a PUT creates what is not there."""
     made = await kube.write_lease(key, HELD)
     delete(cluster, key)
@@ -116,7 +120,7 @@ class HastyClock:
         return Moment(0.0, self.boot)
 
 
-async def spoil(kube: Kube, key: Key, spec: Any, meta: Any) -> bool:  # noqa: ANN401 - JSON
+async def spoil(kube: Kube, key: NamespacedName, spec: Any, meta: Any) -> bool:  # noqa: ANN401 - JSON
     """Write this into the Lease as somebody else; return whether the API server takes it."""
     before = await kube.read_lease(key) or await kube.write_lease(key, HELD)
     meta = meta | {"name": key.name, "namespace": key.namespace, "resourceVersion": before.version}
@@ -131,7 +135,7 @@ async def spoil(kube: Kube, key: Key, spec: Any, meta: Any) -> bool:  # noqa: AN
     return True
 
 
-async def until_led(kube: Kube, key: Key) -> float:
+async def until_led(kube: Kube, key: NamespacedName) -> float:
     """Have a new replica take part; return how many seconds by its clock passed until it led."""
     clock = HastyClock()
     begin = clock.boot
@@ -144,7 +148,7 @@ async def until_led(kube: Kube, key: Key) -> float:
 
 
 @pytest.mark.parametrize("field", ["leaseTransitions", "leaseDurationSeconds"])
-async def test_the_largest_numbers_keep_nobody_out(kube: Kube, key: Key, field: str) -> None:
+async def test_the_largest_numbers_keep_nobody_out(kube: Kube, key: NamespacedName, field: str) -> None:
     """Counted up, the first would be refused for ever; the second is 68 years."""
     assert await spoil(kube, key, {"holderIdentity": "gone", field: MOST}, {})
     assert await until_led(kube, key) <= LONGEST
@@ -153,7 +157,7 @@ async def test_the_largest_numbers_keep_nobody_out(kube: Kube, key: Key, field: 
     assert lease.holder == "new"
 
 
-def test_whatever_a_lease_holds_somebody_leads(cluster: Cluster, key: Key) -> None:
+def test_whatever_a_lease_holds_somebody_leads(cluster: Cluster, key: NamespacedName) -> None:
     """Generated: whatever the API server takes in any field."""
     tried = itertools.count()
 

@@ -12,7 +12,7 @@ from tests.support.proxy import ApiProxy
 from tests.support.sandbox import Fault, SandboxProcess
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import eventually, wait_until
-from tuinly_operator.oauth import origin_of
+from tuinly_operator.edges.oauth import origin_of
 
 from .conftest import StartOperator
 

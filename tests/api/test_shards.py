@@ -17,7 +17,7 @@ from tests.support.operator import OperatorProcess
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant
 from tests.support.waiting import wait_until
-from tuinly_operator.settings import parse_settings
+from tuinly_operator.base.settings import parse_settings
 
 ROOT = Path(__file__).parents[2]
 KUSTOMIZATION = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), flags=re.DOTALL)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from tests.support.objects import Json, Objects
 from tests.support.sandbox import Client, Fault, SandboxAdmin
-from tuinly_operator.credential import Key
-from tuinly_operator.state import SecretMeta
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.target import SecretMeta
 
 LIFETIME = 90.0
 """Seconds: due after 40 to 45."""
@@ -121,8 +121,10 @@ class Watched:
     since: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        self._seen: dict[Key, tuple[int, int, int]] = {}
-        self._names = {Key(crowd.objects.namespace, f"{name}-token") for crowd in self.crowds for name in crowd.names}
+        self._seen: dict[NamespacedName, tuple[int, int, int]] = {}
+        self._names = {
+            NamespacedName(crowd.objects.namespace, f"{name}-token") for crowd in self.crowds for name in crowd.names
+        }
 
     def start(self) -> None:
         """Count from now on."""
@@ -133,7 +135,7 @@ class Watched:
         late_now = []
         for objects in {crowd.objects.namespace: crowd.objects for crowd in self.crowds}.values():
             for raw in objects.all("Secret"):
-                key = Key(objects.namespace, raw["metadata"]["name"])
+                key = NamespacedName(objects.namespace, raw["metadata"]["name"])
                 target = SecretMeta.from_object(raw).target
                 if key not in self._names or target is None or target.state is None:
                     continue

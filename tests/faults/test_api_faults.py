@@ -16,12 +16,13 @@ from tests.support.proxy import ApiProxy, Fault
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant
 from tests.support.waiting import wait_until
-from tuinly_operator.credential import Credential, Key
-from tuinly_operator.kube import Kube, connect
-from tuinly_operator.refusals import Refusals
-from tuinly_operator.secret_watch import SecretWatch
-from tuinly_operator.store import Store
-from tuinly_operator.watch import CredentialWatch
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import Credential
+from tuinly_operator.edges.credential_watch import CredentialWatch
+from tuinly_operator.edges.kube import Kube, connect
+from tuinly_operator.edges.refusals import Refusals
+from tuinly_operator.edges.secret_watch import SecretWatch
+from tuinly_operator.engine.store import Store
 
 THROTTLED = Fault(path="", status=429, headers={"Retry-After": "1"}, times=2)
 BROKEN = Fault(path="", status=500, times=2)
@@ -142,7 +143,7 @@ def fall_silent(proxy: ApiProxy) -> None:
     proxy.pass_on()
 
 
-def note_nothing(_: Key) -> None:
+def note_nothing(_: NamespacedName) -> None:
     """Do nothing."""
 
 
@@ -152,7 +153,7 @@ async def test_a_watch_of_secrets_that_falls_silent_is_made_anew(
     """It goes on from where it was: nothing is listed again, and nothing missed."""
     store = Store(changed=note_nothing, gone=note_nothing)
     namespace = tenant.objects.namespace
-    old, new = Key(namespace, "old"), Key(namespace, "new")
+    old, new = NamespacedName(namespace, "old"), NamespacedName(namespace, "new")
     tenant.apply_client_secret({}, name=old.name)
     async with connected(proxy, operator_login) as kube:
         watch = SecretWatch(kube, store, namespace, Refusals())
@@ -178,7 +179,7 @@ async def test_a_watch_of_secrets_that_breaks_goes_on_from_what_it_saw_last(
         async with running(watch.run()):
             await come_true(lambda: proxy.count("secrets.*watch=true"), "the watch")
             version = tenant.apply_client_secret({}, name="seen")["metadata"]["resourceVersion"]
-            await come_true(lambda: store.secret(Key(namespace, "seen")), "an event")
+            await come_true(lambda: store.secret(NamespacedName(namespace, "seen")), "an event")
             proxy.cut()
             proxy.pass_on()
             await come_true(lambda: proxy.count(f"secrets.*resourceVersion={version}"), "the watch goes on")

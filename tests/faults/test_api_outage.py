@@ -21,9 +21,9 @@ from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import eventually, wait_until
 from tuinly_operator import census as census_module
-from tuinly_operator.credential import Key
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.settings import parse_settings
 from tuinly_operator.operator import Operator
-from tuinly_operator.settings import parse_settings
 
 EXCHANGE = "client_credentials"
 REFRESH = "refresh_token"
@@ -271,7 +271,7 @@ async def test_the_census_finds_who_was_deleted_unseen(  # noqa: PLR0913 - fixtu
     login = proxy.kubeconfig(operator_login)
     argv = ["run", "--kubeconfig", str(login), "--listen", "127.0.0.1:0", "--token-url", sandbox.token_url]
     operator, stop = Operator(parse_settings(argv, {})), asyncio.Event()
-    key = Key(tenant.objects.namespace, tenant.name)
+    key = NamespacedName(tenant.objects.namespace, tenant.name)
     await operator.start()
     work = asyncio.create_task(operator.work_until(stop))
     try:

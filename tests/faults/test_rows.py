@@ -1,7 +1,7 @@
 """What bad clients may cost good ones, each situation once with the real process: `make rows`, which tells the figures.
 
 All situations run at once, each with an operator, namespaces and clients of its own, since they mostly wait.
-tests/unit/test_limiter_rows.py holds the whole matrix, in a simulation.
+tests/unit/engine/test_limiter_rows.py holds the whole matrix, in a simulation.
 """
 
 import itertools

@@ -7,18 +7,19 @@ from contextlib import asynccontextmanager
 from tests.support.cluster import Cluster
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant
-from tuinly_operator.clock import Moment, SystemClock
-from tuinly_operator.credential import Credential, Key
-from tuinly_operator.decision import Policy
-from tuinly_operator.events import EventSender
-from tuinly_operator.kube import Kube, connect
-from tuinly_operator.limiter import Limiter
-from tuinly_operator.metrics import Metrics
-from tuinly_operator.oauth import TokenEndpoint, origin_of
-from tuinly_operator.reconcile import Reconciler
-from tuinly_operator.state import SecretMeta
-from tuinly_operator.store import Store
-from tuinly_operator.timers import Timers
+from tuinly_operator.base.clock import Moment, SystemClock
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.decision import Policy
+from tuinly_operator.domain.target import SecretMeta
+from tuinly_operator.edges.events import EventSender
+from tuinly_operator.edges.kube import Kube, connect
+from tuinly_operator.edges.metrics import Metrics
+from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
+from tuinly_operator.engine.limiter import Limiter
+from tuinly_operator.engine.store import Store
+from tuinly_operator.engine.timers import Timers
+from tuinly_operator.reconciler.reconcile import Reconciler
 
 CONCURRENCY = 20
 
@@ -62,7 +63,7 @@ class Workers:
             clock=self.clock,
         )
 
-    def see(self, tenant: Tenant) -> Key:
+    def see(self, tenant: Tenant) -> NamespacedName:
         """Take in a credential and its client Secret, as the watches do; return its key."""
         credential = Credential.from_object(tenant.credential())
         secret = SecretMeta.from_object(tenant.objects.get("Secret", tenant.client_secret_name))
@@ -70,7 +71,7 @@ class Workers:
         self._store.credential_seen(credential)
         return credential.key
 
-    async def reconcile(self, *keys: Key) -> None:
+    async def reconcile(self, *keys: NamespacedName) -> None:
         """Reconcile all of them at once."""
         await asyncio.gather(*map(self._reconciler.reconcile, keys))
 

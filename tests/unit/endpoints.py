@@ -12,12 +12,12 @@ from functools import partial
 from itertools import count
 from typing import Final
 
-from tuinly_operator.clock import Moment
-from tuinly_operator.credential import Key
-from tuinly_operator.decision import Purpose
-from tuinly_operator.errors import Reason, TokenRequestFailed
-from tuinly_operator.limiter import Ask, Limiter, Ticket
-from tuinly_operator.schedule import retry_delay
+from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.decision import Purpose
+from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.schedule import retry_delay
+from tuinly_operator.engine.limiter import Ask, Limiter, Ticket
 
 PLACES: Final = 20
 MIN_INTERVAL: Final = 5.0
@@ -53,7 +53,7 @@ BAD: Final[dict[str, Answer]] = {
 class Credential:
     """One credential. Times are in seconds of the simulation; `due` is when its next token is."""
 
-    key: Key
+    key: NamespacedName
     origin: str
     lifetime: float
     kind: str = "good"
@@ -80,12 +80,12 @@ class Fleet:
         self.drawn = random.Random(seed)  # noqa: S311 -- a simulation
         self.now, self.places = 0.0, places
         self.behaviour: Behaviour = behaviour or (lambda _, __: (self.latency(), None))
-        self.credentials: dict[Key, Credential] = {}
+        self.credentials: dict[NamespacedName, Credential] = {}
         self.sent: list[tuple[float, Credential]] = []
         self.in_flight = self.peak = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._timers: dict[Key, float] = {}
+        self._timers: dict[NamespacedName, float] = {}
         self.run_number = 0
         self.start()
 
@@ -134,7 +134,7 @@ class Fleet:
 
     # --- What the reconciler does -------------------------------------------------------------------------------------
 
-    def _released(self, key: Key) -> None:
+    def _released(self, key: NamespacedName) -> None:
         credential = self.credentials.get(key)
         if credential is not None:
             self.at(self.now + self.drawn.uniform(0.001, 0.02), lambda: self._look(credential))

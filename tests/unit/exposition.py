@@ -7,19 +7,20 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.facts import ISSUED, TOKEN_URL, credential_object
-from tuinly_operator.clock import Moment
-from tuinly_operator.credential import Credential, GrantType, Key
-from tuinly_operator.errors import Reason, TokenRequestFailed
-from tuinly_operator.limiter import Ask, Limiter
-from tuinly_operator.memory import Held
-from tuinly_operator.metrics import Metrics, State
-from tuinly_operator.oauth import origin_of
-from tuinly_operator.state import TokenState
-from tuinly_operator.store import Store
-from tuinly_operator.workqueue import WorkQueue
+from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import Credential, GrantType
+from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.memory import IssuedToken
+from tuinly_operator.domain.target import TokenState
+from tuinly_operator.edges.metrics import Metrics, State
+from tuinly_operator.edges.oauth import origin_of
+from tuinly_operator.engine.limiter import Ask, Limiter
+from tuinly_operator.engine.store import Store
+from tuinly_operator.engine.workqueue import WorkQueue
 
 ORIGIN = origin_of(TOKEN_URL)
-KEY = Key("shop", "storefront")
+KEY = NamespacedName("shop", "storefront")
 TOKEN = TokenState("uid", 0, 3600, 2400, "", "", "", "", "")
 
 
@@ -110,7 +111,7 @@ def everything() -> Scraped:
     for grant in GrantType:
         with scraped.metrics.token_request(grant):
             pass
-        scraped.metrics.published(Held(TOKEN, ISSUED, grant=grant), 0.5)
+        scraped.metrics.published(IssuedToken(TOKEN, ISSUED, grant=grant), 0.5)
     return scraped
 
 

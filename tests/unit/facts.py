@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tests.support.merge import merged
-from tuinly_operator.clock import Deadline, Moment
-from tuinly_operator.credential import ClientSecretRef, Credential, GrantType, Key, to_json
-from tuinly_operator.decision import (
+from tuinly_operator.base.clock import Deadline, Moment
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.credential import ClientSecretRef, Credential, GrantType, to_json
+from tuinly_operator.domain.decision import (
     Block,
     Decision,
     Facts,
@@ -26,22 +28,21 @@ from tuinly_operator.decision import (
     unhindered,
     written_inputs,
 )
-from tuinly_operator.errors import Failure, Reason
-from tuinly_operator.memory import (
+from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.memory import (
     Attempted,
     Client,
     ClientSecretRead,
-    Held,
+    IssuedToken,
     Memory,
     Pending,
     RefreshToken,
     Setback,
     Written,
 )
-from tuinly_operator.schedule import refresh_offset
-from tuinly_operator.sensitive import Sensitive
-from tuinly_operator.state import SecretMeta, TokenState, exchange_inputs, target_manifest
-from tuinly_operator.template import shape
+from tuinly_operator.domain.schedule import refresh_offset
+from tuinly_operator.domain.target import SecretMeta, TokenState, exchange_inputs, target_manifest
+from tuinly_operator.domain.template import shape
 
 Json = dict[str, Any]
 
@@ -190,12 +191,12 @@ class Scene:
         self.client_secret: SecretMeta | None = SecretMeta("client-uid", "20")
         self.target: TargetObject | None = TargetObject()
         self.foreign: SecretMeta | None = None
-        self.old_targets: tuple[tuple[Key, SecretMeta], ...] = ()
+        self.old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = ()
         self.absence_proven = False
         self.served = False
         self.turn = Turn()
         self.verify_turn = Turn()
-        held = Held(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
+        held = IssuedToken(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
         self.memory = Memory(
             met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT, ISSUED)
         )
@@ -204,7 +205,7 @@ class Scene:
             change(self)
 
     @property
-    def published(self) -> Held:
+    def published(self) -> IssuedToken:
         """The token that was last written."""
         assert self.memory.published is not None
         return self.memory.published
@@ -406,7 +407,7 @@ def label_removed(scene: Scene) -> None:
 def renamed(scene: Scene) -> None:
     """The team wants the target under another name; the old one is still there."""
     if scene.target is not None:
-        scene.old_targets = ((Key("shop", "storefront-token"), scene.target.seen()),)
+        scene.old_targets = ((NamespacedName("shop", "storefront-token"), scene.target.seen()),)
     spec({"target": {"name": "chosen"}})(scene)
     scene.target = None
 
@@ -414,7 +415,7 @@ def renamed(scene: Scene) -> None:
 def old_left(scene: Scene) -> None:
     """A target that was written under another name is still there."""
     old = TargetObject(scene.facts().credential)
-    scene.old_targets = ((Key("shop", "old-name"), old.seen()),)
+    scene.old_targets = ((NamespacedName("shop", "old-name"), old.seen()),)
 
 
 # The client Secret.
@@ -514,7 +515,7 @@ def pending(scene: Scene) -> None:
     version = read.identity if read else "client-uid/20"
     state = token_state(facts.credential, issued_at=at, expires_at=at + LIFETIME, client_secret_version=version)
     client = read.client if read and isinstance(read.client, Client) else CLIENT
-    held = Held(state, scene.now, Sensitive("token-2"), client, GrantType.CLIENT_CREDENTIALS)
+    held = IssuedToken(state, scene.now, Sensitive("token-2"), client, GrantType.CLIENT_CREDENTIALS)
     scene.remember(pending=Pending(held))
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FakeApi, FakeEndpoint, FakeEvents, Json, Process, World
-from tuinly_operator.credential import REFRESH_REQUESTED, Key
-from tuinly_operator.errors import Reason
-from tuinly_operator.store import Record
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import REFRESH_REQUESTED
+from tuinly_operator.domain.errors import Reason
+from tuinly_operator.engine.store import Record
 
-TARGET = Key(CREDENTIAL.namespace, f"{CREDENTIAL.name}-token")
+TARGET = NamespacedName(CREDENTIAL.namespace, f"{CREDENTIAL.name}-token")
 HOUR = 3600
 
 
@@ -66,10 +67,10 @@ class Shop:
         self.api.put_credential(CREDENTIAL, self.api.credentials[CREDENTIAL]["spec"], {REFRESH_REQUESTED: value})
         self.process.credentials_changed()
 
-    def annotation(self, name: str, key: Key = TARGET) -> str:
+    def annotation(self, name: str, key: NamespacedName = TARGET) -> str:
         return str(self.api.secrets[key]["metadata"]["annotations"][f"tuinly.com/{name}"])
 
-    def token(self, key: Key = TARGET) -> str:
+    def token(self, key: NamespacedName = TARGET) -> str:
         """The token in a target."""
         return base64.b64decode(self.api.secrets[key]["data"]["access_token"]).decode()
 

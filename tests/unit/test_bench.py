@@ -16,12 +16,12 @@ from bench.report import Bars, Figure, Lines, picture, table
 from bench.run import pages
 from bench.stand import Window, applied_at, lifetime_for
 from tests.unit.facts import ISSUED, LIFETIME, TOKEN_URL, Scene, TargetObject
-from tuinly_operator.clock import rfc3339
-from tuinly_operator.credential import Refresh, to_json
-from tuinly_operator.report import status
-from tuinly_operator.schedule import JITTER, lead
-from tuinly_operator.state import target_manifest
-from tuinly_operator.template import VARIABLES, render
+from tuinly_operator.base.clock import rfc3339
+from tuinly_operator.domain.credential import Refresh, to_json
+from tuinly_operator.domain.schedule import JITTER, lead
+from tuinly_operator.domain.status import status
+from tuinly_operator.domain.target import target_manifest
+from tuinly_operator.domain.template import VARIABLES, render
 
 SERVICE_MONITOR = Path(__file__).parents[2] / "deploy" / "monitoring" / "servicemonitor.yaml"
 GRANT = {"access_token": "token-1", "token_type": "Bearer", "expires_in": LIFETIME}

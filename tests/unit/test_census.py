@@ -9,22 +9,22 @@ import pytest
 
 from tests.unit.facts import OTHER_UID, UID, Json, credential, credential_object
 from tuinly_operator import census as census_module
+from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.census import Census
-from tuinly_operator.credential import Key
-from tuinly_operator.kube import ApiFailure, Kube
-from tuinly_operator.store import Store
+from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.engine.store import Store
 
-ME, OTHER = Key("shop", "storefront"), Key("shop", "other")
+ME, OTHER = NamespacedName("shop", "storefront"), NamespacedName("shop", "other")
 
 
 class Cluster:
     """The credentials that there are, and the store, which may know others."""
 
     def __init__(self) -> None:
-        self.there: dict[Key, Json] = {}
-        self.failures: dict[Key, list[ApiFailure]] = {}
+        self.there: dict[NamespacedName, Json] = {}
+        self.failures: dict[NamespacedName, list[ApiFailure]] = {}
         self.list_failures: list[ApiFailure] = []
-        self.reads: list[Key] = []
+        self.reads: list[NamespacedName] = []
         self.store = Store(lambda _: None, lambda _: None, lambda key: self.census.ask_about(key))  # noqa: PLW0108 -- made below
         self.lost = 0
         self.went_back = 0
@@ -36,16 +36,16 @@ class Cluster:
     def list_all_again(self) -> None:
         self.went_back += 1
 
-    def put(self, key: Key, uid: str, version: str) -> None:
+    def put(self, key: NamespacedName, uid: str, version: str) -> None:
         self.there[key] = credential_object(
             {"metadata": {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": version}}
         )
 
-    def know(self, key: Key, uid: str, version: str) -> None:
+    def know(self, key: NamespacedName, uid: str, version: str) -> None:
         meta = {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": version}
         self.store.credential_seen(credential({"metadata": meta}))
 
-    def known(self, key: Key) -> str | None:
+    def known(self, key: NamespacedName) -> str | None:
         record = self.store.get(key)
         return record.credential.uid if record else None
 
@@ -58,7 +58,7 @@ class Cluster:
     async def serves_credentials(self) -> bool:
         return True
 
-    async def find_credential(self, key: Key) -> tuple[Mapping[str, Any] | None, str]:
+    async def find_credential(self, key: NamespacedName) -> tuple[Mapping[str, Any] | None, str]:
         self.reads.append(key)
         if self.failures.get(key):
             raise self.failures[key].pop()

@@ -10,7 +10,7 @@ import yaml
 
 from tests.support.binaries import BinariesError
 from tests.support.helm import CHART, Helm, HelmError
-from tuinly_operator.settings import parse_settings
+from tuinly_operator.base.settings import parse_settings
 
 Json = dict[str, Any]
 Identity = tuple[str, str, str]

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from tests.unit.exposition import every_metric
-from tuinly_operator.credential import Credential
-from tuinly_operator.errors import Reason
-from tuinly_operator.settings import FLAGS
-from tuinly_operator.template import shape
+from tuinly_operator.base.settings import FLAGS
+from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.template import shape
 
 Json = dict[str, Any]
 
@@ -237,7 +237,9 @@ def test_the_readme_shows_resources() -> None:
 
 def test_the_architecture_tells_what_each_module_is_for() -> None:
     rows = tables((ROOT / "docs" / "architecture.md").read_text(), "Module", "For")
-    modules = {path.stem for path in (ROOT / "operator" / "tuinly_operator").glob("*.py")} - {"__init__"}
+    package = ROOT / "operator" / "tuinly_operator"
+    files = {path for path in package.rglob("*.py") if path.name != "__init__.py"}
+    modules = {str(path.relative_to(package).with_suffix("")) for path in files}
     named = [unquoted(row[0]) for row in rows]
     assert sorted(named) == sorted(modules)
 

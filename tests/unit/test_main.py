@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tuinly_operator.settings import FLAGS
+from tuinly_operator.base.settings import FLAGS
 
 ALL_FLAGS = [flag for group in FLAGS.values() for flag in group]
 
@@ -37,7 +37,7 @@ def program_that_runs(body: str, *argv: str) -> subprocess.CompletedProcess[str]
 
 STAND_IN = """
 import sys, types
-from tuinly_operator.settings import Settings, SettingsError
+from tuinly_operator.base.settings import Settings, SettingsError
 async def run(settings: Settings) -> None:"""
 RUN_MAIN = """
 sys.modules["tuinly_operator.operator"] = types.ModuleType("operator")
@@ -110,7 +110,7 @@ def test_a_port_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = program_that_runs(
-            "from tuinly_operator.health import HealthServer\n"
+            "from tuinly_operator.edges.health import HealthServer\n"
             "await HealthServer(settings.listen, alive=list, ready=list, notes=list, metrics=bytes).start()",
             "--listen",
             f"127.0.0.1:{port}",

@@ -8,26 +8,26 @@ import pytest
 import yaml
 
 from tuinly_operator import operator as operator_module
-from tuinly_operator import watch as watch_module
-from tuinly_operator.credential import Key
-from tuinly_operator.election import RELEASE_SECONDS
-from tuinly_operator.kube import ApiFailure
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.settings import parse_settings
+from tuinly_operator.edges import credential_watch as watch_module
+from tuinly_operator.edges.election import RELEASE_SECONDS
+from tuinly_operator.edges.kube import ApiFailure
+from tuinly_operator.edges.refusals import SECRETS, Refusal
+from tuinly_operator.engine.parts import PATIENCE, Parts
 from tuinly_operator.operator import Operator
-from tuinly_operator.parts import PATIENCE, Parts
-from tuinly_operator.refusals import SECRETS, Refusal
-from tuinly_operator.settings import parse_settings
 
-BROKEN, SOUND = Key("shop", "broken"), Key("shop", "sound")
+BROKEN, SOUND = NamespacedName("shop", "broken"), NamespacedName("shop", "sound")
 
 
 class Defective:
     """A reconciler with a defect that one credential brings to light."""
 
     def __init__(self) -> None:
-        self.seen: list[Key] = []
+        self.seen: list[NamespacedName] = []
         self.both = asyncio.Event()
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: NamespacedName) -> None:
         self.seen.append(key)
         if key == BROKEN:
             raise ZeroDivisionError
@@ -82,7 +82,7 @@ def test_a_report_gives_way_to_tokens_only_where_its_turn_will_come(
 class Resting:
     """A reconciler that finds nothing to do, and so waits for nothing."""
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: NamespacedName) -> None:
         pass
 
 
@@ -94,7 +94,7 @@ async def test_a_full_queue_lets_others_have_a_turn(monkeypatch: pytest.MonkeyPa
     for why in queue.holds:
         queue.release(why)
     for number in range(100):
-        queue.add(Key("shop", str(number)))
+        queue.add(NamespacedName("shop", str(number)))
     worker = asyncio.create_task(operator._work())  # noqa: SLF001 -- the part under test
     await asyncio.sleep(0)
     assert 0 < len(queue) < 100
@@ -109,7 +109,7 @@ class Watch:
         self.settled = asyncio.Event()
         self.listed = self.alive = self.taken = False
         self.defined: bool | None = None
-        self.unseen: set[Key] = {SOUND}
+        self.unseen: set[NamespacedName] = {SOUND}
 
     def succeed(self) -> None:
         self.settled.set()

@@ -12,24 +12,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from tuinly_operator.answers import Grant, Verdict
-from tuinly_operator.client_secret import REFUSED_TYPES
-from tuinly_operator.clock import Moment
-from tuinly_operator.credential import Credential, Key
-from tuinly_operator.decision import Policy
-from tuinly_operator.errors import Reason, TokenRequestFailed
-from tuinly_operator.events import EventSender
-from tuinly_operator.kube import ApiFailure, Kube, NotLeading
-from tuinly_operator.limiter import PROBE_SECONDS, Limiter
-from tuinly_operator.metrics import Metrics
-from tuinly_operator.oauth import TokenEndpoint
-from tuinly_operator.reconcile import Reconciler
-from tuinly_operator.report import Transition
-from tuinly_operator.sensitive import Sensitive
-from tuinly_operator.state import MANAGER, SecretMeta
-from tuinly_operator.store import Store
-from tuinly_operator.timers import Timers
-from tuinly_operator.workqueue import WorkQueue
+from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.client_secret import REFUSED_TYPES
+from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.decision import Policy
+from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.status import Transition
+from tuinly_operator.domain.target import MANAGER, SecretMeta
+from tuinly_operator.domain.token_response import TokenResponse, Verdict
+from tuinly_operator.edges.events import EventSender
+from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
+from tuinly_operator.edges.metrics import Metrics
+from tuinly_operator.edges.oauth import TokenEndpoint
+from tuinly_operator.engine.limiter import PROBE_SECONDS, Limiter
+from tuinly_operator.engine.store import Store
+from tuinly_operator.engine.timers import Timers
+from tuinly_operator.engine.workqueue import WorkQueue
+from tuinly_operator.reconciler.reconcile import Reconciler
 
 Json = dict[str, Any]
 
@@ -43,8 +44,8 @@ POLICY = Policy(
     allowed_graphql_urls=frozenset({"https://graphql.example.com/graphql"}),
     min_interval=5.0,
 )
-CREDENTIAL = Key("shop", "storefront")
-CLIENT_SECRET = Key("shop", "storefront-client")
+CREDENTIAL = NamespacedName("shop", "storefront")
+CLIENT_SECRET = NamespacedName("shop", "storefront-client")
 
 
 BOOTED = 1_799_999_000.0  # seconds since the epoch
@@ -77,7 +78,7 @@ class Write:
     """
 
     kind: str
-    key: Key
+    key: NamespacedName
     before: Json | None
     after: Json | None
     at: Moment
@@ -91,12 +92,12 @@ class FakeApi:
     def __init__(self, world: World) -> None:
         self._world = world
         self.failed_at = float("-inf")  # boot seconds
-        self.secrets: dict[Key, Json] = {}
-        self.credentials: dict[Key, Json] = {}
+        self.secrets: dict[NamespacedName, Json] = {}
+        self.credentials: dict[NamespacedName, Json] = {}
         self.writes: list[Write] = []
         self.deaf = False  # the answer to the next write of a Secret is lost
         self.failures: list[ApiFailure] = []  # the next writes fail with these
-        self.changed: Callable[[Key], None] = lambda _: None
+        self.changed: Callable[[NamespacedName], None] = lambda _: None
         self.refuses: Callable[[str, Json], ApiFailure | None] = lambda _operation, _manifest: None  # admission, quota
         self.requests = 0
         self.reachable = True
@@ -106,7 +107,7 @@ class FakeApi:
 
     # --- What anybody does ---
 
-    def put_secret(self, key: Key, data: Mapping[str, str], kind: str = "Opaque") -> None:
+    def put_secret(self, key: NamespacedName, data: Mapping[str, str], kind: str = "Opaque") -> None:
         present = self.secrets.get(key)
         fields: Json = {"f:data": {f"f:{name}": {} for name in data}}
         raw = self._object(key, present)
@@ -114,7 +115,7 @@ class FakeApi:
         raw["metadata"]["managedFields"] = [{"manager": "kubectl", "operation": "Update", "fieldsV1": fields}]
         self._store_secret(key, raw)
 
-    def edit_secret(self, key: Key, name: str, value: str | None) -> None:
+    def edit_secret(self, key: NamespacedName, name: str, value: str | None) -> None:
         """Edit or remove one key by hand: it changes hands, as with kubectl edit. What is immutable takes no edit."""
         raw = copy.deepcopy(self.secrets[key])
         if raw.get("immutable"):
@@ -129,11 +130,11 @@ class FakeApi:
             raw["metadata"]["managedFields"].append({"manager": "kubectl", "operation": "Update", "fieldsV1": fields})
         self._store_secret(key, raw)
 
-    def label_secret(self, key: Key) -> None:
+    def label_secret(self, key: NamespacedName) -> None:
         """Change a Secret without changing what it holds."""
         self._store_secret(key, copy.deepcopy(self.secrets[key]))
 
-    def remove_secret(self, key: Key) -> None:
+    def remove_secret(self, key: NamespacedName) -> None:
         """Delete it; where a finalizer holds it, it is only on its way out."""
         raw = self.secrets.get(key)
         if raw is None:
@@ -145,7 +146,7 @@ class FakeApi:
             raw["metadata"]["deletionTimestamp"] = "2026-11-24T07:00:00Z"
             self._store_secret(key, raw)
 
-    def hold_secret(self, key: Key, *finalizers: str) -> None:
+    def hold_secret(self, key: NamespacedName, *finalizers: str) -> None:
         """Set its finalizers: none lets one that is on its way out go."""
         raw = copy.deepcopy(self.secrets[key])
         raw["metadata"]["finalizers"] = list(finalizers)
@@ -155,7 +156,7 @@ class FakeApi:
         del self.secrets[key]
         self.changed(key)
 
-    def freeze_secret(self, key: Key) -> None:
+    def freeze_secret(self, key: NamespacedName) -> None:
         """Make it immutable, as with kubectl patch."""
         raw = copy.deepcopy(self.secrets[key])
         raw["immutable"] = True
@@ -163,9 +164,9 @@ class FakeApi:
         raw["metadata"]["managedFields"].append(entry)
         self._store_secret(key, raw)
 
-    def copy_secret(self, key: Key, name: str, **changes: Any) -> Key:  # noqa: ANN401 -- JSON
+    def copy_secret(self, key: NamespacedName, name: str, **changes: Any) -> NamespacedName:  # noqa: ANN401 -- JSON
         """Make a Secret by what another one looks like. Whoever creates it owns all of its fields."""
-        other = Key(key.namespace, name)
+        other = NamespacedName(key.namespace, name)
         old, raw = self.secrets[key], self._object(other, None)
         meta = old["metadata"]
         kept = {part: copy.deepcopy(meta[part]) for part in ("labels", "annotations", "ownerReferences")}
@@ -191,7 +192,7 @@ class FakeApi:
             if owners and all(owner["uid"] not in alive for owner in owners):
                 self.remove_secret(key)
 
-    def put_credential(self, key: Key, spec: Json, annotations: Json | None = None) -> None:
+    def put_credential(self, key: NamespacedName, spec: Json, annotations: Json | None = None) -> None:
         present = self.credentials.get(key)
         raw = self._object(key, present)
         generation = present["metadata"]["generation"] if present else 0
@@ -213,17 +214,17 @@ class FakeApi:
         if not self.reachable:
             raise ApiFailure(None, "OutOfReach")
 
-    async def read_secret(self, key: Key) -> Mapping[str, Any]:
+    async def read_secret(self, key: NamespacedName) -> Mapping[str, Any]:
         self._reach()
         if key not in self.secrets:
             raise ApiFailure(404, "NotFound")
         return copy.deepcopy(self.secrets[key])
 
-    async def read_secret_meta(self, key: Key) -> SecretMeta | None:
+    async def read_secret_meta(self, key: NamespacedName) -> SecretMeta | None:
         self._reach()
         return SecretMeta.from_object(self.secrets[key]) if key in self.secrets else None
 
-    async def apply_secret(self, key: Key, manifest: Mapping[str, Any]) -> SecretMeta:
+    async def apply_secret(self, key: NamespacedName, manifest: Mapping[str, Any]) -> SecretMeta:
         self._fail()
         present, wanted = self.secrets.get(key), manifest["metadata"]
         if present is None and (wanted.get("uid") or wanted["resourceVersion"] != "1"):
@@ -243,14 +244,14 @@ class FakeApi:
             raise ApiFailure(None, "ServerDisconnectedError")
         return SecretMeta.from_object(self.secrets[key])
 
-    async def try_create_secret(self, key: Key, manifest: Mapping[str, Any]) -> None:
+    async def try_create_secret(self, key: NamespacedName, manifest: Mapping[str, Any]) -> None:
         """Validation and admission come before the look whether it exists."""
         self._reach()
         self._admit("CREATE", self._applied(key, manifest, None))
         if key in self.secrets:
             raise ApiFailure(409, "AlreadyExists")
 
-    async def delete_secret(self, key: Key, meta: SecretMeta) -> SecretMeta | None:
+    async def delete_secret(self, key: NamespacedName, meta: SecretMeta) -> SecretMeta | None:
         self._fail()
         present = self.secrets.get(key)
         if present is None:
@@ -262,7 +263,7 @@ class FakeApi:
         self._note_target(key, before, None, present)
         return SecretMeta.from_object(self.secrets[key]) if key in self.secrets else None
 
-    async def write_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> str:
+    async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> str:
         self._fail()
         raw = self.credentials.get(key)
         if raw is None or raw["metadata"]["uid"] != uid:
@@ -274,26 +275,26 @@ class FakeApi:
         self.writes.append(Write("status", key, before, copy.deepcopy(raw), self._world.now()))
         return str(raw["metadata"]["resourceVersion"])
 
-    async def credential_exists(self, key: Key, uid: str) -> bool:
+    async def credential_exists(self, key: NamespacedName, uid: str) -> bool:
         self._reach()
         return key in self.credentials and self.credentials[key]["metadata"]["uid"] == uid
 
-    def find(self, key: Key) -> tuple[Json | None, str]:
+    def find(self, key: NamespacedName) -> tuple[Json | None, str]:
         """A credential as it is now, and as of which version."""
         return copy.deepcopy(self.credentials.get(key)), str(self._version)
 
     # --- Inside ---
 
-    def _note_target(self, key: Key, before: Json | None, after: Json | None, written: Json) -> None:
+    def _note_target(self, key: NamespacedName, before: Json | None, after: Json | None, written: Json) -> None:
         name = written["metadata"]["labels"]["tuinly.com/credential"]
-        spec = copy.deepcopy(self.credentials.get(Key(key.namespace, name), {}).get("spec"))
-        target = Key(key.namespace, (spec or {}).get("target", {}).get("name") or f"{name}-token")
+        spec = copy.deepcopy(self.credentials.get(NamespacedName(key.namespace, name), {}).get("spec"))
+        target = NamespacedName(key.namespace, (spec or {}).get("target", {}).get("name") or f"{name}-token")
         now = self._world.now()
         self.writes.append(
             Write("target", key, before, after, now, spec, copy.deepcopy(self.secrets.get(target))),
         )
 
-    def _object(self, key: Key, present: Json | None) -> Json:
+    def _object(self, key: NamespacedName, present: Json | None) -> Json:
         self._uids += present is None
         uid = present["metadata"]["uid"] if present else f"00000000-0000-4000-8000-{self._uids:012}"
         meta = {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": self._next_version()}
@@ -303,7 +304,7 @@ class FakeApi:
         self._version += 1
         return str(self._version)
 
-    def _store_secret(self, key: Key, raw: Json) -> None:
+    def _store_secret(self, key: NamespacedName, raw: Json) -> None:
         raw["metadata"]["resourceVersion"] = self._next_version()
         self.secrets[key] = raw
         self.changed(key)
@@ -332,7 +333,7 @@ class FakeApi:
         frozen = present.get("immutable") and (raw["data"] != present["data"] or not raw.get("immutable"))
         return present["type"] == raw["type"] and not frozen
 
-    def _applied(self, key: Key, manifest: Mapping[str, Any], present: Json | None) -> Json:
+    def _applied(self, key: NamespacedName, manifest: Mapping[str, Any], present: Json | None) -> Json:
         """What a forced server-side apply as our manager makes of a Secret."""
         mine, ours = self._fields(manifest), self._ours(present)
         old = present or {"metadata": {}}
@@ -431,13 +432,15 @@ class FakeEndpoint:
     meanwhile: Callable[[], None] | None = None  # happens while the next request is on its way
     _refresh_tokens: dict[str, Issued] = field(default_factory=dict)
 
-    async def exchange(self, url: str, client_id: str, client_secret: Sensitive, scopes: frozenset[str]) -> Grant:
+    async def exchange(
+        self, url: str, client_id: str, client_secret: Sensitive, scopes: frozenset[str]
+    ) -> TokenResponse:
         self._receive("exchange")
         if self.clients.get(client_id) != client_secret.reveal():
             raise TokenRequestFailed(Reason.INVALID_CLIENT, "refused", status=401)
         return self._issue(url, client_id, client_secret.reveal(), frozenset(scopes), frozenset(scopes))
 
-    async def refresh(self, url: str, refresh_token: Sensitive) -> Grant:
+    async def refresh(self, url: str, refresh_token: Sensitive) -> TokenResponse:
         self._receive("refresh")
         if self.mood == "refuses refreshes" or refresh_token.reveal() not in self._refresh_tokens:
             raise TokenRequestFailed(Reason.REQUEST_REJECTED, "refused", status=400)
@@ -466,16 +469,18 @@ class FakeEndpoint:
         if self.mood == "garbage":
             raise TokenRequestFailed(Reason.INVALID_RESPONSE, "garbage", status=200)
 
-    def _issue(self, url: str, client: str, secret: str, asked: frozenset[str], scopes: frozenset[str]) -> Grant:
+    def _issue(
+        self, url: str, client: str, secret: str, asked: frozenset[str], scopes: frozenset[str]
+    ) -> TokenResponse:
         granted = frozenset(sorted(scopes)[:1]) if self.mood == "narrows" else scopes
         last, boot = self.ledger[-1] if self.ledger else None, self.world.boot
         if self.mood == "renews" and last is not None:
             last.expires, last.wall = boot + self.lifetime, self.world.wall
             last.url, last.client, last.secret, last.asked = url, client, secret, asked  # it says so
-            return Grant(Sensitive(last.value), None, self.lifetime, last.scopes, None)
+            return TokenResponse(Sensitive(last.value), None, self.lifetime, last.scopes, None)
         if self.mood == "repeats" and last is not None and last.expires > boot + 1:
             last.url, last.client, last.secret, last.asked = url, client, secret, asked  # it says so
-            return Grant(Sensitive(last.value), None, int(last.expires - boot) + self.slack, last.scopes, None)
+            return TokenResponse(Sensitive(last.value), None, int(last.expires - boot) + self.slack, last.scopes, None)
         number, expires = len(self.ledger) + 1, boot + self.lifetime
         value = f"canary-access-{number}"
         token = Issued(value, url, client, secret, asked, granted, boot, expires, self.world.wall)
@@ -485,7 +490,7 @@ class FakeEndpoint:
             refresh = f"canary-refresh-{number}"
             self._refresh_tokens[refresh] = token
         said = granted if self.mood == "narrows" else None
-        return Grant(Sensitive(value), Sensitive(refresh) if refresh else None, self.lifetime, said, None)
+        return TokenResponse(Sensitive(value), Sensitive(refresh) if refresh else None, self.lifetime, said, None)
 
 
 class FakeEvents:
@@ -507,8 +512,8 @@ class Process:
         self.limiter = Limiter(20, self.queue.add)
         self.timers = Timers(world, self.queue.add)
         self.metrics = Metrics()
-        self.doubts: list[Key] = []
-        self._shown: set[Key] = set()  # by the watch of Secrets
+        self.doubts: list[NamespacedName] = []
+        self._shown: set[NamespacedName] = set()  # by the watch of Secrets
         self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
         self._reconciler = Reconciler(
             store=self.store,
@@ -526,7 +531,7 @@ class Process:
             self.secret_changed(key)
         self.credentials_changed()
 
-    def secret_changed(self, key: Key) -> None:
+    def secret_changed(self, key: NamespacedName) -> None:
         """The watch of Secrets, which the server keeps free of some types."""
         raw = self._api.secrets.get(key)
         if raw is None and key in self._shown:
@@ -560,7 +565,7 @@ class Process:
             self.credentials_changed()
         raise AssertionError("the queue never runs dry: a hot loop")
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: NamespacedName) -> None:
         """Reconcile one, whatever keeps the queue closed."""
         await self._reconciler.reconcile(key)
 
@@ -575,7 +580,7 @@ class Process:
         """Whether any endpoint is only probed."""
         return any(seen.down for seen in self.limiter.seen(self._world.now()).values())
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: NamespacedName) -> None:
         self.timers.cancel(key)
         self.limiter.forget(key, self._world.now())
         self._reconciler.give_up(key)

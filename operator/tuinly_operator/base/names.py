@@ -1,0 +1,13 @@
+"""How objects are told apart: by namespace and name."""
+
+from typing import NamedTuple
+
+
+class NamespacedName(NamedTuple):
+    """Namespace and name: how credentials and Secrets are told apart."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"

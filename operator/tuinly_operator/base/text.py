@@ -1,0 +1,13 @@
+"""Texts as people are shown them: on one line, and not too long."""
+
+
+def printable(text: str) -> str:
+    """Escape line ends and whatever else does not print, so that no value can forge a line of its own."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of so many characters at most, with a sign where it goes on."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

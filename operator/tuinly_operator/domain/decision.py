@@ -1,0 +1,808 @@
+"""What to do for a credential, decided purely: from what is known and the time to one next act.
+
+Reconciling is: gather facts, decide, act, and again until the decision is to rest. Each rule below looks at the facts
+and either decides or leaves it to the next; their order is the operator's judgement of what comes first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final
+
+from tuinly_operator.base.clock import Deadline, Moment
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.credential import Credential, DeletionPolicy, GrantType, PodDelivery, Spec, VerificationMode
+from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.memory import Client, IssuedToken, Memory, Pending, RefreshToken, Removed, Setback
+from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
+from tuinly_operator.domain.target import (
+    Ownership,
+    SecretMeta,
+    believe,
+    exchange_inputs,
+    holds_state,
+    in_shape,
+    ownership,
+)
+from tuinly_operator.domain.template import DEFAULT_SHAPE, Shape, shape
+
+RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
+RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
+FORCED_INTERVAL: Final = 10.0  # seconds between two forced exchanges
+UNTRIED: Final = Failure(
+    Reason.VERIFICATION_INCONCLUSIVE,
+    "nobody could tell whether the new token works, and it was published all the same, since there was no other for "
+    "much longer; check the GraphQL endpoint",
+)
+SAME_END: Final = 10.0  # seconds by which the end of the same token may seem later, since it is told on the way
+SURE_OF_LIFE: Final = 5.0  # seconds from asking for a token in which its credential is taken to be still there
+LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the cluster admin allows and wants; `min_interval` is seconds between two attempts of one credential."""
+
+    token_url: str
+    graphql_url: str
+    allowed_token_urls: frozenset[str]
+    allowed_graphql_urls: frozenset[str]
+    min_interval: float
+
+    def token_url_of(self, spec: Spec) -> str:
+        """The effective token URL."""
+        return spec.token_url or self.token_url
+
+    def graphql_url_of(self, spec: Spec) -> str:
+        """The effective GraphQL URL."""
+        return spec.verification.graphql_url or self.graphql_url
+
+    def urls_of(self, spec: Spec) -> tuple[str, ...]:
+        """The URLs that requests are sent to."""
+        verifies = spec.verification.mode is VerificationMode.ENABLED
+        return (self.token_url_of(spec), self.graphql_url_of(spec)) if verifies else (self.token_url_of(spec),)
+
+
+class Purpose(Enum):
+    """What a request is for."""
+
+    TOKEN = auto()
+    VERIFICATION = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """An endpoint must not be asked now.
+
+    `failure` says why, None as long as that is not worth saying; `until` is when to look again. Where it `parks`, the
+    limiter says when it is the credential's turn. What is `long` is nothing to prepare for.
+    """
+
+    failure: Failure | None
+    until: Deadline | None = None
+    parks: bool = False
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the limiter says of a request: what keeps it back, if anything, and whether it need not wait by itself.
+
+    It goes `at_once`, without the wait that was drawn after the last failure, as a probe or where the endpoint has been
+    seen to work since.
+    """
+
+    block: Block | None = None
+    at_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a decision may look at, gathered at `now`. Nothing of it changes any more.
+
+    `problem` says why the spec cannot be followed. `old_targets` are Secrets under other names that say they are this
+    credential's target. `absence_proven` says that live reads confirmed that there is no target, but the credential,
+    `served` that one confirmed that the credential is there and ours to serve. `turn` is what the limiter says of a
+    token request, `verify_turn` of a verification.
+    """
+
+    credential: Credential
+    policy: Policy
+    memory: Memory
+    now: Moment
+    shape: Shape
+    problem: Failure | None = None
+    client_secret: SecretMeta | None = None
+    target: SecretMeta | None = None
+    old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = ()
+    absence_proven: bool = False
+    served: bool = False
+    turn: Turn = Turn()
+    verify_turn: Turn = Turn()
+
+    @property
+    def spec(self) -> Spec:
+        """What the team asks for."""
+        return self.credential.spec
+
+    @property
+    def token_url(self) -> str:
+        """The effective token URL."""
+        return self.policy.token_url_of(self.spec)
+
+    @property
+    def graphql_url(self) -> str:
+        """The effective GraphQL URL."""
+        return self.policy.graphql_url_of(self.spec)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a new token must work before it is published."""
+        return self.spec.verification.mode is VerificationMode.ENABLED
+
+    @property
+    def inputs(self) -> str:
+        """Digest of what a token would be issued for now."""
+        return exchange_inputs(self.token_url, self.spec)
+
+    @property
+    def client_identity(self) -> str:
+        """Which content of the client Secret is there now; empty where there is none."""
+        return self.client_secret.identity if self.client_secret else ""
+
+    @property
+    def tried_inputs(self) -> str:
+        """What an attempt would be tried with now: a change of it ends the wait for a retry."""
+        return f"{self.inputs} {self.client_identity}"
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the target holds the token that we last wrote."""
+        held, target = self.memory.published, self.target
+        return held is not None and target is not None and holds_state(target, self.credential, held.state, self.shape)
+
+    @property
+    def in_shape(self) -> bool:
+        """Whether the target holds that token and looks as the spec asks for."""
+        return self.in_place and self.target is not None and in_shape(self.target, self.credential, self.shape)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the target holds an unexpired token for the present inputs: what Ready says."""
+        held = self.memory.published
+        return (
+            self.in_place
+            and held is not None
+            and held.state.exchange_inputs == self.inputs
+            and not held.expiry.due(self.now)
+        )
+
+
+def gather(  # noqa: PLR0913 -- all that is known
+    credential: Credential,
+    policy: Policy,
+    memory: Memory,
+    now: Moment,
+    *,
+    client_secret: SecretMeta | None,
+    target: SecretMeta | None,
+    looked: bool,
+    served: bool = False,
+    old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = (),
+) -> Facts:
+    """Put the facts together. The memory in them has taken in what is seen now, and is the one to go on with.
+
+    `looked` says that the target was looked for live, `served` that the credential was.
+    """
+    wanted, problem = DEFAULT_SHAPE, credential.problem
+    try:
+        wanted = shape(credential.spec.target.template) if credential.spec.target.template else DEFAULT_SHAPE
+    except Failure as failure:
+        problem = failure
+    if target is not None:
+        memory = _by_target(memory, target, credential, wanted, now)
+    elif looked:  # one that the watch lacks may only be late: another leader may just have written it
+        memory = memory.met_target(None)
+    inputs = exchange_inputs(policy.token_url_of(credential.spec), credential.spec)
+    return Facts(
+        credential=credential,
+        policy=policy,
+        memory=memory.asked_for(inputs, verified=credential.spec.verification.mode is VerificationMode.ENABLED),
+        now=now,
+        shape=wanted,
+        problem=problem,
+        client_secret=client_secret,
+        target=target,
+        old_targets=old_targets,
+        absence_proven=looked and target is None,
+        served=served,
+    )
+
+
+def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Shape, now: Moment) -> Memory:
+    """What is remembered once the target is seen.
+
+    What its annotations tell is taken at the first meeting, where the answer to a write was lost, and where they tell
+    of a later token than one that this process could not put back.
+    """
+    present, pending = memory.published, memory.pending
+    told = target.target.state if target.target else None
+    if memory.met and (told is None or (present and told.issued_at <= present.state.issued_at)):
+        return memory
+    state = believe(target, credential, wanted, now.wall)
+    if state is None:
+        return memory.met_target(None)
+    if pending is not None and pending.held.state.same_token(state):
+        return memory.wrote(pending.held, "", untried=pending.unverified is not None)
+    if memory.met and present is not None and present.token is not None:
+        return memory  # who wrote it is asked before anything is written over it
+    return memory.met_target(IssuedToken(state, now.moved_to(state.issued_at)))
+
+
+class Need(Enum):
+    """Why a token is asked for."""
+
+    FIRST = auto()
+    LOST = auto()
+    RESHAPED = auto()
+    EXPIRED = auto()
+    INPUTS_CHANGED = auto()
+    CLIENT_CHANGED = auto()
+    FORCED = auto()
+    DUE = auto()
+
+
+class Cause(Enum):
+    """Why the target is written."""
+
+    NEW_TOKEN = auto()
+    BROKEN = auto()  # by somebody else
+    OTHER_SHAPE = auto()  # is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing is to be done now.
+
+    `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes that, and
+    `recheck` when to look once more at what nobody may tell of; `parks` are the requests of which the limiter will say
+    when it is their turn.
+    """
+
+    hindrance: Failure | None = None
+    look_again: Deadline | None = None
+    recheck: Deadline | None = None
+    parks: frozenset[Purpose] = frozenset()
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadClientSecret:
+    """Read the client id and secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProveAbsence:
+    """Look past the watch whether there is a target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Ask for a token by client credentials; `version` is that of the client Secret that they were read from."""
+
+    why: Need
+    client: Client
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Ask for one by the refresh token that came with the present one; `version` is as in an exchange."""
+
+    why: Need
+    token: RefreshToken
+    present: IssuedToken
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Try a new token; `last` is what came of it the last time."""
+
+    held: IssuedToken
+    token: Sensitive
+    last: Setback | None
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Write a token to the target.
+
+    `untried` says that nobody could tell whether it works; `due` is when the refresh that gave it was.
+    """
+
+    held: IssuedToken
+    token: Sensitive
+    cause: Cause
+    untried: bool
+    due: Deadline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskWhoServes:
+    """Look whether the credential is there and ours to serve, right before its target is written.
+
+    `other` is what somebody else wrote there for it since our last write, if anybody did.
+    """
+
+    other: IssuedToken | None
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Put a target back as it was: it was deleted to be made again, and could not be."""
+
+    removed: Removed
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOldTargets:
+    """Delete what was written under other names, and tell of what only looks like it, by its names."""
+
+    targets: tuple[tuple[NamespacedName, SecretMeta], ...]
+    look_alikes: frozenset[str]
+
+
+Attempt = Exchange | Refresh
+Act = (
+    ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | AskWhoServes | PutBack | RemoveOldTargets
+)
+Decision = Rest | Act  # one next act, with what it was decided on
+
+Rule = Callable[[Facts], Decision | None]
+
+
+def decide(facts: Facts) -> Decision:
+    """Decide the one next act for a credential."""
+    return next((decision for rule in _RULES if (decision := rule(facts)) is not None), unhindered(facts))
+
+
+def meanwhile(facts: Facts) -> Rest:
+    """What is reported by while a token request is under way: what forbids another one by now, or nothing."""
+    return next((rest for rule in _FORBIDDING if (rest := rule(facts)) is not None), unhindered(facts))
+
+
+def unhindered(f: Facts) -> Rest:
+    """Rest until the refresh is due."""
+    held = f.memory.current
+    return _rest(f, look_again=refresh_at(f, held) if held else None)
+
+
+def _rest(
+    f: Facts,
+    hindrance: Failure | None = None,
+    look_again: Deadline | None = None,
+    parks: frozenset[Purpose] = frozenset(),
+) -> Rest:
+    """Rest, but for a token that is held for its verification: it is tried again meanwhile, and told of.
+
+    A wait for a turn that is nothing to tell of yet writes nothing.
+    """
+    waits = held_back(f)
+    if waits is not None:
+        block, again = f.verify_turn.block, _wait_before_verification(f, waits)
+        failure = waits.unverified.failure if waits.unverified else None
+        if block is not None and (block.long or again is None):
+            failure, again = failure or block.failure, block.until
+            parks |= {Purpose.VERIFICATION} if block.parks else set()
+        hindrance = hindrance or failure
+        look_again = _earliest(look_again, again, _last_call_at(f))
+    return Rest(hindrance, look_again, parks=parks, silent=bool(parks) and hindrance is None)
+
+
+def _earliest(*deadlines: Deadline | None) -> Deadline | None:
+    """The deadline that is due first, None where there is none."""
+    first: Deadline | None = None
+    for deadline in deadlines:
+        first = deadline.earlier(first) if deadline is not None else first
+    return first
+
+
+def _leave_deleted_alone(f: Facts) -> Rest | None:
+    return Rest(silent=True) if f.credential.deleting or f.memory.namespace_ends else None
+
+
+def _put_back(f: Facts) -> Decision | None:
+    """What was deleted and could not be made again is put back, whatever else there is to do; until then that goes on.
+
+    Whoever made a Secret of its name meanwhile keeps it.
+    """
+    removed = f.memory.removed
+    if removed is None or removed.key != f.credential.target or f.target is not None or removed.until.due(f.now):
+        return None
+    waits = removed.refused is not None and not removed.refused.retry.due(f.now)
+    return None if waits else PutBack(removed)
+
+
+def _refuse(f: Facts) -> Rest | None:
+    """Nothing is read or sent for what the admin does not allow or this version cannot do."""
+    failure = f.problem or _not_implemented(f) or _url_not_allowed(f)
+    return Rest(failure) if failure else None
+
+
+def _suspend(f: Facts) -> Rest | None:
+    if not f.spec.suspend:
+        return None
+    return Rest(Failure(Reason.SUSPENDED, "spec.suspend is true; set it to false to go on"))
+
+
+def _respect_foreign_target(f: Facts) -> Rest | None:
+    if f.target is None or ownership(f.target, f.credential) is not Ownership.FOREIGN:
+        return None
+    message = (
+        f"the Secret {f.credential.target.name} exists and is not this credential's; "
+        "delete it, or choose another name in spec.target.name"
+    )
+    return Rest(Failure(Reason.TARGET_CONFLICT, message), recheck=Deadline.after(RECHECK, f.now))
+
+
+def _verify(f: Facts) -> Decision | None:
+    """Try a new token before it is published, and between two tries do all else as without it."""
+    waits = held_back(f)
+    if waits is None or waits.held.token is None:
+        return None
+    if f.verify_turn.block is not None or _wait_before_verification(f, waits) is not None:
+        return None
+    return Verify(waits.held, waits.held.token, waits.unverified)
+
+
+def _wait_before_verification(f: Facts, pending: Pending) -> Deadline | None:
+    """The drawn wait, or the least one where the GraphQL endpoint has been seen to work since."""
+    failed = pending.unverified
+    if failed is None:
+        return None
+    least = Deadline.at(failed.at + f.policy.min_interval, f.now)
+    wait = failed.retry.earlier(least) if f.verify_turn.at_once else failed.retry
+    return None if wait.due(f.now) else wait
+
+
+def _publish(f: Facts) -> Decision | None:
+    """Write a token in memory that the target lacks: new, edited away, or wanted under another name."""
+    wanted = unwritten(f)
+    if wanted is None:
+        return None
+    if f.target is None and not f.absence_proven:
+        return ProveAbsence()
+    refused = f.memory.write
+    if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
+        return _rest(f, refused.failure, refused.retry)
+    again = _restore_again(f) if wanted.cause is Cause.BROKEN else None
+    if again is not None:
+        return _rest(f, look_again=again)
+    other = written_by_another(f)
+    sure = other is None and f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
+    return wanted if sure or f.served or f.absence_proven else AskWhoServes(other)
+
+
+def _restore_again(f: Facts) -> Deadline | None:
+    """When to restore again, where somebody keeps breaking the target: mending it each time at once would never end."""
+    last = f.memory.restores
+    if last is None or last.count < RESTORES_AT_ONCE:
+        return None
+    again = Deadline.after(f.policy.min_interval, last.last)
+    return None if again.due(f.now) else again
+
+
+def _need_client(f: Facts) -> Decision | None:
+    """Know the client id and secret whenever they may differ from those that the present token was issued for."""
+    held = f.memory.current
+    if held is not None and f.client_secret and held.state.client_secret_version == f.client_identity:
+        return None
+    client = _client(f)
+    return None if isinstance(client, Client) else client
+
+
+def _attempt(f: Facts) -> Decision | None:
+    why, block = need(f), f.turn.block
+    if why is None:
+        return None
+    if block is None:
+        return _request(f, why)
+    request = None if block.long else _request(f, why)
+    return _kept_back(f, block) if request is None or isinstance(request, Attempt) else request
+
+
+def _request(f: Facts, why: Need) -> Decision:
+    """The token request, or what comes before it."""
+    failed, wait = setback(f), _wait_before_attempt(f, why)
+    if wait is not None:
+        return _rest(f, failed.failure if failed else None, wait)
+    if f.target is None and not f.absence_proven:
+        return ProveAbsence()
+    refresh = _refresh(f, why)
+    if refresh is not None:
+        return refresh
+    client = _client(f)
+    return Exchange(why, client, f.client_identity) if isinstance(client, Client) else client
+
+
+def _kept_back(f: Facts, block: Block) -> Rest:
+    """Wait for the turn of a token request. Where that takes long it is told; a failure from before is told at once."""
+    failed = setback(f)
+    failure = failed.failure if failed is not None else block.failure
+    return _rest(f, failure, block.until, frozenset({Purpose.TOKEN}) if block.parks else frozenset())
+
+
+def _clean_up(f: Facts) -> Decision | None:
+    """After a rename the old target goes. What only looks like one stays, and is told of once."""
+    if f.spec.target.deletion_policy is DeletionPolicy.RETAIN or not f.in_place:
+        return None
+    old, alike = leftovers(f), look_alikes(f)
+    return RemoveOldTargets(old, alike) if old or alike != f.memory.look_alikes else None
+
+
+_FORBIDDING: Final[tuple[Callable[[Facts], Rest | None], ...]] = (
+    _leave_deleted_alone,
+    _refuse,
+    _suspend,
+    _respect_foreign_target,
+)
+_RULES: Final[tuple[Rule, ...]] = (
+    _leave_deleted_alone,
+    _put_back,
+    _refuse,
+    _suspend,
+    _respect_foreign_target,
+    _verify,
+    _publish,
+    _need_client,
+    _attempt,
+    _clean_up,
+)
+
+
+def need(f: Facts) -> Need | None:
+    """Why a token must be asked for now, or None."""
+    held = f.memory.current
+    if held is None:
+        return Need.FIRST
+    reasons = {
+        Need.LOST: _lost(f, held),
+        Need.RESHAPED: held.token is None and not f.in_shape,
+        Need.EXPIRED: held.expiry.due(f.now),
+        Need.INPUTS_CHANGED: held.state.exchange_inputs != f.inputs,
+        Need.CLIENT_CHANGED: client_changed(f),
+        Need.FORCED: forced(f),
+        Need.DUE: refresh_at(f, held).due(f.now),
+    }
+    return next((why for why, true in reasons.items() if true), None)
+
+
+def _lost(f: Facts, held: IssuedToken) -> bool:
+    """Whether the target lacks the token, and this process, which never had it, cannot write it again."""
+    return held.token is None and not f.in_place
+
+
+def client_changed(f: Facts) -> bool:
+    """Whether the client id or secret is known to differ from the one that the present token was issued for."""
+    held, read = f.memory.current, f.memory.client
+    if held is None or held.state.client_secret_version == f.client_identity:
+        return False
+    return read is not None and read.client != held.client
+
+
+def forced(f: Facts) -> bool:
+    """Whether users have asked for an exchange that has not been made. Removing the annotation asks for nothing."""
+    held, asked = f.memory.current, f.credential.refresh_requested
+    return bool(asked) and held is not None and asked not in (held.state.handled_refresh, held.handled)
+
+
+def unwritten(f: Facts) -> Publish | None:
+    """The token that should be written to the target now, and why, or None.
+
+    While a new one is held for its verification, what is restored is the one that was written last.
+    """
+    pending, written = f.memory.pending, f.memory.written
+    if pending is not None and held_back(f) is None and (token := _writable(f, pending.held)):
+        untried = pending.unverified is not None or (f.verifies and not pending.verified)
+        return Publish(pending.held, token, Cause.NEW_TOKEN, untried, pending.due)
+    if written is not None and not f.in_shape and (token := _writable(f, written.held)):
+        cause = Cause.BROKEN if written.asked == asked_shape(f) else Cause.OTHER_SHAPE
+        return Publish(written.held, token, cause, written.untried)
+    return None
+
+
+def written_by_another(f: Facts) -> IssuedToken | None:
+    """The token in the target, where it is intact, for this credential, and no older than what was last written.
+
+    Another shard or another leader wrote it: one of the two does not serve this credential any more.
+    """
+    state = believe(f.target, f.credential, f.shape, f.now.wall) if f.target else None
+    last = f.memory.published
+    if state is None or last is None or state.same_token(last.state) or state.issued_at < last.state.issued_at:
+        return None
+    return IssuedToken(state, f.now.moved_to(state.issued_at))
+
+
+def _writable(f: Facts, held: IssuedToken) -> Sensitive | None:
+    """The token, if it can be written. A new target never starts with one for other inputs than it is asked for."""
+    if held.expiry.due(f.now) or (f.target is None and held.state.exchange_inputs != f.inputs):
+        return None
+    return held.token
+
+
+def held_back(f: Facts) -> Pending | None:
+    """The new token, while it is held for its verification: until it was tried, and as long as there is time to try."""
+    pending = f.memory.pending
+    if pending is None or pending.verified or not f.verifies:
+        return None
+    if pending.held.token is not None and pending.held.token == f.memory.rejected_token:
+        return pending  # the server gave it again: only a verification can make up for one that it failed
+    last_call, block = _last_call_at(f), f.verify_turn.block
+    if last_call is not None:
+        return None if (pending.unverified or block) and last_call.due(f.now) else pending
+    # Who merely waits for its turn will have it.
+    return None if pending.unverified or (block is not None and block.long and block.failure) else pending
+
+
+def leftovers(f: Facts) -> tuple[tuple[NamespacedName, SecretMeta], ...]:
+    """The targets under other names that are to be deleted; one that a finalizer holds is left to whoever set it."""
+    return tuple((key, meta) for key, meta in f.old_targets if _proven(f, meta) and not meta.deleting)
+
+
+def look_alikes(f: Facts) -> frozenset[str]:
+    """The names of Secrets that say they are this credential's target under another name, and cannot prove it."""
+    return frozenset(key.name for key, meta in f.old_targets if not _proven(f, meta))
+
+
+def _proven(f: Facts, meta: SecretMeta) -> bool:
+    return ownership(meta, f.credential) is Ownership.PROVEN
+
+
+def present_end(f: Facts) -> float | None:
+    """When the newest token ends, in seconds since the epoch; one that an earlier process got counts for its inputs."""
+    held = f.memory.current
+    if held is None or (held.token is None and held.state.exchange_inputs != f.inputs):
+        return None
+    return held.expiry.wall
+
+
+def asked_shape(f: Facts) -> str:
+    """How the spec asks the target to be: as long as that is the same, any difference is somebody else's doing."""
+    return f"{f.credential.target.name} {f.shape.digest} {f.spec.target.deletion_policy}"
+
+
+def written_inputs(f: Facts) -> str:
+    """What a write would be tried with now: a change of it ends the wait after a refused one."""
+    return f"{f.credential.target.name} {f.shape.digest} {f.target.version if f.target else ''}"
+
+
+def _refresh(f: Facts, why: Need) -> Refresh | None:
+    """The attempt by refresh token: only for a routine refresh, where one is welcome and came for what is asked now."""
+    held, read = f.memory.current, f.memory.client
+    welcome = f.spec.refresh.grant is GrantType.REFRESH_TOKEN and f.memory.refresh_refused != refresh_inputs(f)
+    routine = why in (Need.DUE, Need.EXPIRED) and not client_changed(f) and not forced(f)
+    if held is None or held.refresh is None or held.state.exchange_inputs != f.inputs or not (welcome and routine):
+        return None
+    known = read is not None and read.client == held.client
+    version = read.identity if read is not None and known else held.state.client_secret_version
+    return Refresh(why, held.refresh, held, version)
+
+
+def refresh_inputs(f: Facts) -> str:
+    """What an attempt was made with, or a refresh token was refused for: a change of it is worth another try."""
+    return f"{f.inputs} {f.client_identity}"
+
+
+def counts_from(f: Facts) -> Moment:
+    """When an attempt that begins now counts as made: if it passed the least interval, at that interval's end.
+
+    So the next one waits the longer, and who edits in a loop gets one attempt per interval.
+    """
+    if f.memory.last_attempt is None:
+        return f.now
+    end = Deadline.after(f.policy.min_interval, f.memory.last_attempt.at)
+    return f.now if end.due(f.now) else Moment(end.wall, end.boot)
+
+
+def setback(f: Facts) -> Setback | None:
+    """The setback of the last attempt, as long as it was tried with what is there now and nobody asks anew."""
+    last = f.memory.attempt
+    if last is None or last.inputs != f.tried_inputs or f.credential.refresh_requested not in ("", last.asked):
+        return None
+    return last
+
+
+def refresh_at(f: Facts, held: IssuedToken) -> Deadline:
+    """When the token is due for its refresh."""
+    return held.look_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
+
+
+def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
+    waits = []
+    failed = setback(f)
+    if failed is not None and not f.turn.at_once:
+        waits.append(failed.retry)
+    last = f.memory.last_attempt
+    if last is not None:
+        changed = last.inputs != refresh_inputs(f)
+        waits.append(Deadline.after(0.0 if changed else f.policy.min_interval, last.at))
+    if why is Need.FORCED and f.memory.last_forced is not None:
+        waits.append(Deadline.after(FORCED_INTERVAL, f.memory.last_forced))
+    return max((wait for wait in waits if not wait.due(f.now)), default=None)
+
+
+def _client(f: Facts) -> Client | ReadClientSecret | Rest:
+    """The client id and secret, or what comes first where they are not known."""
+    read = f.memory.client
+    if read is None or (read.ref, read.identity) != (f.spec.client_secret_ref, f.client_identity):
+        return ReadClientSecret()
+    if isinstance(read.client, Client):
+        return read.client
+    if f.client_secret is not None:
+        return _rest(f, read.client)
+    again = Deadline.after(RECHECK, read.at)  # the watch may leave out what comes, or what goes
+    return ReadClientSecret() if again.due(f.now) else replace(_rest(f, read.client), recheck=again)
+
+
+def _last_call_at(f: Facts) -> Deadline | None:
+    """When a new token is published even unverified: before the present one ends; None where there is none.
+
+    Present is what the target holds, or what is in memory and can be put back.
+    """
+    held = f.memory.published
+    if held is None or _lost(f, held) or held.state.exchange_inputs != f.inputs or held.expiry.due(f.now):
+        return None
+    before = min(LAST_CALL, lead(f.spec.refresh, held.state.lifetime) / 2)
+    return Deadline.after(held.state.lifetime - before, held.issued)
+
+
+def _not_implemented(f: Facts) -> Failure | None:
+    if f.spec.delivery.pods is not PodDelivery.PUSH:
+        return None
+    message = "spec.delivery.pods: Push is not supported by this version of the operator; remove it from the spec"
+    return Failure(Reason.NOT_IMPLEMENTED, message)
+
+
+def _url_not_allowed(f: Facts) -> Failure | None:
+    if f.token_url not in f.policy.allowed_token_urls:
+        field, flag = "spec.tokenURL", "--allowed-token-url"
+    elif f.verifies and f.graphql_url not in f.policy.allowed_graphql_urls:
+        field, flag = "spec.verification.graphqlURL", "--allowed-graphql-url"
+    else:
+        return None
+    message = f"{field} is not one that the cluster admin allows; omit it, or ask for it to be added to {flag}"
+    return Failure(Reason.URL_NOT_ALLOWED, message)
+
+
+class Comparison(Enum):
+    """How a well-formed answer compares with the token that is held."""
+
+    BETTER = auto()
+    SAME = auto()
+    RENEWED = auto()  # the same, with a later end
+    WORSE = auto()
+
+
+def compare(f: Facts, offer: IssuedToken) -> Comparison:
+    """Judge an answer by the promise never to make things worse.
+
+    A good token is only replaced by one that expires later and whose scopes are no narrower, unless the spec changed;
+    an earlier expiry is accepted after a change of the client and when users asked for it. Once the present token has
+    less than the least lead left, anything well-formed is better than nothing.
+    """
+    held = f.memory.current
+    if held is None or _lost(f, held) or held.expiry.due(f.now) or held.state.exchange_inputs != f.inputs:
+        return Comparison.BETTER
+    replaced = client_changed(f)
+    narrower = not offer.state.scopes >= held.state.scopes and held.expiry.remaining(f.now) >= MIN_LEAD
+    if held.token is not None and held.token == offer.token and not replaced:
+        later = offer.expiry.remaining(f.now) > held.expiry.remaining(f.now) + SAME_END
+        return Comparison.RENEWED if later and not narrower else Comparison.SAME
+    if held.expiry.remaining(f.now) < MIN_LEAD:
+        return Comparison.BETTER
+    # By both clocks: one that was set back since would make every new token end before the old one.
+    ends, end = offer.expiry, held.expiry
+    earlier = ends.wall < end.wall and ends.boot < end.boot and not replaced and not forced(f)
+    return Comparison.WORSE if narrower or earlier else Comparison.BETTER

@@ -1,0 +1,133 @@
+"""What to tell users: the status of a credential and the Events of its transitions, from the facts and the decision."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from tuinly_operator.base.clock import rfc3339
+from tuinly_operator.domain.credential import Condition, Status
+from tuinly_operator.domain.decision import UNTRIED, Facts, Rest, need, setback, unwritten
+from tuinly_operator.domain.errors import Failure, Reason
+
+READY: Final = "Ready"
+REFRESHED: Final = "Refreshed"
+# For these, Ready is False whatever the target holds.
+_NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.NOT_IMPLEMENTED, Reason.URL_NOT_ALLOWED})
+_UNDER_WAY: Final = "an access token is being requested"
+# Repeating failures change these; alone they are not worth a write each time.
+_VOLATILE: Final = ("failed_attempts", "last_failure_time", "next_refresh_time")
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change that users are told of by an Event."""
+
+    warning: bool
+    reason: Reason
+    message: str
+
+
+def status(f: Facts, decision: Rest) -> Status:
+    """Build the status.
+
+    What only an earlier process knew (the last grant, the last failure) is carried over as reported.
+    """
+    reported, published = f.credential.status, f.memory.published if f.in_place else None
+    failed = f.memory.attempt
+    next_time = decision.look_again
+    return Status(
+        observed_generation=f.credential.generation,
+        conditions=(_stamp(f, READY, *_ready(f, decision)), _stamp(f, REFRESHED, *_refreshed(f, decision))),
+        secret_name=f.credential.target.name if f.in_place else reported.secret_name,
+        token_url=f.token_url,
+        token_expiration_time=rfc3339(published.state.expires_at) if published else None,
+        next_refresh_time=rfc3339(next_time.wall) if next_time else None,
+        last_refresh_time=rfc3339(published.state.issued_at) if published else None,
+        last_grant=(published.grant if published else None) or reported.last_grant,
+        scopes=tuple(sorted(published.state.scopes)) or None if published else None,
+        failed_attempts=failed.attempts if failed else 0,
+        last_failure_time=rfc3339(failed.at) if failed else reported.last_failure_time,
+    )
+
+
+def same_story(one: Status, other: Status) -> bool:
+    """Whether two statuses differ at most in what changes with each repeated failure."""
+    blank: dict[str, Any] = dict.fromkeys(_VOLATILE)
+    return replace(one, **blank) == replace(other, **blank)
+
+
+def transitions(before: Status, after: Status) -> list[Transition]:
+    """The Events that a change of status is worth: one per reason, none while a token is under way."""
+    told: dict[str, Transition] = {}
+    for kind in (READY, REFRESHED):
+        old, new = before.condition(kind), after.condition(kind)
+        if new is None or (old is not None and old.verdict == new.verdict) or new.reason == Reason.ISSUING:
+            continue
+        if kind == REFRESHED and old is None and new.status == "True":
+            continue  # the first token is told of by Ready
+        warning = new.status == "False" and new.reason != Reason.SUSPENDED
+        told.setdefault(new.reason, Transition(warning, Reason(new.reason), new.message))
+    return list(told.values())
+
+
+def _ready(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
+    hindrance, published = decision.hindrance, f.memory.published
+    if hindrance is not None and hindrance.reason in _NEVER_READY:
+        return "False", hindrance.reason, hindrance.message
+    if f.in_place and published is not None and published.expiry.due(f.now):
+        return "False", Reason.TOKEN_EXPIRED, "the token in the target has expired; the condition Refreshed says why"
+    if f.usable:
+        return "True", Reason.ISSUED, f"Secret {f.credential.target.name} holds a valid access token{_leaving(f)}"
+    failed = hindrance or _failure(f)
+    if failed is not None:
+        return "False", failed.reason, failed.message
+    return "False", Reason.ISSUING, _UNDER_WAY
+
+
+def _leaving(f: Facts) -> str:
+    """What to say of a target that a finalizer still holds."""
+    if f.target is None or not f.target.deleting:
+        return ""
+    return "; it is being deleted and held by a finalizer: it is kept up to date, and made again once it is gone"
+
+
+def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
+    failed = decision.hindrance or _failure(f)
+    if failed is not None and failed.reason in (Reason.SUSPENDED, Reason.ISSUING):  # stopped, or waiting for its turn
+        return "Unknown", failed.reason, failed.message
+    if failed is not None:
+        return "False", failed.reason, failed.message
+    published = f.memory.published
+    if f.in_place and published is not None and published.expiry.due(f.now):
+        return "False", Reason.TOKEN_EXPIRED, "no new token came before the present one expired"
+    # A token that is asked for anew after a failure: what the last request came to no longer counts, nor did it work.
+    settled = f.usable and f.memory.attempt is None
+    if published is None or ((unwritten(f) or need(f)) and not settled):
+        return "Unknown", Reason.ISSUING, _UNDER_WAY
+    return "True", Reason.ISSUED, "the last token request worked"
+
+
+def _failure(f: Facts) -> Failure | None:
+    """What went wrong last: an attempt, or the verification of the token that is held back or was published untried."""
+    failed, pending = setback(f), f.memory.pending
+    if failed is None and pending is not None:
+        failed = pending.unverified
+    if failed is not None:
+        return failed.failure
+    return UNTRIED if _untried(f) else None
+
+
+def _untried(f: Facts) -> bool:
+    """Whether the target holds a token of which nobody could tell whether it works, by memory or as reported before."""
+    written, told = f.memory.written, f.credential.status
+    if written is None or written.untried or not f.verifies:
+        return written is not None and written.untried
+    before, issued = told.condition(REFRESHED), rfc3339(written.held.state.issued_at)
+    of_this = written.held.token is None and told.last_refresh_time == issued
+    return of_this and before is not None and before.message == UNTRIED.message
+
+
+def _stamp(f: Facts, kind: str, value: str, reason: Reason, message: str) -> Condition:
+    """Complete a condition; its transition time moves only with its status."""
+    old = f.credential.status.condition(kind)
+    since = old.last_transition_time if old is not None and old.status == value else rfc3339(f.now.wall)
+    return Condition(kind, value, reason, message, f.credential.generation, since)

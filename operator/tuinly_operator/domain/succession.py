@@ -1,0 +1,95 @@
+"""Which credential of a name came last, whatever the order in which that is told.
+
+Four tell of a credential. An event of the watch says what was true at its resource version; kopf has a worker for each
+uid, so that those of two uids come in any order. A relist by kopf shows what there was when it was made. The answer to
+a write, and a live read, show what there is. Within one history of etcd, resource versions of one resource are in the
+order of what happened (KEP-5504), over all uids: so the later version is the later credential. (Creation times have
+whole seconds, and are of no use here.) A history may also go back, when etcd is restored from a backup. So a version
+proves something only where nothing speaks against it; where two tell different things, a live read decides.
+"""
+
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from tuinly_operator.base.names import NamespacedName
+
+_MOST_ENDS: Final = 4096
+
+
+class Told(NamedTuple):
+    """What is told of a name: a credential that is there, or has gone, as of a resource version (empty: not known)."""
+
+    uid: str
+    version: str
+    there: bool
+
+
+class Verdict(Enum):
+    """What to make of it."""
+
+    NEWS = auto()
+    LATE = auto()
+    DOUBTFUL = auto()
+
+
+def judge(known: Told | None, told: Told, *, listed: bool = False) -> Verdict:
+    """Judge what is told of a name by what is known of it; `listed` says that a relist shows it.
+
+    A relist wins over what is known of the same uid, whatever the versions. Of a uid that was seen to go, and of
+    another uid than the known one, only a later version is believed at once, and that only of one that is there.
+    """
+    if known is None:
+        return Verdict.NEWS
+    if known.uid != told.uid:
+        return Verdict.NEWS if told.there and older(known.version, told.version) else Verdict.DOUBTFUL
+    if not known.there:
+        return Verdict.DOUBTFUL if told.there else Verdict.LATE
+    if (listed and told.there) or not older(told.version, known.version):
+        return Verdict.NEWS
+    # Our own status writes are answered ahead of the watch, which then tells of what was before them.
+    return Verdict.LATE if told.there else Verdict.DOUBTFUL
+
+
+def older(one: str, other: str) -> bool:
+    """Whether a resource version is older (KEP-5504: comparable as numbers); never where one is no number."""
+    try:
+        return int(one) < int(other)
+    except ValueError:
+        return False
+
+
+class Ends:
+    """The credentials that were seen to go: a bounded number, for a bounded time.
+
+    One that is forgotten here may be taken for a new one by news that comes later still; a census drops it again.
+    """
+
+    def __init__(self, most: int = _MOST_ENDS) -> None:
+        """`most` are kept, the latest."""
+        self._most = most
+        self._lately: dict[NamespacedName, Told] = {}
+        self._earlier: dict[NamespacedName, Told] = {}
+
+    def __len__(self) -> int:
+        return len(self._lately) + len(self._earlier)
+
+    def get(self, key: NamespacedName) -> Told | None:
+        """The last end under a name, or None where none is remembered."""
+        return self._lately.get(key) or self._earlier.get(key)
+
+    def note(self, key: NamespacedName, end: Told) -> None:
+        """Remember an end. Only one more than fits makes room, by the oldest."""
+        self.forget(key)
+        self._lately[key] = end
+        if len(self) > self._most:
+            ends = self._earlier or self._lately
+            del ends[next(iter(ends))]
+
+    def forget(self, key: NamespacedName) -> None:
+        """Another credential has that name."""
+        self._lately.pop(key, None)
+        self._earlier.pop(key, None)
+
+    def grow_old(self) -> None:
+        """Forget those that were noted before this was called last."""
+        self._earlier, self._lately = self._lately, {}

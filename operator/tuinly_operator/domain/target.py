@@ -1,0 +1,377 @@
+"""What the operator knows from a Secret's metadata: whose it is, what was written, and whether anybody else touched it.
+
+The target's annotations are the operator's only lasting state. They are written in the same request as the token and
+read when a process first meets the target; from then on memory is ahead of them, unless they tell of a later token.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Any, Final
+
+from tuinly_operator.base.clock import parse_rfc3339, rfc3339
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.shared import share, share_all
+from tuinly_operator.domain.credential import (
+    API_VERSION,
+    GROUP,
+    KIND,
+    ClientSecretRef,
+    Credential,
+    DeletionPolicy,
+    Spec,
+    as_kept,
+)
+from tuinly_operator.domain.template import Shape
+from tuinly_operator.domain.token_response import MAX_BODY, MAX_LIFETIME
+
+MANAGER: Final = "tuinly-operator"
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+CREDENTIAL_LABEL: Final = f"{GROUP}/credential"
+STATE_VERSION: Final = "1"
+NOT_THERE: Final = "1"  # the resourceVersion with which an apply creates, and never changes what is there
+_CLOCK_TOLERANCE: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """All that is worth knowing of a published token but the token itself. Times are whole seconds since the epoch."""
+
+    credential_uid: str
+    issued_at: int
+    expires_at: int
+    next_refresh: int
+    granted_scopes: str
+    exchange_inputs: str
+    template: str
+    client_secret_version: str
+    handled_refresh: str
+
+    def same_token(self, other: "TokenState") -> bool:
+        """Whether both tell of the same token, in whatever shape it was written."""
+        return all(getattr(self, f) == getattr(other, f) for f in _ALL_BUT_TEMPLATE)
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds from issue to expiry."""
+        return self.expires_at - self.issued_at
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What was granted."""
+        return frozenset(self.granted_scopes.split())
+
+    def annotations(self) -> dict[str, str]:
+        """Write the state as the target's annotations."""
+        return {
+            _STATE_VERSION_KEY: STATE_VERSION,
+            **{name: rfc3339(getattr(self, field)) for field, name in _TIMES.items()},
+            **{name: getattr(self, field) for field, name in _TEXTS.items()},
+        }
+
+    @classmethod
+    def from_annotations(cls, annotations: Mapping[str, str]) -> "TokenState | None":
+        """Read the state back; None, which costs an attempt, where it is incomplete, odd or of another version."""
+        if annotations.get(_STATE_VERSION_KEY) != STATE_VERSION:
+            return None
+        try:
+            times = {field: int(parse_rfc3339(annotations[name])) for field, name in _TIMES.items()}
+            texts = {field: share(_bounded(field, annotations[name])) for field, name in _TEXTS.items()}
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return None
+        values: dict[str, Any] = {**times, **texts}
+        state = cls(**values)
+        return state if 1 <= state.lifetime <= MAX_LIFETIME else None
+
+
+_ALL_BUT_TEMPLATE: Final = tuple(f.name for f in fields(TokenState) if f.name != "template")
+_STATE_VERSION_KEY: Final = f"{GROUP}/state-version"
+_TIMES: Final = {field: f"{GROUP}/{field.replace('_', '-')}" for field in ("issued_at", "expires_at", "next_refresh")}
+_TEXTS: Final = {
+    field: f"{GROUP}/{field.replace('_', '-')}"
+    for field in (
+        "credential_uid",
+        "granted_scopes",
+        "exchange_inputs",
+        "template",
+        "client_secret_version",
+        "handled_refresh",
+    )
+}
+
+
+def _bounded(field: str, text: str) -> str:
+    """A text as it is kept: anybody can put 256 KiB into an annotation, and an earlier version wrote what users asked.
+
+    Scopes are kept whole, since they are compared one by one. Raises ValueError where they cannot be an answer's.
+    """
+    if field != "granted_scopes":
+        return as_kept(text)
+    if len(text) > MAX_BODY:
+        raise ValueError
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class TargetMeta:
+    """What the metadata of a Secret says when it bears our label or our field manager."""
+
+    credential: str
+    owner_uid: str  # of the controller; empty where there is none
+    written_for: str  # the uid that our annotation names, also where the others make no state; empty where it is gone
+    state: TokenState | None
+    owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"; or _FORGED
+    proven: bool  # by its managed fields this operator wrote it, and nobody else
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMeta:
+    """The few words that are kept of a Secret. `target` is None for the many that the operator never wrote."""
+
+    uid: str
+    version: str
+    deleting: bool = False
+    target: TargetMeta | None = None
+
+    @property
+    def identity(self) -> str:
+        """Which content this is: changes whenever the Secret does, and says nothing of what it holds."""
+        return f"{self.uid}/{self.version}"
+
+    def newer_than(self, other: "SecretMeta") -> bool:
+        """Whether this was read later. Resource versions of one resource can be compared as numbers (KEP-5504)."""
+        try:
+            return int(self.version) > int(other.version)
+        except ValueError:  # not a number after all: believe what came last
+            return self.version != other.version
+
+    @classmethod
+    def from_object(cls, raw: Mapping[str, Any]) -> "SecretMeta":
+        """Read a (partial) object of the API."""
+        meta = raw["metadata"]
+        labels = meta.get("labels") or {}
+        fields = _our_fields(meta.get("managedFields") or ())
+        ours = CREDENTIAL_LABEL in labels or fields is not None
+        return cls(
+            uid=meta["uid"],
+            version=meta["resourceVersion"],
+            deleting=meta.get("deletionTimestamp") is not None,
+            target=_target_meta(meta, labels, fields or {}) if ours else None,
+        )
+
+
+class Ownership(Enum):
+    """What a Secret is to a credential.
+
+    Under the target's name all but a foreign one may be written to. Only a proven one may ever be deleted: whatever
+    else looks like ours may be somebody's copy of it, or hold something of theirs.
+    """
+
+    PROVEN = auto()
+    OURS = auto()
+    ADOPTABLE = auto()
+    FOREIGN = auto()
+
+
+def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
+    """Tell what the Secret is: this credential's, that of a deleted one of the same name, or somebody else's.
+
+    Ours has this credential as its controller, or no controller and our annotation naming it: retained, or the owner
+    reference was edited away. Adoptable is what was so for an earlier credential of this name. Proven is what is one of
+    both, and by its managed fields was written by this operator and by nobody else: those cannot come with a copy,
+    since the API server gives all fields of a new object to whoever creates it.
+    """
+    target = secret.target
+    if target is None:
+        return Ownership.FOREIGN
+    ours = _owner(target) == credential.uid
+    adoptable = target.credential == credential.key.name and "" != _owner(target) == target.written_for
+    if not (ours or adoptable):
+        return Ownership.FOREIGN
+    if target.proven:
+        return Ownership.PROVEN
+    return Ownership.OURS if ours else Ownership.ADOPTABLE
+
+
+def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, shape: Shape) -> bool:
+    """Whether the target still holds the very token that `state` tells of: nobody took its keys or our annotations.
+
+    As long as nobody interferes, our manager owns exactly the keys and annotations that we applied; an edit, a
+    removal or a foreign apply of one takes it away (Kubernetes, "Server-Side Apply", field management). So drift
+    shows without reading content, also drift that happened while no operator ran. Which keys were written is known
+    only for the present template.
+    """
+    target = secret.target
+    if target is None or _owner(target) != credential.uid:
+        return False
+    if target.state is None or not target.state.same_token(state):
+        return False
+    data = frozenset(name for name in target.owned if name.startswith("data/"))
+    known = target.state.template == shape.digest
+    return target.owned >= _OUR_ANNOTATIONS and (not known or data == _names("data", shape.data))
+
+
+def in_shape(secret: SecretMeta, credential: Credential, shape: Shape) -> bool:
+    """Whether there is nothing about the target that a write would change, apart from the token."""
+    target = secret.target
+    return (
+        target is not None
+        and target.state is not None
+        and target.state.template == shape.digest
+        and target.credential == credential.key.name
+        and target.owner_uid == _controller_uid(credential)
+        and _as_written(target.owned, shape)
+    )
+
+
+def believe(secret: SecretMeta, credential: Credential, shape: Shape, wall: float) -> TokenState | None:
+    """The state to start from at the first meeting with a target, or None where it is not to be trusted.
+
+    `wall` is the present time in seconds since the epoch.
+    """
+    state = secret.target.state if secret.target is not None else None
+    if state is None or state.credential_uid != credential.uid or state.issued_at > wall + _CLOCK_TOLERANCE:
+        return None
+    return state if holds_state(secret, credential, state, shape) else None
+
+
+def exchange_inputs(url: str, spec: Spec) -> str:
+    """A digest of what a token is issued for: effective URL, scopes, where the client is (never what)."""
+    return _inputs_digest(url, spec.scopes, spec.client_secret_ref)
+
+
+@lru_cache(maxsize=1024)  # asked for more than a dozen times in a refresh
+def _inputs_digest(url: str, scopes: frozenset[str], ref: ClientSecretRef) -> str:
+    text = json.dumps([url, sorted(scopes), ref.name, ref.client_id_key, ref.client_secret_key])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def target_manifest(
+    credential: Credential, state: TokenState, shape: Shape, data: Mapping[str, bytes], present: SecretMeta | None
+) -> dict[str, Any]:
+    """The target as it is applied.
+
+    With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, it is created, or
+    the apply fails with 409 where one has come meanwhile.
+    """
+    manifest: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": credential.target.name,
+            "namespace": credential.target.namespace,
+            "resourceVersion": present.version if present else NOT_THERE,
+            "labels": {**shape.labels, MANAGED_BY: MANAGER, CREDENTIAL_LABEL: credential.key.name},
+            "annotations": {**shape.annotations, **state.annotations()},
+        },
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
+    if present is not None:
+        manifest["metadata"]["uid"] = present.uid
+    if owners := [
+        {"apiVersion": API_VERSION, "kind": KIND, "name": credential.key.name, "uid": uid, "controller": controls}
+        for uid, controls in ((_controller_uid(credential), True), (_foreign_owner(credential, present), False))
+        if uid
+    ]:
+        manifest["metadata"]["ownerReferences"] = owners
+    return manifest
+
+
+def _foreign_owner(credential: Credential, present: SecretMeta | None) -> str:
+    """The controller that a target has from elsewhere, such as a backup, and must not keep; empty for none.
+
+    There can be no second controller, and an apply drops only what is its own. So this one is taken over as an owner
+    that controls nothing, and the next write drops it, if the garbage collector has not: its credential is gone.
+    """
+    target = present.target if present else None
+    stays = target is None or target.proven or target.owner_uid == _controller_uid(credential)
+    return "" if target is None or stays else target.owner_uid
+
+
+def secret_key(raw: Mapping[str, Any]) -> NamespacedName:
+    """Namespace and name of an object."""
+    meta = raw["metadata"]
+    return NamespacedName(share(meta["namespace"]), share(meta["name"]))
+
+
+def _owner(target: TargetMeta) -> str:
+    """The uid of the credential that a Secret says it belongs to; empty for none."""
+    return target.owner_uid or target.written_for
+
+
+def _our_fields(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The fields that our server-side apply owns, or None where it owns nothing."""
+    return next((entry.get("fieldsV1") or {} for entry in managed if _is_ours(entry)), None)
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    return entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource")
+
+
+def _touched(managed: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether anybody else owns data, or a label or annotation that is the operator's.
+
+    What others may add without a claim to the whole does not count: labels and annotations of their own, finalizers,
+    owner references, `immutable`. Kubernetes' own controllers do that, too.
+    """
+    theirs = (_owned(entry.get("fieldsV1") or {}) for entry in managed if not _is_ours(entry))
+    return any(name.startswith(_OUR_DOMAIN) or name in _OUR_LABELS for names in theirs for name in names)
+
+
+# Of each of three kinds a template has 64 at most, and we add a dozen. More was never written by us.
+_MOST_OWNED: Final = 256
+_FORGED: Final = frozenset({"more than any template"})
+
+
+def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any]) -> TargetMeta:
+    owned = frozenset(_owned(fields))
+    if len(owned) > _MOST_OWNED:
+        owned = _FORGED
+    owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
+    annotations = meta.get("annotations") or {}
+    return TargetMeta(
+        credential=share(labels.get(CREDENTIAL_LABEL) or ""),
+        owner_uid=share(as_kept(owner.get("uid") or "")),
+        written_for=share(as_kept(annotations.get(_TEXTS["credential_uid"]) or "")),
+        state=TokenState.from_annotations(annotations),
+        owned=share_all(owned),  # nearly all targets have the same
+        proven=owned >= _PROOF and not _touched(meta.get("managedFields") or ()),
+    )
+
+
+def _owned(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What a managedFields entry owns of data, labels and annotations (FieldsV1: "f:" stands before each name)."""
+    meta = fields.get("f:metadata") or {}
+    parts = {"data": fields.get("f:data"), "labels": meta.get("f:labels"), "annotations": meta.get("f:annotations")}
+    return (f"{part}/{name[2:]}" for part, names in parts.items() for name in names or {} if name.startswith("f:"))
+
+
+def _names(part: str, names: Iterable[str]) -> frozenset[str]:
+    return frozenset(f"{part}/{name}" for name in names)
+
+
+_OUR_ANNOTATIONS: Final = _names("annotations", (_STATE_VERSION_KEY, *_TIMES.values(), *_TEXTS.values()))
+_OUR_LABELS: Final = _names("labels", (MANAGED_BY, CREDENTIAL_LABEL))
+_OUR_DOMAIN: Final = ("data/", f"annotations/{GROUP}/")
+_PROOF: Final = _names("labels", (CREDENTIAL_LABEL,)) | _names("annotations", (_TEXTS["credential_uid"],))
+
+
+def _as_written(owned: frozenset[str], shape: Shape) -> bool:
+    """Whether our manager owns what a write would give it now.
+
+    One more annotation in our domain is another version's: it stays until the next token is written. To take it away
+    at once would cost each credential a token request when one version follows another.
+    """
+    labels, annotations = _names("labels", shape.labels), _names("annotations", shape.annotations)
+    wanted = _OUR_LABELS | labels | _OUR_ANNOTATIONS | annotations | _names("data", shape.data)
+    return owned >= wanted and all(name.startswith(f"annotations/{GROUP}/") for name in owned - wanted)
+
+
+def _controller_uid(credential: Credential) -> str:
+    """The uid that the target's owner reference has: none for a target that outlives its credential."""
+    return credential.uid if credential.spec.target.deletion_policy is DeletionPolicy.DELETE else ""

@@ -1,0 +1,328 @@
+"""The one door to kopf: it watches TuinlyCredentials and tells the store, and nothing else.
+
+kopf runs on a thread and loop of its own. At its end it cancels every task of its loop that came after its start, and
+it takes over the signal handlers of the main thread; here both stay the operator's. What has been learned (store,
+queue, refresh tokens) lives outside, so that kopf can be started again at any time.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import kopf
+
+from tuinly_operator.base.logs import fields
+from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION, Credential
+from tuinly_operator.domain.errors import Failure
+from tuinly_operator.domain.target import MANAGER
+from tuinly_operator.edges.kube import ApiFailure, Kube, Login
+from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
+
+CHUNK: Final = 100  # objects in a page of its list: all of them are in memory at once, and each may have a MiB
+_MAX_BACKOFF: Final = 5.0  # seconds
+_STOP_TIMEOUT: Final = 3.0  # seconds
+_DISCOVERY_SECONDS: Final = 1.0
+
+# kopf removes its finalizer from every watched object that bears it, even if nobody needs it: a write that nobody
+# asked for. With a name that no object bears there is nothing to remove.
+_NO_FINALIZER: Final = f"{GROUP}/never-used"
+
+_log = logging.getLogger(__name__)
+
+
+class WatchEnded(Exception):  # noqa: N818 -- it says what happened
+    """kopf has ended without saying why."""
+
+
+class CredentialWatch:
+    """Runs kopf for the namespaces that may be watched, and anew once one more may be."""
+
+    def __init__(  # noqa: PLR0913 -- what it watches, and whom it tells
+        self,
+        kube: Kube,
+        refusals: Refusals,
+        *,
+        namespaces: Sequence[str | None],
+        selector: str,
+        begun: Callable[[], None],
+        seen: Callable[[Credential], None],
+        listed: Callable[[Credential], None],
+        gone: Callable[[Credential], None],
+    ) -> None:
+        """`seen`, `listed` and `gone` are called on the loop that calls `run`. A namespace of None means all.
+
+        `listed` is called with what a list shows, `seen` and `gone` with what the watch tells of; `begun` each time
+        that kopf has been started: what went before that, it does not tell. What is refused is told to `refusals`; a
+        namespace whose Secrets are refused is not watched, either.
+        """
+        self._kube = kube
+        self._refusals = refusals
+        self._namespaces = namespaces
+        self._selector = selector
+        self._begun = begun
+        self._seen = seen
+        self._listed = listed
+        self._gone = gone
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: Callable[[], None] = lambda: None
+        self._restarting = False
+        self._calls: deque[Callable[[], object]] = deque()  # for the operator's loop
+        self._lock = threading.Lock()
+        self._trouble = ""  # why kopf cannot be started, told once
+        self.defined: bool | None = None  # whether the API server knows the resource, if it has said so
+        self.watched: Sequence[str | None] = ()  # the namespaces that kopf was last started for
+        self.alive = False  # whether kopf has come as far as to log in, and has not failed since
+
+    async def run(self) -> None:
+        """Watch until kopf fails; to be called again then. Raises what it failed of."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._until_defined()
+                watched = await self._until_allowed()
+                await self._watch(watched)
+                _log.info("watching the TuinlyCredentials anew")
+        finally:
+            self.alive = False
+
+    def restart(self) -> None:
+        """Start kopf anew: it seems to have lost track, or there is more to watch."""
+        self._restarting = True
+        self._stop()
+
+    async def _watch(self, namespaces: Sequence[str | None]) -> None:
+        """Run kopf on its thread until it is to start anew. Raises what it failed of."""
+        loop, stop = asyncio.new_event_loop(), asyncio.Event()
+        ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._restarting, self._stop = False, partial(_call, loop, stop.set)
+        args = (loop, stop, namespaces, partial(_settle, ended))
+        thread = threading.Thread(target=self._run_kopf, args=args, name="kopf", daemon=True)
+        thread.start()
+        self.watched = namespaces
+        self._begun()
+        others = asyncio.create_task(self._await_others(set(self._namespaces) - set(namespaces)))
+        try:
+            error = await ended
+        finally:
+            others.cancel()
+            self._stop()
+            await asyncio.shield(asyncio.to_thread(thread.join, _STOP_TIMEOUT))
+        if error is not None or not self._restarting:
+            raise error or WatchEnded
+
+    async def _until_defined(self) -> None:
+        """Wait until the resource is there: kopf looks for it once, and waits for ever where it comes later."""
+        while True:
+            try:
+                known = self.defined
+                self.defined = await self._kube.serves_credentials()
+                if self.defined:
+                    return
+                if known is not False:
+                    _log.warning("the API server does not know TuinlyCredentials; is the CRD installed?")
+            except ApiFailure as failure:
+                self._tell_trouble(failure)
+            await asyncio.sleep(_DISCOVERY_SECONDS)
+
+    async def _until_allowed(self) -> Sequence[str | None]:
+        """Wait until one of the namespaces at least may be watched, and return those that may be."""
+        while True:
+            try:
+                if allowed := await self._allowed(self._namespaces):
+                    self._trouble = ""
+                    return allowed
+            except ApiFailure as failure:
+                self._tell_trouble(failure)
+            await asyncio.sleep(self._pause(self._namespaces))
+
+    async def _await_others(self, refused: Collection[str | None]) -> None:
+        """Start anew as soon as one of the namespaces that are refused may be watched."""
+        while refused:
+            await asyncio.sleep(self._pause(refused))
+            with suppress(ApiFailure):
+                if await self._allowed(refused):
+                    self.restart()
+                    return
+
+    async def _allowed(self, namespaces: Iterable[str | None]) -> list[str | None]:
+        """Those that may be watched now. Raises ApiFailure where the API server does not say."""
+        return [each for each in namespaces if await self._may_watch(each)]
+
+    async def _may_watch(self, namespace: str | None) -> bool:
+        what = Refusal(PLURAL, namespace)
+        if Refusal(SECRETS, namespace) in self._refusals:
+            return False
+        try:
+            await self._kube.try_to_watch_credentials(namespace)
+        except ApiFailure as failure:
+            if self._refusals.note(what, failure):
+                return False
+            raise
+        self._refusals.end(what)
+        return True
+
+    def _pause(self, namespaces: Iterable[str | None]) -> float:
+        return min(self._refusals.pause(Refusal(PLURAL, each)) for each in namespaces)
+
+    def _tell_trouble(self, failure: ApiFailure) -> None:
+        """Say why kopf cannot be started, once; that the API server is out of reach is told elsewhere."""
+        if str(failure) != self._trouble and not failure.out_of_reach:
+            _log.warning("cannot watch TuinlyCredentials yet", extra=fields(cause=failure))
+        self._trouble = str(failure)
+
+    def _run_kopf(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        stop: asyncio.Event,
+        namespaces: Sequence[str | None],
+        ended: Callable[[Exception | None], None],
+    ) -> None:
+        """The thread. `stop` is an event of kopf's loop: one of threads would be waited for even after a failure."""
+        error: Exception | None = None
+        named = [each for each in namespaces if each is not None]
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(
+                    kopf.operator(
+                        registry=self._handlers(),
+                        settings=_settings(self._selector, self._kube.silence),
+                        standalone=True,
+                        # Else it asks for the user's name, which not every user has. Its type, a str, is kopf's own.
+                        identity=MANAGER,  # type: ignore[arg-type]
+                        clusterwide=not named,
+                        namespaces=named,
+                        stop_flag=stop,
+                    )
+                )
+        except Exception as failure:  # noqa: BLE001 -- whatever it is, kopf is started again
+            error = failure
+        finally:
+            self._tell(ended, error)
+
+    def _logged_in(self) -> None:
+        self.alive = True
+
+    def _handlers(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        def log_in(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 -- kopf's arguments
+            assert self._loop is not None  # noqa: S101 -- set before the thread started
+            login = asyncio.run_coroutine_threadsafe(self._kube.login(), self._loop).result(timeout=10)
+            self._tell(self._logged_in)
+            return _connection(login)
+
+        @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+        async def on_event(event: Any, **_: Any) -> None:  # noqa: ANN401 -- kopf's arguments
+            self._hear(event["type"], event["object"])
+
+        return registry
+
+    def _hear(self, kind: str | None, raw: Mapping[str, Any]) -> None:
+        """Tell of an event, or of an object of a list, which has no kind of event.
+
+        kopf swallows what a handler raises; here it is told and counted as seen.
+        """
+        try:
+            credential = Credential.from_object(raw)
+        except Failure as failure:
+            _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
+        except Exception:  # noqa: BLE001 -- one odd object must not stop the others
+            _log.exception("could not read a TuinlyCredential")
+        else:
+            self._tell({None: self._listed, "DELETED": self._gone}.get(kind, self._seen), credential)
+
+    def _tell(self, what: Callable[..., None], *args: object) -> None:
+        """Call something on the operator's loop, which is woken once for all that comes together."""
+        assert self._loop is not None  # noqa: S101 -- set before the thread started
+        with self._lock:  # an earlier thread may still be at its end
+            self._calls.append(partial(what, *args))
+            first = len(self._calls) == 1
+        if first:
+            _call(self._loop, self._make_calls)
+
+    def _make_calls(self) -> None:
+        try:
+            for _ in range(len(self._calls)):
+                self._calls.popleft()()
+        finally:
+            # What came meanwhile, or after one that failed, found calls before it and has woken nobody.
+            if self._calls:
+                asyncio.get_running_loop().call_soon(self._make_calls)
+
+
+def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: object) -> None:
+    """Call something on another thread's loop; at the very end that loop may be closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(what, *args)
+
+
+def _settle(ended: asyncio.Future[Exception | None], error: Exception | None) -> None:
+    if not ended.done():
+        ended.set_result(error)
+
+
+class _EndlessBackoffs:
+    """Delays in seconds between kopf's tries of a request: without end, or an API outage of a minute would end kopf."""
+
+    def __iter__(self) -> Iterator[float]:
+        delay = 0.25
+        while True:
+            yield random.uniform(0.1, delay)  # noqa: S311 -- jitter
+            delay = min(_MAX_BACKOFF, delay * 2)
+
+
+class _NoSnapshots(kopf.DiffBaseStorage):
+    """Keeps no snapshot by which kopf would find changes: nobody asks for those, and each event pays for the copies."""
+
+    def build(self, **_: object) -> kopf.BodyEssence:
+        """Copy nothing."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: object) -> None:
+        """Find nothing."""
+
+    def store(self, **_: object) -> None:
+        """Keep nothing."""
+
+
+def _settings(selector: str, silence: float) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    if selector:
+        settings.watching.label_selectors[GROUP, PLURAL] = selector
+    # Watching the definitions needs rights in the whole cluster, and is of no use: kopf looks for a new resource only
+    # at the moment of an event, which is before the API server serves it.
+    settings.scanning.disabled = True
+    settings.persistence.finalizer = _NO_FINALIZER
+    settings.persistence.diffbase_storage = _NoSnapshots()
+    settings.posting.enabled = False
+    settings.networking.error_backoffs = _EndlessBackoffs()
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.watching.server_timeout = 290
+    settings.watching.inactivity_timeout = silence
+    settings.watching.chunk_size = CHUNK
+    settings.queueing.idle_timeout = 0.05  # its worker per object lives no longer than its event
+    settings.process.ultimate_exiting_timeout = None  # it would end the whole process
+    return settings
+
+
+def _connection(login: Login) -> kopf.ConnectionInfo:
+    scheme, _, token = (login.authorization or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=login.server,
+        ca_path=login.ca_file,
+        ca_data=None if login.ca_file else login.ca_data,
+        insecure=login.insecure,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=login.certificate_file,
+        private_key_path=login.key_file,
+        trust_env=True,
+    )

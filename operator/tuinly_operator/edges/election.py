@@ -1,0 +1,223 @@
+"""Which replica is at work: the one that holds a Lease, for as long as it can be sure of that.
+
+The leader renews every two seconds and stops believing in its lead ten seconds after the start of its last good
+renewal; the others take over fifteen seconds after the last change that they saw. So between two leaders lie five
+seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
+the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
+suspended. Of what a Lease says only its holder counts, and whether it has changed: its times are not read, and its
+duration is that which all replicas share.
+
+A token request that is under way outlives the lead. Those five seconds, and the lead that must be left when it starts,
+cover one of the default --request-timeout; a longer one may end when another replica leads already.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Final
+
+from tuinly_operator.base.clock import Clock
+from tuinly_operator.base.logs import fields
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.edges.kube import ApiFailure, Kube, Lease
+
+LEASE_SECONDS: Final = 15  # after the last seen change, others may take over
+RENEW_SECONDS: Final = 2.0
+GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the leader stops
+RELEASE_SECONDS: Final = 4.0  # that giving up the lead may take at the very end
+_REQUEST_SECONDS: Final = 8.0  # the default of --request-timeout
+ASKING_SECONDS: Final = _REQUEST_SECONDS - (LEASE_SECONDS - GIVE_UP_SECONDS)  # of lead that a token request needs
+_MOST_TRANSITIONS: Final = 2**31 - 1  # that the API server takes; then they are counted anew
+_POLL_SECONDS: Final = 0.1
+_LONGEST_NAME: Final = 253  # characters of a holder in a log line
+_RELEASED_SECONDS: Final = 1  # with no holder: its last one gave it up (client-go's convention); 0 is not allowed
+
+_log = logging.getLogger(__name__)
+
+
+class Election:
+    """Takes part in the election; tells when this replica is promoted and demoted."""
+
+    def __init__(  # noqa: PLR0913 -- what it needs to know and whom to tell
+        self,
+        kube: Kube,
+        key: NamespacedName,
+        identity: str,
+        clock: Clock,
+        *,
+        unfit: Callable[[], str],
+        promoted: Callable[[bool], None],
+        demoted: Callable[[], None],
+    ) -> None:
+        """`identity` must be unique to this process: a restarted one must not believe in its predecessor's lead.
+
+        `unfit` tells why this replica must not lead, empty if it may; it is asked often, and answers at once.
+        `promoted` is told whether this replica leads again, and nobody else has since it last did.
+        """
+        self._kube = kube
+        self._key = key
+        self._identity = identity
+        self._clock = clock
+        self._unfit = unfit
+        self._promoted = promoted
+        self._demoted = demoted
+        self._lease: Lease | None = None
+        self._open_at = float("inf")  # boot seconds from when on it may be taken, as it was last seen
+        self._own: Lease | None = None  # as the last good renewal left it: while it is so, nobody else can have led
+        self._valid_until: float | None = None  # boot seconds; None for a standby
+        self._trouble = ""  # the last failure, told once
+        self._holder = ""  # who was last told to lead
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica may act at this very moment."""
+        return self.leads_for(0.0)
+
+    def leads_for(self, seconds: float) -> bool:
+        """Whether it may act now and for so many seconds more; also right after the process was suspended."""
+        return self._valid_until is not None and self._clock.now().boot + seconds < self._valid_until
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        while True:
+            await self.look()
+            await self._rest(self.pause())
+
+    async def look(self) -> None:
+        """Look at the Lease once; renew it, or take it, if this replica may."""
+        self._notice_gap()
+        if self._valid_until is not None and (why := self._unfit()):
+            # It is not released: what is under way may go on until the lead would have ended.
+            self._step_down(why)
+        try:
+            await (self._try_to_lead() if self._valid_until is None else self._renew())
+            self._trouble = ""
+        except ApiFailure as failure:
+            self._tell_trouble(failure)
+
+    async def release(self) -> None:
+        """Give up the lead, so that another replica takes over at once.
+
+        To be called when nothing is under way any more, and `run` has been cancelled.
+        """
+        self._valid_until = None
+        with suppress(ApiFailure, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                # Read anew, also by a standby: a write that was cancelled on its way may have arrived.
+                lease = await self._kube.read_lease(self._key)
+                if lease is not None and lease.holder == self._identity:
+                    await self._kube.write_lease(self._key, replace(lease, holder="", seconds=_RELEASED_SECONDS))
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait until the next look, which is at once where this replica has become fit to lead."""
+        if not self._unfit():
+            await asyncio.sleep(seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._unfit():  # noqa: ASYNC110 -- nothing tells of it
+                    await asyncio.sleep(_POLL_SECONDS)
+
+    def pause(self) -> float:
+        """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
+        pause, now = RENEW_SECONDS * random.uniform(0.9, 1.1), self._clock.now().boot  # noqa: S311 -- jitter
+        if self._valid_until is not None:
+            return max(0.0, min(pause, self._valid_until - now))
+        return min(pause, self._open_at - now) if self._open_at > now else pause
+
+    async def _renew(self) -> None:
+        try:
+            await self._take()
+        except ApiFailure as failure:
+            if failure.status != HTTPStatus.CONFLICT:
+                raise
+            # Somebody edited or deleted it, or our own write arrived and its answer did not: what stands there counts.
+            self._see(lease := await self._kube.read_lease(self._key))
+            if lease is not None and self._passed_on(lease):
+                self._step_down(f"{lease.holder[:_LONGEST_NAME] or 'nobody'} holds the Lease")
+            elif self.leading:  # and so nobody else does: no time to lose
+                await self._take()
+
+    async def _try_to_lead(self) -> None:
+        self._see(await self._kube.read_lease(self._key))
+        if self._lease is None:
+            # Without a holder, it is waited for like any other: the one before may have been deleted, and believed in.
+            self._see(await self._kube.write_lease(self._key, Lease("", LEASE_SECONDS)))
+        if self._unfit():
+            return
+        if self._lease == self._own or self._open_at <= self._clock.now().boot:
+            await self._take()
+
+    async def _take(self) -> None:
+        """Write this replica into the Lease, if that is as it was last seen, and lead for a while from that start on.
+
+        After the least gap the lead is a new one, even if nobody else led: reconciles were turned away meanwhile.
+        """
+        start = self._clock.now().boot
+        lease = self._lease or Lease("", LEASE_SECONDS)
+        again = lease == self._own
+        transitions = lease.transitions + self._passed_on(lease)
+        if transitions > _MOST_TRANSITIONS:
+            transitions = 0
+        ours = replace(lease, holder=self._identity, seconds=LEASE_SECONDS, transitions=transitions)
+        self._see(await self._kube.write_lease(self._key, ours))
+        self._notice_gap()
+        if self._clock.now().boot >= start + GIVE_UP_SECONDS:
+            return  # an answer as late as this says nothing of now
+        new = self._valid_until is None
+        self._valid_until = start + GIVE_UP_SECONDS
+        self._own = self._lease
+        if new:
+            self._holder = ""
+            _log.info("this replica leads now", extra=fields(lease=self._key, identity=self._identity))
+            self._promoted(again)
+
+    def _passed_on(self, lease: Lease) -> bool:
+        """Whether another replica holds it, or its holder has released it, so that another may at any time."""
+        return _released(lease) or lease.holder not in ("", self._identity)
+
+    def _notice_gap(self) -> None:
+        """Step down where the lead was not renewed in time, even if it could be by now."""
+        if self._valid_until is not None and not self.leading:
+            self._step_down("it was not renewed in time")
+
+    def _see(self, lease: Lease | None) -> None:
+        """Note the Lease, and when it was seen to change."""
+        if lease is not None and lease != self._lease:
+            self._open_at = self._clock.now().boot + _patience(lease)
+        self._lease = lease
+        if lease is not None and self._valid_until is None and lease.holder not in ("", self._identity, self._holder):
+            self._holder = lease.holder
+            name = lease.holder[:_LONGEST_NAME]
+            _log.info("another replica leads", extra=fields(lease=self._key, holder=name))
+
+    def _step_down(self, why: str) -> None:
+        self._valid_until = None
+        _log.warning("this replica leads no more: %s", why, extra=fields(lease=self._key, identity=self._identity))
+        self._demoted()
+
+    def _tell_trouble(self, failure: ApiFailure) -> None:
+        """Say why this replica cannot take part, once; that the API server is out of reach is told elsewhere."""
+        if failure.status == HTTPStatus.CONFLICT:
+            return  # another one was quicker
+        if str(failure) != self._trouble and not failure.out_of_reach:
+            _log.warning("the Lease cannot be read or written", extra=fields(lease=self._key, cause=failure))
+        self._trouble = str(failure)
+
+
+def _released(lease: Lease) -> bool:
+    """Whether its holder gave it up: only a holder makes a Lease look like this."""
+    return not lease.holder and lease.seconds == _RELEASED_SECONDS
+
+
+def _patience(lease: Lease) -> float:
+    """Seconds after the last change for which nobody may take over: whoever led until then has given up by their end.
+
+    A Lease that is new, or has been emptied, shortened or prolonged, is no other: its last holder may still be believed
+    in, and for no longer.
+    """
+    return 0 if _released(lease) else LEASE_SECONDS

@@ -1,0 +1,119 @@
+"""Tells users of transitions by Kubernetes Events, in the background: an Event that cannot be sent holds nothing up."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+from tuinly_operator.base.logs import fields
+from tuinly_operator.domain.credential import API_VERSION, KIND, Credential
+from tuinly_operator.domain.status import Transition
+from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading, event
+
+_MOST_WAITING: Final = 1000
+_PLACES: Final = 10  # requests at the same time, of those that take less than
+_PLACE_SECONDS: Final = 1.0
+_MAX_NOTE: Final = 1024  # bytes, events.k8s.io/v1
+
+_log = logging.getLogger(__name__)
+
+
+class EventSender:
+    """Sends Events: those of one namespace one after the other, those of several at the same time.
+
+    A namespace in which that takes its time, as an admission webhook may have it, holds up no other: a request gives
+    its place to the next one after a second. When more wait than fit, the namespace with most of them loses its last.
+    """
+
+    def __init__(self, kube: Kube) -> None:
+        """Nothing is sent before `run`."""
+        self._kube = kube
+        self._waiting: dict[str, deque[tuple[Credential, Transition]]] = {}  # by namespace
+        self._count = 0
+        self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces whose first Event has come
+        self._places = asyncio.Semaphore(_PLACES)
+        self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
+        self._sent = 0
+
+    def tell(self, credential: Credential, transition: Transition) -> None:
+        """Queue an Event about a credential."""
+        namespace = credential.key.namespace
+        if namespace not in self._waiting:
+            self._waiting[namespace] = deque()
+            self._begun.put_nowait(namespace)
+        self._waiting[namespace].append((credential, transition))
+        self._count += 1
+        if self._count > _MOST_WAITING:
+            self._drop()
+
+    async def run(self) -> None:
+        """Send until cancelled; begun again, go on with what waits."""
+        self._begun = asyncio.Queue()
+        for namespace in self._waiting:
+            self._begun.put_nowait(namespace)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._send_all(await self._begun.get()))
+
+    def _drop(self) -> None:
+        longest = max(self._waiting.values(), key=len)
+        credential, transition = longest.pop()
+        self._count -= 1
+        _log.warning("an Event was dropped", extra=fields(credential=credential.key, reason=transition.reason))
+
+    async def _send_all(self, namespace: str) -> None:
+        waiting = self._waiting[namespace]
+        while waiting:
+            async with self._place():
+                if waiting:  # else dropped meanwhile
+                    self._count -= 1
+                    await self._send(*waiting.popleft())
+        del self._waiting[namespace]
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place for a request, which goes to another after a second."""
+        await self._places.acquire()
+        with ExitStack() as held:
+            held.callback(self._places.release)
+            late = asyncio.get_running_loop().call_later(_PLACE_SECONDS, held.close)
+            held.callback(late.cancel)
+            yield
+
+    async def _send(self, credential: Credential, transition: Transition) -> None:
+        try:
+            await self._kube.post_event(credential.key.namespace, self._event(credential, transition))
+        except NotLeading:
+            return  # the leader tells its own
+        except ApiFailure as failure:
+            if not failure.namespace_ends:
+                extra = fields(credential=credential.key, reason=transition.reason, cause=failure)
+                _log.warning("an Event could not be sent", extra=extra)
+
+    def _event(self, credential: Credential, transition: Transition) -> dict[str, object]:
+        now = datetime.now(UTC)
+        self._sent += 1
+        return event(
+            credential.key.namespace,
+            # Unique without asking the server: the time to the microsecond, and a count for two in the same one.
+            f"{credential.key.name}.{int(now.timestamp() * 1e6):x}{self._sent % 4096:03x}",
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": credential.key.namespace,
+                "name": credential.key.name,
+                "uid": credential.uid,
+                "resourceVersion": credential.version,
+            },
+            eventTime=now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            reportingInstance=self._instance,
+            action="Refresh",
+            reason=transition.reason,
+            note=transition.message.encode()[:_MAX_NOTE].decode(errors="ignore"),
+            type="Warning" if transition.warning else "Normal",
+        )

@@ -1,0 +1,83 @@
+"""What the kubelet and Prometheus ask over HTTP: /healthz, /readyz and /metrics."""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from aiohttp import web
+
+from tuinly_operator.base.settings import SettingsError
+
+METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # the Prometheus text format
+
+_log = logging.getLogger(__name__)
+
+# What is not as it should be, a line each, such as "secrets listed: no". Empty: all is well.
+Check = Callable[[], Sequence[str]]
+
+
+class HealthServer:
+    """Serves GET and HEAD of three paths. The checks and `metrics` answer at once, from memory.
+
+    A check that fails counts as not passed and is logged; none can hang, as kopf's own probe endpoint does then.
+    """
+
+    def __init__(
+        self, listen: tuple[str, int], *, alive: Check, ready: Check, notes: Check, metrics: Callable[[], bytes]
+    ) -> None:
+        """`notes` are what /readyz says besides: they make nothing unready."""
+        self._listen = listen
+        self._metrics = metrics
+        app = web.Application()
+        app.router.add_get("/healthz", _reporter("alive", alive, list))
+        app.router.add_get("/readyz", _reporter("ready", ready, notes))
+        app.router.add_get("/metrics", self._serve_metrics)
+        app.on_response_prepare.append(_hide_server)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+
+    async def start(self) -> tuple[str, int]:
+        """Listen, and return the address and port. Raises SettingsError where that cannot be listened on."""
+        listener = _listen_on(*self._listen)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
+        host, port = listener.getsockname()[:2]
+        return host, port
+
+    async def stop(self) -> None:
+        """Stop listening; answers under way have a second to finish."""
+        await self._runner.cleanup()
+
+    async def _serve_metrics(self, _request: web.Request) -> web.Response:
+        try:
+            return web.Response(body=self._metrics(), headers={"Content-Type": METRICS_CONTENT_TYPE})
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not end the server
+            _log.exception("the metrics failed")
+            return web.Response(status=500, text="the metrics failed\n")
+
+
+def _listen_on(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # [::] serves IPv4 too, as programs in Go do: one setting for every kind of cluster.
+        return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # there Python repeats the address
+        raise SettingsError(f"--listen (TUINLY_LISTEN): cannot listen on {host} port {port}: {reason}") from None
+
+
+def _reporter(name: str, check: Check, notes: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def report(_request: web.Request) -> web.Response:
+        try:
+            problems, also = check(), notes()
+        except Exception:  # noqa: BLE001 -- whatever it is, the check has not passed
+            _log.exception("the check %s failed", name)
+            problems, also = [f"the check {name} failed"], []
+        return web.Response(status=503 if problems else 200, text="\n".join([*(problems or ["ok"]), *also]) + "\n")
+
+    return report
+
+
+async def _hide_server(_request: web.Request, response: web.StreamResponse) -> None:
+    """Tell nobody the versions of Python and aiohttp."""
+    response.headers.popall("Server", None)

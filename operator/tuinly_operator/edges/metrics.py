@@ -1,0 +1,210 @@
+"""What Prometheus is told; the one door to its client.
+
+Counters and histograms are recorded as things happen. Gauges are read off the operator's state when they are asked for,
+so that they go with what they tell of. Those of a credential are its status, as `kubectl get` shows it: every replica
+tells the same, also one that stands by.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from tuinly_operator.base.clock import Clock, parse_rfc3339
+from tuinly_operator.base.settings import PROGRAM
+from tuinly_operator.domain.credential import Credential, GrantType
+from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.memory import IssuedToken
+from tuinly_operator.domain.status import READY, REFRESHED
+from tuinly_operator.engine.limiter import Limiter
+from tuinly_operator.engine.store import Store
+from tuinly_operator.engine.workqueue import WorkQueue
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What gauges are read off.
+
+    `leading` and `reachable` tell whether this replica is at work and whether the API server answers, `origins` those
+    of the endpoints that credentials use now, `refused` resource and namespace (`*` for all) of what may not be
+    listed or watched.
+    """
+
+    store: Store
+    queue: WorkQueue
+    limiter: Limiter
+    clock: Clock
+    leading: Callable[[], bool]
+    reachable: Callable[[], bool]
+    refused: Callable[[], Collection[tuple[str, str]]]
+    origins: Callable[[], Collection[str]]
+
+
+class Metrics:
+    """One recorder for all of the operator's metrics."""
+
+    def __init__(self) -> None:
+        """The registry is our own: nothing that a library registers globally is exposed by accident."""
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "tuinly_token_requests_total",
+            "Token requests by grant and outcome (Issued, or the reason of the failure).",
+            ("grant", "outcome"),
+            registry=self._registry,
+        )
+        self._durations = Histogram(
+            "tuinly_token_request_duration_seconds",
+            "How long token requests took, by grant.",
+            ("grant",),
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8),
+            registry=self._registry,
+        )
+        self._refreshes = Counter(
+            "tuinly_refreshes_total",
+            "Tokens published in target Secrets, by the grant that gave them.",
+            ("grant",),
+            registry=self._registry,
+        )
+        self._lateness = Histogram(
+            "tuinly_refresh_lateness_seconds",
+            "How long after it was due a routine refresh was published.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+            registry=self._registry,
+        )
+        self._ahead: dict[str, float] = {}  # seconds by origin
+
+    def expose(self, state: State) -> None:
+        """Add the gauges that are read off the operator's state at each scrape."""
+        self._registry.register(_Gauges(state, self._ahead))
+
+    def render(self) -> bytes:
+        """All metrics in the text format."""
+        return generate_latest(self._registry)
+
+    @contextmanager
+    def token_request(self, grant: GrantType) -> Iterator[None]:
+        """Count and time the token request in the block."""
+        start, outcome = time.monotonic(), "Abandoned"
+        try:
+            yield
+            outcome = Reason.ISSUED
+        except TokenRequestFailed as failure:
+            outcome = failure.reason
+            raise
+        finally:
+            self._requests.labels(grant, outcome).inc()
+            self._durations.labels(grant).observe(time.monotonic() - start)
+
+    def clock_difference(self, origin: str, ahead: float) -> None:
+        """Note by how many seconds this clock is ahead of a token endpoint's."""
+        self._ahead[origin] = ahead
+
+    def published(self, held: IssuedToken, lateness: float | None) -> None:
+        """Count a new token that a target holds; `lateness` is in seconds, None where it was no routine refresh."""
+        self._refreshes.labels(held.grant).inc()
+        if lateness is not None:
+            self._lateness.observe(max(0.0, lateness))
+
+
+class _Gauges(Collector):
+    """Computes the gauges at each scrape."""
+
+    def __init__(self, state: State, ahead: dict[str, float]) -> None:
+        self._state = state
+        self._ahead = ahead
+
+    def collect(self) -> Iterator[Metric]:
+        """Compute them."""
+        yield from self._of_credentials()
+        yield from self._of_endpoints()
+        state = self._state
+        build = _gauge("tuinly_build_info", "1, with the version of the operator.", "version")
+        build.add_metric((version(PROGRAM),), 1.0)
+        yield build
+        refused = _gauge(
+            "tuinly_namespace_refused",
+            "1 while the API server refuses to list or watch a resource in a namespace that is to be served.",
+            "resource",
+            "namespace",
+        )
+        for what in state.refused():
+            refused.add_metric(what, 1.0)
+        yield refused
+        for name, meaning, value in (
+            ("tuinly_leader", "1 in the replica that is at work, else 0.", state.leading()),
+            ("tuinly_api_reachable", "1 if the API server answered last, else 0.", state.reachable()),
+            ("tuinly_credentials", "TuinlyCredentials known.", len(state.store)),
+            ("tuinly_queue_depth", "Credentials that wait for a reconcile.", len(state.queue)),
+            ("tuinly_queue_age_seconds", "How long the oldest of them has waited.", state.queue.age),
+        ):
+            yield GaugeMetricFamily(name, meaning, value=float(value))
+
+    def _of_credentials(self) -> Iterator[Metric]:
+        of = ("namespace", "credential")
+        ready = _gauge("tuinly_credential_ready", "1 if the condition Ready is True, else 0.", *of)
+        failing = _gauge(
+            "tuinly_credential_failing", "1 while the condition Refreshed is False, with its reason.", *of, "reason"
+        )
+        suspended = _gauge("tuinly_credential_suspended", "1 while spec.suspend is true.", *of)
+        expiry = _gauge("tuinly_credential_expiration_timestamp_seconds", "When the published token expires.", *of)
+        due = _gauge(
+            "tuinly_credential_next_refresh_timestamp_seconds", "When the next token is asked for, as reported.", *of
+        )
+        for record in self._state.store:
+            credential, status, key = record.credential, record.credential.status, record.credential.key
+            ready.add_metric(key, float(_is(credential, READY, "True")))
+            if _is(credential, REFRESHED, "False") and (condition := status.condition(REFRESHED)):
+                failing.add_metric((*key, condition.reason), 1.0)
+            if credential.spec.suspend:
+                suspended.add_metric(key, 1.0)
+            _add_time(expiry, key, status.token_expiration_time)
+            _add_time(due, key, status.next_refresh_time)
+        yield from (ready, failing, suspended, expiry, due)
+
+    def _of_endpoints(self) -> Iterator[Metric]:
+        limits = {
+            "down": _gauge("tuinly_endpoint_down", "1 while an endpoint is only probed, else 0.", "origin"),
+            "limit": _gauge("tuinly_endpoint_limit", "Requests that may be in flight to an endpoint.", "origin"),
+            "in_flight": _gauge("tuinly_endpoint_in_flight", "Requests in flight to an endpoint.", "origin"),
+            "waiting": _gauge("tuinly_endpoint_waiting", "Requests that wait for their turn at an endpoint.", "origin"),
+            "rate": _gauge("tuinly_endpoint_rate", "Requests per second that may begin, where bounded.", "origin"),
+        }
+        ahead = _gauge(
+            "tuinly_clock_difference_seconds",
+            "How far this clock is ahead of the token endpoint's, by the Date of its last good answer.",
+            "origin",
+        )
+        seen = self._state.limiter.seen(self._state.clock.now())
+        # A replica that leads no more remembers endpoints as they were then.
+        for origin in sorted(self._state.origins()) if self._state.leading() else ():
+            for name, gauge in limits.items():
+                value = getattr(seen.get(origin), name, None)
+                if value is not None:
+                    gauge.add_metric((origin,), float(value))
+            if origin in self._ahead:
+                ahead.add_metric((origin,), self._ahead[origin])
+        yield from (*limits.values(), ahead)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=labels)
+
+
+def _is(credential: Credential, kind: str, status: str) -> bool:
+    condition = credential.status.condition(kind)
+    return condition is not None and condition.status == status
+
+
+def _add_time(gauge: GaugeMetricFamily, key: tuple[str, str], time: str | None) -> None:
+    """Add a time of the status, if it is one: anybody with the right to may have written it."""
+    if time is not None:
+        with suppress(ValueError):
+            gauge.add_metric(key, parse_rfc3339(time))

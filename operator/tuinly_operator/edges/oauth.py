@@ -1,0 +1,251 @@
+"""The one door to httpx: token requests and verifications, which no server can stretch, swell or make to talk."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from http.cookiejar import CookieJar
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+
+from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.token_response import (
+    MAX_BODY,
+    Answer,
+    TokenResponse,
+    Verdict,
+    judge_graphql,
+    parse_token_response,
+)
+
+# Seconds an idle connection is kept. A POST over a connection that the server is just closing is lost, and it is not
+# sent again, since nobody knows whether the server took it. Common servers close idle connections after 5 s or later:
+# closing before they do keeps that race rare, and the many requests of a start still share connections.
+_KEEPALIVE: Final = 4.0
+
+_HEADERS: Final = {
+    "Accept": "application/json",
+    # No compression: a few KiB gain nothing by it, and a decompressor is what a bomb needs.
+    "Accept-Encoding": "identity",
+    "User-Agent": "tuinly-operator",
+}
+
+# What OpenSSL's verification codes mean (x509_vfy.h): outside of its validity, or for another host or address.
+_NOT_VALID_NOW: Final = frozenset({9, 10})
+_OTHER_HOST: Final = frozenset({62, 64})
+
+# What went wrong, told by class, the first that fits. The exceptions' texts are not used: they may quote what was sent.
+_FAILURES: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (ssl.SSLError, "does not speak TLS as expected; check that the token URL is right"),
+    (aiohttp.ClientProxyConnectionError, "is behind a proxy that cannot be reached; check HTTPS_PROXY and NO_PROXY"),
+    (aiohttp.ClientHttpProxyError, "is behind a proxy that refused to connect to it; check HTTPS_PROXY and NO_PROXY"),
+    (socket.gaierror, "has a host name that does not resolve; check the token URL and the cluster's DNS"),
+    (TimeoutError, "did not answer in time; check that the operator's Pod can reach it"),
+    (aiohttp.ClientConnectorError, "cannot be connected to; check that the operator's Pod can reach it"),
+    (aiohttp.ClientConnectionError, "closed the connection before it had answered"),
+    (aiohttp.ClientPayloadError, "broke off in the middle of its answer"),
+    (aiohttp.ClientResponseError, "does not speak HTTP as expected; check that the token URL is right"),
+)
+
+
+class TokenEndpoint:
+    """Sends token requests to any token endpoint, over one pool of connections.
+
+    TLS is always verified, redirects are not followed, cookies are not kept, proxies come from the environment. Every
+    failure is a TokenRequestFailed without cause, context or deeper frames: those would hold the form and the answer.
+    """
+
+    def __init__(self, *, ca_bundle: Path | None, request_timeout: float, connections: int) -> None:
+        """Prepare the client; nothing is connected yet.
+
+        `ca_bundle` is a PEM file whose roots are trusted besides the usual ones. `request_timeout`, in seconds, bounds
+        a token request in all, from the look-up of the name to the last byte. `connections` is how many there are at
+        most: more than requests, or one that waits for a connection would use up its time. Raises OSError for a bundle
+        that cannot be read, ValueError with a sentence for a proxy variable that is of no use.
+        """
+        self._request_timeout = request_timeout
+        self._client = make_client(tls_context(ca_bundle), connections)
+
+    async def exchange(
+        self, url: str, client_id: str, client_secret: Sensitive, scopes: Iterable[str]
+    ) -> TokenResponse:
+        """Ask for a token by client credentials (RFC 6749 section 4.4). Raises TokenRequestFailed."""
+        form: dict[str, str | Sensitive] = {
+            "grant_type": "client_credentials",
+            "client_id": client_id,
+            "client_secret": client_secret,
+        }
+        if scope := " ".join(sorted(scopes)):
+            form["scope"] = scope
+        return await self._token_request(url, form)
+
+    async def refresh(self, url: str, refresh_token: Sensitive) -> TokenResponse:
+        """Ask for a token by refresh token (RFC 6749 section 6). Raises TokenRequestFailed.
+
+        Client id and secret are not sent, nor is a scope: its absence asks for what was granted before.
+        """
+        return await self._token_request(url, {"grant_type": "refresh_token", "refresh_token": refresh_token})
+
+    async def verify(self, url: str, token: Sensitive) -> Verdict:
+        """Try a token on the GraphQL endpoint with the least of queries. Never raises but for cancellation."""
+        headers = {"Authorization": f"Bearer {token.reveal()}"}
+        try:
+            async with (
+                asyncio.timeout(self._request_timeout),
+                self._client.stream("POST", url, json={"query": "{__typename}"}, headers=headers) as response,
+            ):
+                return judge_graphql(response.status_code, await _read(response))
+        except Exception:  # noqa: BLE001 -- whatever broke, nothing was learned of the token
+            return Verdict.INCONCLUSIVE
+
+    async def aclose(self) -> None:
+        """Close all connections; a token request still under way fails."""
+        await self._client.aclose()
+
+    async def _token_request(self, url: str, form: Mapping[str, str | Sensitive]) -> TokenResponse:
+        sent = [value for value in form.values() if isinstance(value, Sensitive)]
+        try:
+            return parse_token_response(await self._post(url, form), time.time(), sent)
+        except TokenRequestFailed as refusal:
+            failure = replace(refusal)
+        except Exception as error:  # noqa: BLE001 -- whatever broke, there is no answer, and its text must not be shown
+            message = f"the token endpoint {origin_of(url)} {_explain(error)}"
+            failure = TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, message, transport=True)
+        # A new exception, raised outside the handlers, has neither the frames nor the context of the one it stands for.
+        raise failure
+
+    async def _post(self, url: str, form: Mapping[str, str | Sensitive]) -> Answer:
+        """Send the form and read the answer. Raises whatever httpx, aiohttp, ssl and the system raise."""
+        async with (
+            asyncio.timeout(self._request_timeout),
+            self._client.stream("POST", url, data={name: _reveal(value) for name, value in form.items()}) as response,
+        ):
+            return Answer(origin_of(url), response.status_code, response.headers, await _read(response))
+
+
+class _NoCookies(CookieJar):
+    """Keeps no cookie and sends none: one tenant's requests must not be told by another's."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Ignore what the answer sets, unread."""
+
+    def add_cookie_header(self, request: object) -> None:
+        """Leave the request as it is."""
+
+
+class _Transport(AiohttpTransport):
+    """httpx-aiohttp's transport with a session that keeps no cookies either."""
+
+    def get_client(self) -> aiohttp.ClientSession:
+        """Make the session; called once, at the first request, on the loop that it will run on."""
+        connector = aiohttp.TCPConnector(
+            ssl=self.ssl_context,
+            limit=self.limits.max_connections or 0,
+            keepalive_timeout=self.limits.keepalive_expiry,
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+class _Client(HttpxAiohttpClient):
+    """A client that makes its own transports: httpx ignores the proxy variables when one is passed to it."""
+
+    def _init_transport(self, *_: Any, **options: Any) -> httpx.AsyncBaseTransport:  # noqa: ANN401 -- httpx's
+        return _Transport(**options)
+
+    def _init_proxy_transport(self, *proxy: Any, **options: Any) -> httpx.AsyncBaseTransport:  # noqa: ANN401 -- same
+        if proxy[0].url.scheme not in {"http", "https"}:
+            raise ValueError  # httpx would know SOCKS, aiohttp does not
+        return _Transport(proxy=proxy[0], **options)
+
+
+def make_client(tls: ssl.SSLContext, concurrency: int) -> HttpxAiohttpClient:
+    """Make the client that all requests to Tuinly go over: no cookies, no time limits of its own, proxies as usual.
+
+    `concurrency` is how many connections there are at most. Nothing is connected yet. Raises ValueError with a sentence
+    for a proxy variable that is of no use.
+    """
+    try:
+        return _Client(
+            headers=_HEADERS,
+            cookies=_NoCookies(),
+            verify=tls,
+            timeout=None,  # asyncio.timeout bounds the whole; httpx's timeouts would restart with every byte
+            limits=httpx.Limits(max_connections=concurrency, keepalive_expiry=_KEEPALIVE),
+        )
+    except (httpx.InvalidURL, ValueError):
+        message = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is not the URL of an HTTP proxy"
+        raise ValueError(message) from None
+
+
+def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    """Trust certifi's roots, or those that SSL_CERT_FILE or SSL_CERT_DIR name, and those of the bundle (PEM), if any.
+
+    Raises OSError for a bundle that cannot be read.
+    """
+    context = httpx.create_ssl_context()
+    if ca_bundle is not None:
+        context.load_verify_locations(cafile=ca_bundle)
+    return context
+
+
+def _reveal(value: str | Sensitive) -> str:
+    return value.reveal() if isinstance(value, Sensitive) else value
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """Read the body as it was sent, at most `MAX_BODY` and one byte; not at all where only the status counts."""
+    if response.status_code != HTTPStatus.OK and not response.is_client_error:
+        return b""
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_BODY:
+            break
+    return bytes(body[: MAX_BODY + 1])
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port: what a message may tell of a URL, since its user, path and query may hold secrets."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "(not a URL)"
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" if port is None else f"{parts.scheme}://{host}:{port}"
+
+
+def _explain(error: BaseException) -> str:
+    """Say what went wrong, by the classes of the exception and its causes: httpx-aiohttp maps them too roughly."""
+    causes = list(_chain(error))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        # aiohttp's exception is of this class too, but only the one from OpenSSL, last in the chain, has a code.
+        return _explain_certificate(getattr(causes[-1], "verify_code", None))
+    for kind, sentence in _FAILURES:
+        if any(isinstance(cause, kind) for cause in causes):
+            return sentence
+    return f"could not be asked ({type(error).__name__}); check the token URL"
+
+
+def _explain_certificate(verify_code: int | None) -> str:
+    if verify_code in _OTHER_HOST:
+        return "presents a certificate for another host; check the token URL"
+    if verify_code in _NOT_VALID_NOW:
+        return "presents a certificate that has expired or is not valid yet; it has to be renewed there"
+    return "presents a certificate that is not trusted; if its CA is your own, name it with --ca-bundle"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__

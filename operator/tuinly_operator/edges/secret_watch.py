@@ -1,0 +1,115 @@
+"""Keeps the store's view of Secrets: a list and watch of their metadata that knows when it is complete.
+
+Only a few words of each Secret stay; content is never received. kopf's watch of Secrets would receive all of it, and
+does not say when its first list is complete (docs/decisions).
+"""
+
+import asyncio
+import logging
+import random
+from http import HTTPStatus
+
+from tuinly_operator.base.logs import fields
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.target import SecretMeta, secret_key
+from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
+from tuinly_operator.engine.store import Store
+
+_MAX_BACKOFF = 5.0  # seconds
+_PAUSE = 0.1  # seconds between two watches: one that ends at once must not become a storm
+
+_log = logging.getLogger(__name__)
+
+
+class SecretWatch:
+    """Watches the Secrets of one namespace, or of all."""
+
+    def __init__(self, kube: Kube, store: Store, namespace: str | None, refusals: Refusals) -> None:
+        """Nothing is asked before `run`. Where it is refused, `refusals` is told."""
+        self._kube = kube
+        self._store = store
+        self._namespace = namespace
+        self._refusals = refusals
+        self._failures = 0
+        self._version = ""  # up to which everything has been seen; empty: nothing, or too long ago
+        self._limit: asyncio.Timeout | None = None  # of the watch under way
+        self.what = Refusal(SECRETS, namespace)
+        self.listed = False  # whether the first list is complete
+        self.settled = asyncio.Event()  # set once it is, or has been refused
+        self.alive = False  # whether the last list or watch worked
+
+    async def run(self) -> None:
+        """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch_until_told()
+                await asyncio.sleep(_PAUSE)
+            except ApiFailure as failure:
+                if failure.status == HTTPStatus.GONE:
+                    self._version = ""  # too old to go on from: list again and compare
+                await self._back_off(failure)
+
+    async def _list(self) -> None:
+        """Take in a complete list, and drop from the store what is not in it."""
+        present: set[NamespacedName] = set()
+        version = ""
+        self._store.list_begins(self._namespace)
+        async for page, version in self._kube.list_secrets(self._namespace):  # noqa: B007 -- the last page's counts
+            for raw in page:
+                key = secret_key(raw)
+                present.add(key)
+                self._store.secret_listed(self._namespace, key, SecretMeta.from_object(raw))
+            await asyncio.sleep(0)  # a long list must not hold up the refreshes
+        self._store.secrets_listed(self._namespace, present)
+        self._version = version
+        self._worked()
+        self.listed = True
+        self.settled.set()
+
+    def list_again(self) -> None:
+        """End the watch that is under way, if any: it seems to have lost its place."""
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _watch_until_told(self) -> None:
+        """Watch until the server ends that, or `list_again` does."""
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                await self._watch()
+        except TimeoutError:
+            self._version = ""
+        finally:
+            self._limit = None
+
+    async def _watch(self) -> None:
+        """Follow the changes until the server ends the watch."""
+        async for kind, raw in self._kube.watch_secrets(self._namespace, self._version, self._worked):
+            self._version = raw["metadata"]["resourceVersion"]
+            if kind == "BOOKMARK":
+                continue
+            key = secret_key(raw)
+            if kind == "DELETED":
+                self._store.secret_gone(key)
+            else:
+                self._store.secret_seen(key, SecretMeta.from_object(raw))
+
+    def _worked(self) -> None:
+        self._failures = 0
+        self.alive = True
+        self._refusals.end(self.what)
+
+    async def _back_off(self, failure: ApiFailure) -> None:
+        self.alive = False
+        if self._refusals.note(self.what, failure):
+            self.settled.set()
+            await asyncio.sleep(self._refusals.pause(self.what))
+            return
+        self._failures += 1
+        level = logging.WARNING if self._failures == 1 else logging.DEBUG
+        _log.log(
+            level, "the watch of Secrets broke, trying again", extra=fields(namespace=self._namespace, cause=failure)
+        )
+        await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF, 0.1 * 2**self._failures)))  # noqa: S311 -- jitter

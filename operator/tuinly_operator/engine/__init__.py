@@ -1,0 +1,1 @@
+"""What waits, and in which order: what has been seen, limits, deadlines and the queue of work. In memory only."""

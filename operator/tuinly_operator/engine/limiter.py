@@ -1,0 +1,604 @@
+"""Shares out what may be in flight, and learns for each origin what that can take: the limiter.
+
+Whoever needs a request looks whether it may go, and is parked where it may not: that holds no connection and no place.
+Once it is its turn, a place is reserved for it and its credential is released. What a failure says depends on whom it
+meets: only to a credential *in good standing* does it speak of the endpoint, and only a token proves that an endpoint
+works. (docs/decisions/0020-a-limiter-per-origin.md)
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from http import HTTPStatus
+from itertools import count
+from typing import Final
+
+from tuinly_operator.base.clock import Deadline, Moment
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.decision import Block, Purpose, Turn
+from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed
+from tuinly_operator.domain.token_response import MAX_RETRY_AFTER
+
+FIRST_LIMIT: Final = 4  # in flight to an origin of which nothing is known yet
+DOWN_AFTER: Final = 3  # failures in a row that speak of the endpoint
+DOWN_SECONDS: Final = 0.5  # over which they must be spread: what breaks at one moment is one failure
+PROBE_SECONDS: Final = 5.0
+EARLY_PROBE_SECONDS: Final = 1.0  # while it has been failing for less than PROBE_SECONDS: it may be mere chance
+SLOW_SECONDS: Final = 1.0  # a request that takes longer hangs
+HANGS_FOR: Final = 8.0  # seconds after one has timed out for which its origin is taken to hang
+QUIET_SECONDS: Final = 10.0  # without a token, after which nobody is getting any
+QUICK_TRIES: Final = 3  # of one who has a token, after failures while others got theirs
+RATE_CUT: Final = 0.9  # of the tokens of the best second
+RATE_SECONDS: Final = 10  # of which that is the best
+RATE_GROWTH: Final = 1.0  # per second, each second
+LEAST_RATE: Final = 1.0  # per second
+SAID_AFTER: Final = 5.0  # seconds of waiting that are worth a status
+RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential until it is looked at
+_LONGEST_PAUSE: Final = 0.5  # seconds between two looks at what time alone changes
+_SHORTEST_PAUSE: Final = 0.005
+_SHORT_LINE: Final = 16  # entries that need no clearing
+
+
+class Standing(IntEnum):
+    """What is thought of who asks, in the order in which they are served."""
+
+    GOOD = 0  # the last answer was a token
+    SHAKEN = 1  # it had tokens, and has failed since
+    NEW = 2  # it has had no token yet, nor failed while others got some
+    FAILING = 3  # it failed while others got tokens, which is its own affair
+
+
+_Who = tuple[NamespacedName, Purpose]
+_Rank = tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request that a credential needs.
+
+    `end` is when its newest token ends, in seconds since the epoch, None where it has none; `client` is the client id,
+    empty where it is not known.
+    """
+
+    key: NamespacedName
+    origin: str
+    purpose: Purpose = Purpose.TOKEN
+    end: float | None = None
+    client: str = ""
+
+    @property
+    def who(self) -> _Who:
+        """What its standing is kept by: for each purpose, also where both go to the same origin."""
+        return self.key, self.purpose
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A place: reserved for who has been released, then taken by a request. `since` is in boot seconds."""
+
+    ask: Ask
+    standing: Standing
+    since: float
+    probe: bool
+    began: bool = False
+    picked: bool = False  # its credential is being reconciled
+    tokens: int = 0  # that the origin had given when the request began
+    times_up: int = 0  # how often the origin had come back by then
+
+    def slow(self, now: float) -> bool:
+        """Whether its request has been under way for long."""
+        return self.began and now - self.since > SLOW_SECONDS
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one who has failed, until its next token."""
+
+    standing: Standing
+    tokens: int  # that the origin had given when it began to fail
+    tried: float  # boot seconds of the last failure
+    failures: int  # in a row
+    relieved: bool = False  # the endpoint has been seen to work since: the wait after the failure has ended
+    patience: Deadline | None = None
+    client: str = ""  # that was asked for patience
+
+
+@dataclass(slots=True)
+class _Wait:
+    """One who waits. `number` finds its place in the line; one that has been released has none."""
+
+    ask: Ask
+    since: Moment
+    number: int = -1
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the metrics tell of an origin. `rate` is in requests per second, None where it is not bounded."""
+
+    limit: int
+    in_flight: int
+    waiting: int
+    down: bool
+    rate: float | None
+
+
+@dataclass(slots=True)
+class _Origin:
+    """One scheme, host and port. Times are in boot seconds."""
+
+    name: str
+    most: int
+    limit: int
+    tickets: dict[Ticket, None] = field(default_factory=dict)
+    untrusted: int = 0  # of them, held by those not in good standing
+    waiting: dict[_Who, _Wait] = field(default_factory=dict)
+    line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap, with entries that no longer count
+    known: dict[_Who, _Known] = field(default_factory=dict)
+    hopeful: set[_Who] = field(default_factory=set)  # their failures speak of the endpoint: any token ends their waits
+    tokens: int = 0
+    last_token: float = float("-inf")
+    recent: deque[float] = field(default_factory=deque)  # when the last tokens came
+    halved: float = float("-inf")
+    failures: int = 0  # in a row that speak of the endpoint
+    first_failure: float = 0.0
+    ill_since: float = 0.0  # when the request began that failed first
+    trusted_failed: bool = False  # one of them met a credential in good standing
+    down: bool = False
+    times_up: int = 0  # how often it has come back
+    next_probe: float = 0.0
+    last_probe: _Who | None = None
+    newcomers_turn: bool = False
+    hung: float = float("-inf")  # when a request last timed out
+    rate_then: float | None = None  # after the last cut
+    cut: float = float("-inf")
+    next_start: float = float("-inf")
+
+    # --- Who ----------------------------------------------------------------------------------------------------------
+
+    def standing(self, ask: Ask) -> Standing:
+        """What is thought of who asks: without a failure since, one who has a token is in good standing."""
+        known = self.known.get(ask.who)
+        if known is not None:
+            return known.standing
+        return Standing.NEW if ask.end is None else Standing.GOOD
+
+    def rank(self, ask: Ask, since: float) -> _Rank:
+        """The place in the line: by standing, then by the end of the token or by how long it has waited."""
+        standing = self.standing(ask)
+        by_end = standing <= Standing.SHAKEN and ask.end is not None
+        return standing, ask.end if by_end and ask.end is not None else since
+
+    def head(self) -> _Wait | None:
+        """The first in the line."""
+        while self.line:
+            _, number, who = self.line[0]
+            wait = self.waiting.get(who)
+            if wait is not None and wait.number == number:
+                return wait
+            heapq.heappop(self.line)
+        return None
+
+    def only_probes(self, ask: Ask) -> bool:
+        """Whether this one may go as a probe alone: it is down, or one in good standing would find that out at once."""
+        return self.down and (self.trusted_failed or self.standing(ask) is not Standing.GOOD)
+
+    def candidate(self) -> _Wait | None:
+        """Whom to send as the probe: another one each time where there are others, those not yet tried first.
+
+        Those who had tokens take turns with newcomers, so that neither keep the others from finding out that the
+        endpoint is back. One that is known to fail by itself would find out nothing.
+        """
+        groups: list[list[_Wait]] = [[], [], []]
+        for wait in self.waiting.values():
+            if wait.number >= 0:
+                groups[max(0, self.standing(wait.ask) - 1)].append(wait)
+        had, new, failing = groups
+        first, second = (new, had) if self.newcomers_turn else (had, new)
+        group = first or second or failing
+        if len(had) + len(new) > 1:
+            group = [wait for wait in group if wait.ask.who != self.last_probe] or second
+        return min(group, key=self._untried_first, default=None)
+
+    def _untried_first(self, wait: _Wait) -> tuple[float, _Rank]:
+        known = self.known.get(wait.ask.who)
+        tried = known.tried if known is not None and known.tried >= self.ill_since else float("-inf")
+        return tried, self.rank(wait.ask, wait.since.boot)
+
+    def queue(self, wait: _Wait, number: int) -> None:
+        """Put one who waits into the line, and clear that once most of its entries no longer count."""
+        wait.number = number
+        heapq.heappush(self.line, (self.rank(wait.ask, wait.since.boot), number, wait.ask.who))
+        if len(self.line) > 2 * len(self.waiting) + _SHORT_LINE:
+            self.line = [entry for entry in self.line if (w := self.waiting.get(entry[2])) and w.number == entry[1]]
+            heapq.heapify(self.line)
+
+    def forget(self, who: _Who) -> None:
+        """Know nothing of one any more."""
+        self.known.pop(who, None)
+        self.hopeful.discard(who)
+
+    # --- How much -----------------------------------------------------------------------------------------------------
+
+    def hangs(self, now: float) -> bool:
+        """Whether requests hang: then each of them holds its place for long, whoever it is for."""
+        return now - self.hung < HANGS_FOR or any(ticket.slow(now) for ticket in self.tickets)
+
+    def rate(self, now: float) -> float | None:
+        """How many requests per second may begin, None where that is not bounded."""
+        return None if self.rate_then is None else self.rate_then + RATE_GROWTH * (now - self.cut)
+
+    def has_room(self, standing: Standing, now: float) -> bool:
+        """Whether one more may be in flight here. Those not in good standing hold half of the limit at most.
+
+        What hangs does not count against the limit: it would keep out those who could show that others are answered.
+        """
+        quick = sum(not ticket.slow(now) for ticket in self.tickets)
+        if quick >= self.limit or now < self.next_start:
+            return False
+        return not self.is_pacing() and (standing is Standing.GOOD or self.untrusted < max(1, self.limit // 2))
+
+    def is_pacing(self) -> bool:
+        """Whether one is about to begin where the time to the next counts from then."""
+        return self.rate_then is not None and any(not ticket.began for ticket in self.tickets)
+
+    def pace(self, now: float) -> None:
+        """Note that a request begins."""
+        rate = self.rate(now)
+        if rate is not None:
+            self.next_start = now + 1 / rate
+            if rate > 20 * self.most:  # more than its places can use, however quick it is
+                self.rate_then = None
+
+    # --- What answers say ---------------------------------------------------------------------------------------------
+
+    def took(self, now: float) -> None:
+        """Somebody got a token: it works."""
+        self.tokens += 1
+        self.last_token = now
+        self.recent.append(now)
+        self.limit = min(self.most, self.limit + 1)
+        self.failures, self.trusted_failed = 0, False
+        if self.down:
+            self.down = False
+            self.times_up += 1
+
+    def tokens_in_a_second(self, now: float) -> int:
+        """How many tokens came in the best of the last seconds: in the others, fewer may have been asked for."""
+        while self.recent and self.recent[0] < now - RATE_SECONDS:
+            self.recent.popleft()
+        seconds = Counter(int(now - time) for time in self.recent)
+        return max(seconds.values(), default=0)
+
+    def is_own_affair(self, ticket: Ticket, now: float) -> bool:
+        """Whether a failure speaks of the credential alone: it fails while others get tokens."""
+        known, standing = self.known.get(ticket.ask.who), self.standing(ticket.ask)
+        if standing is Standing.NEW and now - self.last_token < QUIET_SECONDS:
+            return True
+        if standing is Standing.FAILING or (standing is Standing.GOOD and known is None):
+            return standing is Standing.FAILING
+        return self.tokens > (known.tokens if known is not None else ticket.tokens)
+
+    def speaks_against(self, ticket: Ticket, now: float, *, trusted: bool) -> None:
+        """Take a failure as the endpoint's: less in flight, once for all that began before, and down after a few."""
+        if ticket.since >= self.halved:
+            self.limit, self.halved = max(min(2, self.most), self.limit // 2), now
+        if ticket.tokens < self.tokens:
+            return  # others have been answered since it began
+        if not self.failures:
+            self.first_failure, self.ill_since = now, ticket.since
+        self.failures += 1
+        self.trusted_failed |= trusted
+        if self.failures >= DOWN_AFTER and now - self.first_failure > DOWN_SECONDS and not self.down:
+            self.down, self.next_probe = True, now + self._probe_pause(now)
+
+    def refused(self, now: float) -> None:
+        """One in good standing was told that there are too many requests: send fewer in a second."""
+        if now - self.cut >= 1:
+            self.rate_then = max(LEAST_RATE, RATE_CUT * self.tokens_in_a_second(now))
+            self.cut, self.next_start = now, now + 1 / self.rate_then
+
+    def probed(self, who: _Who, now: float) -> None:
+        """Note that a probe begins."""
+        self.last_probe, self.next_probe = who, now + self._probe_pause(now)
+        self.newcomers_turn = not self.newcomers_turn
+
+    def _probe_pause(self, now: float) -> float:
+        return EARLY_PROBE_SECONDS if now - self.ill_since < PROBE_SECONDS else PROBE_SECONDS
+
+
+class Limiter:
+    """One for all endpoints. The reconciler looks before each request, parks who must wait, and tells how it went."""
+
+    def __init__(self, places: int, release: Callable[[NamespacedName], None]) -> None:
+        """`places` bounds what is in flight in all; `release` is called with each credential whose turn has come."""
+        self._places = places
+        self._release = release
+        self._origins: dict[str, _Origin] = {}
+        self._numbers = count()
+
+    def seen(self, now: Moment) -> dict[str, Seen]:
+        """What the metrics tell, by origin."""
+        return {name: _seen(origin, now.boot) for name, origin in self._origins.items()}
+
+    def holds_place(self, key: NamespacedName) -> bool:
+        """Whether a place is reserved for a credential, which should not be kept empty for long."""
+        return any(wait.ticket is not None for _, wait in self._waits(key))
+
+    # --- Asking -------------------------------------------------------------------------------------------------------
+
+    def look(self, ask: Ask, now: Moment) -> Turn:
+        """Say whether a request may begin at this moment, what else keeps it back, and whether drawn waits count."""
+        origin = self._origins.get(ask.origin) or self._new(ask.origin)
+        known, wait = origin.known.get(ask.who), origin.waiting.get(ask.who)
+        relieved = known is not None and known.relieved
+        if known is not None and known.patience is not None and known.client in ("", ask.client):
+            if not known.patience.due(now):
+                message = f"the endpoint {ask.origin} has asked to be left alone for a while (Retry-After)"
+                return Turn(Block(Failure(Reason.ENDPOINT_THROTTLED, message), known.patience, long=True))
+            known.patience = None
+        if wait is not None and wait.ticket is not None:
+            wait.ticket.picked = True
+            return Turn(at_once=relieved or wait.ticket.probe)
+        since = wait.since if wait is not None else now
+        if self._may_go(origin, ask, since, now.boot):
+            return Turn(at_once=relieved)
+        said = Deadline.after(SAID_AFTER, since)
+        failure = _why(origin) if said.due(now) else None
+        return Turn(Block(failure, None if failure else said, parks=True, long=origin.down), at_once=relieved)
+
+    def park(self, ask: Ask, now: Moment) -> None:
+        """Keep one who must wait until it is its turn."""
+        origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
+        wait = origin.waiting.setdefault(ask.who, _Wait(ask, now))
+        if wait.ticket is not None:
+            self._give_back(origin, wait.ticket, now.boot)
+        wait.ask, wait.ticket = ask, None
+        origin.queue(wait, next(self._numbers))
+        self._dispatch(now.boot)
+
+    def keep_only(self, key: NamespacedName, asks: Collection[Ask], now: Moment) -> None:
+        """End all waits of a credential but those for `asks`, and give back the places that were kept for them."""
+        gone, kept = False, {(ask.origin, ask.purpose) for ask in asks}
+        for origin, wait in self._waits(key):
+            if (wait.ask.origin, wait.ask.purpose) not in kept:
+                del origin.waiting[wait.ask.who]
+                gone = True
+                if wait.ticket is not None:
+                    self._give_back(origin, wait.ticket, now.boot)
+        if gone:
+            self._dispatch(now.boot)
+
+    def forget(self, key: NamespacedName, now: Moment) -> None:
+        """A credential is gone."""
+        for origin in self._origins.values():
+            for purpose in Purpose:
+                origin.forget((key, purpose))
+        self.keep_only(key, (), now)
+
+    def start_afresh(self, now: Moment) -> None:
+        """Another replica may lead from now on: nobody waits here any more, and nothing is known of anybody."""
+        for origin in self._origins.values():
+            origin.known.clear()
+            origin.hopeful.clear()
+            for wait in origin.waiting.values():
+                if wait.ticket is not None:
+                    self._give_back(origin, wait.ticket, now.boot)
+            origin.waiting.clear()
+            origin.line.clear()
+
+    # --- Requests -----------------------------------------------------------------------------------------------------
+
+    def begin(self, ask: Ask, now: Moment) -> Ticket:
+        """A request is about to be sent, right after a look that let it. One of the three below must follow."""
+        origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
+        wait = origin.waiting.pop(ask.who, None)
+        ticket = (wait.ticket if wait is not None else None) or self._take(origin, ask, now.boot, probe=False)
+        ticket.began, ticket.since = True, now.boot
+        origin.pace(now.boot)
+        ticket.tokens, ticket.times_up = origin.tokens, origin.times_up
+        if ticket.probe:
+            origin.probed(ask.who, now.boot)
+        known = origin.known.get(ask.who)
+        if known is not None:
+            known.relieved = False
+        return ticket
+
+    def succeeded(self, ticket: Ticket, now: Moment) -> None:
+        """It gave a token (or a verification that says that the token works): the endpoint works."""
+        origin = self._origins[ticket.ask.origin]
+        self._leave(origin, ticket)
+        origin.known.pop(ticket.ask.who, None)
+        waited = tuple(origin.known) if origin.down else tuple(origin.hopeful)
+        origin.hopeful.clear()
+        origin.took(now.boot)
+        for who in waited:
+            if known := origin.known.get(who):
+                known.relieved, known.patience = True, None
+                self._release(who[0])
+        self._dispatch(now.boot)
+
+    def failed(self, ticket: Ticket, failure: TokenRequestFailed, now: Moment) -> None:
+        """It gave none. What that says depends on whom it met."""
+        origin, who = self._origins[ticket.ask.origin], ticket.ask.who
+        self._leave(origin, ticket)
+        before = origin.known.get(who)
+        standing, own = origin.standing(ticket.ask), origin.is_own_affair(ticket, now.boot)
+        trusted = standing is Standing.GOOD and before is None
+        if failure.transport and now.boot - ticket.since > SLOW_SECONDS:
+            origin.hung = now.boot
+        if failure.transport and not own:
+            origin.speaks_against(ticket, now.boot, trusted=trusted)
+        throttled = trusted and failure.status == HTTPStatus.TOO_MANY_REQUESTS
+        if throttled:  # by chance, as far as is known: it loses its turn, but not its standing
+            origin.refused(now.boot)
+        known = _Known(
+            standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
+            tokens=before.tokens if before is not None else origin.tokens,
+            tried=now.boot,
+            failures=before.failures + 1 if before is not None else 1,
+        )
+        origin.known[who] = known
+        # An endpoint that fails now and then fails some twice: who holds a token is worth a few quick tries.
+        quick = ticket.ask.end is not None and known.failures <= QUICK_TRIES and failure.retry_after is None
+        hopeful = failure.transport and (quick or not own)
+        known.relieved = ticket.times_up < origin.times_up or (hopeful and ticket.tokens < origin.tokens)
+        if known.relieved:
+            self._dispatch(now.boot)
+            return
+        if hopeful:
+            origin.hopeful.add(who)
+        if failure.retry_after is not None:
+            known.patience = Deadline.after(min(failure.retry_after, MAX_RETRY_AFTER), now)
+            known.client = ticket.ask.client
+        self._dispatch(now.boot)
+
+    def abandoned(self, ticket: Ticket, now: Moment) -> None:
+        """It was given up without an answer or a failure, if it has not ended before."""
+        origin = self._origins[ticket.ask.origin]
+        if ticket in origin.tickets:
+            self._leave(origin, ticket)
+            self._dispatch(now.boot)
+
+    def tick(self, now: Moment) -> float:
+        """Do what time alone brings about; return the seconds after which to look again."""
+        for origin in self._origins.values():
+            for ticket in [t for t in origin.tickets if not t.picked and now.boot - t.since > RESERVED_SECONDS]:
+                if not ticket.began:  # released already: it will look by itself, and keeps its place in the line
+                    self._give_back(origin, ticket, now.boot)
+                    origin.waiting[ticket.ask.who].ticket = None
+        self._dispatch(now.boot)
+        soon = [
+            self._next(origin, now.boot) - now.boot for origin in self._origins.values() if origin.head() is not None
+        ]
+        return max(_SHORTEST_PAUSE, min([_LONGEST_PAUSE, *(wait for wait in soon if wait > 0)]))
+
+    # --- Places -------------------------------------------------------------------------------------------------------
+
+    def _may_go(self, origin: _Origin, ask: Ask, since: Moment, now: float) -> bool:
+        """Whether one who comes by may begin without having been released: not before others, nor as the probe."""
+        if origin.only_probes(ask):
+            return False
+        standing = origin.standing(ask)
+        head = origin.head()
+        before = head is not None and origin.rank(head.ask, head.since.boot) < origin.rank(ask, since.boot)
+        return not before and self._has_place(origin, standing, now) and origin.has_room(standing, now)
+
+    def _has_place(self, origin: _Origin, standing: Standing, now: float) -> bool:
+        """Whether there is a place for it. The first half is for everybody, the last quarter for those who are quick.
+
+        What may hold its place for long counts against the shares: whatever hangs, and all requests of those who are
+        not in good standing.
+        """
+        if self._held() >= self._places:
+            return False
+        risky = self._risky(now)
+        if standing is not Standing.GOOD:
+            others = [ticket for ticket in risky if not ticket.probe]  # probes have a share of their own
+            trusted = all(ticket.standing is Standing.GOOD for ticket in others)
+            return len(others) < max(1, self._places // 2) or (trusted and len(risky) < self._most())
+        if origin.hangs(now):
+            return len(risky) < self._most()
+        return len(origin.tickets) < self._most()
+
+    def _may_probe(self, now: float) -> bool:
+        """Whether there is a place for a probe: however many endpoints are down and hang, a quarter is for those.
+
+        They take turns with it, and what is left of the last quarter is not theirs, either.
+        """
+        probes = sum(ticket.probe for each in self._origins.values() for ticket in each.tickets)
+        free = self._held() < self._places and len(self._risky(now)) < self._most()
+        return free and probes < max(1, self._places // 4)
+
+    def _held(self) -> int:
+        return sum(len(each.tickets) for each in self._origins.values())
+
+    def _risky(self, now: float) -> list[Ticket]:
+        """Who may hold a place for long: whatever hangs, and all who are not in good standing."""
+        risky = []
+        for origin in self._origins.values():
+            hangs = origin.hangs(now)
+            risky += [ticket for ticket in origin.tickets if hangs or ticket.standing is not Standing.GOOD]
+        return risky
+
+    def _most(self) -> int:
+        """The places without the last quarter, where there are several origins."""
+        return self._places - (self._places // 4 if len(self._origins) > 1 else 0)
+
+    def _dispatch(self, now: float) -> None:
+        """Release all whose turn has come, each with a place of its own."""
+        while True:
+            ready = [(origin, wait) for origin in self._origins.values() if (wait := self._ready(origin, now))]
+            if not ready:
+                return
+            origin, wait = min(ready, key=lambda each: self._precedence(*each))
+            wait.number = -1
+            wait.ticket = self._take(origin, wait.ask, now, probe=origin.only_probes(wait.ask))
+            self._release(wait.ask.key)
+
+    def _ready(self, origin: _Origin, now: float) -> _Wait | None:
+        """Whose turn it is at an origin, if there is room."""
+        head = origin.head()
+        if head is None:
+            return None
+        if not origin.only_probes(head.ask):
+            standing = origin.standing(head.ask)
+            return head if origin.has_room(standing, now) and self._has_place(origin, standing, now) else None
+        if now < origin.next_probe or any(ticket.probe and not ticket.began for ticket in origin.tickets):
+            return None
+        return origin.candidate() if self._may_probe(now) else None
+
+    @staticmethod
+    def _precedence(origin: _Origin, wait: _Wait) -> tuple[_Rank, float]:
+        """Who is released first. Probes, the longest due first, come after all who do not fail by themselves."""
+        if origin.only_probes(wait.ask):
+            return (Standing.NEW, float("inf")), origin.next_probe
+        return origin.rank(wait.ask, wait.since.boot), 0.0
+
+    def _take(self, origin: _Origin, ask: Ask, now: float, *, probe: bool) -> Ticket:
+        ticket = Ticket(ask, origin.standing(ask), now, probe)
+        origin.tickets[ticket] = None
+        origin.untrusted += ticket.standing is not Standing.GOOD
+        return ticket
+
+    def _leave(self, origin: _Origin, ticket: Ticket) -> None:
+        del origin.tickets[ticket]
+        origin.untrusted -= ticket.standing is not Standing.GOOD
+
+    def _give_back(self, origin: _Origin, ticket: Ticket, now: float) -> None:
+        """Free a place that was reserved and not used: the probe is another's now."""
+        self._leave(origin, ticket)
+        if ticket.probe:
+            origin.next_probe = now
+
+    def _waits(self, key: NamespacedName) -> Iterator[tuple[_Origin, _Wait]]:
+        for origin in self._origins.values():
+            for purpose in Purpose:
+                wait = origin.waiting.get((key, purpose))
+                if wait is not None:
+                    yield origin, wait
+
+    def _new(self, name: str) -> _Origin:
+        return _Origin(name, self._places, min(FIRST_LIMIT, self._places))
+
+    def _next(self, origin: _Origin, now: float) -> float:
+        """When time alone lets somebody go, or may have been set to."""
+        if origin.down:
+            return origin.next_probe
+        return now + _SHORTEST_PAUSE if origin.is_pacing() else origin.next_start
+
+
+def _seen(origin: _Origin, now: float) -> Seen:
+    in_flight = sum(ticket.began for ticket in origin.tickets)
+    return Seen(origin.limit, in_flight, len(origin.waiting), origin.down, origin.rate(now))
+
+
+def _why(origin: _Origin) -> Failure:
+    """Why somebody has waited for long."""
+    if origin.down:
+        message = f"the endpoint {origin.name} failed several times in a row; it is tried every few seconds"
+        return Failure(Reason.ENDPOINT_UNAVAILABLE, message)
+    return Failure(Reason.ISSUING, f"waits for its turn at the endpoint {origin.name}, which takes no more at once")

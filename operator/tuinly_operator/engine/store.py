@@ -1,0 +1,309 @@
+"""All that has been seen: credentials with what is remembered of them, Secrets' metadata, and who cares for which.
+
+The watches write here and enqueue; the reconciler reads. Nothing here does I/O.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import Credential, Status
+from tuinly_operator.domain.memory import Memory
+from tuinly_operator.domain.succession import Ends, Told, Verdict, judge, older
+from tuinly_operator.domain.target import SecretMeta
+
+
+@dataclass(slots=True)
+class Record:
+    """A credential and what this process remembers of it."""
+
+    credential: Credential
+    memory: Memory = field(default_factory=Memory)
+    status_written: float = float("-inf")  # boot seconds
+    warned: tuple[tuple[str, float], ...] = ()  # of what by Events lately, and when, in boot seconds
+    hushed: bool = False  # the last Warning was not told again, so its end is no news either
+
+
+@dataclass(slots=True)
+class Sight:
+    """What one reconcile has read or written live: it says more than the store until the watch has caught up."""
+
+    served: bool = False  # the credential is there and ours to serve
+    known: SecretMeta | None = None  # what the store knew of the target before
+    _target: tuple[NamespacedName, SecretMeta | None] | None = None
+
+    def take(self, key: NamespacedName, target: SecretMeta | None) -> None:
+        """Note what the target is now, None for absent."""
+        self._target = key, target
+
+    def forget(self) -> None:
+        """All of it may be otherwise by now."""
+        self._target, self.served = None, False
+
+    def looked_for(self, key: NamespacedName) -> bool:
+        """Whether a target of this name was looked for."""
+        return self._target is not None and self._target[0] == key
+
+    def of(self, key: NamespacedName) -> SecretMeta | None:
+        """What was found then; None also where nobody has looked."""
+        return self._target[1] if self._target is not None and self.looked_for(key) else None
+
+
+class Store:
+    """The operator's view of the cluster."""
+
+    def __init__(
+        self,
+        changed: Callable[[NamespacedName], None],
+        gone: Callable[[NamespacedName], None],
+        doubtful: Callable[[NamespacedName], None] = lambda _: None,
+    ) -> None:
+        """`changed` is called with each credential that should be looked at, `gone` with each that was dropped.
+
+        That is also called where all that was remembered of one is dropped, and it stays.
+        `doubtful` is called with each name of which contradictory things were told: `credential_read` settles it.
+        """
+        self._changed = changed
+        self._gone = gone
+        self._doubtful = doubtful
+        self._ends = Ends()
+        self._records: dict[NamespacedName, Record] = {}
+        self._secrets: dict[NamespacedName, SecretMeta] = {}
+        self._overtaken: dict[str | None, set[NamespacedName]] = {}  # by the namespace (None: all) that is being listed
+        self._interested = _Links()  # Secret -> credentials that read or write it
+        self._targets = _Links()  # credential -> Secrets labelled with it
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(tuple(self._records.values()))
+
+    def get(self, key: NamespacedName) -> Record | None:
+        """The record of a credential, or None where it is gone or was never seen."""
+        return self._records.get(key)
+
+    def urgency(self, key: NamespacedName) -> float:
+        """The end of a credential's token, in seconds since the epoch: the least life comes first, and none after all.
+
+        Before the first reconcile, only the target tells of a token. One who never had any is in nobody's way.
+        """
+        record = self._records.get(key)
+        if record is None:
+            return float("inf")
+        if record.memory.met:
+            held = record.memory.published
+            return held.state.expires_at if held else float("inf")
+        target = self._secrets.get(record.credential.target)
+        state = target.target.state if target and target.target else None
+        return state.expires_at if state else float("inf")
+
+    def secret(self, key: NamespacedName) -> SecretMeta | None:
+        """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""
+        return self._secrets.get(key)
+
+    def targets_of(self, credential: Credential) -> dict[NamespacedName, SecretMeta]:
+        """The Secrets that were written for this very credential."""
+        found = {key: self._secrets[key] for key in self._targets.of(credential.key)}
+        return {key: s for key, s in found.items() if s.target and s.target.owner_uid == credential.uid}
+
+    def known(self, key: NamespacedName) -> Told | None:
+        """What is known of a name: who has it, or who had it last; None where neither is remembered."""
+        record = self._records.get(key)
+        if record is None:
+            return self._ends.get(key)
+        return Told(record.credential.uid, record.credential.version, there=True)
+
+    def credential_seen(self, credential: Credential, *, listed: bool = False) -> None:
+        """Take in a credential as the watch, or a relist, shows it, if that is news (succession.py)."""
+        key = credential.key
+        verdict = judge(self.known(key), Told(credential.uid, credential.version, there=True), listed=listed)
+        if verdict is Verdict.NEWS:
+            self._take(credential)
+        elif verdict is Verdict.DOUBTFUL:
+            self._doubtful(key)
+
+    def credential_ended(self, credential: Credential) -> None:
+        """Drop a credential of which the watch says that it has gone, if that is news."""
+        end = Told(credential.uid, credential.version, there=False)
+        verdict = judge(self.known(credential.key), end)
+        if verdict is Verdict.NEWS:
+            self._end(credential.key, end)
+        elif verdict is Verdict.DOUBTFUL:
+            self._doubtful(credential.key)
+
+    def credential_gone(self, key: NamespacedName, uid: str) -> None:
+        """Drop a credential that a live read has not found, unless another one has taken its name already."""
+        record = self._records.get(key)
+        if record is not None and record.credential.uid == uid:
+            self._end(key, Told(uid, "", there=False))
+
+    def credential_read(
+        self, key: NamespacedName, credential: Credential | None, version: str, since: Told | None
+    ) -> None:
+        """Take in what a live read shows, None for nothing, whatever the versions: it decides.
+
+        `version` is the resource version of that read, `since` what was known of the name before it began: where that
+        has changed meanwhile, the read may be older than the change, and it is decided again.
+        """
+        if self.known(key) != since:
+            self._doubtful(key)
+        elif credential is not None:
+            self._take(credential)
+        else:
+            self._end(key, Told(since.uid if since else "", version, there=False))
+
+    def census_taken(self) -> None:
+        """Let what is remembered of the deleted grow old: after two censuses it is forgotten."""
+        self._ends.grow_old()
+
+    def start_afresh(self) -> None:
+        """Forget all that is remembered, and have each credential looked at.
+
+        The records are new ones, and what is still under way with the old ones is given up.
+        """
+        self._records = {key: Record(record.credential) for key, record in self._records.items()}
+        for key in self._records:
+            self._gone(key)
+        self.look_at_all()
+
+    def look_at_all(self) -> None:
+        """Have each credential looked at."""
+        for key in self._records:
+            self._changed(key)
+
+    def status_written(self, record: Record, before: Credential, status: Status, version: str, boot: float) -> None:
+        """Note a status that was just written, so that its echo is recognised.
+
+        `before` is the record's credential as it was when the write began: what came since may be later.
+        """
+        record.status_written = boot
+        if record.credential is before or not older(version, record.credential.version):
+            record.credential = replace(record.credential, status=status, version=version)
+
+    def secret_seen(self, key: NamespacedName, meta: SecretMeta) -> None:
+        """Take in a Secret's metadata from the watch, if it is newer than what is known."""
+        old = self._secrets.get(key)
+        if old is None or meta.newer_than(old):
+            self._put(key, meta)
+
+    def secret_gone(self, key: NamespacedName) -> None:
+        """Drop a Secret of which the watch says that it has gone."""
+        self._put(key, None)
+
+    def secret_read(
+        self, key: NamespacedName, meta: SecretMeta | None, since: SecretMeta | None, by: NamespacedName
+    ) -> None:
+        """Take in what a live read, or the answer to a write, shows, None for absent, whatever the versions.
+
+        `since` is what was known before it began. Where that has changed meanwhile, it may be older than the change:
+        then only a newer one is taken. `by` is the credential whose reconcile asked: that one knows already.
+        """
+        old = self._secrets.get(key)
+        if old is since or (old is not None and meta is not None and meta.newer_than(old)):
+            self._put(key, meta, by)
+
+    def list_begins(self, namespace: str | None) -> None:
+        """Remember from now on what changes while Secrets (of one namespace or all) are listed: the list may lag."""
+        self._overtaken[namespace] = set()
+
+    def secret_listed(self, namespace: str | None, key: NamespacedName, meta: SecretMeta) -> None:
+        """Take in a Secret of such a list, whatever the versions, unless something later is known."""
+        if key in self._overtaken[namespace]:
+            self.secret_seen(key, meta)
+        else:
+            self._put(key, meta)
+            self._overtaken[namespace].discard(key)
+
+    def secrets_listed(self, namespace: str | None, present: Iterable[NamespacedName]) -> None:
+        """After a complete list (of one namespace or all): drop what is no longer there."""
+        listed = set(present) | self._overtaken.pop(namespace, set())
+        for key in [k for k in self._secrets if namespace in (None, k.namespace) and k not in listed]:
+            self._put(key, None)
+
+    def _put(self, key: NamespacedName, meta: SecretMeta | None, by: NamespacedName | None = None) -> None:
+        """Believe what is told of a Secret, and tell all whom it concerns, but for the one who told."""
+        old = self._secrets.get(key)
+        if old == meta:
+            return
+        if meta is None:
+            del self._secrets[key]
+        else:
+            self._secrets[key] = meta
+        for scope in (None, key.namespace):
+            if scope in self._overtaken:
+                self._overtaken[scope].add(key)
+        self._label(key, old, meta)
+        self._touch(key, by, old, meta)
+
+    def _take(self, credential: Credential) -> None:
+        """Believe what is told of a credential that is there."""
+        record = self._records.get(credential.key)
+        if record is None or record.credential.uid != credential.uid:
+            self._drop(credential.key)
+            self._ends.forget(credential.key)
+            self._records[credential.key] = record = Record(credential)
+        else:
+            old, record.credential = record.credential, credential
+            if replace(old, version=credential.version) == credential:
+                return  # the echo of our own status write
+            if (old.target, old.client_secret) != (credential.target, credential.client_secret):
+                self._forget_interest(old)
+        for secret in (credential.target, credential.client_secret):
+            self._interested.add(secret, credential.key)
+        self._changed(credential.key)
+
+    def _end(self, key: NamespacedName, end: Told) -> None:
+        """Believe that a name has no credential."""
+        self._drop(key)
+        self._ends.note(key, end)
+
+    def _drop(self, key: NamespacedName) -> None:
+        record = self._records.pop(key, None)
+        if record is not None:
+            self._forget_interest(record.credential)
+            self._gone(key)
+
+    def _touch(self, key: NamespacedName, by: NamespacedName | None, *metas: SecretMeta | None) -> None:
+        labelled = {NamespacedName(key.namespace, m.target.credential) for m in metas if m and m.target}
+        for credential in labelled | self._interested.of(key):
+            if credential in self._records and credential != by:
+                self._changed(credential)
+
+    def _label(self, key: NamespacedName, old: SecretMeta | None, new: SecretMeta | None) -> None:
+        for meta, update in ((old, self._targets.discard), (new, self._targets.add)):
+            if meta is not None and meta.target is not None and meta.target.credential:
+                update(NamespacedName(key.namespace, meta.target.credential), key)
+
+    def _forget_interest(self, credential: Credential) -> None:
+        for secret in (credential.target, credential.client_secret):
+            self._interested.discard(secret, credential.key)
+
+
+class _Links:
+    """Which keys belong to which. Nearly all have a single one, which is kept without a set of 216 bytes."""
+
+    def __init__(self) -> None:
+        self._links: dict[NamespacedName, NamespacedName | set[NamespacedName]] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def of(self, key: NamespacedName) -> set[NamespacedName]:
+        """All that belong to a key."""
+        found = self._links.get(key, set())
+        return found if isinstance(found, set) else {found}
+
+    def add(self, key: NamespacedName, other: NamespacedName) -> None:
+        found = self._links.setdefault(key, other)
+        if isinstance(found, set):
+            found.add(other)
+        elif found != other:
+            self._links[key] = {found, other}
+
+    def discard(self, key: NamespacedName, other: NamespacedName) -> None:
+        found = self._links.get(key)
+        if isinstance(found, set):
+            found.discard(other)
+        if not found or found == other:
+            self._links.pop(key, None)

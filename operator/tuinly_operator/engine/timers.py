@@ -1,0 +1,86 @@
+"""When to look at a credential again: deadlines on both clocks, kept in two heaps and watched by one task."""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+from tuinly_operator.base.clock import Clock, Deadline, Moment
+from tuinly_operator.base.names import NamespacedName
+
+# asyncio sleeps by a clock that stands still while the machine is suspended, so the heaps are looked at this often.
+# In seconds.
+_TICK = 0.5
+
+
+class Timers:
+    """One deadline per credential; setting another replaces it."""
+
+    def __init__(self, clock: Clock, due: Callable[[NamespacedName], None]) -> None:
+        """`due` is called with each credential whose deadline has come, once."""
+        self._clock = clock
+        self._due = due
+        self._deadlines: dict[NamespacedName, Deadline] = {}
+        # Replaced and cancelled entries stay until they surface; the dictionary tells which are still meant.
+        self._by_wall: list[tuple[float, NamespacedName]] = []
+        self._by_boot: list[tuple[float, NamespacedName]] = []
+        self._sooner = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def get(self, key: NamespacedName) -> Deadline | None:
+        """The deadline that is set for a credential."""
+        return self._deadlines.get(key)
+
+    def set(self, key: NamespacedName, deadline: Deadline) -> None:
+        """Set or replace a credential's deadline."""
+        if self._deadlines.get(key) == deadline:
+            return
+        self._deadlines[key] = deadline
+        heapq.heappush(self._by_wall, (deadline.wall, key))
+        heapq.heappush(self._by_boot, (deadline.boot, key))
+        if self._by_wall[0][1] == key or self._by_boot[0][1] == key:
+            self._sooner.set()
+        self._compact()
+
+    def cancel(self, key: NamespacedName) -> None:
+        """Forget a credential's deadline."""
+        self._deadlines.pop(key, None)
+
+    def fire(self, now: Moment) -> float:
+        """Report every deadline that is due by either clock; return the seconds until the next."""
+        soonest = float("inf")
+        for heap, time, clock in ((self._by_wall, now.wall, "wall"), (self._by_boot, now.boot, "boot")):
+            while heap:
+                at, key = heap[0]
+                deadline = self._deadlines.get(key)
+                if deadline is None or getattr(deadline, clock) != at:
+                    heapq.heappop(heap)
+                elif at <= time:
+                    heapq.heappop(heap)
+                    del self._deadlines[key]
+                    self._due(key)
+                else:
+                    soonest = min(soonest, at - time)
+                    break
+        return soonest
+
+    async def run(self) -> None:
+        """Watch the clocks until cancelled."""
+        while True:
+            self._sooner.clear()
+            wait = self.fire(self._clock.now())
+            try:
+                async with asyncio.timeout(min(wait, _TICK)):
+                    await self._sooner.wait()
+            except TimeoutError:
+                continue
+
+    def _compact(self) -> None:
+        """Rebuild the heaps once stale entries outnumber the meant ones: memory follows the number of credentials."""
+        if len(self._by_wall) <= 64 + 2 * len(self._deadlines):
+            return
+        self._by_wall = [(d.wall, key) for key, d in self._deadlines.items()]
+        self._by_boot = [(d.boot, key) for key, d in self._deadlines.items()]
+        heapq.heapify(self._by_wall)
+        heapq.heapify(self._by_boot)

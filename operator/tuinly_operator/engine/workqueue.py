@@ -1,0 +1,195 @@
+"""Which credential is reconciled next: each once, one reconcile per credential at a time, the most urgent first.
+
+What an admission webhook holds up in some namespaces, however many, must hold up no other. So namespaces with slow
+writes have a lane of their own, and change over as soon as one is noticed; those of which nothing is known get what is
+left by those whose writes have been quick (docs/decisions/0021-lanes-by-how-quick-writes-are.md).
+"""
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+
+from tuinly_operator.base.names import NamespacedName
+
+_QUICK, _UNKNOWN, _SLOW = range(3)  # lanes
+_SLOW_SECONDS: Final = 120.0  # after the last slow write; twice the longest wait between two tries of one
+_QUICK_SECONDS: Final = 7200.0  # after the last quick one; many tokens live for an hour
+_MOST_QUICK: Final = 20_000  # namespaces that are remembered
+
+_Heap = list[tuple[float, int, NamespacedName]]
+
+
+class WorkQueue:
+    """A deduplicating priority queue that hands out nothing while something holds it."""
+
+    def __init__(
+        self, urgency: Callable[[NamespacedName], float], monotonic: Callable[[], float], places: int = 20
+    ) -> None:
+        """`urgency` gives a credential's place, the smallest first; `monotonic` is a clock in seconds.
+
+        At most `places` reconciles are begun at a time, and as many of slow namespaces besides.
+        """
+        self._urgency = urgency
+        self._monotonic = monotonic
+        self._places = places
+        self._heaps: tuple[_Heap, _Heap, _Heap] = ([], [], [])
+        self._slow: dict[str, float] = {}  # namespaces, and until when they are
+        self._quick: dict[str, float] = {}  # the same
+        self._waiting: dict[NamespacedName, float] = {}
+        self._active: set[NamespacedName] = set()
+        self._again: set[NamespacedName] = set()
+        self._holds: set[str] = set()
+        self._order = count()
+        self._taken = float("-inf")  # when a key was last handed out
+        self._wakers: list[asyncio.Future[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def active(self) -> int:
+        """How many reconciles are under way."""
+        return len(self._active)
+
+    @property
+    def age(self) -> float:
+        """Seconds that the longest waiting key has waited since it could be handed out; 0 where none waits."""
+        return self._monotonic() - next(iter(self._waiting.values())) if self._waiting else 0.0
+
+    @property
+    def stalled(self) -> float:
+        """Seconds for which keys have waited and none was handed out. A long queue that moves is no stalled one."""
+        return min(self.age, self._monotonic() - self._taken)
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """What keeps the queue closed now."""
+        return frozenset(self._holds)
+
+    def hold(self, why: str) -> None:
+        """Close the queue until `why` is released. Several reasons may hold it at once."""
+        self._holds.add(why)
+
+    def release(self, why: str) -> None:
+        """Take back a hold. With the last one waiting begins: until then nobody could have done anything."""
+        if why not in self._holds:
+            return
+        self._holds.discard(why)
+        if not self._holds:
+            self._waiting = dict.fromkeys(self._waiting, self._monotonic())
+        self._wake()
+
+    def add(self, key: NamespacedName) -> None:
+        """Ask for a reconcile. One that is under way is followed by another; one that waits is not doubled."""
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting[key] = self._monotonic()
+            heapq.heappush(self._heaps[self._lane(key)], (self._urgency(key), next(self._order), key))
+            self._wake()
+
+    async def get(self) -> NamespacedName:
+        """Wait for the most urgent credential that can be begun. The caller must say `done` for it."""
+        while (lane := self._next_lane()) is None:
+            waker = asyncio.get_running_loop().create_future()
+            self._wakers.append(waker)
+            try:
+                await waker
+            except asyncio.CancelledError:
+                if waker in self._wakers:
+                    self._wakers.remove(waker)
+                self._wake()  # for another, if this one had been woken already
+                raise
+        _, _, key = heapq.heappop(self._heaps[lane])
+        del self._waiting[key]
+        self._active.add(key)
+        self._taken = self._monotonic()
+        return key
+
+    def done(self, key: NamespacedName) -> None:
+        """End a reconcile."""
+        self._active.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+        self._wake()
+
+    def mark(self, namespace: str, *, slow: bool) -> None:
+        """Note that a write of a namespace takes its time, or was quick.
+
+        What is slow changes over to the lane of the slow, also what is under way, even where that lane is full: as each
+        write has an end, so has what changes over.
+        """
+        now = self._monotonic()
+        was_slow = self._slow.get(namespace, now) > now
+        if slow:
+            self._slow[namespace] = now + _SLOW_SECONDS
+            self._quick.pop(namespace, None)
+            if not was_slow:
+                self._slow = {name: until for name, until in self._slow.items() if until > now}
+                self._change_over(namespace)
+        elif not was_slow:
+            self._remember_quick(namespace, now)
+
+    def _remember_quick(self, namespace: str, now: float) -> None:
+        """Keep them in the order of their ends, so that those of the past make room; of more, nothing is known."""
+        self._quick.pop(namespace, None)
+        while self._quick and next(iter(self._quick.values())) <= now:
+            del self._quick[next(iter(self._quick))]
+        if len(self._quick) < _MOST_QUICK:
+            self._quick[namespace] = now + _QUICK_SECONDS
+
+    def _change_over(self, namespace: str) -> None:
+        for heap in self._heaps[:_SLOW]:
+            moved = [entry for entry in heap if entry[-1].namespace == namespace]
+            if moved:
+                heap[:] = [entry for entry in heap if entry[-1].namespace != namespace]
+                heapq.heapify(heap)
+            for entry in moved:
+                heapq.heappush(self._heaps[_SLOW], entry)
+        self._wake()
+
+    def _settle(self) -> None:
+        """Move the first of each lane to where its namespace belongs by now: time alone ends what is known of one."""
+        for lane, heap in enumerate(self._heaps):
+            while heap and (right := self._lane(heap[0][-1])) != lane:
+                heapq.heappush(self._heaps[right], heapq.heappop(heap))
+
+    def _lane(self, key: NamespacedName) -> int:
+        now = self._monotonic()
+        if self._slow.get(key.namespace, now) > now:
+            return _SLOW
+        return _QUICK if self._quick.get(key.namespace, now) > now else _UNKNOWN
+
+    def _free(self) -> tuple[int, int, int]:
+        """How many more could be begun in each lane now.
+
+        While any wait of whom it is known that they are quick, a quarter of the places is for those of whom nothing is.
+        """
+        lanes = Counter(map(self._lane, self._active))
+        free = self._places - lanes[_QUICK] - lanes[_UNKNOWN]
+        share = max(1, self._places // 4) if self._heaps[_QUICK] else self._places
+        return free, min(free, share - lanes[_UNKNOWN]), self._places - lanes[_SLOW]
+
+    def _next_lane(self) -> int | None:
+        """The lane of the most urgent credential that can be begun now, or None where none can."""
+        if self._holds:
+            return None
+        self._settle()
+        free = self._free()
+        lanes = [lane for lane, heap in enumerate(self._heaps) if heap and free[lane] > 0]
+        return min(lanes, key=lambda lane: self._heaps[lane][0], default=None)
+
+    def _wake(self) -> None:
+        """Let as many who wait look as there are credentials that can be begun."""
+        if self._holds:
+            return
+        self._settle()
+        ready = sum(max(0, min(len(heap), free)) for heap, free in zip(self._heaps, self._free(), strict=True))
+        for _ in range(min(ready, len(self._wakers))):
+            waker = self._wakers.pop()
+            if not waker.done():
+                waker.set_result(None)

@@ -1,0 +1,1 @@
+"""The way of a token: gather what is, decide, act, tell."""

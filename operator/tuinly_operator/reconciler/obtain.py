@@ -1,0 +1,328 @@
+"""Obtains tokens: reads the client Secret, makes token requests, judges answers, tries new tokens if asked to."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from tuinly_operator.base.clock import Clock, Deadline, Moment
+from tuinly_operator.base.logs import fields
+from tuinly_operator.domain import decision as rules
+from tuinly_operator.domain.client_secret import is_watched, not_found, not_readable, parse_client_secret
+from tuinly_operator.domain.credential import GrantType
+from tuinly_operator.domain.decision import Attempt, Comparison, Exchange, Facts, Need, Purpose, Refresh, Verify
+from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
+from tuinly_operator.domain.memory import Attempted, Client, ClientSecretRead, IssuedToken, RefreshToken
+from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
+from tuinly_operator.domain.target import SecretMeta, TokenState
+from tuinly_operator.domain.token_response import TokenResponse, Verdict
+from tuinly_operator.edges.election import ASKING_SECONDS
+from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.edges.metrics import Metrics
+from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
+from tuinly_operator.engine.limiter import Ask, Limiter, Ticket
+from tuinly_operator.engine.store import Record, Sight, Store
+from tuinly_operator.reconciler.report import Reporter
+from tuinly_operator.reconciler.retries import Setbacks
+
+_SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
+_CLOCK_TOLERANCE: Final = 30.0  # seconds
+
+_Request = Callable[[Ticket], Coroutine[Any, Any, IssuedToken | None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Attempts:
+    """Does the acts that lead to a token in memory."""
+
+    def __init__(  # noqa: PLR0913 -- the edges it acts on
+        self,
+        *,
+        look: Callable[[Record], Facts],
+        store: Store,
+        kube: Kube,
+        endpoint: TokenEndpoint,
+        limiter: Limiter,
+        reporter: Reporter,
+        setbacks: Setbacks,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        """Nothing is asked before `exchange` or `refresh`; `look` gathers what is known now."""
+        self._look = look
+        self._store = store
+        self._kube = kube
+        self._endpoint = endpoint
+        self._limiter = limiter
+        self._reporter = reporter
+        self._setbacks = setbacks
+        self._metrics = metrics
+        self._clock = clock
+        self._apart: set[str] = set()  # origins whose clock is too far from ours
+
+    async def read_client_secret(self, record: Record, facts: Facts) -> None:
+        """Read the client id and secret, or what is wrong with them. Raises ApiFailure, or Failure if it may not."""
+        key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
+        client: Client | Failure
+        try:
+            raw = await self._kube.read_secret(key)
+        except ApiFailure as failure:
+            if failure.status == HTTPStatus.FORBIDDEN:
+                raise not_readable(ref) from None
+            if not failure.not_found:
+                raise
+            self._remember(record, facts, None, not_found(ref))
+            return
+        try:
+            client = parse_client_secret(raw, ref)
+        except Failure as failure:
+            client = failure
+        self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, client)
+
+    def _remember(self, record: Record, facts: Facts, seen: SecretMeta | None, client: Client | Failure) -> None:
+        """Remember what a read gave, and in the store only what the watch shows: nobody tells when other Secrets go."""
+        key, by, ref = facts.credential.client_secret, facts.credential.key, facts.spec.client_secret_ref
+        self._store.secret_read(key, seen, facts.client_secret, by)
+        read = ClientSecretRead(ref, seen.identity if seen else "", client, self._clock.now())
+        record.memory = record.memory.client_secret_read(read)
+
+    async def exchange(self, record: Record, facts: Facts, decided: Exchange, sight: Sight) -> None:
+        """Ask for a token by client credentials, and take what comes."""
+        await self._attempt(record, facts, decided, sight, partial(self._by_client, facts, decided))
+
+    async def refresh(self, record: Record, facts: Facts, decided: Refresh, sight: Sight) -> None:
+        """Ask for one by refresh token. Where it is refused, the exchange is decided on next."""
+        await self._attempt(record, facts, decided, sight, partial(self._by_refresh_token, record, facts, decided))
+
+    async def verify(self, record: Record, facts: Facts, decided: Verify) -> None:
+        """Try a new token. One that does not work is forgotten; one that nobody can tell of waits."""
+        at = origin_of(facts.graphql_url)
+        verdict = await self._try(facts, decided)
+        if verdict is Verdict.ACCEPTED:
+            record.memory = record.memory.verified(decided.held)
+        elif verdict is Verdict.REJECTED:
+            record.memory = record.memory.rejected(decided.held)
+            message = f"the new token does not work at {at}; check the client's rights"
+            self._set_back(record, facts, Failure(Reason.VERIFICATION_FAILED, message))
+        else:
+            message = f"{at} could not tell whether the new token works; it is tried again"
+            failure = Failure(Reason.VERIFICATION_INCONCLUSIVE, message)
+            setback = self._setbacks.of(record, decided.last, failure, facts.inputs)
+            record.memory = record.memory.unverified(decided.held, setback)
+
+    async def _try(self, facts: Facts, decided: Verify) -> Verdict:
+        """Send the verification, and tell the limiter how it went."""
+        with self._begun(facts, Purpose.VERIFICATION) as ticket:
+            verdict = await self._endpoint.verify(facts.graphql_url, decided.token)
+            if verdict is Verdict.ACCEPTED:
+                self._limiter.succeeded(ticket, self._clock.now())
+            else:  # no answer, or one that no endpoint gives that works, unless it speaks of the token
+                failure = TokenRequestFailed(Reason.VERIFICATION_FAILED, "", transport=verdict is Verdict.INCONCLUSIVE)
+                self._limiter.failed(ticket, failure, self._clock.now())
+            return verdict
+
+    @contextmanager
+    def _begun(self, facts: Facts, purpose: Purpose) -> Iterator[Ticket]:
+        """Take the place for a request. Since the look at the limiter nothing may be awaited: others would take it."""
+        ticket = self._limiter.begin(ask_for(facts, purpose), self._clock.now())
+        try:
+            yield ticket
+        finally:
+            self._limiter.abandoned(ticket, self._clock.now())  # unless it has ended
+
+    async def _attempt(self, record: Record, facts: Facts, decided: Attempt, sight: Sight, request: _Request) -> None:
+        try:
+            self._kube.fence(ASKING_SECONDS)
+            self._kube.require_reach()
+            with self._begun(facts, Purpose.TOKEN) as ticket:
+                record.memory = record.memory.attempt_begun(
+                    Attempted(rules.counts_from(facts), rules.refresh_inputs(facts)),
+                    forced_at=facts.now if rules.forced(facts) else None,
+                )
+                offer = await self._meanwhile(record, request(ticket))
+            if offer is not None:
+                self._take(record, facts, decided, offer)
+        except Failure as failure:
+            self._set_back(record, facts, failure)
+        else:
+            # What was seen before a request that took its time has to be looked at again before it is acted on.
+            if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
+                sight.forget()
+
+    async def _by_refresh_token(
+        self, record: Record, facts: Facts, decided: Refresh, ticket: Ticket
+    ) -> IssuedToken | None:
+        """One refresh-token grant; None where the server refuses it."""
+        token, present = decided.token, decided.present
+        issued = self._clock.now()
+        try:
+            asked = self._endpoint.refresh(facts.token_url, token.value)
+            grant = await self._request(facts, ticket, GrantType.REFRESH_TOKEN, asked)
+        except TokenRequestFailed as failure:
+            if failure.reason is Reason.ENDPOINT_THROTTLED:
+                raise
+            if not failure.rejected:
+                record.memory = record.memory.refresh_token_spent(token)
+                raise  # ambiguous: the server may have taken it; the next attempt is an exchange
+            record.memory = record.memory.refresh_token_refused(token, rules.refresh_inputs(facts))
+            if not token.proven:
+                message = "the server refuses refresh tokens; client credentials are used from now on"
+                self._reporter.warn_once(record, Reason.REFRESH_REFUSED, message)
+            return None
+        # From now on it is the answer's: if that is dropped, so is it.
+        record.memory = record.memory.refresh_token_spent(token)
+        state = _state(
+            facts,
+            grant,
+            issued,
+            version=decided.version,
+            scopes=present.state.scopes,
+            handled=present.handled or present.state.handled_refresh,
+        )
+        refresh = RefreshToken(grant.refresh_token or token.value, proven=True)
+        return _held(state, grant, issued, kind=GrantType.REFRESH_TOKEN, client=present.client, refresh=refresh)
+
+    async def _by_client(self, facts: Facts, decided: Exchange, ticket: Ticket) -> IssuedToken:
+        """One exchange by client credentials."""
+        client, scopes = decided.client, facts.spec.scopes
+        issued = self._clock.now()
+        asked = self._endpoint.exchange(facts.token_url, client.id, client.secret, scopes)
+        grant = await self._request(facts, ticket, GrantType.CLIENT_CREDENTIALS, asked)
+        # Any exchange does what users may have asked for; a refresh-token grant is not what they meant.
+        handled = facts.credential.refresh_requested
+        state = _state(facts, grant, issued, version=decided.version, scopes=scopes, handled=handled)
+        wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
+        refresh = RefreshToken(grant.refresh_token) if wanted and grant.refresh_token else None
+        return _held(state, grant, issued, kind=GrantType.CLIENT_CREDENTIALS, client=client, refresh=refresh)
+
+    async def _request(
+        self, facts: Facts, ticket: Ticket, kind: GrantType, asked: Coroutine[Any, Any, TokenResponse]
+    ) -> TokenResponse:
+        """Send the token request, and tell the limiter and the metrics how it went. Raises TokenRequestFailed."""
+        try:
+            with self._metrics.token_request(kind):
+                grant = await asked
+        except TokenRequestFailed as failure:
+            if not (kind is GrantType.REFRESH_TOKEN and failure.rejected):  # else the exchange is still to come
+                self._limiter.failed(ticket, failure, self._clock.now())
+            raise
+        self._limiter.succeeded(ticket, self._clock.now())
+        self._compare_clocks(origin_of(facts.token_url), grant.server_time)
+        return grant
+
+    def _compare_clocks(self, origin: str, server_time: float | None) -> None:
+        """Expiry is counted by this clock and enforced by the server's: warn when they are too far apart."""
+        if server_time is None:
+            return
+        ahead = self._clock.now().wall - server_time
+        self._metrics.clock_difference(origin, ahead)
+        apart = abs(ahead) > _CLOCK_TOLERANCE
+        if apart and origin not in self._apart:
+            extra = fields(origin=origin, ahead_seconds=round(ahead, 1))
+            _log.warning("this machine's clock and the token endpoint's are more than 30 s apart", extra=extra)
+        (self._apart.add if apart else self._apart.discard)(origin)
+
+    def _take(self, record: Record, facts: Facts, decided: Attempt, offer: IssuedToken) -> None:
+        """Judge an answer against the token that is held, and keep the better one. Raises WorseAnswer."""
+        current, now = record.memory.current, self._clock.now()
+        routine = decided.why in (Need.DUE, Need.EXPIRED)
+        due = rules.refresh_at(facts, current) if current is not None and routine else None
+        match rules.compare(replace(facts, memory=record.memory, now=now), offer):
+            case Comparison.BETTER:
+                record.memory = record.memory.obtained(offer, due)
+                self._remark(record, facts, offer, first=current is None)
+            case Comparison.RENEWED:
+                record.memory = record.memory.renewed(offer, due)
+            case Comparison.SAME if current is not None:
+                look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
+                asked = facts.credential.refresh_requested
+                record.memory = record.memory.same_again(asked, look_again, offer.refresh)
+                _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
+            case _:
+                message = "the server gave a token with narrower scopes or an earlier end than the present one"
+                raise WorseAnswer(Reason.INVALID_RESPONSE, message)
+
+    def _remark(self, record: Record, facts: Facts, held: IssuedToken, *, first: bool) -> None:
+        """Tell what a new token shows of the server's settings, once."""
+        if first and not held.state.scopes >= facts.spec.scopes:
+            message = "the server granted fewer scopes than spec.scopes asks for"
+            self._reporter.warn_once(record, Reason.SCOPE_NARROWED, message)
+        if lead(facts.spec.refresh, held.state.lifetime) < MIN_LEAD:
+            message = "tokens live less than 4 minutes: a Pod may see a new one only after the old one has expired"
+            self._reporter.warn_once(record, Reason.LIFETIME_TOO_SHORT, message)
+        else:
+            record.memory = record.memory.may_tell_again(Reason.LIFETIME_TOO_SHORT)
+
+    def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
+        """Remember a failed attempt and when to try again."""
+        setback = self._setbacks.of(record, rules.setback(facts), failure, facts.tried_inputs)
+        last = facts.memory.attempt
+        asked = facts.credential.refresh_requested or (last.asked if last else "")
+        record.memory = record.memory.attempt_failed(replace(setback, asked=asked))
+
+    async def _meanwhile(self, record: Record, request: Coroutine[Any, Any, IssuedToken | None]) -> IssuedToken | None:
+        """Wait for a token request, and keep the status true while it takes its time, whatever changes meanwhile."""
+        task = asyncio.create_task(request)
+        wait: float | None = _SLOW_REQUEST
+        try:
+            while not (await asyncio.wait({task}, timeout=wait))[0]:
+                facts = self._look(record)
+                decision = rules.meanwhile(facts)
+                # Whatever becomes of the report, the request goes on: its answer may be the only one there is.
+                with suppress(ApiFailure):
+                    if not decision.silent:
+                        await self._reporter.report(record, facts, decision)
+                published = facts.memory.published
+                left = published.expiry.remaining(facts.now) if published else 0.0
+                wait = left if left > 0 else None
+            return task.result()
+        finally:
+            task.cancel()
+
+
+def _state(  # noqa: PLR0913 -- all that a token is known by
+    facts: Facts, grant: TokenResponse, issued: Moment, *, version: str, scopes: frozenset[str], handled: str
+) -> TokenState:
+    """The state of a new token.
+
+    `version` is that of the client Secret it was issued for, `scopes` are those that count where the answer tells none.
+    """
+    at = int(issued.wall)
+    state = TokenState(
+        credential_uid=facts.credential.uid,
+        issued_at=at,
+        expires_at=at + grant.lifetime,
+        next_refresh=0,
+        granted_scopes=" ".join(sorted(scopes if grant.scopes is None else grant.scopes)),
+        exchange_inputs=facts.inputs,
+        template=facts.shape.digest,
+        client_secret_version=version,
+        handled_refresh=handled,
+    )
+    return replace(state, next_refresh=int(at + refresh_offset(facts.spec.refresh, state)))
+
+
+def _held(  # noqa: PLR0913 -- all that came with a token
+    state: TokenState,
+    grant: TokenResponse,
+    issued: Moment,
+    *,
+    kind: GrantType,
+    client: Client | None,
+    refresh: RefreshToken | None,
+) -> IssuedToken:
+    return IssuedToken(state, issued.moved_to(state.issued_at), grant.access_token, client, kind, refresh)
+
+
+def ask_for(facts: Facts, purpose: Purpose) -> Ask:
+    """What to ask the limiter for. The client is told as far as it is known."""
+    url = facts.token_url if purpose is Purpose.TOKEN else facts.graphql_url
+    read, current = facts.memory.client, facts.memory.current
+    client = read.client if read else current.client if current else None
+    client_id = client.id if isinstance(client, Client) else ""
+    return Ask(facts.credential.key, origin_of(url), purpose, rules.present_end(facts), client_id)

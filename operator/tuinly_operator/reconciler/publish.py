@@ -1,0 +1,349 @@
+"""Writes tokens into target Secrets, on the condition that each still is what it was when the write was decided."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from tuinly_operator.base.clock import Clock, Deadline, rfc3339
+from tuinly_operator.base.logs import fields
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain import decision as rules
+from tuinly_operator.domain.decision import AskWhoServes, Cause, Facts, Publish, PutBack, RemoveOldTargets
+from tuinly_operator.domain.errors import Failure, InTheWay, Reason
+from tuinly_operator.domain.memory import IssuedToken, Removed
+from tuinly_operator.domain.target import CREDENTIAL_LABEL, NOT_THERE, Ownership, SecretMeta, ownership, target_manifest
+from tuinly_operator.domain.template import render
+from tuinly_operator.edges.kube import REQUEST_TIMEOUT, ApiFailure, Kube, NotLeading
+from tuinly_operator.edges.metrics import Metrics
+from tuinly_operator.engine.store import Record, Sight, Store
+from tuinly_operator.reconciler.report import Reporter
+from tuinly_operator.reconciler.retries import Setbacks
+
+_log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Does the acts that touch the target."""
+
+    def __init__(  # noqa: PLR0913 -- the edges it acts on
+        self, *, store: Store, kube: Kube, reporter: Reporter, setbacks: Setbacks, metrics: Metrics, clock: Clock
+    ) -> None:
+        """Nothing is written before `publish`."""
+        self._store = store
+        self._kube = kube
+        self._reporter = reporter
+        self._setbacks = setbacks
+        self._metrics = metrics
+        self._clock = clock
+
+    async def prove_absence(self, facts: Facts, sight: Sight) -> None:
+        """Look for the target past the watch, which may be behind or leave its type out. Raises ApiFailure.
+
+        Where it is gone the credential may be too, and the watch of those late: for a deleted one nothing is created.
+        """
+        live = await self._kube.read_secret_meta(facts.credential.target)
+        sight.take(facts.credential.target, live)
+        if live is None:
+            await self._look_whether_served(facts, sight)
+
+    async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, sight: Sight) -> None:
+        """Drop a credential that has gone or is another operator's by now, else say once that there is another one.
+
+        What that one wrote is as good as what this one would restore; so neither writes over the other's for ever.
+        Raises ApiFailure.
+        """
+        await self._look_whether_served(facts, sight)
+        if decided.other is None:
+            return
+        key = facts.credential.key
+        if not sight.served:
+            _log.warning("another operator serves this credential by now", extra=fields(credential=key))
+            return
+        record.memory = record.memory.overtaken(decided.other)
+        if Reason.ANOTHER_OPERATOR not in record.memory.told:
+            _log.warning("another operator serves this credential, too", extra=fields(credential=key))
+        message = (
+            "another operator writes the target of this credential, too; see to it that each credential is served by "
+            "one alone: by the selectors and namespaces of the operators, and the Lease of their replicas"
+        )
+        self._reporter.warn_once(record, Reason.ANOTHER_OPERATOR, message)
+
+    async def _look_whether_served(self, facts: Facts, sight: Sight) -> None:
+        credential = facts.credential
+        sight.served = await self._kube.credential_exists(credential.key, credential.uid)
+        if not sight.served:
+            self._store.credential_gone(credential.key, credential.uid)
+
+    async def publish(self, record: Record, facts: Facts, decided: Publish, sight: Sight) -> None:
+        """Write the token with its state, on the condition that the target is what it was when this was decided.
+
+        Raises:
+            ApiFailure: the API server is out of reach or overloaded, or this replica does not lead.
+        """
+        held = replace(decided.held, state=replace(decided.held.state, template=facts.shape.digest))
+        try:
+            data = render(facts.shape, _values(held, decided.token))
+        except Failure as failure:
+            self._set_back(record, facts, failure)
+            return
+        manifest = partial(target_manifest, facts.credential, held.state, facts.shape, data)
+        try:
+            meta = await self._kube.apply_secret(facts.credential.target, manifest(facts.target))
+        except ApiFailure as failure:
+            written = await self._not_written(record, facts, sight, manifest(None), failure)
+            if written is None:
+                return
+            meta = written
+        record.memory = record.memory.wrote(held, rules.asked_shape(facts), untried=decided.untried)
+        self._see_target(facts, sight, meta)
+        self._tell_published(record, facts, decided)
+
+    async def remove_old_targets(self, record: Record, facts: Facts, decided: RemoveOldTargets) -> None:
+        """After a rename: the new target is in place, so the old ones go, and what only looks like one is told of.
+
+        Raises ApiFailure.
+        """
+        by = facts.credential.key
+        for key, meta in decided.targets:
+            left = await self._deleted(key, meta)
+            self._store.secret_read(key, left, meta, by)
+            if left is None:
+                _log.info("deleted a renamed target", extra=fields(credential=by, target=key.name))
+        if new := sorted(decided.look_alikes - record.memory.look_alikes):
+            message = (
+                f"the Secret {new[0]}{f' and {len(new) - 1} more' if new[1:] else ''} says that it is this "
+                "credential's target, but was written by somebody else, too, so it is left alone; delete it, or remove "
+                f"its owner reference and its label {CREDENTIAL_LABEL}"
+            )
+            self._reporter.warn(record, Reason.LOOK_ALIKE, message)
+        record.memory = record.memory.told_of_look_alikes(decided.look_alikes)
+
+    async def _deleted(self, key: NamespacedName, meta: SecretMeta) -> SecretMeta | None:
+        """Delete a Secret if it still is what was seen; return what is there now. Raises ApiFailure."""
+        try:
+            return await self._kube.delete_secret(key, meta)
+        except ApiFailure as failure:
+            if failure.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise
+            live = await self._kube.read_secret_meta(key)
+            if live == meta:
+                raise  # nobody was quicker: it is an admission webhook that says so
+            return live
+
+    def _tell_published(self, record: Record, facts: Facts, decided: Publish) -> None:
+        """Log, count, and for what somebody else broke send an Event."""
+        held, broken = decided.held, decided.cause is Cause.BROKEN
+        extra = fields(
+            credential=facts.credential.key,
+            reason=Reason.RESTORED if broken else Reason.ISSUED,
+            grant=held.grant,
+            expires=rfc3339(held.state.expires_at),
+        )
+        if decided.cause is Cause.NEW_TOKEN:
+            _log.info("refreshed", extra=extra)
+            self._metrics.published(held, -decided.due.remaining(self._clock.now()) if decided.due else None)
+            return
+        _log.info("restored the target" if broken else "changed the target as the spec asks", extra=extra)
+        if broken:
+            # Twice the interval: one that had to wait for it is still in the row.
+            record.memory = record.memory.restored(facts.now, 2 * facts.policy.min_interval)
+            message = f"Secret {facts.credential.target.name} was changed or deleted and has been restored"
+            self._reporter.warn(record, Reason.RESTORED, message)
+
+    def _set_back(self, record: Record, facts: Facts, failure: Failure, least: float = 0.0) -> None:
+        """Remember a write that came to nothing, and when to try it again: not before `least` seconds have passed."""
+        inputs, least = rules.written_inputs(facts), max(least, facts.policy.min_interval)
+        setback = self._setbacks.of(record, record.memory.write, failure, inputs, least=least)
+        record.memory = record.memory.write_failed(setback)
+
+    async def put_back(self, record: Record, facts: Facts, decided: PutBack, sight: Sight) -> None:
+        """Apply what a deleted target held, where nobody else has made one, nor deleted its credential.
+
+        Raises ApiFailure.
+        """
+        key = facts.credential.target
+        await self.prove_absence(facts, sight)
+        if sight.of(key) is not None or self._store.get(facts.credential.key) is not record:
+            return
+        try:
+            meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
+        except ApiFailure as failure:
+            if not await self._was_refused(record, failure) or failure.status == HTTPStatus.CONFLICT:
+                return
+            message = f"the API server refused to put the Secret {key.name} back ({failure.status} {failure.word})"
+            refused = Failure(Reason.TARGET_REJECTED, message)
+            record.memory = record.memory.not_put_back(
+                self._setbacks.of(record, decided.removed.refused, refused, key.name)
+            )
+            return
+        record.memory = record.memory.put_back()
+        self._see_target(facts, sight, meta)
+        _log.warning("put the target back as it was", extra=fields(credential=facts.credential.key, target=key.name))
+
+    async def _was_refused(self, record: Record, failure: ApiFailure) -> bool:
+        """Whether the API server refused or failed a write, and not only because the namespace ends.
+
+        Raises ApiFailure where it is out of reach or overloaded, or this replica does not lead.
+        """
+        await self._raise_if_anyway(failure)
+        if failure.namespace_ends:
+            record.memory = record.memory.namespace_ended()
+        return not failure.namespace_ends
+
+    async def _raise_if_anyway(self, failure: ApiFailure) -> None:
+        """Raise a failure that says nothing of what was sent, but of the API server or of this replica."""
+        away = failure.out_of_reach and not await self._kube.answers()
+        if away or isinstance(failure, NotLeading) or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise failure
+
+    async def _not_written(
+        self, record: Record, facts: Facts, sight: Sight, fresh: Mapping[str, Any], failure: ApiFailure
+    ) -> SecretMeta | None:
+        """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait).
+
+        `fresh` is the target as it would be created. Returns what it became where it was made again.
+        """
+        if not await self._was_refused(record, failure):
+            return None
+        key = facts.credential.target
+        live = await self._kube.read_secret_meta(key)
+        if live != facts.target:
+            self._see_target(facts, sight, live)
+            return None
+        # Only what the API server calls invalid may be so because of what is there.
+        if live is not None and failure.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raw = await self._kube.read_secret(key)
+            if raw.get("immutable") or raw.get("type") != "Opaque":
+                return await self._replace(record, facts, sight, fresh, live, raw)
+        self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, _refusal(key, failure)), failure.retry_after)
+        return None
+
+    async def _replace(  # noqa: PLR0913, PLR0917 -- what is replaced, by what
+        self,
+        record: Record,
+        facts: Facts,
+        sight: Sight,
+        fresh: Mapping[str, Any],
+        live: SecretMeta,
+        raw: Mapping[str, Any],
+    ) -> SecretMeta | None:
+        """Delete a target that takes no write, being immutable or of another type, and make it again.
+
+        What it holds is remembered until the new one is there: the next decision puts it back where this fails.
+        """
+        key, until = facts.credential.target, self._end_of_token(live)
+        failure = await self._irreplaceable(facts, fresh, live, until)
+        if failure is not None:
+            self._set_back(record, facts, failure)
+            return None
+        record.memory = record.memory.target_removed(Removed(key, Sensitive(json.dumps(_as_it_was(raw))), until))
+        try:
+            left = await self._deleted(key, live)
+        except ApiFailure as refused:
+            if refused.refused:  # it is still there; any other failure may have come after the delete
+                record.memory = record.memory.put_back()
+            raise
+        self._see_target(facts, sight, left)
+        if left is not None:
+            return None
+        _log.info("deleted a target that takes no write", extra=fields(credential=facts.credential.key))
+        try:
+            return await self._kube.apply_secret(key, fresh)
+        except ApiFailure as refused:
+            return await self._not_written(record, replace(facts, target=None), sight, fresh, refused)
+
+    def _end_of_token(self, live: SecretMeta) -> Deadline:
+        """When the token in a target ends, as far as it says so."""
+        now, state = self._clock.now(), live.target.state if live.target else None
+        return Deadline.after(max(0.0, state.expires_at - now.wall) if state else 0.0, now)
+
+    async def _irreplaceable(
+        self, facts: Facts, fresh: Mapping[str, Any], live: SecretMeta, until: Deadline
+    ) -> Failure | None:
+        """Why a target that takes no write must stay, or None: it is somebody's, held, or the better one of two.
+
+        As long as its token lives it only goes where the new one is known to be acceptable. That is not known, either,
+        where a full quota counts the new one while the old one is still there.
+        """
+        name = facts.credential.target.name
+        if ownership(live, facts.credential) is not Ownership.PROVEN:
+            message = (
+                f"the Secret {name} is immutable or of another type, and not written by the operator alone, so it is "
+                "neither changed nor deleted; delete it, or choose another name in spec.target.name"
+            )
+            return InTheWay(Reason.TARGET_CONFLICT, message)
+        if live.deleting:
+            message = (
+                f"the Secret {name} takes no write, being immutable or of another type; it is being deleted, but held "
+                "by a finalizer: see to whoever set that, or remove it; the Secret is made again once it is gone"
+            )
+            return InTheWay(Reason.TARGET_REJECTED, message)
+        refused = await self._refused_as_new(facts.credential.target, fresh)
+        invalid = refused is not None and refused.status == HTTPStatus.UNPROCESSABLE_ENTITY
+        if refused is None or (until.due(self._clock.now()) and not invalid):
+            return None
+        message = (
+            f"the Secret {name} takes no write, being immutable or of another type, and a new one would be refused "
+            f"({refused.status} {refused.word}), so it stays; check admission policies, make room in the quota for one "
+            "more Secret, or delete it yourself"
+        )
+        return Failure(Reason.TARGET_REJECTED, message)
+
+    async def _refused_as_new(self, key: NamespacedName, fresh: Mapping[str, Any]) -> ApiFailure | None:
+        """Why the API server might not take a Secret as a new one, or None where it would. Raises ApiFailure."""
+        try:
+            await self._kube.try_create_secret(key, fresh)
+        except ApiFailure as failure:
+            await self._raise_if_anyway(failure)
+            return None if failure.exists else failure
+        return None
+
+    def _see_target(self, facts: Facts, sight: Sight, live: SecretMeta | None) -> None:
+        """Believe what was just read or done, ahead of the watch."""
+        key, by = facts.credential.target, facts.credential.key
+        sight.take(key, live)
+        if live is None or live.target is not None or self._store.secret(key) is not None:
+            self._store.secret_read(key, live, sight.known, by)
+        # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.
+        sight.known = self._store.secret(key)
+
+
+def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a deleted Secret again, but for `immutable`: that would only be in the way of the next token."""
+    kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
+    meta = {name: raw["metadata"][name] for name in kept if name in raw["metadata"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {**meta, "resourceVersion": NOT_THERE},
+        "type": raw["type"],
+        "data": raw.get("data") or {},
+    }
+
+
+def _refusal(key: NamespacedName, failure: ApiFailure) -> str:
+    """What to look at where the API server, which answers for itself, does not take a write."""
+    if failure.out_of_reach:
+        how = f"{failure.status} {failure.word}" if failure.status else f"no answer in {REQUEST_TIMEOUT:.0f} s"
+        return f"the API server did not write the Secret {key.name} ({how}); an admission webhook may be slow or down"
+    return (
+        f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
+        "check quotas, admission policies and the operator's RBAC in this namespace"
+    )
+
+
+def _values(held: IssuedToken, token: Sensitive) -> dict[str, str]:
+    """What a template's placeholders stand for."""
+    return {
+        "access_token": token.reveal(),
+        "token_type": "Bearer",
+        "expires_at": rfc3339(held.state.expires_at),
+        "expires_in": str(held.state.lifetime),
+        "scope": held.state.granted_scopes,
+        "client_id": held.client.id if held.client else "",
+    }

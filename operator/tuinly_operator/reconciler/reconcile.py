@@ -1,0 +1,282 @@
+"""Reconciles one credential: gather what is, decide, act, and again until there is nothing left to do now.
+
+The way of a token: `attempt` obtains and judges it, `publish` writes it, `reporter` tells of it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Final, assert_never
+
+from tuinly_operator.base.clock import Clock, Deadline, rfc3339
+from tuinly_operator.base.logs import fields
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain import decision as rules
+from tuinly_operator.domain.decision import (
+    Act,
+    AskWhoServes,
+    Exchange,
+    Facts,
+    Policy,
+    ProveAbsence,
+    Publish,
+    Purpose,
+    PutBack,
+    ReadClientSecret,
+    Refresh,
+    RemoveOldTargets,
+    Rest,
+    Verify,
+)
+from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.edges.events import EventSender
+from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
+from tuinly_operator.edges.metrics import Metrics
+from tuinly_operator.edges.oauth import TokenEndpoint
+from tuinly_operator.engine.limiter import Ask, Limiter
+from tuinly_operator.engine.store import Record, Sight, Store
+from tuinly_operator.engine.timers import Timers
+from tuinly_operator.reconciler.obtain import Attempts, ask_for
+from tuinly_operator.reconciler.publish import Publisher
+from tuinly_operator.reconciler.report import Reporter
+from tuinly_operator.reconciler.retries import Setbacks
+
+_MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
+_RETRY: Final = 5.0  # seconds at most until another try, where nothing else says when
+_LEAST_RETRY: Final = 1.0
+_FAILURES_IN_SILENCE: Final = 2  # in a row; what passes by itself is no news
+
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Does what decisions ask for."""
+
+    def __init__(  # noqa: PLR0913 -- the edges it acts on
+        self,
+        *,
+        store: Store,
+        kube: Kube,
+        endpoint: TokenEndpoint,
+        limiter: Limiter,
+        timers: Timers,
+        events: EventSender,
+        metrics: Metrics,
+        policy: Policy,
+        clock: Clock,
+        give_way: Callable[[NamespacedName], bool] = lambda _: False,
+    ) -> None:
+        """Nothing is done before `reconcile`.
+
+        `give_way` is asked once a token is published: it queues the credential again behind others, if any wait.
+        """
+        self._store = store
+        self._kube = kube
+        self._limiter = limiter
+        self._timers = timers
+        self._policy = policy
+        self._clock = clock
+        self._give_way = give_way
+        self._under_way: dict[NamespacedName, asyncio.Task[frozenset[Ask]]] = {}
+        self._reporter = Reporter(store, kube, events, clock)
+        self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
+        self._publisher = Publisher(
+            store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock
+        )
+        self._attempts = Attempts(
+            look=lambda record: self._gather(record, Sight()),
+            store=store,
+            kube=kube,
+            endpoint=endpoint,
+            limiter=limiter,
+            reporter=self._reporter,
+            setbacks=setbacks,
+            metrics=metrics,
+            clock=clock,
+        )
+
+    async def reconcile(self, key: NamespacedName) -> None:
+        """Bring one credential to rest, or until it is given up. Never raises but for cancellation and defects."""
+        record, parked = self._store.get(key), frozenset[Ask]()
+        try:
+            if record is None:
+                self._timers.cancel(key)
+            else:
+                parked = await self._until_given_up(record)
+        finally:
+            # Whatever came of it: who does not wait for a request holds no place for one.
+            self._limiter.keep_only(key, parked, self._clock.now())
+
+    async def _until_given_up(self, record: Record) -> frozenset[Ask]:
+        key = record.credential.key
+        task = self._under_way[key] = asyncio.create_task(self._bring_to_rest(record))
+        try:
+            await asyncio.wait({task})
+        finally:
+            del self._under_way[key]
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        return frozenset() if task.cancelled() else task.result()
+
+    def give_up(self, key: NamespacedName) -> None:
+        """End what is under way for a credential that has gone or has a successor: that one must not wait for it."""
+        task = self._under_way.get(key)
+        if task is not None and task is not asyncio.current_task():  # who found it gone ends by itself
+            task.cancel()
+
+    async def _bring_to_rest(self, record: Record) -> frozenset[Ask]:
+        """Return the requests whose turn it waits for."""
+        key, parked = record.credential.key, frozenset[Ask]()
+        # A token that was obtained waits in memory, whatever fails here; the next try writes it.
+        telling = False
+        try:
+            rest = await self._act_until_rest(record)
+            if rest is not None:
+                parked, telling = self._park(*rest), True
+                await self._rest(record, *rest)
+            record.memory = record.memory.came_to_rest()
+        except NotLeading:
+            # The lead may only be too short for a token request. Where it is lost, the queue is closed.
+            self._try_again(key)
+        except ApiFailure as failure:
+            await self._failed(record, failure, telling=telling)
+        except Failure as failure:
+            await self._set_back(record, failure, tell=True)
+        return parked
+
+    async def _failed(self, record: Record, failure: ApiFailure, *, telling: bool) -> None:
+        """Wait longer each time; tell what the API server refuses, and what it fails again and again.
+
+        `telling` says that it was the status itself.
+        """
+        if failure.out_of_reach and not await self._kube.answers():
+            self._try_again(record.credential.key)  # the outage is everybody's; all go on soon after its end
+            return
+        what = "refuses" if failure.refused else "fails"
+        message = (
+            f"the API server {what} what the operator needs ({failure.status or 'no answer'} {failure.word}); "
+            "check the operator's RBAC and the admission policies and webhooks in this namespace"
+        )
+        attempts = record.memory.refusal.attempts if record.memory.refusal else 0
+        least = None if failure.refused else max(_LEAST_RETRY, failure.retry_after)
+        tell = not telling and (failure.refused or attempts >= _FAILURES_IN_SILENCE)
+        await self._set_back(record, Failure(Reason.TARGET_REJECTED, message), tell=tell, least=least)
+
+    def _try_again(self, key: NamespacedName) -> None:
+        wait = random.uniform(_LEAST_RETRY, _RETRY)  # noqa: S311 -- jitter
+        self._wake(key, Deadline.after(wait, self._clock.now()))
+
+    def _wake(self, key: NamespacedName, deadline: Deadline) -> None:
+        """Look again then, or earlier where that was meant already: no trouble holds up a refresh that is due."""
+        self._timers.set(key, deadline.earlier(self._timers.get(key)))
+
+    async def _set_back(self, record: Record, failure: Failure, *, tell: bool, least: float | None = None) -> None:
+        """Try again later what the API server did not do for us, and tell of it."""
+        setback = self._setbacks.of(record, record.memory.refusal, failure, "", least=least)
+        record.memory = record.memory.refused(setback)
+        self._wake(record.credential.key, setback.retry)
+        if tell:
+            with suppress(ApiFailure):
+                await self._reporter.report(record, self._gather(record, Sight()), Rest(failure, setback.retry))
+
+    async def _act_until_rest(self, record: Record) -> tuple[Facts, Rest] | None:
+        """Act until there is nothing left to do now; return why, or None where others or another record come first.
+
+        Raises:
+            ApiFailure: a request failed; 409 where something changes as fast as it is looked at.
+            Failure: something that only a person can mend.
+        """
+        sight = Sight()
+        for _ in range(_MOST_ACTS):
+            facts = self._gather(record, sight)
+            decision = rules.decide(facts)
+            if isinstance(decision, Rest):
+                return facts, decision
+            await self._act(record, facts, decision, sight)
+            published = isinstance(decision, Publish) and record.memory.write is None
+            if published and self._give_way(record.credential.key):
+                return None  # others wait for a token: telling of this one comes after theirs
+            if self._store.get(record.credential.key) is not record:
+                return None  # deleted, or replaced by another of its name, meanwhile
+        raise ApiFailure(HTTPStatus.CONFLICT, "TooManyChanges")
+
+    async def _act(self, record: Record, facts: Facts, decided: Act, sight: Sight) -> None:
+        """Do what was decided, with what it was decided on."""
+        match decided:
+            case ReadClientSecret():
+                await self._attempts.read_client_secret(record, facts)
+            case ProveAbsence():
+                await self._publisher.prove_absence(facts, sight)
+            case Exchange():
+                await self._attempts.exchange(record, facts, decided, sight)
+            case Refresh():
+                await self._attempts.refresh(record, facts, decided, sight)
+            case Verify():
+                await self._attempts.verify(record, facts, decided)
+            case Publish():
+                await self._publisher.publish(record, facts, decided, sight)
+            case AskWhoServes():
+                await self._publisher.ask_who_serves(record, facts, decided, sight)
+            case PutBack():
+                await self._publisher.put_back(record, facts, decided, sight)
+            case RemoveOldTargets():
+                await self._publisher.remove_old_targets(record, facts, decided)
+            case _:
+                assert_never(decided)
+
+    def _gather(self, record: Record, sight: Sight) -> Facts:
+        """What is known now. What the memory learns by it is remembered."""
+        credential, now = record.credential, self._clock.now()
+        sight.known = self._store.secret(credential.target)
+        facts = rules.gather(
+            credential,
+            self._policy,
+            record.memory,
+            now,
+            client_secret=self._store.secret(credential.client_secret),
+            target=sight.known or sight.of(credential.target),
+            looked=sight.looked_for(credential.target),
+            served=sight.served,
+            old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
+        )
+        if record.memory.met and facts.memory.published is not record.memory.published and facts.memory.published:
+            expires = rfc3339(facts.memory.published.state.expires_at)
+            _log.info("the target holds a later token", extra=fields(credential=credential.key, expires=expires))
+        record.memory = facts.memory
+        if rules.need(facts) is not None:
+            facts = replace(facts, turn=self._limiter.look(ask_for(facts, Purpose.TOKEN), now))
+        if facts.memory.pending is not None and facts.verifies:
+            facts = replace(facts, verify_turn=self._limiter.look(ask_for(facts, Purpose.VERIFICATION), now))
+        return facts
+
+    def _park(self, facts: Facts, decision: Rest) -> frozenset[Ask]:
+        """Have what is waited for at the limiter wait there, whatever becomes of the report; return it."""
+        parked = frozenset(ask_for(facts, purpose) for purpose in decision.parks)
+        for ask in parked:
+            self._limiter.park(ask, facts.now)
+        return parked
+
+    async def _rest(self, record: Record, facts: Facts, decision: Rest) -> None:
+        """Report, and set the timer for when time alone changes something."""
+        key = record.credential.key
+        wake = decision.recheck.earlier(decision.look_again) if decision.recheck else decision.look_again
+        published = record.memory.published
+        if published is not None and not published.expiry.due(facts.now):
+            wake = published.expiry.earlier(wake)
+        removed = record.memory.removed
+        if removed is not None and removed.refused is not None and not removed.until.due(facts.now):
+            wake = removed.refused.retry.earlier(wake)
+        if not decision.silent:
+            if wake is not None:
+                self._wake(key, wake)  # also where the report fails
+            again = await self._reporter.report(record, facts, decision)
+            wake = again.earlier(wake) if again else wake
+        if wake is None:
+            self._timers.cancel(key)
+        else:
+            self._timers.set(key, wake)

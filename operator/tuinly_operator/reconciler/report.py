@@ -1,0 +1,86 @@
+"""Writes what there is to tell: the status where it differs, and the Events of its transitions."""
+
+from http import HTTPStatus
+from typing import Final
+
+from tuinly_operator.base.clock import Clock, Deadline
+from tuinly_operator.domain import status as report
+from tuinly_operator.domain.credential import to_json
+from tuinly_operator.domain.decision import Facts, Rest
+from tuinly_operator.domain.errors import Reason
+from tuinly_operator.edges.events import EventSender
+from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.engine.store import Record, Store
+
+_REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
+_REPEAT_WARNING: Final = 600.0  # seconds between two Events that warn of the same
+_MOST_WARNED: Final = 32  # warnings that are remembered of a credential
+
+
+class Reporter:
+    """Tells users by status and Events."""
+
+    def __init__(self, store: Store, kube: Kube, events: EventSender, clock: Clock) -> None:
+        """Nothing is written before `report`."""
+        self._clock = clock
+        self._store = store
+        self._kube = kube
+        self._events = events
+
+    async def report(self, record: Record, facts: Facts, decision: Rest) -> Deadline | None:
+        """Write the status if it differs, and send the Events of its transitions.
+
+        Returns when to write it again, where a difference that only repeats a failure has to wait.
+        """
+        before = facts.credential.status
+        after = report.status(facts, decision)
+        if after == before:
+            return None
+        wait = record.status_written + _REPEAT_STATUS - facts.now.boot
+        if wait > 0 and report.same_story(before, after):
+            return Deadline.after(wait, facts.now)
+        key, seen = facts.credential.key, record.credential
+        try:
+            version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
+        except ApiFailure as failure:
+            unknown = failure.not_found or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+            if unknown and await self._dropped(record):
+                return None
+            raise
+        self._store.status_written(record, seen, after, version, facts.now.boot)
+        for transition in report.transitions(before, after):
+            if transition.warning:
+                record.hushed = not self._is_news(record, transition.reason)
+                hushed = record.hushed
+            else:
+                hushed, record.hushed = record.hushed, False
+            if not hushed:
+                self._events.tell(facts.credential, transition)
+        return None
+
+    def warn(self, record: Record, reason: Reason, message: str) -> None:
+        """Send an Event about something that is no change of a condition; the same again is no news for a while."""
+        if self._is_news(record, f"{reason}: {message}"):
+            self._events.tell(record.credential, report.Transition(warning=True, reason=reason, message=message))
+
+    def _is_news(self, record: Record, what: str) -> bool:
+        """Whether users were not warned of this lately; if so, they are now."""
+        now = self._clock.now().boot
+        lately = [(told, at) for told, at in record.warned if now - at < _REPEAT_WARNING]
+        news = all(told != what for told, _ in lately)
+        record.warned = tuple([*lately, (what, now)][-_MOST_WARNED:] if news else lately)
+        return news
+
+    def warn_once(self, record: Record, reason: Reason, message: str) -> None:
+        """The same, but once in this process: it stays true until somebody changes the server."""
+        if reason not in record.memory.told:
+            record.memory = record.memory.told_once(reason)
+            self.warn(record, reason, message)
+
+    async def _dropped(self, record: Record) -> bool:
+        """Where no status can be written to this uid: drop the credential if it is gone, whatever the watch says."""
+        credential = record.credential
+        if await self._kube.credential_exists(credential.key, credential.uid):
+            return False
+        self._store.credential_gone(credential.key, credential.uid)
+        return True

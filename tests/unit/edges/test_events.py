@@ -1,0 +1,130 @@
+"""Events: of each namespace one after the other, and no namespace holds up another or crowds it out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.facts import credential
+from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.status import Transition
+from tuinly_operator.edges import events as events_module
+from tuinly_operator.edges.events import EventSender
+from tuinly_operator.edges.kube import ApiFailure, Kube
+
+
+def of(namespace: str) -> Credential:
+    return credential({"metadata": {"namespace": namespace}})
+
+
+def failed(message: str = "failed") -> Transition:
+    return Transition(warning=True, reason=Reason.INVALID_CLIENT, message=message)
+
+
+class Posts:
+    """What the API server got, and in which namespaces it does not answer."""
+
+    def __init__(self) -> None:
+        self.hanging: set[str] = set()
+        self.failing: set[str] = set()
+        self.got: list[tuple[str, Mapping[str, Any]]] = []
+        self.open: dict[str, int] = {}
+        self.most = 0
+
+    async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        self.open[namespace] = self.open.get(namespace, 0) + 1
+        self.most = max(self.most, self.open[namespace])
+        if namespace in self.hanging:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        self.open[namespace] -= 1
+        if namespace in self.failing:
+            raise ApiFailure(500, "InternalError")
+        self.got.append((namespace, event))
+
+    def namespaces(self) -> list[str]:
+        return [namespace for namespace, _ in self.got]
+
+
+@pytest.fixture
+def posts() -> Posts:
+    return Posts()
+
+
+@pytest.fixture
+async def sender(posts: Posts) -> AsyncIterator[EventSender]:
+    sender = EventSender(cast("Kube", posts))
+    running = asyncio.create_task(sender.run())
+    yield sender
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def until(posts: Posts, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(posts.got) < count:  # noqa: ASYNC110 -- a poll does
+            await asyncio.sleep(0.001)
+
+
+async def test_a_namespace_that_takes_its_time_holds_up_no_other(
+    posts: Posts, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: each request gives up its place after a second, here sooner."""
+    monkeypatch.setattr(events_module, "_PLACE_SECONDS", 0.02)
+    posts.hanging = {f"slow{number}" for number in range(50)}
+    for namespace in sorted(posts.hanging):
+        for _ in range(3):
+            sender.tell(of(namespace), failed())
+    for number in range(20):
+        sender.tell(of(f"quick{number % 4}"), failed())
+    await until(posts, 20)
+    assert not posts.hanging & set(posts.namespaces())
+    assert max(posts.open.values()) == 1
+    for number in range(20):  # a place that was given up is not given back again
+        sender.tell(of(f"quick{number % 4}"), failed())
+    await until(posts, 40)
+
+
+async def test_those_of_one_namespace_come_one_by_one_and_in_their_order(posts: Posts, sender: EventSender) -> None:
+    for number in range(30):
+        sender.tell(of(f"ns{number % 2}"), failed(str(number)))
+    await until(posts, 30)
+    assert posts.most == 1
+    for name in ("ns0", "ns1"):
+        told = [int(event["note"]) for namespace, event in posts.got if namespace == name]
+        assert told == sorted(told)
+
+
+async def test_one_that_fails_is_no_harm_to_the_next(posts: Posts, sender: EventSender) -> None:
+    posts.failing = {"broken"}
+    for namespace in ("broken", "broken", "good"):
+        sender.tell(of(namespace), failed())
+    await until(posts, 1)
+    posts.failing = set()
+    sender.tell(of("broken"), failed())
+    await until(posts, 2)
+
+
+async def test_who_has_most_waiting_loses_when_there_are_too_many(
+    posts: Posts, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "_MOST_WAITING", 50)
+    posts.hanging = {"loud"}
+    for number in range(500):
+        if number % 50 == 0:
+            sender.tell(of(f"quiet{number}"), failed())
+        sender.tell(of("loud"), failed(str(number)))
+    await until(posts, 10)
+    assert set(posts.namespaces()) == {f"quiet{number}" for number in range(0, 500, 50)}
+
+
+async def test_a_note_is_cut_by_bytes_and_between_letters(posts: Posts, sender: EventSender) -> None:
+    sender.tell(of("shop"), failed("x" + "é" * 800))
+    await until(posts, 1)
+    note = posts.got[0][1]["note"]
+    assert note == "x" + "é" * 511
+    assert len(note.encode()) <= 1024

@@ -1,0 +1,51 @@
+"""The watch of Secrets: when it lists again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from tuinly_operator.edges import secret_watch as secret_watch_module
+from tuinly_operator.edges.kube import Kube
+from tuinly_operator.edges.refusals import Refusals
+from tuinly_operator.edges.secret_watch import SecretWatch
+from tuinly_operator.engine.store import Store
+
+
+class Quiet:
+    """An API server with one Secret, of which nothing is told after the list."""
+
+    def __init__(self) -> None:
+        self.version = 100
+        self.watched: list[str] = []
+
+    async def list_secrets(self, _: str | None) -> AsyncIterator[tuple[list[Mapping[str, Any]], str]]:
+        meta = {"namespace": "shop", "name": "secret", "uid": "u", "resourceVersion": str(self.version)}
+        yield [{"metadata": meta}], str(self.version)
+
+    async def watch_secrets(
+        self, _: str | None, version: str, begun: Callable[[], None]
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        begun()
+        self.watched.append(version)
+        await asyncio.Event().wait()
+        yield "BOOKMARK", {}
+
+
+async def test_told_to_it_lists_again_and_watches_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secret_watch_module, "_PAUSE", 0)
+    kube, store = Quiet(), Store(lambda _: None, lambda _: None)
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals())
+    watch.list_again()  # nothing is under way
+    running = asyncio.create_task(watch.run())
+    for version in (100, 5, 7):
+        async with asyncio.timeout(30):
+            while len(kube.watched) < (100, 5, 7).index(version) + 1:  # noqa: ASYNC110 -- nothing tells of it
+                await asyncio.sleep(0)
+        kube.version = {100: 5, 5: 7}.get(version, 0)
+        watch.list_again()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+    assert kube.watched == ["100", "5", "7"]

@@ -1,0 +1,226 @@
+"""Two lanes in the queue: namespaces whose writes take long hold up no other, however many there are."""
+
+import asyncio
+import heapq
+from itertools import count, pairwise
+
+import pytest
+
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.engine.workqueue import WorkQueue
+
+PLACES = 20
+LATE = 1.0
+"""Seconds after which a write is told of as slow."""
+HELD = 10.0
+"""Seconds that a slow reconcile takes."""
+QUICK = 0.02
+
+
+class Clock:
+    """Time that passes as soon as nothing else happens, so that minutes take no time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = count()
+
+    async def sleep(self, seconds: float) -> None:
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.now + seconds, next(self._order), future))
+        await future
+
+    async def run_until(self, end: float) -> None:
+        while True:
+            for _ in range(5):  # let all that can go on do so
+                await asyncio.sleep(0)
+            if not self._sleepers or self._sleepers[0][0] > end:
+                return
+            self.now, _, sleeper = heapq.heappop(self._sleepers)
+            sleeper.set_result(None)
+
+
+class Rush:
+    """Workers at a queue. In slow namespaces each reconcile takes 10 s, and is tried again 20 s later."""
+
+    def __init__(self, slow: set[str]) -> None:
+        self.clock, self.slow = Clock(), slow
+        self.queue = WorkQueue(lambda key: float(key.namespace not in slow), lambda: self.clock.now, PLACES)
+        self.added: dict[NamespacedName, float] = {}
+        self.late: list[float] = []
+        self.busy: list[int] = []
+
+    def add(self, key: NamespacedName) -> None:
+        self.added[key] = self.clock.now
+        self.queue.add(key)
+
+    async def work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            self.busy.append(self.queue.active)
+            self._tasks.append(asyncio.create_task(self.reconcile(key)))
+
+    async def reconcile(self, key: NamespacedName) -> None:
+        if key.namespace not in self.slow:
+            self.late.append(self.clock.now - self.added[key])
+            await self.clock.sleep(QUICK)
+            self.queue.mark(key.namespace, slow=False)
+            self.queue.done(key)
+            return
+        await self.clock.sleep(LATE)
+        self.queue.mark(key.namespace, slow=True)
+        await self.clock.sleep(HELD - LATE)
+        self.queue.done(key)
+        await self.clock.sleep(20)
+        self.add(key)
+
+    async def come(self) -> None:
+        """Quick ones come all the time, 200 in each second."""
+        for number in range(100_000):
+            self.add(NamespacedName("quick", f"c{number % 1000}"))
+            await self.clock.sleep(0.005)
+
+    async def run(self, seconds: float) -> None:
+        self._tasks = [asyncio.create_task(self.work()), asyncio.create_task(self.come())]
+        await self.clock.run_until(seconds)
+        for task in self._tasks:
+            task.cancel()
+
+
+@pytest.mark.parametrize(("namespaces", "each"), [(1, 500), (20, 25), (200, 3)])
+async def test_slow_namespaces_hold_up_no_other(namespaces: int, each: int) -> None:
+    """The slow ones are the more urgent, and come all at once; of the others it is known that they are quick."""
+    rush = Rush({f"slow{number}" for number in range(namespaces)})
+    rush.queue.mark("quick", slow=False)
+    for namespace in sorted(rush.slow):
+        for number in range(each):
+            rush.add(NamespacedName(namespace, f"c{number}"))
+    await rush.run(55)
+    late = sorted(rush.late)
+    assert len(late) > 10_000
+    assert late[int(len(late) * 0.99)] <= LATE
+    assert late[-1] <= 2 * LATE
+    # The two lanes, and what changed over for as long as its write takes.
+    assert max(rush.busy) <= PLACES * (2 + HELD / LATE)
+
+
+async def test_what_is_under_way_changes_over_and_so_does_what_waits() -> None:
+    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=2)
+    slow, quick = [NamespacedName("slow", name) for name in "abcde"], NamespacedName("quick", "a")
+    for key in (*slow, quick):
+        queue.add(key)
+    assert [await queue.get(), await queue.get()] == slow[:2]
+    assert queue.active == 2
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.mark("slow", slow=True)
+    assert await waiting == quick
+    more = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not more.done()  # the lane of the slow is full
+    queue.done(slow[0])
+    assert await more == slow[2]
+
+
+async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=1)
+    queue.mark("slow", slow=True)
+    queue.add(NamespacedName("slow", "a"))
+    queue.add(NamespacedName("quick", "a"))
+    taken = {await queue.get(), await queue.get()}
+    assert {key.namespace for key in taken} == {"slow", "quick"}
+    for key in taken:
+        queue.done(key)
+    now = 121.0
+    queue.add(NamespacedName("slow", "a"))
+    queue.add(NamespacedName("quick", "a"))
+    await queue.get()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()  # they share the one place
+    waiting.cancel()
+
+
+async def test_what_has_waited_for_long_is_begun_by_what_is_known_then() -> None:
+    """As after an outage or a lead of another replica, during which nothing is handed out."""
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=2)
+    queue.mark("slow", slow=True)
+    queue.hold("an outage")
+    for number in range(20):
+        queue.add(NamespacedName("slow", str(number)))
+    now = 121.0
+    queue.release("an outage")
+    for _ in range(2):
+        await queue.get()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()  # as many as there are places
+    queue.mark("slow", slow=True)
+    await asyncio.sleep(0)
+    assert not waiting.done()  # nor are there others in the lane of the slow
+    queue.add(NamespacedName("other", "a"))
+    assert await waiting == NamespacedName("other", "a")
+
+
+async def test_namespaces_that_are_no_more_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuinly_operator.engine.workqueue._MOST_QUICK", 2)
+    now = 0.0
+    queue = WorkQueue(lambda key: float(key.namespace == "later"), lambda: now, places=4)
+    for namespace in ("one", "other", "later"):
+        queue.mark(namespace, slow=False)
+    now = 7201.0
+    queue.mark("later", slow=False)
+    for number in range(4):
+        queue.add(NamespacedName("later", str(number)))
+        queue.add(NamespacedName("unknown", str(number)))
+    taken = [(await queue.get()).namespace for _ in range(4)]
+    assert taken == ["unknown"] + ["later"] * 3
+
+
+async def test_urgency_counts_in_both_lanes() -> None:
+    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=5)
+    queue.mark("slow", slow=True)
+    for number in (5, 3, 1, 4, 2):
+        queue.add(NamespacedName("slow" if number % 2 else "quick", str(number)))
+    taken = [int((await queue.get()).name) for _ in range(5)]
+    assert all(one < other for one, other in pairwise(taken))
+
+
+async def test_those_of_whom_nothing_is_known_leave_places_to_those_who_are_quick() -> None:
+    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=8)
+    queue.mark("quick", slow=False)
+    for number in range(20):
+        queue.add(NamespacedName(f"new{number}", str(number)))
+        queue.add(NamespacedName("quick", str(100 + number)))
+    taken = [(await queue.get()).namespace for _ in range(8)]
+    assert taken == ["new0", "new1"] + ["quick"] * 6
+    # Where none of these waits, all places are theirs.
+    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=8)
+    for number in range(20):
+        queue.add(NamespacedName(f"new{number}", str(number)))
+    for _ in range(8):
+        await queue.get()
+    assert queue.active == 8
+
+
+async def test_a_quick_write_does_not_make_a_namespace_quick_in_which_others_are_slow() -> None:
+    """As where a webhook holds up the writes of Secrets, and not those of statuses."""
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=4)
+    queue.mark("odd", slow=False)
+    queue.mark("odd", slow=True)
+    queue.mark("odd", slow=False)
+    queue.mark("quick", slow=False)
+    for namespaces in (["odd"] * 4 + ["quick"] * 4, ["odd"] + ["quick"] * 3):
+        for number in range(4):
+            queue.add(NamespacedName("odd", str(number)))
+        for number in range(4):
+            queue.add(NamespacedName("quick", str(number)))
+        taken = [await queue.get() for _ in namespaces]
+        assert sorted(key.namespace for key in taken) == namespaces
+        for key in taken:
+            queue.done(key)
+        now = 121.0  # it is slow no more, but not known to be quick, either

@@ -1,0 +1,520 @@
+"""The store: who is told of what, and that nothing old, echoed or gone is taken for news."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.merge import merged
+from tests.unit.facts import ISSUED, OTHER_UID, UID, Json, TargetObject, credential, token_state
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import Credential, Status
+from tuinly_operator.domain.memory import IssuedToken
+from tuinly_operator.domain.target import SecretMeta
+from tuinly_operator.engine.store import Record, Sight, Store
+
+ME, NEIGHBOUR = NamespacedName("shop", "storefront"), NamespacedName("shop", "neighbour")
+CLIENT, TARGET = NamespacedName("shop", "storefront-client"), NamespacedName("shop", "storefront-token")
+
+
+class Watched(Store):
+    """A store whose calls are kept."""
+
+    def __init__(self) -> None:
+        self.changed: list[NamespacedName] = []
+        self.gone: list[NamespacedName] = []
+        super().__init__(self.changed.append, self.gone.append)
+
+    def news(self) -> list[NamespacedName]:
+        """What has been told since the last time."""
+        told = self.changed.copy()
+        self.changed.clear()
+        return told
+
+
+@pytest.fixture
+def store() -> Watched:
+    """A store that has seen the credential."""
+    store = Watched()
+    store.credential_seen(at("10"))
+    store.news()
+    return store
+
+
+def at(version: str, patch: Json | None = None) -> Credential:
+    return credential(merged(patch or {}, {"metadata": {"resourceVersion": version}}))
+
+
+def neighbour(patch: Json | None = None) -> Credential:
+    """A credential in the same namespace, with a client Secret and target of its own."""
+    own: Json = {
+        "metadata": {"name": "neighbour", "uid": OTHER_UID},
+        "spec": {"clientSecretRef": {"name": "neighbour-client"}},
+    }
+    return credential(merged(own, patch or {}))
+
+
+def mine(store: Store) -> Record:
+    record = store.get(ME)
+    assert record is not None
+    return record
+
+
+def listed(store: Store, key: NamespacedName, seen: SecretMeta) -> None:
+    store.list_begins(None)
+    store.secret_listed(None, key, seen)
+    store.secrets_listed(None, [key])
+
+
+def read(store: Store, key: NamespacedName, seen: SecretMeta) -> None:
+    store.secret_read(key, seen, store.secret(key), ME)
+
+
+def meta(version: str, uid: str = "u") -> SecretMeta:
+    return SecretMeta(uid, version)
+
+
+# --- Credentials ------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_credential_is_news() -> None:
+    store = Watched()
+    assert store.get(ME) is None
+    store.credential_seen(at("10"))
+    assert store.news() == [ME]
+    record = store.get(ME)
+    assert record is not None
+    assert record.credential == at("10")
+    assert (len(store), list(store)) == (1, [record])
+
+
+def test_what_is_remembered_stays_through_changes(store: Watched) -> None:
+    record = store.get(ME)
+    store.credential_seen(at("11", {"spec": {"suspend": True}}))
+    assert store.get(ME) is record
+    assert record is not None
+    assert record.credential.spec.suspend
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"spec": {"suspend": True}},
+        {"metadata": {"annotations": {"tuinly.com/refresh-requested": "1"}}},
+        {"metadata": {"deletionTimestamp": "2026-11-24T07:00:00Z"}},
+        {"status": {"secretName": "somebody else wrote this"}},
+    ],
+    ids=["spec", "annotation", "deletion", "foreign status"],
+)
+def test_a_change_is_news_once(store: Watched, patch: Json) -> None:
+    for _ in range(2):
+        store.credential_seen(at("11", patch))
+    assert store.news() == [ME]
+
+
+@pytest.mark.parametrize("version", ["9", "10"])
+def test_a_stale_or_repeated_event_is_no_news(store: Watched, version: str) -> None:
+    """Versions are numbers: "9" is older than "10"."""
+    store.credential_seen(at("10", {"spec": {"scopes": ["new"]}}))
+    store.news()
+    store.credential_seen(at(version, {} if version == "9" else {"spec": {"scopes": ["new"]}}))
+    assert store.news() == []
+    record = store.get(ME)
+    assert record is not None
+    assert record.credential.spec.scopes == {"new"}
+
+
+def test_a_change_of_what_does_not_concern_the_operator_is_no_news(store: Watched) -> None:
+    store.credential_seen(at("11", {"metadata": {"labels": {"team": "shop"}}}))
+    assert store.news() == []
+
+
+def test_the_echo_of_our_own_status_is_no_news(store: Watched) -> None:
+    status = Status(secret_name="storefront-token", failed_attempts=0)
+    store.status_written(mine(store), mine(store).credential, status, "11", boot=77.0)
+    record = store.get(ME)
+    assert record is not None
+    assert (record.credential.status, record.credential.version, record.status_written) == (status, "11", 77.0)
+    store.credential_seen(at("11", {"status": {"secretName": "storefront-token", "failedAttempts": 0}}))
+    assert store.news() == []
+
+
+def test_a_change_between_our_status_and_its_echo_is_news(store: Watched) -> None:
+    store.status_written(mine(store), mine(store).credential, Status(secret_name="t"), "11", boot=0)
+    store.credential_seen(at("12", {"spec": {"suspend": True}, "status": {"secretName": "t"}}))
+    assert store.news() == [ME]
+
+
+def test_a_status_answer_that_comes_late_does_not_undo_what_was_seen_since(store: Watched) -> None:
+    before = mine(store).credential
+    store.credential_seen(at("12", {"status": {"secretName": "newer"}}))
+    store.status_written(mine(store), before, Status(secret_name="older"), "11", boot=0)
+    record = store.get(ME)
+    assert record is not None
+    assert (record.credential.status.secret_name, record.credential.version) == ("newer", "12")
+
+
+def test_a_status_answer_counts_whatever_its_version_where_nothing_came_meanwhile(store: Watched) -> None:
+    """Versions go back where etcd was restored; to go by the old ones would write the status again and again."""
+    store.status_written(mine(store), mine(store).credential, Status(secret_name="t"), "5", boot=0)
+    assert (mine(store).credential.status.secret_name, mine(store).credential.version) == ("t", "5")
+
+
+def test_a_status_of_a_predecessor_is_not_its_successors(store: Watched) -> None:
+    old = mine(store)
+    store.credential_seen(at("11", {"metadata": {"uid": OTHER_UID}}))
+    store.status_written(old, old.credential, Status(secret_name="t"), "12", boot=0)
+    assert mine(store).credential.status == Status()
+
+
+def test_another_uid_under_the_same_name_is_another_credential(store: Watched) -> None:
+    """Nothing that was remembered of the old one may count for the new one."""
+    old = store.get(ME)
+    assert old is not None
+    old.memory = old.memory.met_target(None)
+    store.credential_seen(at("11", {"metadata": {"uid": OTHER_UID}, "spec": {"clientSecretRef": {"name": "other"}}}))
+    assert store.news() == [ME]
+    new = store.get(ME)
+    assert new is not None
+    assert new is not old
+    assert not new.memory.met
+    store.secret_seen(CLIENT, meta("1"))
+    assert store.news() == []
+    store.secret_seen(NamespacedName("shop", "other"), meta("1"))
+    assert store.news() == [ME]
+
+
+def test_a_new_leader_remembers_nothing_and_looks_at_all(store: Watched) -> None:
+    """Whoever still works with an old record finds that it is not the credential's any more."""
+    store.credential_seen(neighbour())
+    store.secret_seen(TARGET, meta("7"))
+    store.news()
+    old = store.get(ME)
+    assert old is not None
+    old.memory = old.memory.met_target(None)
+    store.start_afresh()
+    assert store.news() == [ME, NEIGHBOUR]
+    new = store.get(ME)
+    assert new is not old
+    assert new == Record(old.credential)
+    assert store.secret(TARGET) == meta("7")
+
+
+def test_who_leads_again_looks_at_all_and_forgets_nothing(store: Watched) -> None:
+    store.credential_seen(neighbour())
+    store.news()
+    old = store.get(ME)
+    store.look_at_all()
+    assert store.news() == [ME, NEIGHBOUR]
+    assert store.get(ME) is old
+
+
+def test_a_credential_that_went_is_dropped_and_told(store: Watched) -> None:
+    store.credential_gone(ME, UID)
+    store.credential_gone(ME, UID)
+    assert store.gone == [ME]
+    assert store.get(ME) is None
+    store.secret_seen(CLIENT, meta("1"))
+    assert store.news() == []
+
+
+def test_the_end_of_an_earlier_credential_does_not_end_its_successor(store: Watched) -> None:
+    store.credential_gone(ME, OTHER_UID)
+    assert (store.gone, len(store)) == ([], 1)
+    store.credential_gone(ME, UID)
+    assert store.gone == [ME]
+
+
+# --- Secrets and who cares --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", [CLIENT, TARGET])
+def test_a_secret_that_is_read_or_written_is_news(store: Watched, secret: NamespacedName) -> None:
+    store.secret_seen(secret, meta("1"))
+    assert store.news() == [ME]
+    assert store.secret(secret) == meta("1")
+    store.secret_seen(secret, meta("2"))
+    assert store.news() == [ME]
+    store.secret_gone(secret)
+    assert store.news() == [ME]
+    assert store.secret(secret) is None
+
+
+@pytest.mark.parametrize(
+    "secret", [NamespacedName("shop", "unrelated"), NamespacedName("elsewhere", "storefront-client")], ids=str
+)
+def test_any_other_secret_is_no_news(store: Watched, secret: NamespacedName) -> None:
+    store.secret_seen(secret, meta("1"))
+    store.secret_gone(secret)
+    assert store.news() == []
+
+
+def test_a_secret_may_concern_many(store: Watched) -> None:
+    store.credential_seen(neighbour({"spec": {"clientSecretRef": {"name": "storefront-client"}}}))
+    store.news()
+    store.secret_seen(CLIENT, meta("1"))
+    assert sorted(store.news()) == [NEIGHBOUR, ME]
+    store.credential_gone(NEIGHBOUR, OTHER_UID)
+    store.secret_seen(CLIENT, meta("2"))
+    assert store.news() == [ME]
+
+
+@pytest.mark.parametrize("version", ["9", "10"])
+def test_a_stale_or_repeated_secret_is_no_news(store: Watched, version: str) -> None:
+    """The answer to a write comes ahead of the watch, which still has older ones to tell."""
+    store.secret_seen(TARGET, meta("10"))
+    store.news()
+    store.secret_seen(TARGET, meta(version))
+    assert store.news() == []
+    assert store.secret(TARGET) == meta("10")
+
+
+def test_who_saw_or_wrote_a_secret_is_not_told_of_it_and_all_others_are(store: Watched) -> None:
+    store.credential_seen(neighbour({"spec": {"clientSecretRef": {"name": "storefront-client"}}}))
+    store.news()
+    store.secret_read(CLIENT, meta("1"), None, by=ME)
+    assert store.news() == [NEIGHBOUR]
+    assert store.secret(CLIENT) == meta("1")
+    store.secret_read(CLIENT, None, store.secret(CLIENT), by=NEIGHBOUR)
+    assert store.news() == [ME]
+
+
+def test_what_a_live_read_gave_is_kept_for_one_reconcile() -> None:
+    sight = Sight()
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (False, None)
+    sight.take(TARGET, None)
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (True, None)
+    sight.take(TARGET, meta("1"))
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (True, meta("1"))
+    assert (sight.looked_for(CLIENT), sight.of(CLIENT)) == (False, None)
+    sight.forget()
+    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (False, None)
+
+
+def test_a_secret_made_again_is_news(store: Watched) -> None:
+    store.secret_seen(TARGET, meta("10", "one"))
+    store.news()
+    store.secret_seen(TARGET, meta("11", "another"))
+    assert store.news() == [ME]
+    assert store.secret(TARGET) == meta("11", "another")
+
+
+def test_the_end_of_an_unknown_secret_is_no_news(store: Watched) -> None:
+    store.secret_gone(TARGET)
+    assert store.news() == []
+
+
+@pytest.mark.parametrize(
+    ("patch", "secrets"),
+    [
+        ({"clientSecretRef": {"name": "chosen"}}, {NamespacedName("shop", "chosen"), TARGET}),
+        ({"target": {"name": "chosen"}}, {NamespacedName("shop", "chosen"), CLIENT}),
+    ],
+    ids=["client Secret", "target"],
+)
+def test_interest_follows_a_changed_spec(store: Watched, patch: Json, secrets: set[NamespacedName]) -> None:
+    store.credential_seen(at("11", {"spec": patch}))
+    store.news()
+    for secret in (CLIENT, TARGET, NamespacedName("shop", "chosen")):
+        store.secret_seen(secret, meta("1"))
+        assert store.news() == ([ME] if secret in secrets else []), secret
+
+
+def test_interest_that_others_share_stays_when_one_turns_away(store: Watched) -> None:
+    shared: Json = {"spec": {"clientSecretRef": {"name": "storefront-client"}}}
+    store.credential_seen(neighbour(shared))
+    store.credential_seen(at("11", {"spec": {"clientSecretRef": {"name": "chosen"}}}))
+    store.news()
+    store.secret_seen(CLIENT, meta("1"))
+    assert store.news() == [NEIGHBOUR]
+
+
+# --- Urgency ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_token_a_credential_is_the_least_urgent(store: Watched) -> None:
+    """It may never get one; those who have some are not to lose it for that."""
+    assert store.urgency(credential().key) == store.urgency(NamespacedName("shop", "unknown")) == float("inf")
+
+
+def test_before_the_first_reconcile_the_target_tells_how_urgent_it_is(store: Watched) -> None:
+    """So that the first round after a restart or a promotion begins with the least life."""
+    store.secret_seen(TARGET, TargetObject().seen())
+    assert store.urgency(credential().key) == token_state().expires_at
+
+
+def test_then_memory_tells(store: Watched) -> None:
+    store.secret_seen(TARGET, TargetObject().seen())
+    record = store.get(credential().key)
+    assert record is not None
+    record.memory = record.memory.met_target(None)
+    assert store.urgency(credential().key) == float("inf")  # what is there was not believed
+    record.memory = record.memory.met_target(IssuedToken(token_state(lifetime=600), ISSUED))
+    assert store.urgency(credential().key) == token_state(lifetime=600).expires_at
+
+
+# --- Targets, found by label ------------------------------------------------------------------------------------------
+
+
+def test_targets_are_found_whatever_their_names(store: Watched) -> None:
+    """So a rename that an earlier process began is finished, without believing the status."""
+    found = {NamespacedName("shop", name): TargetObject().seen() for name in ("one", "two")}
+    for key, seen in found.items():
+        store.secret_seen(key, seen)
+    store.secret_seen(NamespacedName("elsewhere", "three"), TargetObject().seen())
+    assert store.targets_of(credential()) == found
+
+
+def test_only_what_was_written_for_this_very_credential_is_its_target(store: Watched) -> None:
+    predecessor = credential({"metadata": {"uid": OTHER_UID}})
+    store.secret_seen(TARGET, TargetObject(predecessor).seen())
+    store.secret_seen(NamespacedName("shop", "neighbour-token"), TargetObject(neighbour()).seen())
+    assert store.targets_of(credential()) == {}
+
+
+def test_a_labelled_secret_is_news_even_under_a_name_that_nobody_reads(store: Watched) -> None:
+    store.secret_seen(NamespacedName("shop", "old name"), TargetObject().seen())
+    assert store.news() == [ME]
+
+
+def test_a_target_that_loses_its_label_is_news_and_found_no_more(store: Watched) -> None:
+    old = NamespacedName("shop", "old name")
+    target = TargetObject()
+    store.secret_seen(old, target.seen())
+    store.news()
+    target.touched()
+    target.meta["labels"] = {}
+    store.secret_seen(old, target.seen())
+    assert store.news() == [ME]
+    assert store.targets_of(credential()) == {}
+
+
+def test_a_target_that_went_is_found_no_more(store: Watched) -> None:
+    store.secret_seen(TARGET, TargetObject().seen())
+    store.secret_gone(TARGET)
+    assert store.targets_of(credential()) == {}
+
+
+def test_a_target_of_an_unknown_credential_is_no_news() -> None:
+    store = Watched()
+    store.secret_seen(TARGET, TargetObject().seen())
+    assert store.news() == []
+
+
+# --- A relist ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_relist_lacks_is_dropped_and_told(store: Watched) -> None:
+    store.secret_seen(CLIENT, meta("1"))
+    store.secret_seen(TARGET, meta("2"))
+    store.news()
+    store.secrets_listed(None, iter([CLIENT]))
+    assert store.news() == [ME]
+    assert store.secret(TARGET) is None
+    assert store.secret(CLIENT) == meta("1")
+
+
+def test_what_a_list_or_a_live_read_shows_counts_whatever_its_version(store: Watched) -> None:
+    """Versions go back where etcd was restored from a backup; of what is watched only the later counts."""
+    store.secret_seen(CLIENT, meta("1000"))
+    store.secret_seen(CLIENT, meta("5"))
+    assert store.secret(CLIENT) == meta("1000")
+    for told in (listed, read):
+        store.secret_seen(CLIENT, meta("1000"))
+        told(store, CLIENT, meta("5"))
+        store.secret_seen(CLIENT, meta("6"))
+        assert store.secret(CLIENT) == meta("6")
+
+
+@pytest.mark.parametrize("scope", [None, "shop"])
+def test_what_came_while_a_list_was_made_is_later_than_the_list(store: Watched, scope: str | None) -> None:
+    """Such as our own writes, which are answered ahead of a long list's end."""
+    added = NamespacedName("shop", "added")
+    store.secret_seen(CLIENT, meta("7"))
+    store.secret_seen(TARGET, meta("8"))
+    store.list_begins(scope)
+    store.secret_seen(CLIENT, meta("12"))
+    store.secret_gone(TARGET)
+    store.secret_read(added, meta("13"), None, by=ME)
+    store.secret_listed(scope, CLIENT, meta("7"))
+    store.secrets_listed(scope, [CLIENT])
+    assert [store.secret(key) for key in (CLIENT, TARGET, added)] == [meta("12"), None, meta("13")]
+    store.list_begins(scope)
+    store.secret_listed(scope, CLIENT, meta("3"))
+    store.secrets_listed(scope, [CLIENT])
+    assert [store.secret(key) for key in (CLIENT, TARGET, added)] == [meta("3"), None, None]
+
+
+def test_what_came_while_a_live_read_was_made_may_be_later_than_the_read(store: Watched) -> None:
+    store.secret_seen(CLIENT, meta("7"))
+    since = store.secret(CLIENT)
+    store.secret_seen(CLIENT, meta("9"))
+    store.secret_read(CLIENT, meta("8"), since, ME)
+    assert store.secret(CLIENT) == meta("9")
+    store.secret_read(CLIENT, None, since, ME)
+    assert store.secret(CLIENT) == meta("9")
+    store.secret_read(CLIENT, meta("10"), since, ME)
+    assert store.secret(CLIENT) == meta("10")
+
+
+def test_a_relist_of_one_namespace_says_nothing_of_the_others(store: Watched) -> None:
+    elsewhere = NamespacedName("elsewhere", "s")
+    store.secret_seen(elsewhere, meta("1"))
+    store.secret_seen(TARGET, meta("1"))
+    store.secrets_listed("shop", [])
+    assert store.secret(elsewhere) == meta("1")
+    assert store.secret(TARGET) is None
+
+
+# --- Nothing is left behind -------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["a", "b", "c"])
+
+
+@given(st.lists(st.tuples(NAMES, NAMES, NAMES, st.booleans()), max_size=20))
+def test_after_any_changes_exactly_those_are_told_who_name_the_secret(
+    changes: list[tuple[str, str, str, bool]],
+) -> None:
+    store, present = Watched(), dict[NamespacedName, Credential]()
+    for version, (name, client, target, gone) in enumerate(changes, 1):
+        key = NamespacedName("shop", name)
+        if gone:
+            if key in present:
+                store.credential_gone(key, present.pop(key).uid)
+                store.census_taken()
+                store.census_taken()
+            continue
+        seen = credential(
+            {
+                "metadata": {"name": name, "uid": name, "resourceVersion": str(version)},
+                "spec": {"clientSecretRef": {"name": client}, "target": {"name": target}},
+            }
+        )
+        store.credential_seen(seen)
+        present[key] = seen
+    for secret in (NamespacedName("shop", name) for name in "abc"):
+        store.news()
+        store.secret_seen(secret, meta("1"))
+        interested = {key for key, seen in present.items() if secret in (seen.client_secret, seen.target)}
+        assert sorted(store.news()) == sorted(interested)
+
+
+def test_no_index_grows_with_what_is_gone(store: Watched) -> None:
+    for version in range(11, 40):
+        store.credential_seen(at(str(version), {"spec": {"target": {"name": f"target-{version}"}}}))
+        store.secret_seen(NamespacedName("shop", f"target-{version}"), TargetObject().seen())
+        store.secret_gone(NamespacedName("shop", f"target-{version}"))
+    store.credential_gone(ME, UID)
+    for _ in range(2):
+        store.census_taken()
+    kept = (store._interested, store._targets, store._secrets, store._records, store._ends, store._overtaken)  # noqa: SLF001 -- a leak is seen nowhere else
+    assert [len(index) for index in kept] == [0, 0, 0, 0, 0, 0]
+
+
+def test_versions_that_are_no_numbers_are_taken_as_they_come(store: Watched) -> None:
+    store.credential_seen(replace(at("10"), version="x", refresh_requested="1"))
+    assert store.news() == [ME]
+    store.secret_seen(TARGET, TargetObject(state=token_state(), version="10").seen())
+    store.secret_seen(TARGET, meta("x"))
+    assert store.secret(TARGET) == meta("x")

@@ -1,0 +1,142 @@
+"""What the API server fails or refuses: waited for longer each time, told where it stays, and no word of an outage."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NoReturn
+
+import pytest
+
+from tests.unit.shop import HOUR, TARGET, Shop
+from tests.unit.world import CREDENTIAL, World
+from tuinly_operator.edges.kube import ApiFailure
+
+
+@pytest.fixture
+async def shop() -> Shop:
+    shop = Shop()
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 1
+    return shop
+
+
+@dataclass
+class Failing:
+    """A method of the API server that fails, and when it was asked."""
+
+    world: World
+    failure: ApiFailure
+    asked: list[float] = field(default_factory=list)
+
+    async def __call__(self, *_: object) -> NoReturn:
+        self.asked.append(self.world.boot)
+        raise self.failure
+
+    def waits(self) -> list[float]:
+        return [after - before for before, after in pairwise(self.asked)]
+
+
+CALLS: Mapping[str, Callable[[Shop], None]] = {
+    "read_secret": lambda shop: shop.client_secret("canary-rotated"),
+    "delete_secret": lambda shop: shop.spec(target={"name": "renamed"}),
+    "write_status": lambda shop: shop.spec(suspend=True),
+    "read_secret_meta": lambda shop: shop.api.remove_secret(TARGET),
+}
+"""Which of the API server's methods are asked when what happens."""
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503, None])
+@pytest.mark.parametrize("method", CALLS)
+async def test_what_the_api_server_fails_is_tried_less_and_less(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str, status: int | None
+) -> None:
+    """And soon again once it has worked: what was counted is forgotten."""
+    failing = Failing(shop.world, ApiFailure(status, "Word"))
+    monkeypatch.setattr(shop.api, method, failing)
+    CALLS[method](shop)
+    await shop.process.work()
+    await shop.pass_time(HOUR // 2)
+    assert (
+        30 <= len(failing.asked) <= 100
+    )  # a census is no part of this; the old target of a conflict is looked at anew
+    assert max(failing.waits()) <= 62
+    assert max(failing.waits()[:2]) <= 10
+    monkeypatch.undo()
+    await shop.pass_time(62)
+    assert shop.record().memory.refusal is None
+
+
+async def test_for_how_long_the_api_server_asks_to_be_left_alone_it_is(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(shop.world, ApiFailure(429, "TooManyRequests", 40.0))
+    monkeypatch.setattr(shop.api, "read_secret", failing)
+    shop.client_secret("canary-rotated")
+    await shop.process.work()
+    await shop.pass_time(HOUR // 4)
+    assert min(failing.waits()) >= 40
+    assert max(failing.waits()) <= 62
+
+
+async def test_trouble_with_the_status_holds_up_no_refresh(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shop.api, "write_status", Failing(shop.world, ApiFailure(500, "InternalError")))
+    await shop.pass_time(HOUR * 2)
+    ends = [token.expires for token in shop.endpoint.ledger]
+    begins = [token.issued for token in shop.endpoint.ledger[1:]]
+    assert len(begins) == 3
+    assert all(end - begin > HOUR // 3 - 62 for end, begin in zip(ends, begins, strict=False))
+
+
+async def test_what_fails_again_and_again_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shop.api, "read_secret", Failing(shop.world, ApiFailure(500, "InternalError")))
+    shop.client_secret("canary-rotated")
+    await shop.process.work()
+    assert shop.refreshed() == "True Issued"  # it may pass
+    await shop.pass_time(60)
+    assert shop.refreshed() == "False TargetRejected"
+    assert shop.told("Ready") == "True Issued"
+    monkeypatch.undo()
+    shop.endpoint.clients["shop"] = "canary-rotated"
+    await shop.pass_time(62)
+    assert shop.refreshed() == "True Issued"
+
+
+async def test_a_write_that_is_too_slow_is_told_with_what_to_look_at(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server answers for itself: it is a webhook that has the request."""
+    monkeypatch.setattr(shop.api, "apply_secret", Failing(shop.world, ApiFailure(None, "TimeoutError")))
+    shop.api.edit_secret(TARGET, "access_token", "spoilt")
+    await shop.process.work()
+    assert shop.refreshed() == "False TargetRejected"
+    condition = shop.record().credential.status.condition("Refreshed")
+    assert condition is not None
+    assert "an admission webhook may be slow" in condition.message
+    monkeypatch.undo()
+    await shop.pass_time(60)
+    assert shop.told("Ready") == "True Issued"
+    assert len(shop.endpoint.requests) == 1
+
+
+async def test_a_write_that_fails_is_told_though_others_wait_for_a_token(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the report of a token that was published gives way to theirs: that of trouble would never have its turn."""
+    monkeypatch.setattr(shop.process._reconciler, "_give_way", lambda _: True)  # noqa: SLF001 -- others always wait
+    monkeypatch.setattr(shop.api, "apply_secret", Failing(shop.world, ApiFailure(504, "Timeout")))
+    shop.api.edit_secret(TARGET, "access_token", "spoilt")
+    await shop.process.work()
+    assert shop.refreshed() == "False TargetRejected"
+
+
+async def test_an_outage_is_nobodys_failure(shop: Shop) -> None:
+    """All go on soon after its end, however often they had tried."""
+    shop.api.reachable = False
+    shop.client_secret("canary-rotated")
+    for _ in range(20):
+        await shop.process.reconcile(CREDENTIAL)
+        assert shop.record().memory.refusal is None
+        shop.world.pass_time(3)
+    deadline = shop.process.timers.get(CREDENTIAL)
+    assert deadline is not None
+    assert deadline.remaining(shop.world.now()) <= 5

@@ -1,0 +1,508 @@
+"""The reconciler over the fake edge of world.py: what only shows where decisions, acts and limiter come together."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import pytest
+
+from tests.unit.shop import HOUR, TARGET, Shop
+from tests.unit.world import CLIENT_SECRET, CREDENTIAL, Process
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.token_response import TokenResponse
+from tuinly_operator.edges.election import ASKING_SECONDS
+from tuinly_operator.edges.kube import ApiFailure
+from tuinly_operator.engine.limiter import Ask
+
+
+@pytest.fixture
+async def shop() -> Shop:
+    shop = Shop()
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 1
+    return shop
+
+
+async def test_a_target_that_the_watch_has_not_brought_yet_is_believed_once_it_is_found(shop: Shop) -> None:
+    """Another leader may have written it a moment ago."""
+    writes = len(shop.api.writes)
+    shop.process = shop.start()
+    shop.process.store.secret_gone(TARGET)
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 1
+    assert len(shop.api.writes) == writes
+
+
+async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after_an_attempt(shop: Shop) -> None:
+    """Who has just mended it does not wait for the least interval between two attempts; once for each change."""
+    await shop.pass_time(10)
+    shop.endpoint.clients["shop"] = "canary-next"
+    shop.client_secret("canary-misspelt")
+    await shop.pass_time(1)
+    assert shop.refreshed() == "False InvalidClient"
+    shop.client_secret("canary-next")
+    await shop.pass_time(1)
+    assert shop.refreshed() == "True Issued"
+    # The interval that was passed is made up for, then that is over.
+    shop.spec(scopes=["orders:read"])
+    await shop.pass_time(3)
+    assert shop.refreshed() == "Unknown Issuing"
+    await shop.pass_time(1)
+    assert shop.refreshed() == "True Issued"
+    await shop.pass_time(9)
+    shop.spec(scopes=["orders:write"])
+    await shop.pass_time(1)
+    assert shop.refreshed() == "True Issued"
+    assert [round(at - shop.started) for _, at in shop.endpoint.requests] == [0, 11, 12, 16, 26]
+
+
+@pytest.mark.parametrize("edited", ["client Secret", "spec"])
+async def test_editing_in_a_loop_gets_one_attempt_per_interval_and_no_more(shop: Shop, edited: str) -> None:
+    """Whether the attempts succeed or fail."""
+    minutes = 10
+    for second in range(60 * minutes):
+        if edited == "client Secret":
+            shop.client_secret(f"canary-{second % 7}")
+        else:
+            shop.spec(scopes=[f"orders:{second}"])
+        await shop.pass_time(1)
+    assert 60 * minutes / 5 - 1 <= len(shop.endpoint.requests) <= 60 * minutes / 5 + 2
+
+
+async def test_what_the_probe_was_told_by_the_endpoint_is_waited_for_and_told(shop: Shop) -> None:
+    """A 4xx does not say that the endpoint is back: an edge before it may have answered."""
+    shop.endpoint.mood = "down"
+    await shop.pass_time(HOUR * 2 // 3 + 60)
+    assert shop.process.is_down()
+    shop.endpoint.mood, shop.endpoint.clients = "good", {}
+    requests = len(shop.endpoint.requests)
+    while len(shop.endpoint.requests) == requests:
+        await shop.pass_time(1)
+    assert shop.process.is_down()
+    assert shop.refreshed() == "False InvalidClient"
+    shop.endpoint.clients = {"shop": "canary-secret"}
+    await shop.pass_time(60)
+    assert not shop.process.is_down()
+    assert shop.refreshed() == "True Issued"
+
+
+async def test_how_late_a_refresh_is_counts_from_when_it_was_due_and_not_from_an_earlier_one(shop: Shop) -> None:
+    shop.endpoint.mood = "repeats"
+    await shop.pass_time(HOUR * 2 // 3)
+    assert len(shop.endpoint.requests) > 1
+    shop.endpoint.mood = "good"
+    while len(shop.endpoint.ledger) == 1:
+        await shop.pass_time(1)
+    shown = shop.process.metrics.render().decode()
+    late = [line.split()[1] for line in shown.splitlines() if line.startswith("tuinly_refresh_lateness_seconds_sum")]
+    assert 0 <= float(late[0]) <= 1  # the world's tick
+
+
+async def refuse(*_: object) -> NoReturn:
+    """Stand for what RBAC does not grant."""
+    raise ApiFailure(403, "Forbidden")
+
+
+async def test_a_client_secret_that_may_not_be_read_is_told_and_read_once_it_may(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop.api, "read_secret", refuse)
+    shop.endpoint.clients["shop"] = "canary-rotated"
+    shop.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": "canary-rotated"})
+    await shop.process.work()
+    assert shop.refreshed() == "False ClientSecretNotFound"
+    assert shop.told("Ready") == "True Issued"
+    monkeypatch.undo()
+    await shop.pass_time(300)
+    assert shop.refreshed() == "True Issued"
+    assert len(shop.endpoint.requests) == 2
+
+
+async def test_anything_else_that_the_api_server_refuses_is_told_and_tried_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a delete, where the operator's rights are too few: the old target of a rename stays."""
+    monkeypatch.setattr(shop.api, "delete_secret", refuse)
+    shop.spec(target={"name": "renamed"})
+    await shop.process.work()
+    assert shop.refreshed() == "False TargetRejected"
+    monkeypatch.undo()
+    await shop.pass_time(60)
+    assert shop.refreshed() == "True Issued"
+    assert TARGET not in shop.api.secrets
+
+
+async def test_a_spec_that_returns_while_its_change_is_followed_keeps_its_token(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer for what nobody asks for any more is not written, and its refresh token gives no more of the same."""
+    exchange, held = shop.endpoint.exchange, shop.api.secrets[TARGET]["data"]
+
+    async def change_back(url: str, client_id: str, secret: Sensitive, scopes: frozenset[str]) -> TokenResponse:
+        shop.spec()
+        return await exchange(url, client_id, secret, scopes)
+
+    await shop.pass_time(10)
+    monkeypatch.setattr(shop.endpoint, "exchange", change_back)
+    shop.endpoint.gives_refresh_tokens = True
+    shop.spec(scopes=["orders:read"])
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 2
+    assert shop.api.secrets[TARGET]["data"] == held
+    assert shop.record().memory.pending is None
+    published = shop.record().memory.published
+    assert published is not None
+    assert published.refresh is None
+    assert shop.told("Ready") == "True Issued"
+
+
+async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch may have missed its end."""
+
+    async def gone(*_: object) -> NoReturn:
+        raise ApiFailure(404, "NotFound")
+
+    async def absent(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(shop.api, "write_status", gone)
+    monkeypatch.setattr(shop.api, "credential_exists", absent)
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.world.pass_time(2 * HOUR)
+    await shop.process.work()
+    assert shop.process.store.get(CREDENTIAL) is None
+
+
+async def test_a_lead_that_is_too_short_for_a_token_request_is_waited_for(shop: Shop) -> None:
+    """Nobody else would look at the credential again: this replica leads, and may go on to."""
+    shop.api.lead = ASKING_SECONDS
+    shop.spec(scopes=["orders:read"])
+    await shop.pass_time(30)
+    assert len(shop.endpoint.ledger) == 1
+    shop.api.lead = float("inf")
+    await shop.pass_time(6)
+    assert len(shop.endpoint.ledger) == 2
+
+
+async def test_nothing_is_created_on_a_look_from_before_a_slow_request(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The credential was deleted, which the watch has not brought yet: a retained target would stay for good."""
+    exchange = shop.endpoint.exchange
+
+    async def slow(url: str, client_id: str, secret: Sensitive, scopes: frozenset[str]) -> TokenResponse:
+        shop.world.pass_time(5)
+        del shop.api.credentials[CREDENTIAL]
+        return await exchange(url, client_id, secret, scopes)
+
+    shop.spec(target={"name": "another", "deletionPolicy": "Retain"}, scopes=["orders:read"])
+    monkeypatch.setattr(shop.endpoint, "exchange", slow)
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.world.pass_time(10)
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 2
+    assert NamespacedName(CREDENTIAL.namespace, "another") not in shop.api.secrets
+
+
+# --- Given up ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hanging:
+    """A token request that is never answered, and its reconcile."""
+
+    shop: Shop
+    monkeypatch: pytest.MonkeyPatch
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    given_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def exchange(self, *_: object) -> NoReturn:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up.set()
+        raise AssertionError
+
+    async def begin(self) -> asyncio.Task[None]:
+        """Return the work that hangs in the token request."""
+        with self.monkeypatch.context() as patch:
+            patch.setattr(self.shop.endpoint, "exchange", self.exchange)
+            self.shop.world.pass_time(10)
+            self.shop.spec(scopes=["orders:read"])
+            work = asyncio.create_task(self.shop.process.work())
+            async with asyncio.timeout(30):
+                await self.begun.wait()
+        return work
+
+
+@pytest.fixture
+def hanging(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Hanging:
+    return Hanging(shop, monkeypatch)
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+async def test_who_is_made_again_does_not_wait_for_its_predecessors_request(
+    shop: Shop, hanging: Hanging, policy: str
+) -> None:
+    work = await hanging.begin()
+    written = len(shop.api.writes)
+    old = shop.api.credentials.pop(CREDENTIAL)["metadata"]["uid"]
+    shop.spec(target={"deletionPolicy": policy})
+    new = shop.api.credentials[CREDENTIAL]["metadata"]["uid"]
+    async with asyncio.timeout(30):
+        await work
+    assert hanging.given_up.is_set()
+    assert shop.told("Ready") == "True Issued"
+    assert shop.api.secrets[TARGET]["metadata"]["annotations"]["tuinly.com/credential-uid"] == new != old
+    statuses = [write.after for write in shop.api.writes[written:] if write.kind == "status"]
+    assert {status["metadata"]["uid"] for status in statuses if status} == {new}
+
+
+async def test_for_who_is_deleted_nothing_goes_on(shop: Shop, hanging: Hanging) -> None:
+    work = await hanging.begin()
+    written = len(shop.api.writes)
+    del shop.api.credentials[CREDENTIAL]
+    shop.process.credentials_changed()
+    async with asyncio.timeout(30):
+        await work
+    assert hanging.given_up.is_set()
+    assert len(shop.api.writes) == written
+    assert shop.process.timers.get(CREDENTIAL) is None
+
+
+async def test_who_leads_anew_does_not_wait_for_a_request_of_its_earlier_lead(shop: Shop, hanging: Hanging) -> None:
+    work = await hanging.begin()
+    shop.process.store.start_afresh()
+    async with asyncio.timeout(30):
+        await work
+    assert hanging.given_up.is_set()
+    assert shop.told("Ready") == "True Issued"
+
+
+async def test_nothing_is_under_way_any_more_once_a_worker_has_ended(hanging: Hanging) -> None:
+    """The lead is given up after that."""
+    work = await hanging.begin()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert work.cancelled()
+    assert hanging.given_up.is_set()
+
+
+# --- etcd is restored from a backup, and resource versions go back ----------------------------------------------------
+
+FEW = 20
+"""Requests to the API server that take a handful of tries."""
+
+
+@pytest.mark.parametrize("hours", [1, 5], ids=["the last token was not restored", "nor were many before it"])
+async def test_after_the_versions_went_back_tokens_are_refreshed_as_before(shop: Shop, hours: int) -> None:
+    """The watches tell of nothing, as those versions are long past for them; a live read counts all the same."""
+    backup = shop.api.back_up()
+    await shop.pass_time(hours * HOUR)
+    shop.api.restore(backup)
+    before, tokens = shop.api.requests, len(shop.endpoint.ledger)
+    await shop.pass_time(HOUR)
+    assert shop.api.requests - before < FEW
+    assert len(shop.endpoint.ledger) - tokens <= 2
+    assert shop.token() == shop.endpoint.ledger[-1].value
+    assert shop.told("Ready") == "True Issued"
+    assert shop.api.credentials[CREDENTIAL]["status"]["conditions"][0]["status"] == "True"
+
+
+async def test_after_the_versions_went_back_another_client_secret_is_read_once(shop: Shop) -> None:
+    backup = shop.api.back_up()
+    for number in range(20):
+        shop.client_secret(f"canary-{number}")
+    await shop.pass_time(30)
+    shop.api.restore(backup)
+    before = shop.api.requests
+    shop.spec(scopes=["orders:read"])
+    shop.process.store.secret_gone(TARGET)
+    await shop.pass_time(60)
+    assert shop.api.requests - before < FEW
+    assert shop.told("Ready") == "True Issued"
+
+
+async def test_after_the_versions_went_back_a_renamed_target_is_cleaned_up(shop: Shop) -> None:
+    backup = shop.api.back_up()
+    for _ in range(20):
+        shop.api.label_secret(TARGET)
+    shop.api.restore(backup)
+    before = shop.api.requests
+    shop.api.put_credential(
+        CREDENTIAL, {"clientSecretRef": {"name": CLIENT_SECRET.name}, "target": {"name": "renamed"}}
+    )
+    shop.process.store.credential_seen(Credential.from_object(shop.api.credentials[CREDENTIAL]), listed=True)
+    await shop.pass_time(30)
+    assert TARGET not in shop.api.secrets
+    assert NamespacedName(CREDENTIAL.namespace, "renamed") in shop.api.secrets
+    assert shop.api.requests - before < FEW
+
+
+# --- Whose a credential is --------------------------------------------------------------------------------------------
+
+
+class Moved:
+    """Another operator, which serves the credential, too, or since its label was changed; the first was not told."""
+
+    def __init__(self, shop: Shop, monkeypatch: pytest.MonkeyPatch, *, ours: bool) -> None:
+        self.shop, self.first = shop, shop.process
+        self.monkeypatch, self.ours = monkeypatch, ours
+        self.changed = shop.api.changed
+        self.second = Process(shop.world, shop.api, shop.endpoint, shop.events)
+        shop.api.changed = self.tell_both
+
+    def tell_both(self, key: NamespacedName) -> None:
+        self.changed(key)
+        self.second.secret_changed(key)
+
+    async def work(self, seconds: int) -> None:
+        """Both work, the first by its own selector."""
+        exists = self.shop.api.credential_exists
+
+        async def selected(key: NamespacedName, uid: str) -> bool:
+            return self.ours and await exists(key, uid)
+
+        for _ in range(seconds):
+            self.shop.world.pass_time(1)
+            await self.second.work()
+            with self.monkeypatch.context() as patch:
+                patch.setattr(self.shop.api, "credential_exists", selected)
+                if not self.ours:
+                    patch.setattr(self.first, "credentials_changed", lambda: None)
+                await self.first.work()
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["moved", "served by both"])
+async def test_two_operators_do_not_fight_over_a_target(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ours: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    """The second asks for a token of its own, and the first finds its hand on the target."""
+    moved, written = Moved(shop, monkeypatch, ours=ours), len(shop.api.writes)
+    shop.world.pass_time(2)
+    shop.api.credentials[CREDENTIAL]["metadata"]["annotations"] = {"tuinly.com/refresh-requested": "1"}
+    shop.api.credentials[CREDENTIAL]["metadata"]["resourceVersion"] = "1000"
+    moved.second.credentials_changed()
+    await moved.work(300)
+    assert shop.token() == shop.endpoint.ledger[-1].value
+    assert (moved.first.store.get(CREDENTIAL) is not None) is ours
+    assert moved.second.store.get(CREDENTIAL) is not None
+    assert (
+        len([write for write in shop.api.writes[written:] if write.kind == "target"]) == len(shop.endpoint.ledger) - 1
+    )
+    assert len(shop.api.writes) - written < FEW
+    assert caplog.text.count("another operator serves this credential") == 1
+    assert len(shop.events_of(Reason.ANOTHER_OPERATOR)) == ours
+    assert shop.events_of(Reason.RESTORED) == []
+
+
+async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
+    backup = shop.api.back_up()["secrets"][TARGET]
+    await shop.pass_time(HOUR)
+    token = shop.token()
+    backup["metadata"]["resourceVersion"] = "1000"
+    shop.api.secrets[TARGET] = backup
+    shop.api._version = 1000  # noqa: SLF001 -- later than all
+    shop.api.changed(TARGET)
+    await shop.process.work()
+    assert shop.token() == token
+    assert len(shop.events_of(Reason.RESTORED)) == 1
+    assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+@pytest.mark.parametrize(("seconds", "written"), [(3, True), (7, False)], ids=["within 5 s", "later"])
+async def test_for_who_was_deleted_meanwhile_nothing_is_written_though_the_watch_is_late(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    seconds: int,
+    written: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    """In the first seconds of an attempt nobody asks: a routine refresh costs no read."""
+    shop.spec(target={"deletionPolicy": policy})
+    await shop.pass_time(10)
+
+    def meanwhile() -> None:
+        shop.world.pass_time(seconds)
+        del shop.api.credentials[CREDENTIAL]
+
+    before = shop.token()
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.endpoint.meanwhile = meanwhile
+    shop.world.pass_time(HOUR * 2 // 3)
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 2
+    assert (shop.token() != before) is written
+
+
+async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[NamespacedName] = []
+
+    async def look(key: NamespacedName, _: str) -> bool:
+        looked.append(key)
+        return True
+
+    monkeypatch.setattr(shop.api, "credential_exists", look)
+    await shop.pass_time(HOUR)
+    assert len(shop.endpoint.requests) == 2
+    assert looked == []
+    shop.api.edit_secret(TARGET, "access_token", "damaged")
+    await shop.process.work()
+    assert looked == [CREDENTIAL]  # and a restore, at any time, looks once
+
+
+# --- At the limiter ---------------------------------------------------------------------------------------------------
+
+
+def keep_waiting(shop: Shop) -> None:
+    """Have the refresh of its token wait behind others, who hold all places."""
+    limiter, now = shop.process.limiter, shop.world.now()
+    for number in range(20):
+        ask = Ask(NamespacedName("elsewhere", str(number)), "https://oauth.example.com", end=now.wall)
+        limiter.failed(limiter.begin(ask, now), TokenRequestFailed(Reason.REQUEST_REJECTED, "", 404), now)
+        limiter.succeeded(limiter.begin(ask, now), now)
+    for number in range(20):
+        limiter.begin(Ask(NamespacedName("elsewhere", str(number)), "https://oauth.example.com", end=now.wall), now)
+
+
+@pytest.mark.parametrize("why", ["suspended", "moved", "deleted", "not needed", "served by another replica"])
+async def test_who_needs_no_token_any_more_takes_nobodys_turn(shop: Shop, why: str) -> None:
+    keep_waiting(shop)
+    await shop.pass_time(HOUR * 2 // 3)
+    seen = shop.process.limiter.seen(shop.world.now())["https://oauth.example.com"]
+    assert (seen.waiting, len(shop.endpoint.requests)) == (1, 1)
+    match why:
+        case "suspended":
+            shop.spec(suspend=True)
+        case "moved":
+            shop.spec(tokenURL="https://oauth.example.org/token")
+        case "deleted":
+            del shop.api.credentials[CREDENTIAL]
+            shop.process.credentials_changed()
+        case "not needed":
+            shop.spec(refresh={"before": "1m"})
+        case _:
+            shop.process.limiter.start_afresh(shop.world.now())
+    await shop.process.work()
+    assert shop.process.limiter.seen(shop.world.now())["https://oauth.example.com"].waiting == 0
+
+
+async def test_a_short_wait_for_its_turn_writes_nothing_and_a_longer_one_is_told(shop: Shop) -> None:
+    keep_waiting(shop)
+    writes = len(shop.api.writes)
+    while not shop.process.limiter.seen(shop.world.now())["https://oauth.example.com"].waiting:
+        await shop.pass_time(1)
+    await shop.pass_time(3)
+    assert len(shop.api.writes) == writes
+    await shop.pass_time(3)
+    assert [write.kind for write in shop.api.writes[writes:]] == ["status"]
+    assert (shop.told("Ready"), shop.refreshed()) == ("True Issued", "Unknown Issuing")
+    assert shop.events.sent[1:] == []
