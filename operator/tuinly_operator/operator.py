@@ -31,6 +31,7 @@ from tuinly_operator.edges.metrics import Metrics, State
 from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
 from tuinly_operator.edges.refusals import Refusals
 from tuinly_operator.edges.secret_watch import SecretWatch
+from tuinly_operator.engine.lead import Lead
 from tuinly_operator.engine.limiter import Limiter
 from tuinly_operator.engine.parts import Parts
 from tuinly_operator.engine.store import Store
@@ -85,6 +86,7 @@ class Operator:
             min_interval=settings.min_refresh_interval,
         )
         self._clock = SystemClock()
+        self._lead = Lead(self._clock) if settings.lease else Lead.alone(self._clock)
         self._queue = WorkQueue(self._urgency, time.monotonic, places=_WORK * settings.concurrency)
         self._timers = Timers(self._clock, self._queue.add)
         self._limiter = Limiter(settings.concurrency, self._queue.add)
@@ -109,11 +111,12 @@ class Operator:
         except ValueError as error:
             raise SettingsError(str(error)) from None
         try:
-            self._kube = await connect(s.kubeconfig, s.selector, self._api_within_reach)
+            self._kube = await connect(
+                s.kubeconfig, s.selector, self._lead, reachable=self._api_within_reach, pace=self._pace
+            )
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
             raise SettingsError(message) from None
-        self._kube.pace = lambda namespace, slow: self._queue.mark(namespace, slow=slow)
         self._secret_watches = [
             SecretWatch(self._kube, self._store, namespace, self._refusals) for namespace in self._namespaces
         ]
@@ -212,7 +215,7 @@ class Operator:
             store=self._store,
             queue=self._queue,
             limiter=self._limiter,
-            leading=lambda: self._kube.leads(0.0),
+            leading=self._lead.holds,
             reachable=lambda: self._kube.reachable,
             refused=lambda: [(what.resource, what.namespace or "*") for what in self._refusals],
             clock=self._clock,
@@ -272,6 +275,10 @@ class Operator:
         if self._queue.active:
             _log.warning("abandoned what was still in flight", extra=fields(in_flight=self._queue.active))
 
+    def _pace(self, namespace: str, slow: bool) -> None:  # noqa: FBT001 -- a callback
+        """Keep apart the namespaces whose writes are slow."""
+        self._queue.mark(namespace, slow=slow)
+
     # --- Election -----------------------------------------------------------------------------------------------------
 
     def _join_election(self) -> Election | None:
@@ -285,12 +292,12 @@ class Operator:
             lease,
             identity,
             self._clock,
+            self._lead,
             unfit=self._unfit,
             promoted=self._promoted,
             demoted=self._demoted,
         )
         self._queue.hold(_NOT_LEADING)
-        self._kube.leads = election.leads_for
         return election
 
     def _demoted(self) -> None:

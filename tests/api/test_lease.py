@@ -16,6 +16,7 @@ from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.election import Election
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, connect
+from tuinly_operator.engine.lead import Lead
 
 HELD = Lease("one", 15)
 
@@ -23,7 +24,7 @@ HELD = Lease("one", 15)
 @pytest.fixture
 async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
     """Return the operator's way to the API server."""
-    connection = await connect(cluster.kubeconfig, "", lambda _: None)
+    connection = await connect(cluster.kubeconfig)
     yield connection
     await connection.close()
 
@@ -127,7 +128,7 @@ async def spoil(kube: Kube, key: NamespacedName, spec: Any, meta: Any) -> bool: 
     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
     path = f"/apis/coordination.k8s.io/v1/namespaces/{key.namespace}/leases/{key.name}"
     try:
-        await kube._json("PUT", path, body=body)  # noqa: SLF001 - raw, as nothing of ours writes it
+        await kube.ask("PUT", path, body=body)  # raw, as nothing of ours writes it
     except ApiFailure as failure:
         if failure.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
             raise
@@ -138,11 +139,11 @@ async def spoil(kube: Kube, key: NamespacedName, spec: Any, meta: Any) -> bool: 
 async def until_led(kube: Kube, key: NamespacedName) -> float:
     """Have a new replica take part; return how many seconds by its clock passed until it led."""
     clock = HastyClock()
-    begin = clock.boot
-    election = Election(kube, key, "new", clock, unfit=lambda: "", promoted=lambda _: None, demoted=lambda: None)
+    begin, lead = clock.boot, Lead(clock)
+    election = Election(kube, key, "new", clock, lead, unfit=lambda: "", promoted=lambda _: None, demoted=lambda: None)
     while True:
         await election.look()
-        if election.leading or clock.boot - begin > LONGEST:
+        if lead.holds() or clock.boot - begin > LONGEST:
             return clock.boot - begin
         clock.boot += election.pause() + 0.01
 
@@ -162,7 +163,7 @@ def test_whatever_a_lease_holds_somebody_leads(cluster: Cluster, key: Namespaced
     tried = itertools.count()
 
     async def tell(spec: Any, meta: Any) -> bool:  # noqa: ANN401 - JSON
-        kube = await connect(cluster.kubeconfig, "", lambda _: None)
+        kube = await connect(cluster.kubeconfig)
         try:
             taken = await spoil(kube, key, spec, meta)
             assert not taken or await until_led(kube, key) <= LONGEST

@@ -79,7 +79,7 @@ class Workers:
 @asynccontextmanager
 async def hired(cluster: Cluster, sandbox: SandboxProcess) -> AsyncIterator[Workers]:
     """Return workers who are connected to the cluster and to the sandbox, over HTTP."""
-    kube = await connect(cluster.kubeconfig, "", lambda _: None)
+    kube = await connect(cluster.kubeconfig)
     endpoint = TokenEndpoint(ca_bundle=None, request_timeout=5, connections=CONCURRENCY)
     try:
         yield Workers(kube, endpoint, sandbox.token_url)

@@ -24,6 +24,7 @@ from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease
+from tuinly_operator.engine.lead import Lead
 
 LEASE_SECONDS: Final = 15  # after the last seen change, others may take over
 RENEW_SECONDS: Final = 2.0
@@ -48,6 +49,7 @@ class Election:
         key: NamespacedName,
         identity: str,
         clock: Clock,
+        lead: Lead,
         *,
         unfit: Callable[[], str],
         promoted: Callable[[bool], None],
@@ -62,24 +64,15 @@ class Election:
         self._key = key
         self._identity = identity
         self._clock = clock
+        self._lead = lead
         self._unfit = unfit
         self._promoted = promoted
         self._demoted = demoted
         self._lease: Lease | None = None
         self._open_at = float("inf")  # boot seconds from when on it may be taken, as it was last seen
         self._own: Lease | None = None  # as the last good renewal left it: while it is so, nobody else can have led
-        self._valid_until: float | None = None  # boot seconds; None for a standby
         self._trouble = ""  # the last failure, told once
         self._holder = ""  # who was last told to lead
-
-    @property
-    def leading(self) -> bool:
-        """Whether this replica may act at this very moment."""
-        return self.leads_for(0.0)
-
-    def leads_for(self, seconds: float) -> bool:
-        """Whether it may act now and for so many seconds more; also right after the process was suspended."""
-        return self._valid_until is not None and self._clock.now().boot + seconds < self._valid_until
 
     async def run(self) -> None:
         """Take part until cancelled."""
@@ -90,11 +83,11 @@ class Election:
     async def look(self) -> None:
         """Look at the Lease once; renew it, or take it, if this replica may."""
         self._notice_gap()
-        if self._valid_until is not None and (why := self._unfit()):
+        if self._lead.until is not None and (why := self._unfit()):
             # It is not released: what is under way may go on until the lead would have ended.
             self._step_down(why)
         try:
-            await (self._try_to_lead() if self._valid_until is None else self._renew())
+            await (self._try_to_lead() if self._lead.until is None else self._renew())
             self._trouble = ""
         except ApiFailure as failure:
             self._tell_trouble(failure)
@@ -104,7 +97,7 @@ class Election:
 
         To be called when nothing is under way any more, and `run` has been cancelled.
         """
-        self._valid_until = None
+        self._lead.end()
         with suppress(ApiFailure, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 # Read anew, also by a standby: a write that was cancelled on its way may have arrived.
@@ -125,8 +118,8 @@ class Election:
     def pause(self) -> float:
         """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
         pause, now = RENEW_SECONDS * random.uniform(0.9, 1.1), self._clock.now().boot  # noqa: S311 -- jitter
-        if self._valid_until is not None:
-            return max(0.0, min(pause, self._valid_until - now))
+        if self._lead.until is not None:
+            return max(0.0, min(pause, self._lead.until - now))
         return min(pause, self._open_at - now) if self._open_at > now else pause
 
     async def _renew(self) -> None:
@@ -139,7 +132,7 @@ class Election:
             self._see(lease := await self._kube.read_lease(self._key))
             if lease is not None and self._passed_on(lease):
                 self._step_down(f"{lease.holder[:_LONGEST_NAME] or 'nobody'} holds the Lease")
-            elif self.leading:  # and so nobody else does: no time to lose
+            elif self._lead.holds():  # and so nobody else does: no time to lose
                 await self._take()
 
     async def _try_to_lead(self) -> None:
@@ -168,8 +161,8 @@ class Election:
         self._notice_gap()
         if self._clock.now().boot >= start + GIVE_UP_SECONDS:
             return  # an answer as late as this says nothing of now
-        new = self._valid_until is None
-        self._valid_until = start + GIVE_UP_SECONDS
+        new = self._lead.until is None
+        self._lead.prolong(start + GIVE_UP_SECONDS)
         self._own = self._lease
         if new:
             self._holder = ""
@@ -182,7 +175,7 @@ class Election:
 
     def _notice_gap(self) -> None:
         """Step down where the lead was not renewed in time, even if it could be by now."""
-        if self._valid_until is not None and not self.leading:
+        if self._lead.until is not None and not self._lead.holds():
             self._step_down("it was not renewed in time")
 
     def _see(self, lease: Lease | None) -> None:
@@ -190,13 +183,13 @@ class Election:
         if lease is not None and lease != self._lease:
             self._open_at = self._clock.now().boot + _patience(lease)
         self._lease = lease
-        if lease is not None and self._valid_until is None and lease.holder not in ("", self._identity, self._holder):
+        if lease is not None and self._lead.until is None and lease.holder not in ("", self._identity, self._holder):
             self._holder = lease.holder
             name = lease.holder[:_LONGEST_NAME]
             _log.info("another replica leads", extra=fields(lease=self._key, holder=name))
 
     def _step_down(self, why: str) -> None:
-        self._valid_until = None
+        self._lead.end()
         _log.warning("this replica leads no more: %s", why, extra=fields(lease=self._key, identity=self._identity))
         self._demoted()
 

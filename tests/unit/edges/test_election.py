@@ -20,6 +20,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
 from tuinly_operator.edges.election import ASKING_SECONDS, RELEASE_SECONDS, Election
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease
+from tuinly_operator.engine.lead import Lead
 
 KEY = NamespacedName("tuinly-system", "tuinly-operator")
 LEASE_SECONDS: Final = 15.0
@@ -115,11 +116,13 @@ class Replica:
         self.unfit = ""
         self.told: list[str] = []
         self._world = world
+        self.lead = Lead(self)
         self.election = Election(
             cast("Kube", self),
             KEY,
             name,
             self,
+            self.lead,
             unfit=lambda: self.unfit,
             promoted=lambda again: self._tell("promoted again" if again else "promoted"),
             demoted=lambda: self._tell("demoted"),
@@ -132,7 +135,7 @@ class Replica:
 
     @property
     def leads(self) -> bool:
-        return self.alive and self.election.leading
+        return self.alive and self.lead.holds()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self.election.run())
@@ -332,7 +335,7 @@ async def test_one_that_comes_new_counts_from_its_own_first_look(world: World) -
 async def test_a_released_lease_is_taken_at_once(world: World) -> None:
     leader, standby = await world.two()
     await leader.stop()
-    assert not leader.election.leading
+    assert not leader.lead.holds()
     assert await world.until(lambda: standby.leads) <= RENEWAL + SLACK
 
 
@@ -404,7 +407,7 @@ async def test_who_cannot_release_is_waited_for(world: World) -> None:
     await leader.kill()
     leader.calls = [FAILING] * 2
     await leader.stop()
-    assert not leader.election.leading
+    assert not leader.lead.holds()
     await world.until(lambda: standby.leads)
 
 
@@ -433,7 +436,7 @@ async def test_a_paused_leader_knows_at_its_first_step(world: World) -> None:
     """Nothing of the election has run when it is asked."""
     leader, _ = await world.two()
     leader.offset += GIVE_UP_SECONDS
-    assert not leader.election.leading
+    assert not leader.lead.holds()
 
 
 @simulated
@@ -444,10 +447,10 @@ async def test_a_lead_that_ends_soon_is_too_short_for_a_token_request(world: Wor
     renewals = world.server.version
     await world.until(lambda: world.server.version > renewals)
     leader.offset += LEASE_SECONDS - request - 3 * SLACK
-    assert leader.election.leads_for(ASKING_SECONDS)
+    assert leader.lead.holds(ASKING_SECONDS)
     leader.offset += 3 * SLACK
-    assert not leader.election.leads_for(ASKING_SECONDS)
-    assert leader.election.leading
+    assert not leader.lead.holds(ASKING_SECONDS)
+    assert leader.lead.holds()
 
 
 @simulated

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.pki import Authority
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.edges import kube
-from tuinly_operator.edges.kube import ApiFailure, Kube, connect, yaml_of
+from tuinly_operator.edges.kube import ApiFailure, Kube, connect, login, requests, yaml_of
 
 
 def write_kubeconfig(folder: Path, server: str = "https://127.0.0.1:1") -> Path:
@@ -45,8 +44,8 @@ async def test_a_login_that_is_gone_is_a_failed_request_and_no_defect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be back in a moment: where files are replaced, or a plugin has trouble of its own."""
-    monkeypatch.setattr(kube, "_LOGIN_SECONDS", -1.0)  # read anew for each request
-    api = await connect(write_kubeconfig(tmp_path), "", lambda _: None)
+    monkeypatch.setattr(login, "_LOGIN_SECONDS", -1.0)  # read anew for each request
+    api = await connect(write_kubeconfig(tmp_path))
     try:
         (tmp_path / "ca.pem").unlink()
         with pytest.raises(ApiFailure, match="no answer from the API server: ConfigException"):
@@ -57,7 +56,7 @@ async def test_a_login_that_is_gone_is_a_failed_request_and_no_defect(
 
 
 async def test_a_login_does_not_show_its_token(tmp_path: Path) -> None:
-    api = await connect(write_kubeconfig(tmp_path), "", lambda _: None)
+    api = await connect(write_kubeconfig(tmp_path))
     try:
         login = await api.login()
         assert login.authorization == "Bearer canary-token"
@@ -82,7 +81,7 @@ async def test_the_lease_is_read_while_very_many_requests_wait_for_their_answers
     app = web.Application()
     app.router.add_get("/readyz", hang)
     async with test_utils.TestServer(app) as server:
-        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))), "", lambda _: None)
+        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))))
         requests = [asyncio.create_task(api.check_ready()) for _ in range(busy)]
         try:
             async with asyncio.timeout(20):
@@ -128,10 +127,10 @@ class OddServer:
 @pytest.fixture
 async def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[OddServer, Kube]]:
     odd = OddServer()
-    monkeypatch.setattr(kube, "REQUEST_TIMEOUT", 0.3)
-    monkeypatch.setattr(kube, "_OWN_LIMIT", aiohttp.ClientTimeout(total=0.3))
+    monkeypatch.setattr(requests, "REQUEST_TIMEOUT", 0.3)
+    monkeypatch.setattr(requests, "_OWN_LIMIT", aiohttp.ClientTimeout(total=0.3))
     async with odd.server as server:
-        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))), "", lambda _: None)
+        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))))
         yield odd, api
         odd.end.set()
         await api.close()
@@ -220,7 +219,7 @@ async def test_a_list_is_read_in_pieces_of_some_mebibytes_whatever_is_in_it(tmp_
     """Anybody may make many Secrets with large metadata, which would fill the memory all at once."""
     pages = Pages(2000, large)
     async with pages.server as server:
-        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))), "", lambda _: None)
+        api = await connect(write_kubeconfig(tmp_path, str(server.make_url(""))))
         try:
             read = [page async for page, _ in api.list_secrets(None)]
         finally:

@@ -1,0 +1,62 @@
+"""The one door to the Kubernetes client: what the operator asks of the API server, a file for each kind of thing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kubernetes.aio import client
+
+from tuinly_operator.base.clock import SystemClock
+from tuinly_operator.edges.kube.credentials import Credentials, event
+from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading
+from tuinly_operator.edges.kube.leases import Lease, Leases
+from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, present_login
+from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT
+from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
+from tuinly_operator.engine.lead import Lead
+
+__all__ = [
+    "PAGE",
+    "REQUEST_TIMEOUT",
+    "ApiFailure",
+    "Kube",
+    "KubeconfigError",
+    "Lease",
+    "Login",
+    "NotLeading",
+    "connect",
+    "event",
+    "yaml_of",
+]
+
+
+class Kube(Secrets, Credentials, Leases):
+    """The connection to the API server, with all that the operator asks of it."""
+
+    def __init__(
+        self,
+        configuration: client.Configuration,
+        selector: str,
+        lead: Lead,
+        *,
+        reachable: Callable[[bool], None],
+        pace: Callable[[str, bool], None],
+    ) -> None:
+        """`selector` says by labels which credentials there are for us, empty for all; the rest is for Requests."""
+        super().__init__(configuration, lead, reachable=reachable, pace=pace)
+        self.selector = selector
+
+    async def login(self) -> Login:
+        """The present login; tokens of a service account change, so ask again when one is refused."""
+        return await present_login(self.configuration)
+
+
+async def connect(
+    kubeconfig: Path | None,
+    selector: str = "",
+    lead: Lead | None = None,
+    *,
+    reachable: Callable[[bool], None] = lambda _: None,
+    pace: Callable[[str, bool], None] = lambda _, __: None,
+) -> Kube:
+    """Log in, as `log_in` says, and connect; without a lead, this is the only replica. Raises KubeconfigError."""
+    return Kube(await log_in(kubeconfig), selector, lead or Lead.alone(SystemClock()), reachable=reachable, pace=pace)

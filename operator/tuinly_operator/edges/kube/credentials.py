@@ -1,0 +1,103 @@
+"""TuinlyCredentials on the API server: who is there, their status, and the Events that tell of them."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
+from tuinly_operator.domain.target import MANAGER
+from tuinly_operator.edges.kube.failures import ApiFailure
+from tuinly_operator.edges.kube.requests import MERGE, METADATA, METADATA_LIST, Requests, collection
+
+
+class Credentials(Requests):
+    """What the operator asks about TuinlyCredentials, of which `selector` says by labels which are there for us."""
+
+    selector = ""
+
+    async def credential_exists(self, key: NamespacedName, uid: str) -> bool:
+        """Ask the server, past every cache, whether this very credential is there and selected. Raises ApiFailure."""
+        query = {"labelSelector": self.selector, "fieldSelector": f"metadata.name={key.name}"}
+        try:
+            answer = await self.ask("GET", _credentials(key.namespace), query=query, accept=METADATA_LIST)
+        except ApiFailure as failure:
+            if failure.not_found:  # the CRD is gone
+                return False
+            raise
+        return any(item["metadata"]["uid"] == uid for item in answer.get("items") or ())
+
+    async def find_credential(self, key: NamespacedName) -> tuple[Mapping[str, Any] | None, str]:
+        """Read a credential past every cache, None where there is none or it is not selected.
+
+        Returns with it the resource version as of which that is so. Raises ApiFailure.
+        """
+        query = {"labelSelector": self.selector, "fieldSelector": f"metadata.name={key.name}"}
+        try:
+            answer = await self.ask("GET", _credentials(key.namespace), query=query)
+        except ApiFailure as failure:
+            if failure.not_found:  # the CRD is gone
+                return None, ""
+            raise
+        version = str(answer["metadata"].get("resourceVersion") or "")
+        return next(iter(answer.get("items") or ()), None), version
+
+    async def serves_credentials(self) -> bool:
+        """Ask the server, by its discovery, whether it knows TuinlyCredentials. Raises ApiFailure."""
+        try:
+            answer = await self.ask("GET", f"/apis/{GROUP}/{VERSION}")
+        except ApiFailure as failure:
+            if failure.not_found:
+                return False
+            raise
+        return any(resource.get("name") == PLURAL for resource in answer.get("resources") or ())
+
+    async def list_credentials(self, namespace: str | None) -> AsyncGenerator[Mapping[str, Any]]:
+        """List the metadata of all selected credentials (of a namespace). Raises ApiFailure."""
+        async for page, _ in self.pages(_credentials(namespace), {"labelSelector": self.selector}):
+            for raw in page:
+                yield raw
+
+    async def try_to_watch_credentials(self, namespace: str | None) -> None:
+        """Ask for one credential, and for a watch that is given up at once. Raises ApiFailure, 403 where it may not."""
+        query = {"labelSelector": self.selector, "limit": "1"}
+        answer = await self.ask("GET", _credentials(namespace), query=query, accept=METADATA_LIST)
+        version = str(answer["metadata"].get("resourceVersion") or "")
+        query = {"watch": "true", "labelSelector": self.selector, "resourceVersion": version, "timeoutSeconds": "1"}
+        async with self.send("GET", _credentials(namespace), query, accept=METADATA):
+            pass
+
+    async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> str:
+        """Write a credential's status, if it still is the one with that uid; return its new version.
+
+        Raises ApiFailure.
+        """
+        self.fence()
+        body = {"metadata": {"uid": uid}, "status": status}
+        path = f"{_credentials(key.namespace)}/{key.name}/status"
+        query = {"fieldManager": MANAGER}
+        with self.writing(key.namespace):
+            answer = await self.ask("PATCH", path, query=query, body=body, content=MERGE, accept=METADATA)
+        return str(answer["metadata"]["resourceVersion"])
+
+    async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        """Send an Event (events.k8s.io/v1). Raises ApiFailure."""
+        self.fence()
+        path = collection("/apis/events.k8s.io/v1", namespace, "events")
+        with self.writing(namespace):
+            await self.ask("POST", path, body=event, accept=METADATA)
+
+
+def event(namespace: str, name: str, regarding: Mapping[str, str], **values: str) -> dict[str, Any]:
+    """An Event of events.k8s.io/v1 about one object."""
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"namespace": namespace, "name": name},
+        "regarding": dict(regarding),
+        "reportingController": f"{GROUP}/{MANAGER}",
+        **values,
+    }
+
+
+def _credentials(namespace: str | None) -> str:
+    return collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL)

@@ -1,0 +1,77 @@
+"""What can go wrong with a request to the API server."""
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+_UNREACHABLE: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+_ENDING: Final = "NamespaceTerminating"
+_REFUSALS: Final = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+_WORD: Final = re.compile(r"[A-Za-z]{1,40}")
+
+
+class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the domain
+    """A request to the API server failed.
+
+    `status` is the HTTP status, None where there was no answer; `word` the machine-readable reason of the answer;
+    `retry_after` the seconds for which it asks to be left alone. The library's exceptions hold headers and body, so
+    they never come as cause or context.
+    """
+
+    def __init__(self, status: int | None, word: str, retry_after: float = 0.0) -> None:
+        super().__init__(
+            f"the API server answered {status} {word}" if status else f"no answer from the API server: {word}"
+        )
+        self.status = status
+        self.word = word
+        self.retry_after = retry_after
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the API server as a whole may not be available; a slow or broken admission webhook looks the same."""
+        return self.status is None or self.status in _UNREACHABLE
+
+    @property
+    def refused(self) -> bool:
+        """Whether the API server understood and will not do it, now or later, until somebody changes something."""
+        return self.status in _REFUSALS
+
+    @property
+    def namespace_ends(self) -> bool:
+        """Whether the namespace is being deleted, and takes nothing new."""
+        return self.word == _ENDING
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one of that name already."""
+        return self.word == "AlreadyExists"
+
+    @property
+    def not_found(self) -> bool:
+        """Whether the object is not there."""
+        return self.status == HTTPStatus.NOT_FOUND
+
+
+class NotLeading(ApiFailure):
+    """This replica must not act: it does not lead, or cannot be sure of it for long enough."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "NotLeading")
+
+
+def word(status: Mapping[str, Any]) -> str:
+    """The reason of a Status object, if it is the one word that it should be; its message may quote what was sent."""
+    causes = (status.get("details") or {}).get("causes") or ()
+    # The one cause that matters more than the reason (Forbidden) it comes with.
+    ending = any(cause.get("reason") == _ENDING for cause in causes)
+    word = _ENDING if ending else str(status.get("reason") or "")
+    return word if _WORD.fullmatch(word) else "Unknown"

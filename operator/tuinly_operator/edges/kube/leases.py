@@ -1,0 +1,83 @@
+"""Leases on the API server, by which replicas agree on who leads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.edges.kube.failures import ApiFailure
+from tuinly_operator.edges.kube.requests import Requests, collection
+
+_LEASES: Final = "/apis/coordination.k8s.io/v1"
+_LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs must leave time for another
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A Lease (coordination.k8s.io/v1): its holder (empty for nobody), its duration in seconds, how often it changed.
+
+    `version` is its resourceVersion; that and its uid are empty for one that does not exist yet.
+    """
+
+    holder: str
+    seconds: int
+    transitions: int = 0
+    version: str = ""
+    uid: str = ""
+
+
+class Leases(Requests):
+    """What the operator asks about Leases."""
+
+    async def read_lease(self, key: NamespacedName) -> Lease | None:
+        """Read a Lease, None where there is none. Raises ApiFailure."""
+        try:
+            return _lease(await self.ask("GET", _lease_path(key), limit=_LEASE_LIMIT))
+        except ApiFailure as failure:
+            if failure.not_found:
+                return None
+            raise
+
+    async def write_lease(self, key: NamespacedName, lease: Lease) -> Lease:
+        """Create a Lease, or replace the one of that uid and version; return what it became.
+
+        Raises ApiFailure, 409 if it is another by now. Without the uid, one that is gone would be created anew.
+        """
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        metadata = {"name": key.name, "namespace": key.namespace}
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": lease.holder or None,
+                "leaseDurationSeconds": lease.seconds,
+                "leaseTransitions": lease.transitions,
+                "renewTime": now,
+            },
+        }
+        if not lease.version:
+            path = collection(_LEASES, key.namespace, "leases")
+            return _lease(await self.ask("POST", path, body=body, limit=_LEASE_LIMIT))
+        metadata |= {"resourceVersion": lease.version, "uid": lease.uid}
+        return _lease(await self.ask("PUT", _lease_path(key), body=body, limit=_LEASE_LIMIT))
+
+
+def _lease_path(key: NamespacedName) -> str:
+    return f"{_LEASES}/namespaces/{key.namespace}/leases/{key.name}"
+
+
+def _lease(raw: Mapping[str, Any]) -> Lease:
+    """Read a Lease that anybody may have edited."""
+    spec = raw.get("spec") or {}
+    seconds, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    return Lease(
+        holder=spec.get("holderIdentity") or "",
+        seconds=seconds if isinstance(seconds, int) else 0,
+        transitions=transitions if isinstance(transitions, int) else 0,
+        version=raw["metadata"]["resourceVersion"],
+        uid=raw["metadata"]["uid"],
+    )

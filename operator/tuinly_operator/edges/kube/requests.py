@@ -1,0 +1,261 @@
+"""Requests to the API server: sent, bounded, fenced, and judged when they fail.
+
+They go through `kubernetes.aio`'s connection, login and TLS, but not through its typed models: those cost 27 MB of
+memory and most of the time of a call, and what is read here is mostly metadata.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from tuinly_operator.domain.target import MANAGER
+from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, word
+from tuinly_operator.engine.lead import Lead
+
+REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
+WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
+PAGE: Final = 500
+# Bytes. Anybody may fill the metadata of an object with a quarter of a MiB of annotations, and more of managed fields.
+_MOST_OF_A_PAGE: Final = 8 * 1024 * 1024
+_SLOW_WRITE: Final = 1.0  # seconds; one that nobody holds up takes some 10 ms, and on a busy API server more
+_OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for what the API server says of itself
+_MOST_PATIENCE: Final = 300.0  # seconds; what Retry-After may ask for at most, which a webhook may choose
+
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+MERGE: Final = "application/merge-patch+json"
+
+
+class Requests:
+    """A connection to the API server, and what every request on it has in common."""
+
+    def __init__(
+        self,
+        configuration: client.Configuration,
+        lead: Lead,
+        *,
+        reachable: Callable[[bool], None],
+        pace: Callable[[str, bool], None],
+    ) -> None:
+        """`reachable` is called whenever it becomes known that the API server is, or is not, within reach.
+
+        `pace` is told of each namespace whether its writes are slow.
+        """
+        # The proxy of the environment is looked up once: aiohttp's own trust_env asks a thread at each request.
+        configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": False}
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
+        # No limit: those who ask are bounded themselves, and the Lease's renewal must not wait behind all the others.
+        configuration.connection_pool_maxsize = 0
+        self.configuration = configuration
+        self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
+        self._notify = reachable
+        self._reachable = True
+        self._check: asyncio.Task[None] | None = None
+        self._pace = pace
+        self._lead = lead
+        self.silence = WATCH_SILENCE  # tests have less patience
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the API server has answered well since it last did not answer."""
+        return self._reachable
+
+    @contextmanager
+    def writing(self, namespace: str) -> Iterator[None]:
+        """Tell `pace` that a write of this namespace is slow, as soon as it is, or that it was quick."""
+        loop = asyncio.get_running_loop()
+        begun, late = loop.time(), loop.call_later(_SLOW_WRITE, self._pace, namespace, True)  # noqa: FBT003 -- a callback
+        try:
+            yield
+        finally:
+            late.cancel()
+        if loop.time() - begun < _SLOW_WRITE:
+            self._pace(namespace, False)  # noqa: FBT003 -- a callback
+
+    async def answers(self) -> bool:
+        """Whether the API server is within reach, after a failure that made this doubtful: once a check has told."""
+        if self._check is not None:
+            await asyncio.wait({self._check})
+        return self._reachable
+
+    def fence(self, seconds: float = 0.0) -> None:
+        """Stop a replica that does not lead (any more), right before what only the leader may do.
+
+        `seconds` is for how long it must be sure of its lead. Raises NotLeading.
+        """
+        if not self._lead.holds(seconds):
+            raise NotLeading
+
+    def require_reach(self) -> None:
+        """Refuse to go on while the API server is known to be out of reach. Raises ApiFailure."""
+        if not self._reachable:
+            raise ApiFailure(None, "OutOfReach")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._check is not None:
+            self._check.cancel()
+        await self._rest.close()
+
+    async def check_ready(self) -> None:
+        """Ask the API server whether it is ready. Raises ApiFailure."""
+        async with self.send("GET", "/readyz", {}, limit=_OWN_LIMIT):
+            pass
+
+    async def pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
+        """List by pages. One that is too large is asked for again in smaller ones, and then they grow again."""
+        more, limit = "", PAGE
+        while True:
+            page = {**query, "limit": str(limit), **({"continue": more} if more else {})}
+            try:
+                most = _MOST_OF_A_PAGE if limit > 1 else None
+                answer = await self.ask("GET", path, query=page, accept=METADATA_LIST, most=most)
+            except _TooLargeError:
+                limit = max(1, limit // 8)
+                continue
+            limit = min(PAGE, limit * 2)
+            meta = answer["metadata"]
+            yield answer.get("items") or [], str(meta.get("resourceVersion") or "")
+            more = meta.get("continue") or ""
+            if not more:
+                return
+
+    async def ask(  # noqa: PLR0913 -- a request has that many parts
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | str | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
+        limit: aiohttp.ClientTimeout | None = None,
+        most: int | None = None,
+    ) -> Mapping[str, Any]:
+        """Send a request and give the object that was answered, of `most` bytes at most. Raises ApiFailure."""
+        sent = self.send(method, path, query or {}, body=body, content=content, accept=accept, limit=limit)
+        async with sent as response:
+            answer = json.loads(await _read(response, most))
+        if not isinstance(answer, Mapping):
+            raise ApiFailure(response.status, "NotAnObject")
+        return answer
+
+    @asynccontextmanager
+    async def send(  # noqa: PLR0913 -- a request has that many parts
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        body: Mapping[str, Any] | str | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
+        limit: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and give its good answer; keep book of whether the API server is within reach."""
+        failure: ApiFailure
+        try:
+            headers = {"Accept": accept, "Content-Type": content, "User-Agent": MANAGER}
+            if authorization := await self.configuration.get_api_key_with_prefix("BearerToken"):
+                headers["Authorization"] = authorization
+            url = f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            limit = limit or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+            answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=limit)
+            async with answer.response as response:
+                if response.status < HTTPStatus.BAD_REQUEST:
+                    self._note(reachable=True)
+                    yield response
+                    return
+                failure = ApiFailure(response.status, _word_of(await response.read()), _retry_after(response))
+        except (aiohttp.ClientError, OSError, ValueError, config.ConfigException) as error:  # the last: no login
+            failure = ApiFailure(None, type(error).__name__)
+        # A refusal does not say that it is back: a server that has just started refuses what it does not know yet.
+        if failure.out_of_reach:
+            self._doubt()
+        raise failure from None
+
+    def _doubt(self) -> None:
+        """Have the API server asked about itself, once for all who have doubts.
+
+        A time-out or a 504 of one write is no sign: an admission webhook, which tenants may run, chooses both.
+        """
+        if self._reachable and (self._check is None or self._check.done()):
+            self._check = asyncio.create_task(self._check_reach())
+
+    async def _check_reach(self) -> None:
+        try:
+            await self.check_ready()
+        except ApiFailure as failure:
+            if failure.status is None or failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._note(reachable=False)
+
+    def _note(self, *, reachable: bool) -> None:
+        if reachable is not self._reachable:
+            self._reachable = reachable
+            self._notify(reachable)
+
+
+def collection(root: str, namespace: str | None, plural: str) -> str:
+    """The path of all objects of a kind, in one namespace or in all."""
+    return f"{root}/{plural}" if namespace is None else f"{root}/namespaces/{namespace}/{plural}"
+
+
+def _proxy(server: str) -> str | None:
+    """The proxy that the environment names for a URL (HTTPS_PROXY, NO_PROXY), if any."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+
+
+async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Split a stream into lines, however long they are and however they arrive."""
+    rest = b""
+    try:
+        async for chunk in response.content.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line:
+                    yield line
+    except (aiohttp.ClientError, TimeoutError) as error:
+        failure = ApiFailure(None, type(error).__name__)
+    else:
+        return
+    raise failure from None
+
+
+class _TooLargeError(Exception):
+    """An answer has more bytes than is wanted at once."""
+
+
+async def _read(response: aiohttp.ClientResponse, most: int | None) -> bytes:
+    """Read an answer, of `most` bytes at most. Raises _TooLargeError, and what aiohttp does."""
+    if most is None:
+        return await response.read()
+    parts, size = [], 0
+    async for chunk in response.content.iter_any():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > most:
+            response.close()  # unread: the rest is not wanted
+            raise _TooLargeError
+    return b"".join(parts)
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    """Seconds that the API server, which never sends a date, asks for; 0 where it does not."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), _MOST_PATIENCE) if text.isascii() and text.isdigit() else 0.0
+
+
+def _word_of(body: bytes) -> str:
+    try:
+        return word(json.loads(body))
+    except (ValueError, AttributeError):
+        return "Unknown"

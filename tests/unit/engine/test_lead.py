@@ -1,0 +1,59 @@
+"""The right to act: until when it holds, by the boot clock alone."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from tuinly_operator.base.clock import Moment
+from tuinly_operator.engine.lead import Lead
+
+
+@dataclass
+class HandClock:
+    boot: float = 100.0
+    wall: float = 0.0
+
+    def now(self) -> Moment:
+        return Moment(self.wall, self.boot)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+def test_a_standby_may_not_act(clock: HandClock) -> None:
+    lead = Lead(clock)
+    assert not lead.holds()
+    assert lead.until is None
+
+
+@pytest.mark.parametrize(
+    ("boot", "seconds", "holds"), [(100, 0, True), (109.9, 0, True), (110, 0, False), (104, 6, False), (104, 5.9, True)]
+)
+def test_a_lead_holds_until_it_ends(clock: HandClock, boot: float, seconds: float, *, holds: bool) -> None:
+    lead = Lead(clock)
+    lead.prolong(110)
+    clock.boot = boot
+    assert lead.holds(seconds) is holds
+    assert lead.until == 110
+
+
+def test_the_wall_clock_says_nothing_of_it(clock: HandClock) -> None:
+    lead = Lead(clock)
+    lead.prolong(110)
+    clock.wall = 1e9
+    assert lead.holds()
+
+
+def test_a_lead_that_was_given_up_holds_no_more(clock: HandClock) -> None:
+    lead = Lead(clock)
+    lead.prolong(110)
+    lead.end()
+    assert not lead.holds()
+
+
+def test_the_only_replica_may_always_act(clock: HandClock) -> None:
+    lead = Lead.alone(clock)
+    clock.boot = 1e12
+    assert lead.holds(1e6)
