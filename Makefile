@@ -23,8 +23,9 @@ binaries: $(VENV) ## etcd, kube-apiserver, kube-controller-manager: found, or bu
 helm: $(VENV) ## Helm, for the tests of the chart: found, or built once per machine (about 2 minutes)
 	@$(BIN)/python -m tests.support.binaries --helm
 
-demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 leaves it running)
-	@$(BIN)/python -m tests.support.binaries > /dev/null
+demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 leaves it running; POD=1 plays it in Pods, as root on Linux)
+	@$(if $(POD:0=),$(BIN)/python -m tests.support.demo --check)
+	@$(BIN)/python -m tests.support.binaries $(if $(POD:0=),--node) > /dev/null
 	@$(BIN)/python -m tests.support.demo
 
 # With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run two at a

@@ -2,7 +2,8 @@
 # Makes base images from Debian's (or Ubuntu's) packages, where no registry has any: one to build with, which has pip and a
 # shell, and one to run on, which has Python and nothing else.
 #
-#   hack/base-image.sh [--missing]    the second form makes them only if this script has not made them here before
+#   hack/base-image.sh [--missing | --check]    --missing makes them only if this script has not made them here before,
+#                                               --check makes none, and says what the machine lacks for it
 #
 # Prints what to give to make image. The packages are unpacked, not installed: no maintainer script runs, so the same packages
 # give the same bytes. What those scripts would have done and Python needs (a bundle of CA certificates, links) is done here.
@@ -21,6 +22,7 @@ command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null ||
     fail "base images are made from Debian's packages, and there is no apt-get here: take images with Python from a registry"
 [ "$(id -u)" = 0 ] || fail "only root can unpack packages as they are: run make base-image as root, or take images with Python from a registry"
 choose_engine
+if [ "${1:-}" = --check ]; then exit; fi
 result="BUILD_IMAGE=$BUILD RUNTIME_IMAGE=$RUNTIME"
 if [ "${1:-}" = --missing ] && has_image "$BUILD" && has_image "$RUNTIME"; then
     echo "$result"

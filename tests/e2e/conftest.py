@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.manifests import IMAGE
 from tests.e2e.stage import Figures, Stage, standing
 from tests.support import image as images
+from tests.support.manifests import IMAGE
 from tests.support.node import Node, Unavailable, find_programs
 
 FOLDER = Path(__file__).parents[2] / ".e2e"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.e2e.manifests import IMAGE, SHOP
+from tests.support.manifests import IMAGE, SHOP
 from tests.support.node import Node
 
 Json = dict[str, Any]

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import trustme
 
-from tests.e2e import kinds, manifests
-from tests.e2e.manifests import SANDBOX, SHOP, SYSTEM
-from tests.support import crd
+from tests.e2e import kinds
+from tests.support import crd, manifests
 from tests.support.image import Image
+from tests.support.installed import LEASE, WAIT, Installed, lease_holder
+from tests.support.manifests import SANDBOX, SHOP, SYSTEM
 from tests.support.node import Node
 from tests.support.objects import Objects
 from tests.support.sandbox import SandboxAdmin
@@ -28,10 +28,6 @@ Json = dict[str, Any]
 LIFETIME = 240
 """Seconds that a token lives: the shortest life that bears the kubelet's own delay, by the README's promise."""
 CALLERS = 12
-REPLICAS = 2
-LEASE_SECONDS = 15
-WAIT = 120.0  # seconds
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/tuinly-operator"
 
 
 class Figures:
@@ -64,11 +60,6 @@ class LeaseWatch:
         self._thread.join()
         self._objects.close()
 
-    def read(self) -> tuple[str, float]:
-        """Return who holds it now, and when it was renewed."""
-        spec = self._objects.read(LEASE)["spec"]
-        return str(spec.get("holderIdentity") or ""), datetime.fromisoformat(spec["renewTime"]).timestamp()
-
     def await_other(self, than: str, since: float) -> float:
         """Return how many seconds after `since` another Pod, or the same one started again, was seen to hold it."""
 
@@ -91,7 +82,7 @@ class LeaseWatch:
     def _look(self) -> None:
         while not self._ending.wait(0.05):
             try:
-                holder, _ = self.read()
+                holder, _ = lease_holder(self._objects.read(LEASE))
             except Exception:  # noqa: BLE001, S112 -- the API server may be away: a fault of ours
                 continue
             if not self.seen or self.seen[-1][1] != holder:
@@ -115,7 +106,7 @@ class Told:
     refusals: list[Json]
 
 
-class Stage:
+class Stage(Installed):
     """All of it, up and ready.
 
     Attributes:
@@ -126,7 +117,7 @@ class Stage:
 
     def __init__(self, node: Node, image: Image, figures: Figures) -> None:
         """Install the operator, the sandbox, and `CALLERS` credentials with a program each; wait until all call."""
-        self.node = node
+        super().__init__(node)
         self.figures = figures
         node.load(image.archive)
         certificates = trustme.CA()
@@ -181,41 +172,6 @@ class Stage:
         self.apply(*(manifests.caller(tenant.name) for tenant in self.tenants))
         wait_until(lambda: all(told.tokens for told in self.told().values()), what="all programs call", seconds=WAIT)
 
-    # What an admin does and sees --------------------------------------------------------------------------------------
-
-    def apply(self, *objects: Json) -> None:
-        """Apply objects as `kubectl apply` does."""
-        documents = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self.node.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=documents)
-
-    def get(self, kind: str, name: str, namespace: str = SYSTEM) -> Json:
-        """Return an object."""
-        found: Json = json.loads(self.node.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
-        return found
-
-    def pods(self) -> dict[str, Json]:
-        """Return the operator's Pods that are not being deleted, by name."""
-        text = self.node.kubectl(
-            "get", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=tuinly-operator", "-o", "json"
-        )
-        items = json.loads(text)["items"]
-        return {each["metadata"]["name"]: each for each in items if "deletionTimestamp" not in each["metadata"]}
-
-    def exists(self, pod: str) -> bool:
-        """Whether one of its Pods is there, be it on its way out."""
-        return self.node.kubectl("get", "pod", pod, "-n", SYSTEM, "--ignore-not-found", "-o", "name") != ""
-
-    def process(self, pod: str) -> int:
-        """Return the number, outside, of the operator's process in one of its Pods."""
-        uid = self.get("pod", pod)["metadata"]["uid"]
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if uid in (folder / "cgroup").read_text() and b"tuinly-operator" in (folder / "cmdline").read_bytes():
-                    return int(folder.name)
-            except OSError:  # it has ended meanwhile
-                continue
-        raise AssertionError(f"no process of {pod}")
-
     def working_sets(self) -> list[float]:
         """Return the working set of each of the operator's containers, in MB, as the kubelet tells it."""
         summary = json.loads(self.node.kubectl("get", "--raw", "/api/v1/nodes/node1/proxy/stats/summary"))
@@ -225,36 +181,6 @@ class Stage:
             if pod["podRef"]["namespace"] == SYSTEM
             for container in pod.get("containers", [])
         ]
-
-    def leader(self) -> tuple[str, str]:
-        """Return the name of the Pod that leads, and its identity in the Lease, once one is surely at work."""
-
-        def at_work() -> tuple[str, str] | None:
-            holder, renewed_at = self.leases.read()
-            pod = holder.partition("_")[0]
-            fresh = time.time() - renewed_at < LEASE_SECONDS / 2
-            return (pod, holder) if fresh and pod in self.pods() else None
-
-        found = wait_until(at_work, what="a leader", seconds=WAIT)
-        assert found is not None
-        return found
-
-    def await_deployment(self, namespace: str, name: str, replicas: int = 1) -> None:
-        """Wait until a rollout is complete: all Pods are new and ready, and no old one is left."""
-
-        def complete() -> bool:
-            deployment = self.get("deployment", name, namespace)
-            status = deployment["status"]
-            counts = (status.get(field, 0) for field in ("replicas", "updatedReplicas", "readyReplicas"))
-            seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
-            return seen and all(count == replicas for count in counts)
-
-        wait_until(complete, what=f"the rollout of {namespace}/{name}", seconds=WAIT)
-
-    def await_two_ready(self) -> None:
-        """Wait until the operator has both replicas, and no third."""
-        self.await_deployment(SYSTEM, "tuinly-operator", replicas=2)
-        wait_until(lambda: len(self.pods()) == REPLICAS, what="two Pods", seconds=WAIT)
 
     # What the programs say --------------------------------------------------------------------------------------------
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import kinds, manifests
-from tests.e2e.manifests import SYSTEM
+from tests.e2e import kinds
 from tests.e2e.stage import LIFETIME, Stage
+from tests.support import manifests
 from tests.support.binaries import BinariesError
 from tests.support.cluster import KubectlError
 from tests.support.helm import CHART, Helm
+from tests.support.manifests import SYSTEM
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import wait_until
 

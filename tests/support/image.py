@@ -84,6 +84,15 @@ class Image:
         return manifest
 
 
+def check_machine() -> None:
+    """Check that an image can be built here; nothing is built.
+
+    Raises:
+        Unavailable: it cannot; the message tells what is missing.
+    """
+    _base_images("--check")
+
+
 def build(archive: Path, *, source: Path = ROOT, name: str = "localhost/tuinly-operator:test") -> Image:
     """Build the image from `source`, on a base from Debian's packages, with none of an engine's caches.
 
@@ -91,12 +100,7 @@ def build(archive: Path, *, source: Path = ROOT, name: str = "localhost/tuinly-o
         Unavailable: there is neither an engine nor a way to make the base; the message tells.
         RuntimeError: the build failed; the message has what it said.
     """
-    base = subprocess.run(  # noqa: S603 -- our own script
-        [ROOT / "hack" / "base-image.sh", "--missing"], capture_output=True, text=True, check=False
-    )
-    if base.returncode != 0:
-        raise Unavailable(base.stderr.strip())
-    bases = dict(each.split("=", 1) for each in base.stdout.split())
+    bases = dict(each.split("=", 1) for each in _base_images("--missing").split())
     environ = {**os.environ, **bases, "IMAGE": name, "ARCHIVE": str(archive)}
     built = subprocess.run(  # noqa: S603 -- our own script
         [source / "hack" / "image.sh", "--no-cache"], env=environ, capture_output=True, text=True, check=False
@@ -136,6 +140,15 @@ def contained(root: Path, files: Mapping[str, Path], environ: Mapping[str, str])
         uid=UID,
     )
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+
+
+def _base_images(option: str) -> str:
+    told = subprocess.run(  # noqa: S603 -- our own script
+        [ROOT / "hack" / "base-image.sh", option], capture_output=True, text=True, check=False
+    )
+    if told.returncode != 0:
+        raise Unavailable(told.stderr.strip().removeprefix("error: "))
+    return told.stdout
 
 
 def _blob(archive: tarfile.TarFile, digest: str) -> bytes:

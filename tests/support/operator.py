@@ -17,6 +17,7 @@ from tests.support.guarded import Guarded
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
+Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 READY_SECONDS = 30.0
 """How long it may take to become ready; it takes 1 to 2 s."""
@@ -24,6 +25,15 @@ EXIT_SECONDS = 30.0
 """How long it may take to end: 10 s for what is in flight, 4 s for the Lease, the rest for a busy machine."""
 LEADS = "this replica leads now"
 """What it logs when it begins to lead."""
+
+
+def read_metrics(text: str) -> Metrics:
+    """Read what /metrics says: name and labels of each sample, and its value."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 class OperatorProcess:
@@ -149,13 +159,9 @@ class OperatorProcess:
         assert found is not None  # noqa: S101 - wait_until returns what is true
         return found
 
-    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    def metrics(self) -> Metrics:
         """Return its metrics: name and labels of each sample, and its value."""
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(self.get("/metrics")[1])
-            for sample in family.samples
-        }
+        return read_metrics(self.get("/metrics")[1])
 
     def metric(self, name: str, **labels: str) -> float | None:
         """Return the value of the one sample with exactly these labels, or None where there is none."""

@@ -1,6 +1,7 @@
 """`python -m tests.support.demo`: tells the story once; the exit status is 0 only if every fact of it held.
 
-With KEEP=1 in the environment everything stays at the end, to be looked at, until Ctrl-C.
+With KEEP=1 in the environment everything stays at the end, to be looked at, until Ctrl-C. With POD=1 it plays in Pods,
+on a node: as root on Linux.
 """
 
 import io
@@ -14,28 +15,43 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
+from tests.support import image, node
 from tests.support.binaries import BinariesError
 from tests.support.cluster import ClusterError, KubectlError
 from tests.support.demo.checker import FactError
 from tests.support.demo.narrator import Narrator, NobodyListensError
+from tests.support.demo.pod_stage import PodStage
 from tests.support.demo.stage import Stage
-from tests.support.demo.story import STORY, stay
+from tests.support.demo.story import scenes, stay
+from tests.support.node import NodeError
 from tests.support.objects import ApiError
 
 TITLE: Final = "tuinly-operator: an always fresh Tuinly access token in a Kubernetes Secret"
 PREFACE: Final = (
-    f"A story in {len(STORY)} scenes and about a minute. It plays on this machine, with a real Kubernetes API, the "
+    "A story in {scenes} scenes and about {minutes}. It plays on this machine, with a real Kubernetes {what}, the "
     "real operator and a sandbox in Tuinly's place. Each ✓ is a fact that was checked: in the cluster, and in the "
     "sandbox's ledger of all that it was asked and all that it issued."
 )
 END_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TROUBLE: Final = (
-    *(ApiError, BinariesError, ClusterError, KubectlError),
+    *(ApiError, BinariesError, ClusterError, KubectlError, NodeError),
+    *(node.Unavailable, image.Unavailable),
     *(AssertionError, OSError, RuntimeError, subprocess.SubprocessError),
 )
 """What may come between two facts; the message says what happened."""
 LAST_LINES: Final = 10
 """So many lines of the operator's log are shown with a failure: where CI keeps no files, they are all there is."""
+
+
+def check() -> int:
+    """Say whether this machine can play it in Pods, before anything is built; return the exit status."""
+    try:
+        node.check_machine()
+        image.check_machine()
+    except (node.Unavailable, image.Unavailable) as error:
+        sys.stderr.write(f"error: the demo in Pods cannot play here: {error}\n")
+        return 1
+    return 0
 
 
 def main() -> int:
@@ -49,7 +65,7 @@ def main() -> int:
     narrator, status = Narrator(sys.stdout), 1
     try:
         try:
-            status, last_word = play(narrator, folder, keep=os.environ.get("KEEP", "") not in {"", "0"}), ""
+            status, last_word = play(narrator, folder, keep=_wanted("KEEP"), in_pods=_wanted("POD")), ""
         except KeyboardInterrupt:
             status, last_word = 130, "Interrupted. "
         narrator.say(f"{last_word}Everything that was started has ended.")
@@ -61,30 +77,37 @@ def main() -> int:
     return status
 
 
-def play(narrator: Narrator, folder: Path, *, keep: bool) -> int:
+def _wanted(variable: str) -> bool:
+    return os.environ.get(variable, "") not in {"", "0"}
+
+
+def play(narrator: Narrator, folder: Path, *, keep: bool, in_pods: bool) -> int:
     """Set the stage, tell the story, and end all that was started; return the exit status.
 
     Args:
         narrator: Who tells it.
         folder: Where files go; private.
         keep: Whether to leave everything running until Ctrl-C.
+        in_pods: Whether to play it on a node.
     """
     with ExitStack() as running:
         try:
-            return tell(narrator, folder, running, keep=keep)
+            return tell(narrator, folder, running, keep=keep, in_pods=in_pods)
         finally:
             for number in END_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # only the end comes now, and takes a second
 
 
-def tell(narrator: Narrator, folder: Path, running: ExitStack, *, keep: bool) -> int:
+def tell(narrator: Narrator, folder: Path, running: ExitStack, *, keep: bool, in_pods: bool) -> int:
     """Tell the story; what it starts ends with `running`. Return the exit status."""
     stage, status = None, 1
     narrator.title(TITLE)
-    narrator.say(PREFACE)
+    story = scenes(in_pods=in_pods)
+    minutes, what = ("four minutes", "node") if in_pods else ("a minute", "API")
+    narrator.say(PREFACE.format(scenes=len(story), minutes=minutes, what=what))
     try:
-        stage = Stage(narrator, folder, running)
-        for title, scene in STORY:
+        stage = (PodStage if in_pods else Stage)(narrator, folder, running)
+        for title, scene in story:
             narrator.scene(title)
             scene(stage)
         narrator.ends(f"All {stage.check.held} facts held, in {narrator.seconds:.0f} s.")
@@ -94,6 +117,9 @@ def tell(narrator: Narrator, folder: Path, running: ExitStack, *, keep: bool) ->
     except TROUBLE as error:
         narrator.fails("the story goes on", f"{type(error).__name__}: {error}")
     if status != 0:
+        with suppress(*TROUBLE):
+            if stage is not None:
+                stage.save_logs()
         tell_logs(narrator, folder)
     if keep and stage is not None:
         with suppress(KeyboardInterrupt):
@@ -122,4 +148,4 @@ def clear(folder: Path, *, keep_logs: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check() if sys.argv[1:] == ["--check"] else main())

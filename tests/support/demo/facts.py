@@ -5,14 +5,14 @@ Tokens and secrets are never told, only their number in the ledger and their len
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
 from tests.support.auditor import Finding, Verdict, Wrong
 from tests.support.demo.checker import require
-from tests.support.operator import OperatorProcess
+from tests.support.demo.stage import Operator
 from tests.support.sandbox import IssuedToken, TokenRequest
 from tests.support.tenant import Target, Tenant, condition_of, seconds_of
 
@@ -131,6 +131,15 @@ def graphql_accepts(shop: Tenant) -> str:
     return f"HTTP {status} for token number {number}"
 
 
+def shows(log: Callable[[], str], shop: Tenant) -> str:
+    """The file in the shop's Pod is that of the newest token, as its program said last; tell how late it was."""
+    token, lines = published(shop), log().splitlines()
+    at, _, expires_at = lines[-1].partition(" ") if lines else ("0", "", "nothing yet")
+    wanted = target(shop).data.get("expires_at")
+    require(expires_at == wanted, f"its program has seen {expires_at}, and the Secret says {wanted}")
+    return f"{float(at) - token.issued_at:.1f} s after token number {token.sequence} was issued"
+
+
 def versions(shop: Tenant) -> tuple[str, str]:
     """Return the versions of target and credential, which each write changes."""
     return target(shop).version, shop.credential()["metadata"]["resourceVersion"]
@@ -142,7 +151,7 @@ def unwritten(shop: Tenant, before: tuple[str, str]) -> None:
     require(found == before, f"their versions were {' and '.join(before)}, and are {' and '.join(found)}")
 
 
-def planned(shop: Tenant, operator: OperatorProcess) -> str:
+def planned(shop: Tenant, operator: Operator) -> str:
     """The operator has looked at the credential, and means to refresh it when the target says so."""
     labels = {"namespace": shop.objects.namespace, "credential": shop.name}
     at = operator.metric("tuinly_credential_next_refresh_timestamp_seconds", **labels)

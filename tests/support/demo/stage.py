@@ -1,21 +1,22 @@
 """The stage: a control plane, the sandbox, an auditor and the operator, and a shop that will use them."""
 
 import shlex
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from tests.support.auditor import Auditor
 from tests.support.binaries import find
-from tests.support.cluster import LocalCluster
+from tests.support.cluster import Cluster, LocalCluster
 from tests.support.crd import wait_until_served
 from tests.support.demo.checker import Checker
 from tests.support.demo.narrator import Narrator
 from tests.support.objects import Objects
 from tests.support.operator import OperatorProcess
-from tests.support.sandbox import SandboxProcess
+from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.tenant import Tenant
 
 NAMESPACE: Final = "shop"
@@ -36,15 +37,44 @@ _FLAGS: Final = ("--min-refresh-interval", "500ms", "--request-timeout", "2s")
 """Shorter than the defaults, as the story's tokens are: 5 s between two attempts is more than half of their life."""
 
 
+class Operator(Protocol):
+    """An operator that runs."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def health_url(self) -> str:
+        """Where it serves its metrics, without a trailing slash."""
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """Return the value of the one sample with exactly these labels, or None where there is none."""
+
+    def kill(self) -> None:
+        """End it as a crash of its machine would."""
+
+
 class Stage:
-    """Where the scenes play.
+    """Where the scenes play: processes on this machine.
 
     Attributes:
         narrator, check: who tells the story, and who checks it.
-        cluster, sandbox, auditor: what they are called.
+        cluster, auditor: what they are called.
+        admin: tells the sandbox what to do.
+        operator: the one that is at work.
         shop: the team whose story it is. What it does is done by kubectl, what became of it is looked up here.
         damage: when the target was damaged on purpose: begin and end, in seconds of `time.time`.
+        exchanges: how many the story has taken so far.
+        in_pods: whether all of it is in Pods, and scenes can show one.
+        successor: what becomes of an operator that is killed.
     """
+
+    cluster: Cluster
+    admin: SandboxAdmin
+    operator: Operator
+    in_pods = False
+    successor = "and started again"
 
     def __init__(self, narrator: Narrator, folder: Path, running: ExitStack) -> None:
         """Start all of it; it ends with `running`. Its files go to `folder`, which is private.
@@ -59,26 +89,27 @@ class Stage:
         self.narrator = narrator
         self.check = Checker(narrator)
         self.damage: list[tuple[float, float]] = []
+        self.exchanges = 0
         self._folder = folder
         self._running = running
-        self._operators: list[OperatorProcess] = []
         self._came_back = 0.0
+        self._set()
+        self.shop = Tenant(Objects(self.cluster, NAMESPACE), self.admin)
+        self.auditor = running.enter_context(Auditor(self.cluster.kubeconfig, self.admin, [NAMESPACE]))
+        self.start_operator()
+
+    def _set(self) -> None:
+        """Start the cluster and the sandbox, and install all that the operator needs."""
         with self.timed("a Kubernetes API: etcd, kube-apiserver, kube-controller-manager"):
-            self.cluster = LocalCluster(folder / "cluster", find())
-            running.callback(self.cluster.stop)
+            cluster = LocalCluster(self._folder / "cluster", find())
+            self._running.callback(cluster.stop)
+        self.cluster = cluster
         self.kubectl("apply", "-f", "crds/", "-f", "deploy/install.yaml")
         wait_until_served(self.cluster)
         self._login = self.cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
         with self.timed("a Tuinly sandbox, with a ledger of all that it issues"):
-            self.sandbox = running.enter_context(SandboxProcess())
-        self.shop = Tenant(Objects(self.cluster, NAMESPACE), self.sandbox.admin)
-        self.auditor = running.enter_context(Auditor(self.cluster.kubeconfig, self.sandbox.admin, [NAMESPACE]))
-        self.start_operator()
-
-    @property
-    def operator(self) -> OperatorProcess:
-        """The operator that was started last."""
-        return self._operators[-1]
+            self._sandbox = self._running.enter_context(SandboxProcess())
+        self.admin = self._sandbox.admin
 
     def start_operator(self) -> None:
         """Start an operator, logged in as its ServiceAccount, and wait until it is ready.
@@ -89,13 +120,12 @@ class Stage:
         """
         with self.timed("the operator is ready, logged in as ServiceAccount tuinly-system/tuinly-operator"):
             operator = OperatorProcess(
-                *("--token-url", self.sandbox.https_token_url, "--graphql-url", self.sandbox.https_graphql_url),
-                *("--ca-bundle", str(self.sandbox.ca_file), *_FLAGS),
+                *("--token-url", self._sandbox.https_token_url, "--graphql-url", self._sandbox.https_graphql_url),
+                *("--ca-bundle", str(self._sandbox.ca_file), *_FLAGS),
                 kubeconfig=self._login,
-                log_file=self._folder / f"operator-{len(self._operators) + 1}.log",
+                log_file=self._folder / f"operator-{len(list(self._folder.glob('operator-*.log'))) + 1}.log",
             )
-            self._operators.append(self._running.enter_context(operator))
-            operator.wait_ready()
+            self.operator = self._running.enter_context(operator).wait_ready()
 
     def kubectl(self, *args: str) -> None:
         """Show a kubectl command, run it, and show what it says.
@@ -122,6 +152,35 @@ class Stage:
         self.narrator.command(f"cat {name}")
         self.narrator.show("".join(path.read_text().splitlines(keepends=True)[1:]))
         self.kubectl("apply", "-f", name)
+
+    def pod_log(self) -> str:
+        """Return what the shop's program has said in its Pod."""
+        raise NotImplementedError("there are no Pods")
+
+    def save_logs(self) -> None:
+        """Write the operators' logs to the stage's folder, where they are not there already."""
+
+    def tour(self) -> str:
+        """Return commands with which somebody in another terminal looks around."""
+        return f"""
+export KUBECONFIG={self.cluster.kubeconfig} PATH={Path(sysconfig.get_path("scripts"))}:$PATH
+{self._looks()}
+# The operator: its metrics and its log.
+curl -s {self.operator.health_url}/metrics | grep tuinly_
+tail -f {max(self._folder.glob("operator-*.log"))}
+"""
+
+    def _looks(self) -> str:
+        return f"""\
+kubectl get tc -A -o wide --watch
+kubectl describe tc {self.shop.name} -n {NAMESPACE}
+kubectl describe secret {self.shop.target_name} -n {NAMESPACE}
+
+# The sandbox: what it was asked, and how it is told to fail three times; its --help has more.
+curl -s {self.admin.url}/ledger/requests
+curl -s {self.admin.url}/faults -d '{{"kind": "fail", "status": 503, "count": 3}}'
+cd {ROOT} && .venv/bin/python -m tests.support.sandbox --help
+"""
 
     def since_command(self) -> str:
         """Tell how long ago the last kubectl command came back."""

@@ -1,12 +1,10 @@
 """The story: what a shop's team sees of the operator, from its first token to its last."""
 
 import signal
-import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from tests.support.demo import facts
@@ -28,8 +26,8 @@ STAY: Final = 60.0
 COLLECTION: Final = 60.0
 """Seconds within which garbage is collected: Kubernetes notices a new kind of owners every 30 s."""
 
-EXCHANGES: Final = 4
-"""In all of the story: the first token, the rotated secret, the force, and after the outage."""
+DELIVERY: Final = 180.0
+"""Seconds within which the kubelet shows a Pod what has changed: about a minute, unless the machine is busy."""
 
 _IN_SHOP: Final = ("-n", NAMESPACE)
 
@@ -52,6 +50,7 @@ def first_token(stage: Stage) -> None:
         within=SOON,
     )
     stage.check("it took one token request, an exchange", lambda: facts.one_exchange(mark.requests()))
+    stage.exchanges += 1
     stage.check("the credential says so", lambda: facts.conditions(shop, Ready="True", Refreshed="True"), within=SOON)
     stage.kubectl("get", "tc", *_IN_SHOP)
 
@@ -90,12 +89,32 @@ def rotated_secret(stage: Stage) -> None:
     stage.check(
         "one exchange with the new secret", lambda: facts.one_exchange(mark.requests(grant=EXCHANGE)), within=SOON
     )
+    stage.exchanges += 1
     stage.check(
         "its token is in the Secret",
         lambda: f"{stage.since_command()}, {facts.told(facts.published(shop))}",
         within=SOON,
     )
     stage.check("Ready was True all along", lambda: facts.ready_all_along(shop))
+
+
+def in_a_pod(stage: Stage) -> None:
+    """A program in a Pod sees the next token in its file."""
+    shop = stage.shop
+    stage.narrator.say(
+        "A program of the shop runs in a Pod that mounts the Secret. It says when the file changes, as it does with "
+        "each token, without a restart."
+    )
+    stage.kubectl("apply", "-f", f"{HERE.relative_to(ROOT)}/storefront-pod.yaml")
+    shows = partial(facts.shows, stage.pod_log, shop)
+    stage.check("the file in the Pod has the token", lambda: shows() and None, within=DELIVERY, expected=5)
+    stage.narrator.say("Now somebody wants a new token.")
+    _force(stage)
+    stage.narrator.say(
+        "The kubelet looks at mounted Secrets from time to time only, so that the file follows within about a minute, "
+        "at times later. It is why a token is replaced 2 minutes before its end at the latest."
+    )
+    stage.check("the file in the Pod has changed", shows, within=DELIVERY, expected=60)
 
 
 def damaged_target(stage: Stage) -> None:
@@ -151,10 +170,15 @@ def forced(stage: Stage) -> None:
         f"{_told(OUTAGE)}, as the next scene needs it."
     )
     shop.register(lifetime=OUTAGE)
-    mark = Mark(shop)
+    _force(stage)
+
+
+def _force(stage: Stage) -> None:
+    shop, mark = stage.shop, Mark(stage.shop)
     now = f"tuinly.com/refresh-requested={datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    stage.kubectl("annotate", "tc", shop.name, *_IN_SHOP, now)
+    stage.kubectl("annotate", "tc", shop.name, *_IN_SHOP, "--overwrite", now)
     stage.check("one exchange", lambda: facts.one_exchange(mark.requests()), within=SOON)
+    stage.exchanges += 1
     stage.check("its token is in the Secret", lambda: facts.told(facts.published(shop)), within=SOON)
 
 
@@ -165,7 +189,7 @@ def outage(stage: Stage) -> None:
         "The token endpoint now answers each request with 503. When the refresh is due it fails; the token in the "
         "Secret is still good."
     )
-    fault = stage.sandbox.admin.fault(Fault(kind="fail", status=503))
+    fault = stage.admin.fault(Fault(kind="fail", status=503))
     stage.check(
         "the failure is told, and the credential stays ready",
         lambda: facts.conditions(shop, Ready="True", Refreshed="False"),
@@ -179,7 +203,7 @@ def outage(stage: Stage) -> None:
     stage.narrator.say("The endpoint recovers, and gives tokens of an hour again.")
     shop.register(lifetime=HOUR)
     mended = Mark(shop)
-    stage.sandbox.admin.clear_faults(fault)
+    stage.admin.clear_faults(fault)
     stage.check(
         "the credential is refreshed again",
         lambda: facts.conditions(shop, Ready="True", Refreshed="True"),
@@ -187,6 +211,7 @@ def outage(stage: Stage) -> None:
         expected=4,
     )
     stage.check("it took one exchange", lambda: facts.one_exchange(mended.requests(processed=True)))
+    stage.exchanges += 1
     stage.check("its token is in the Secret", lambda: facts.told(facts.published(shop)))
     stage.narrator.say("What happened so far is told by Events, which come when something changes.")
     stage.kubectl("events", *_IN_SHOP)
@@ -196,7 +221,7 @@ def restart(stage: Stage) -> None:
     """The operator is killed and started again."""
     shop, mark, versions = stage.shop, Mark(stage.shop), facts.versions(stage.shop)
     stage.narrator.say(
-        "The operator is killed, without time to say goodbye, and started again. All that it needs to know is written "
+        f"The operator is killed, without time to say goodbye, {stage.successor}. All that it needs to know is written "
         "beside the token."
     )
     stage.narrator.command(f"kill -KILL {stage.operator.pid}")
@@ -239,10 +264,12 @@ def verdict(stage: Stage) -> None:
     stage.narrator.show(str(found))
     stage.check("no expired, no bad and no absent token", lambda: facts.is_good(found))
     stage.check("it saw what was damaged by hand, too", lambda: facts.damage_was_seen(damage))
-    stage.check("no token was asked for without need", lambda: facts.cost(stage.shop, exchanges=EXCHANGES))
+    stage.check("no token was asked for without need", lambda: facts.cost(stage.shop, exchanges=stage.exchanges))
 
 
-STORY: Final[Sequence[tuple[str, Callable[[Stage], None]]]] = (
+Scene = tuple[str, Callable[[Stage], None]]
+
+STORY: Final[Sequence[Scene]] = (
     ("A credential is applied, and its token appears", first_token),
     ("The token works", query),
     ("Two refreshes go by", two_refreshes),
@@ -255,6 +282,13 @@ STORY: Final[Sequence[tuple[str, Callable[[Stage], None]]]] = (
     ("The credential is deleted", last_token),
     ("The auditor's verdict", verdict),
 )
+_ON_A_NODE: Final[Scene] = ("A program in a Pod sees a new token", in_a_pod)
+
+
+def scenes(*, in_pods: bool) -> Sequence[Scene]:
+    """Return the scenes: those that need no node, and that which does, while tokens live long."""
+    after = [scene for _, scene in STORY].index(rotated_secret) + 1
+    return (*STORY[:after], _ON_A_NODE, *STORY[after:]) if in_pods else STORY
 
 
 def _told(seconds: float) -> str:
@@ -276,22 +310,7 @@ def stay(stage: Stage, *, again: bool) -> None:
         stage.cluster.kubectl("apply", "-f", str(HERE / "storefront.yaml"))
         narrator.say(f"The credential is applied once more, with tokens that live {_told(STAY)}.")
     narrator.say("In another terminal:")
-    admin = stage.sandbox.admin.url
-    narrator.show(f"""
-export KUBECONFIG={stage.cluster.kubeconfig} PATH={Path(sysconfig.get_path("scripts"))}:$PATH
-kubectl get tc -A -o wide --watch
-kubectl describe tc {shop.name} -n {NAMESPACE}
-kubectl describe secret {shop.target_name} -n {NAMESPACE}
-
-# The operator: its metrics and its log.
-curl -s {stage.operator.health_url}/metrics | grep tuinly_
-tail -f {stage.operator.log_file}
-
-# The sandbox: what it was asked, and how it is told to fail three times; its --help has more.
-curl -s {admin}/ledger/requests
-curl -s {admin}/faults -d '{{"kind": "fail", "status": 503, "count": 3}}'
-cd {ROOT} && .venv/bin/python -m tests.support.sandbox --help
-""")
+    narrator.show(stage.tour())
     narrator.say("Ctrl-C here ends everything.")
     while True:
         signal.pause()

@@ -6,6 +6,6 @@ what they write is in memory and gone with them. One kill ends all of it.
 """
 
 from tests.support.node.node import Node, NodeError
-from tests.support.node.programs import Programs, Unavailable, find_programs
+from tests.support.node.programs import Programs, Unavailable, check_machine, find_programs
 
-__all__ = ["Node", "NodeError", "Programs", "Unavailable", "find_programs"]
+__all__ = ["Node", "NodeError", "Programs", "Unavailable", "check_machine", "find_programs"]

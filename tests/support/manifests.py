@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import trustme
@@ -40,12 +41,15 @@ def authority(certificates: trustme.CA, namespaces: Iterable[str]) -> list[Json]
     ]
 
 
-def installation() -> list[Json]:
-    """Return deploy/install.yaml with the image's name, the endpoints, and the authority from a ConfigMap."""
+def installation(settings: Mapping[str, str] = MappingProxyType({})) -> list[Json]:
+    """Return deploy/install.yaml with the image's name, the endpoints, and the authority from a ConfigMap.
+
+    `settings` are more variables of the operator.
+    """
     objects = list(yaml.safe_load_all((ROOT / "deploy" / "install.yaml").read_text().replace(PLACEHOLDER, IMAGE)))
     [deployment] = [each for each in objects if each["kind"] == "Deployment"]
-    settings = {"TUINLY_TOKEN_URL": TOKEN_URL, "TUINLY_GRAPHQL_URL": GRAPHQL_URL, "TUINLY_CA_BUNDLE": CA_BUNDLE}
-    _with_authority(deployment, settings)
+    endpoints = {"TUINLY_TOKEN_URL": TOKEN_URL, "TUINLY_GRAPHQL_URL": GRAPHQL_URL, "TUINLY_CA_BUNDLE": CA_BUNDLE}
+    _with_authority(deployment, {**endpoints, **settings})
     return objects
 
 
@@ -70,7 +74,7 @@ def sandbox(certificates: trustme.CA) -> list[Json]:
         "tls.key": certificate.private_key_pem.bytes().decode(),
     }
     labels = {"app.kubernetes.io/name": "tuinly"}
-    ports = {"https": (443, 8443), "admin": (8081, 8081)}
+    ports = {"https": (443, 8443), "http": (8080, 8080), "admin": (8081, 8081)}
     container = {
         "name": "sandbox",
         "image": IMAGE,
