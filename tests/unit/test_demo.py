@@ -12,6 +12,7 @@ from tests.support.auditor import Credential, Finding, Verdict, Wrong
 from tests.support.demo import facts
 from tests.support.demo.checker import Checker, FactError, require
 from tests.support.demo.narrator import Narrator
+from tests.support.demo.story import scenes
 from tests.support.sandbox import TokenRequest
 
 ROOT = Path(__file__).parents[2]
@@ -189,6 +190,29 @@ def test_an_auditor_that_saw_no_credential_or_no_damage_proves_nothing() -> None
         facts.is_good(Verdict(0, 30.0, ()))
     with pytest.raises(AssertionError):
         facts.damage_was_seen([finding(Wrong.ABSENT, 1.0, 1.0)])
+
+
+def test_in_pods_it_has_one_scene_more_while_tokens_live_long() -> None:
+    """Between the rotated secret, from which on they live an hour, and the template that takes the key away."""
+    plain, in_pods = ([title for title, _ in scenes(in_pods=each)] for each in (False, True))
+    [extra] = set(in_pods) - set(plain)
+    assert [title for title in in_pods if title != extra] == plain
+    assert in_pods[in_pods.index(extra) - 1] == "The client's secret is rotated"
+
+
+def test_a_machine_that_can_run_no_pods_is_told_what_it_lacks_before_anything_is_built(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.support.demo", "--check"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lacks = "Debian's iproute2, mount, nftables, runc, util-linux"  # and more, on a machine that has no CNI plugins
+    wanted = "Linux" if sys.platform != "linux" else lacks if os.geteuid() == 0 else "root"
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith(f"error: the demo in Pods cannot play here: a node needs {wanted}")
 
 
 def test_without_a_control_plane_it_says_what_to_do_and_leaves_nothing(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def tell(narrator: Narrator, folder: Path, running: ExitStack, *, keep: bool, in
     stage, status = None, 1
     narrator.title(TITLE)
     story = scenes(in_pods=in_pods)
-    minutes, what = ("four minutes", "node") if in_pods else ("a minute", "API")
+    minutes, what = ("three minutes", "node") if in_pods else ("a minute", "API")
     narrator.say(PREFACE.format(scenes=len(story), minutes=minutes, what=what))
     try:
         stage = (PodStage if in_pods else Stage)(narrator, folder, running)

@@ -46,7 +46,7 @@ class LeadingPod:
             return read_metrics(answer.read().decode()).get((name, frozenset(labels.items())))
 
     def kill(self) -> None:
-        """End its process as a crash would. The kubelet starts it again, but as another one to those who want to lead."""
+        """End its process as a crash would. The kubelet starts another in its place, which does not lead."""
         os.kill(self.pid, signal.SIGKILL)
 
 
