@@ -13,6 +13,7 @@ from typing import Final
 
 from tuinly_operator.base.logs import configure_logging
 from tuinly_operator.base.settings import PROGRAM, SettingsError, parse_settings
+from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.base.text import printable
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 0 after SIGTERM, 1 if the operator failed, 2 for a wrong setting."""
     try:
-        settings = parse_settings(sys.argv[1:] if argv is None else argv, os.environ)
+        settings = parse_settings(sys.argv[1:] if argv is None else argv, os.environ)  # noqa: TID251 -- the one who hands it in
         configure_logging(settings.log_level, settings.log_format)
         forbid_core_dumps()
         tune_memory()
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tuinly_operator.operator import run  # noqa: PLC0415 -- see above
 
         gc.freeze()  # modules stay for good: the collector need not look at them again
-        asyncio.run(run(settings))
+        asyncio.run(run(settings, Surroundings.of_this_process()))
     except SettingsError as error:
         print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 -- for a person at a terminal
         return 2
@@ -62,7 +63,7 @@ def provide_home() -> None:
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = "/"
+        os.environ["HOME"] = "/"  # noqa: TID251 -- written, for a library to read
 
 
 def forbid_core_dumps() -> None:

@@ -6,20 +6,17 @@ first list of Secrets, the reach of the API server, and, when there are several 
 
 import asyncio
 import logging
-import os
 import signal
-import socket
-import time
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from tuinly_operator.base.clock import Deadline, SystemClock
+from tuinly_operator.base.clock import Deadline
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import Settings, SettingsError
+from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.census import Census
 from tuinly_operator.domain.decision import Policy
 from tuinly_operator.edges.credential_watch import CredentialWatch
@@ -54,7 +51,7 @@ _FINISH_POLL: Final = 0.02
 _log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, surroundings: Surroundings) -> None:
     """Run until SIGTERM or SIGINT; what is in flight then has ten seconds to finish.
 
     Raises:
@@ -64,7 +61,7 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    operator = Operator(settings)
+    operator = Operator(settings, surroundings)
     await operator.start()
     try:
         await operator.work_until(stop)
@@ -75,9 +72,10 @@ async def run(settings: Settings) -> None:
 class Operator:
     """All parts, wired: the watches fill the store and the queue, reconciles empty it."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is connected before `start`."""
+    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
+        """Nothing is connected before `start`. To be made on the loop that it will run on."""
         self._settings = settings
+        self._surroundings = surroundings
         self._policy = Policy(
             token_url=settings.token_url,
             graphql_url=settings.graphql_url,
@@ -85,19 +83,20 @@ class Operator:
             allowed_graphql_urls=settings.allowed_graphql_urls,
             min_interval=settings.min_refresh_interval,
         )
-        self._clock = SystemClock()
+        self._clock, self._chance = surroundings.clock, surroundings.chance
+        self._time = asyncio.get_running_loop().time  # seconds, of which none pass while the machine is suspended
         self._lead = Lead(self._clock) if settings.lease else Lead.alone(self._clock)
-        self._queue = WorkQueue(self._urgency, time.monotonic, places=_WORK * settings.concurrency)
+        self._queue = WorkQueue(self._urgency, self._time, places=_WORK * settings.concurrency)
         self._timers = Timers(self._clock, self._queue.add)
         self._limiter = Limiter(settings.concurrency, self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
-        self._metrics = Metrics()
+        self._metrics = Metrics(self._clock)
         self._health = HealthServer(
             settings.listen, alive=self.alive, ready=self.ready, notes=self.notes, metrics=self._metrics.render
         )
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
-        self._refusals = Refusals()
-        self._parts = Parts()
+        self._refusals = Refusals(self._chance)
+        self._parts = Parts(self._time, self._chance)
         self._listed = False  # whether all that is served has been listed since the start
         self._queue.hold(_LISTING)
 
@@ -106,7 +105,7 @@ class Operator:
         s = self._settings
         try:
             self._endpoint = TokenEndpoint(
-                ca_bundle=s.ca_bundle, request_timeout=s.request_timeout, connections=_WORK * s.concurrency
+                self._clock, ca_bundle=s.ca_bundle, request_timeout=s.request_timeout, connections=_WORK * s.concurrency
             )
         except ValueError as error:
             raise SettingsError(str(error)) from None
@@ -118,11 +117,13 @@ class Operator:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
             raise SettingsError(message) from None
         self._secret_watches = [
-            SecretWatch(self._kube, self._store, namespace, self._refusals) for namespace in self._namespaces
+            SecretWatch(self._kube, self._store, namespace, self._refusals, self._chance)
+            for namespace in self._namespaces
         ]
         watch = self._credential_watch = CredentialWatch(
             self._kube,
             self._refusals,
+            self._chance,
             namespaces=self._namespaces,
             selector=s.selector,
             begun=lambda: self._census.take_again(),  # noqa: PLW0108 -- made below
@@ -133,7 +134,7 @@ class Operator:
         self._census = Census(self._kube, self._store, lambda: watch.watched, watch.restart, self._list_all_again)
         self._election = self._join_election()
         self._expose_state()
-        self._events = EventSender(self._kube)
+        self._events = EventSender(self._kube, self._clock, self._surroundings.host)
         self._reconciler = Reconciler(
             store=self._store,
             kube=self._kube,
@@ -144,6 +145,7 @@ class Operator:
             metrics=self._metrics,
             policy=self._policy,
             clock=self._clock,
+            chance=self._chance,
             give_way=self._give_way,
         )
         host, port = await self._health.start()
@@ -218,7 +220,6 @@ class Operator:
             leading=self._lead.holds,
             reachable=lambda: self._kube.reachable,
             refused=lambda: [(what.resource, what.namespace or "*") for what in self._refusals],
-            clock=self._clock,
             origins=lambda: {
                 origin_of(url) for record in self._store for url in policy.urls_of(record.credential.spec)
             },
@@ -269,8 +270,8 @@ class Operator:
         """Start nothing more, and wait for what is in flight, but not for ever."""
         self._queue.hold(_STOPPING)
         _log.info("stopping", extra=fields(in_flight=self._queue.active))
-        deadline = time.monotonic() + _GRACE
-        while self._queue.active and time.monotonic() < deadline:  # noqa: ASYNC110 -- at the very end, a poll does
+        deadline = self._time() + _GRACE
+        while self._queue.active and self._time() < deadline:  # noqa: ASYNC110 -- at the very end, a poll does
             await asyncio.sleep(_FINISH_POLL)
         if self._queue.active:
             _log.warning("abandoned what was still in flight", extra=fields(in_flight=self._queue.active))
@@ -286,13 +287,13 @@ class Operator:
         lease = self._settings.lease
         if lease is None:
             return None
-        identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         election = Election(
             self._kube,
             lease,
-            identity,
+            self._surroundings.unique_name(),
             self._clock,
             self._lead,
+            chance=self._chance,
             unfit=self._unfit,
             promoted=self._promoted,
             demoted=self._demoted,

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.support.cluster import Cluster
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.election import Election
@@ -19,6 +20,7 @@ from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, connect
 from tuinly_operator.engine.lead import Lead
 
 HELD = Lease("one", 15)
+NOW = 1_800_000_000.0
 
 
 @pytest.fixture
@@ -42,25 +44,25 @@ async def assert_conflict(kube: Kube, key: NamespacedName, lease: Lease) -> None
     """It is not taken, and what was there is there still."""
     before = await kube.read_lease(key)
     with pytest.raises(ApiFailure) as refusal:
-        await kube.write_lease(key, lease)
+        await kube.write_lease(key, lease, at=NOW)
     assert refusal.value.status == HTTPStatus.CONFLICT
     assert await kube.read_lease(key) == before
 
 
 async def test_a_lease_is_made_once_and_replaced_by_who_knows_its_version(kube: Kube, key: NamespacedName) -> None:
     assert await kube.read_lease(key) is None
-    made = await kube.write_lease(key, HELD)
+    made = await kube.write_lease(key, HELD, at=NOW)
     await assert_conflict(kube, key, HELD)
-    renewed = await kube.write_lease(key, made)
+    renewed = await kube.write_lease(key, made, at=NOW)
     assert renewed == replace(made, version=renewed.version) != made
     await assert_conflict(kube, key, made)
     assert await kube.read_lease(key) == renewed
 
 
 async def test_a_lease_without_a_holder_is_made_and_taken(kube: Kube, key: NamespacedName) -> None:
-    made = await kube.write_lease(key, Lease("", 15))
+    made = await kube.write_lease(key, Lease("", 15), at=NOW)
     assert made == Lease("", 15, 0, made.version, made.uid)
-    taken = await kube.write_lease(key, replace(made, holder="one"))
+    taken = await kube.write_lease(key, replace(made, holder="one"), at=NOW)
     assert (taken.holder, taken.uid) == ("one", made.uid)
 
 
@@ -68,10 +70,10 @@ async def test_a_deleted_lease_does_not_come_back_by_a_late_write(
     cluster: Cluster, kube: Kube, key: NamespacedName
 ) -> None:
     """Nor is one that was made in its place overwritten."""
-    made = await kube.write_lease(key, HELD)
+    made = await kube.write_lease(key, HELD, at=NOW)
     delete(cluster, key)
     await assert_conflict(kube, key, made)
-    await kube.write_lease(key, HELD)
+    await kube.write_lease(key, HELD, at=NOW)
     await assert_conflict(kube, key, made)
 
 
@@ -79,9 +81,9 @@ async def test_without_its_uid_a_deleted_lease_would_come_back(
     cluster: Cluster, kube: Kube, key: NamespacedName
 ) -> None:
     """What the operator's model of the API server takes for granted: of Leases, a PUT creates what is not there."""
-    made = await kube.write_lease(key, HELD)
+    made = await kube.write_lease(key, HELD, at=NOW)
     delete(cluster, key)
-    made_again = await kube.write_lease(key, replace(made, uid=""))
+    made_again = await kube.write_lease(key, replace(made, uid=""), at=NOW)
     assert made_again.uid not in ("", made.uid)
 
 
@@ -123,7 +125,7 @@ class HastyClock:
 
 async def spoil(kube: Kube, key: NamespacedName, spec: Any, meta: Any) -> bool:  # noqa: ANN401 - JSON
     """Write this into the Lease as somebody else; return whether the API server takes it."""
-    before = await kube.read_lease(key) or await kube.write_lease(key, HELD)
+    before = await kube.read_lease(key) or await kube.write_lease(key, HELD, at=NOW)
     meta = meta | {"name": key.name, "namespace": key.namespace, "resourceVersion": before.version}
     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
     path = f"/apis/coordination.k8s.io/v1/namespaces/{key.namespace}/leases/{key.name}"
@@ -140,7 +142,9 @@ async def until_led(kube: Kube, key: NamespacedName) -> float:
     """Have a new replica take part; return how many seconds by its clock passed until it led."""
     clock = HastyClock()
     begin, lead = clock.boot, Lead(clock)
-    election = Election(kube, key, "new", clock, lead, unfit=lambda: "", promoted=lambda _: None, demoted=lambda: None)
+    election = Election(
+        kube, key, "new", clock, lead, chance=Chance(), unfit=lambda: "", promoted=lambda _: None, demoted=lambda: None
+    )
     while True:
         await election.look()
         if lead.holds() or clock.boot - begin > LONGEST:

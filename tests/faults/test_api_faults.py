@@ -16,6 +16,7 @@ from tests.support.proxy import ApiProxy, Fault
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant
 from tests.support.waiting import wait_until
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.edges.credential_watch import CredentialWatch
@@ -156,7 +157,7 @@ async def test_a_watch_of_secrets_that_falls_silent_is_made_anew(
     old, new = NamespacedName(namespace, "old"), NamespacedName(namespace, "new")
     tenant.apply_client_secret({}, name=old.name)
     async with connected(proxy, operator_login) as kube:
-        watch = SecretWatch(kube, store, namespace, Refusals())
+        watch = SecretWatch(kube, store, namespace, Refusals(Chance()), Chance())
         async with running(watch.run()):
             await come_true(lambda: store.secret(old), "the first list")
             await come_true(lambda: proxy.count("secrets.*watch=true"), "the watch")
@@ -175,7 +176,7 @@ async def test_a_watch_of_secrets_that_breaks_goes_on_from_what_it_saw_last(
     store = Store(changed=note_nothing, gone=note_nothing)
     namespace = tenant.objects.namespace
     async with connected(proxy, operator_login) as kube:
-        watch = SecretWatch(kube, store, namespace, Refusals())
+        watch = SecretWatch(kube, store, namespace, Refusals(Chance()), Chance())
         async with running(watch.run()):
             await come_true(lambda: proxy.count("secrets.*watch=true"), "the watch")
             version = tenant.apply_client_secret({}, name="seen")["metadata"]["resourceVersion"]
@@ -196,7 +197,8 @@ async def test_a_watch_of_credentials_that_falls_silent_is_made_anew(
     async with connected(proxy, operator_login) as kube:
         watch = CredentialWatch(
             kube,
-            Refusals(),
+            Refusals(Chance()),
+            Chance(),
             namespaces=[tenant.objects.namespace],
             selector="",
             begun=lambda: None,

@@ -23,6 +23,7 @@ from tests.support.waiting import eventually, wait_until
 from tuinly_operator import census as census_module
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
+from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.operator import Operator
 
 EXCHANGE = "client_credentials"
@@ -270,7 +271,7 @@ async def test_the_census_finds_who_was_deleted_unseen(  # noqa: PLR0913 - fixtu
     monkeypatch.setattr(census_module, "_RETRY" if away else "_SECONDS", 0.5)
     login = proxy.kubeconfig(operator_login)
     argv = ["run", "--kubeconfig", str(login), "--listen", "127.0.0.1:0", "--token-url", sandbox.token_url]
-    operator, stop = Operator(parse_settings(argv, {})), asyncio.Event()
+    operator, stop = Operator(parse_settings(argv, {}), Surroundings.of_this_process()), asyncio.Event()
     key = NamespacedName(tenant.objects.namespace, tenant.name)
     await operator.start()
     work = asyncio.create_task(operator.work_until(stop))

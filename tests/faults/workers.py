@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from tests.support.cluster import Cluster
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment, SystemClock
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential
@@ -57,10 +58,11 @@ class Workers:
             endpoint=endpoint,
             limiter=self.limiter,
             timers=Timers(self.clock, lambda _: None),
-            events=EventSender(kube),
-            metrics=Metrics(),
+            events=EventSender(kube, self.clock, "tests"),
+            metrics=Metrics(self.clock),
             policy=Policy(token_url, token_url, urls, urls, min_interval=0.01),
             clock=self.clock,
+            chance=Chance(),
         )
 
     def see(self, tenant: Tenant) -> NamespacedName:
@@ -80,7 +82,7 @@ class Workers:
 async def hired(cluster: Cluster, sandbox: SandboxProcess) -> AsyncIterator[Workers]:
     """Return workers who are connected to the cluster and to the sandbox, over HTTP."""
     kube = await connect(cluster.kubeconfig)
-    endpoint = TokenEndpoint(ca_bundle=None, request_timeout=5, connections=CONCURRENCY)
+    endpoint = TokenEndpoint(SystemClock(), ca_bundle=None, request_timeout=5, connections=CONCURRENCY)
     try:
         yield Workers(kube, endpoint, sandbox.token_url)
     finally:

@@ -42,13 +42,12 @@ class Scraped:
         self.leading = self.reachable = True
         self.refused: list[tuple[str, str]] = []
         self.time = ISSUED
-        self.metrics = Metrics()
+        self.metrics = Metrics(self)
         self.metrics.expose(
             State(
                 store=self.store,
                 queue=self.queue,
                 limiter=self.limiter,
-                clock=self,
                 leading=lambda: self.leading,
                 reachable=lambda: self.reachable,
                 refused=lambda: self.refused,

@@ -38,7 +38,7 @@ def program_that_runs(body: str, *argv: str) -> subprocess.CompletedProcess[str]
 STAND_IN = """
 import sys, types
 from tuinly_operator.base.settings import Settings, SettingsError
-async def run(settings: Settings) -> None:"""
+async def run(settings: Settings, surroundings: object) -> None:"""
 RUN_MAIN = """
 sys.modules["tuinly_operator.operator"] = types.ModuleType("operator")
 sys.modules["tuinly_operator.operator"].run = run

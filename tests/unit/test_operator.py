@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from tuinly_operator import operator as operator_module
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
+from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.edges import credential_watch as watch_module
 from tuinly_operator.edges.election import RELEASE_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
@@ -18,6 +20,11 @@ from tuinly_operator.engine.parts import PATIENCE, Parts
 from tuinly_operator.operator import Operator
 
 BROKEN, SOUND = NamespacedName("shop", "broken"), NamespacedName("shop", "sound")
+
+
+def made() -> Operator:
+    """An operator with nothing but defaults, that has not started."""
+    return Operator(parse_settings(["run"], {}), Surroundings.of_this_process())
 
 
 class Defective:
@@ -37,7 +44,7 @@ class Defective:
 async def test_a_defect_is_logged_and_tried_again_in_a_minute_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    operator, reconciler = Operator(parse_settings(["run"], {})), Defective()
+    operator, reconciler = made(), Defective()
     monkeypatch.setattr(operator, "_reconciler", reconciler, raising=False)
     for why in operator._queue.holds:  # noqa: SLF001 -- nothing else opens it without an API server
         operator._queue.release(why)  # noqa: SLF001 -- the same
@@ -60,13 +67,13 @@ async def test_a_defect_is_logged_and_tried_again_in_a_minute_and_the_others_go_
     [(True, False, True), (False, False, False), (True, True, False)],
     ids=["others wait", "nobody waits", "others wait, but the queue is closed"],
 )
-def test_a_report_gives_way_to_tokens_only_where_its_turn_will_come(
+async def test_a_report_gives_way_to_tokens_only_where_its_turn_will_come(
     waiting: bool,  # noqa: FBT001 -- a column of the table
     closed: bool,  # noqa: FBT001 -- the same
     gives_way: bool,  # noqa: FBT001 -- the same
 ) -> None:
     """Behind a queue that SIGTERM, an outage or a lost lead has closed, it would not be told at all."""
-    operator = Operator(parse_settings(["run"], {}))
+    operator = made()
     queue = operator._queue  # noqa: SLF001 -- nothing else opens it without an API server
     for why in queue.holds:
         queue.release(why)
@@ -88,7 +95,7 @@ class Resting:
 
 async def test_a_full_queue_lets_others_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as the renewal of the Lease, when a new leader looks at all credentials."""
-    operator = Operator(parse_settings(["run"], {}))
+    operator = made()
     monkeypatch.setattr(operator, "_reconciler", Resting(), raising=False)
     queue = operator._queue  # noqa: SLF001 -- nothing else opens it without an API server
     for why in queue.holds:
@@ -133,15 +140,15 @@ class Starting:
     def lose(self, seconds: float = PATIENCE) -> None:
         """Have the timers end, and not come back."""
         clock = [0.0]
-        parts = self.operator._parts = Parts(lambda: clock[0])  # noqa: SLF001 -- nothing else has such a clock
+        parts = self.operator._parts = Parts(lambda: clock[0], Chance(1))  # noqa: SLF001 -- nothing else has such a clock
         part = parts.add("the timers", self.operator._timers.run)  # noqa: SLF001 -- it is never run
         part._ended = 0.0  # noqa: SLF001 -- as its `keep` does
         clock[0] = seconds
 
 
 @pytest.fixture
-def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
-    starting = Starting(Operator(parse_settings(["run"], {})), Watch(), Watch(), Watch())
+async def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
+    starting = Starting(made(), Watch(), Watch(), Watch())
     monkeypatch.setattr(starting.operator, "_secret_watches", [starting.secrets], raising=False)
     monkeypatch.setattr(starting.operator, "_credential_watch", starting.credentials, raising=False)
     monkeypatch.setattr(starting.operator, "_census", starting.census, raising=False)
@@ -227,7 +234,11 @@ class Part:
 
 async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest takes its time, in which another replica works already."""
-    operator, stop, order = Operator(parse_settings(["run"], {})), asyncio.Event(), list[str]()
+    operator, stop, order = (
+        made(),
+        asyncio.Event(),
+        list[str](),
+    )
     for name in ("_election", "_events", "_census"):
         monkeypatch.setattr(operator, name, Part(name, order), raising=False)
     for name in ("_watch_credentials", "_probe_api"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
@@ -54,7 +55,8 @@ BOOTED = 1_799_999_000.0  # seconds since the epoch
 class World:
     """Wall and boot clock, in seconds. Time passes only when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Chance | None = None) -> None:
+        self.chance = chance or Chance(1)
         self.boot = 1_000.0
         self.wall = BOOTED + self.boot
 
@@ -511,7 +513,7 @@ class Process:
         self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot)
         self.limiter = Limiter(20, self.queue.add)
         self.timers = Timers(world, self.queue.add)
-        self.metrics = Metrics()
+        self.metrics = Metrics(world)
         self.doubts: list[NamespacedName] = []
         self._shown: set[NamespacedName] = set()  # by the watch of Secrets
         self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
@@ -525,6 +527,7 @@ class Process:
             metrics=self.metrics,
             policy=POLICY,
             clock=world,
+            chance=world.chance,
         )
         api.changed = self.secret_changed
         for key in api.secrets:

@@ -4,7 +4,7 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,10 @@ def parse_duration(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
-def rfc3339(wall: float) -> str:
-    """Format seconds since the epoch as Kubernetes does (RFC 3339, UTC, whole seconds, cut not rounded)."""
-    return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def rfc3339(wall: float, timespec: Literal["seconds", "milliseconds", "microseconds"] = "seconds") -> str:
+    """Format seconds since the epoch as Kubernetes does (RFC 3339, UTC), cut to whole seconds or parts of them."""
+    moment = datetime.fromtimestamp(int(wall) if timespec == "seconds" else wall, UTC)
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def parse_rfc3339(text: str) -> float:

@@ -15,9 +15,9 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
+from tuinly_operator.base.clock import rfc3339
 from tuinly_operator.base.text import cut, printable
 
 _MOST: Final = 2000  # characters of a message or of a field: no value fills a disk
@@ -77,7 +77,7 @@ class _Formatter(logging.Formatter):
     @staticmethod
     def time(record: logging.LogRecord) -> str:
         """RFC 3339 in UTC, with milliseconds."""
-        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return rfc3339(record.created, "milliseconds")
 
     @staticmethod
     def name(record: logging.LogRecord) -> str:

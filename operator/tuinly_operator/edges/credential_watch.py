@@ -7,7 +7,6 @@ queue, refresh tokens) lives outside, so that kopf can be started again at any t
 
 import asyncio
 import logging
-import random
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import kopf
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.domain.errors import Failure
@@ -47,6 +47,7 @@ class CredentialWatch:
         self,
         kube: Kube,
         refusals: Refusals,
+        chance: Chance,
         *,
         namespaces: Sequence[str | None],
         selector: str,
@@ -63,6 +64,7 @@ class CredentialWatch:
         """
         self._kube = kube
         self._refusals = refusals
+        self._chance = chance
         self._namespaces = namespaces
         self._selector = selector
         self._begun = begun
@@ -191,7 +193,7 @@ class CredentialWatch:
                 runner.run(
                     kopf.operator(
                         registry=self._handlers(),
-                        settings=_settings(self._selector, self._kube.silence),
+                        settings=_settings(self._selector, self._kube.silence, _EndlessBackoffs(self._chance)),
                         standalone=True,
                         # Else it asks for the user's name, which not every user has. Its type, a str, is kopf's own.
                         identity=MANAGER,  # type: ignore[arg-type]
@@ -271,10 +273,13 @@ def _settle(ended: asyncio.Future[Exception | None], error: Exception | None) ->
 class _EndlessBackoffs:
     """Delays in seconds between kopf's tries of a request: without end, or an API outage of a minute would end kopf."""
 
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
+
     def __iter__(self) -> Iterator[float]:
         delay = 0.25
         while True:
-            yield random.uniform(0.1, delay)  # noqa: S311 -- jitter
+            yield self._chance.uniform(0.1, delay)
             delay = min(_MAX_BACKOFF, delay * 2)
 
 
@@ -292,7 +297,7 @@ class _NoSnapshots(kopf.DiffBaseStorage):
         """Keep nothing."""
 
 
-def _settings(selector: str, silence: float) -> kopf.OperatorSettings:
+def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     if selector:
         settings.watching.label_selectors[GROUP, PLURAL] = selector
@@ -302,7 +307,7 @@ def _settings(selector: str, silence: float) -> kopf.OperatorSettings:
     settings.persistence.finalizer = _NO_FINALIZER
     settings.persistence.diffbase_storage = _NoSnapshots()
     settings.posting.enabled = False
-    settings.networking.error_backoffs = _EndlessBackoffs()
+    settings.networking.error_backoffs = backoffs
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.watching.server_timeout = 290

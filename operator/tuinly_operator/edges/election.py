@@ -13,13 +13,13 @@ cover one of the default --request-timeout; a longer one may end when another re
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
@@ -51,6 +51,7 @@ class Election:
         clock: Clock,
         lead: Lead,
         *,
+        chance: Chance,
         unfit: Callable[[], str],
         promoted: Callable[[bool], None],
         demoted: Callable[[], None],
@@ -65,6 +66,7 @@ class Election:
         self._identity = identity
         self._clock = clock
         self._lead = lead
+        self._chance = chance
         self._unfit = unfit
         self._promoted = promoted
         self._demoted = demoted
@@ -103,7 +105,7 @@ class Election:
                 # Read anew, also by a standby: a write that was cancelled on its way may have arrived.
                 lease = await self._kube.read_lease(self._key)
                 if lease is not None and lease.holder == self._identity:
-                    await self._kube.write_lease(self._key, replace(lease, holder="", seconds=_RELEASED_SECONDS))
+                    await self._write(replace(lease, holder="", seconds=_RELEASED_SECONDS))
 
     async def _rest(self, seconds: float) -> None:
         """Wait until the next look, which is at once where this replica has become fit to lead."""
@@ -117,7 +119,7 @@ class Election:
 
     def pause(self) -> float:
         """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
-        pause, now = RENEW_SECONDS * random.uniform(0.9, 1.1), self._clock.now().boot  # noqa: S311 -- jitter
+        pause, now = RENEW_SECONDS * self._chance.uniform(0.9, 1.1), self._clock.now().boot
         if self._lead.until is not None:
             return max(0.0, min(pause, self._lead.until - now))
         return min(pause, self._open_at - now) if self._open_at > now else pause
@@ -139,7 +141,7 @@ class Election:
         self._see(await self._kube.read_lease(self._key))
         if self._lease is None:
             # Without a holder, it is waited for like any other: the one before may have been deleted, and believed in.
-            self._see(await self._kube.write_lease(self._key, Lease("", LEASE_SECONDS)))
+            self._see(await self._write(Lease("", LEASE_SECONDS)))
         if self._unfit():
             return
         if self._lease == self._own or self._open_at <= self._clock.now().boot:
@@ -157,7 +159,7 @@ class Election:
         if transitions > _MOST_TRANSITIONS:
             transitions = 0
         ours = replace(lease, holder=self._identity, seconds=LEASE_SECONDS, transitions=transitions)
-        self._see(await self._kube.write_lease(self._key, ours))
+        self._see(await self._write(ours))
         self._notice_gap()
         if self._clock.now().boot >= start + GIVE_UP_SECONDS:
             return  # an answer as late as this says nothing of now
@@ -168,6 +170,9 @@ class Election:
             self._holder = ""
             _log.info("this replica leads now", extra=fields(lease=self._key, identity=self._identity))
             self._promoted(again)
+
+    async def _write(self, lease: Lease) -> Lease:
+        return await self._kube.write_lease(self._key, lease, at=self._clock.now().wall)
 
     def _passed_on(self, lease: Lease) -> bool:
         """Whether another replica holds it, or its holder has released it, so that another may at any time."""

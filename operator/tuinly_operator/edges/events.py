@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-import os
-import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from typing import Final
 
+from tuinly_operator.base.clock import Clock, rfc3339
 from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.credential import API_VERSION, KIND, Credential
 from tuinly_operator.domain.status import Transition
@@ -30,14 +28,15 @@ class EventSender:
     its place to the next one after a second. When more wait than fit, the namespace with most of them loses its last.
     """
 
-    def __init__(self, kube: Kube) -> None:
-        """Nothing is sent before `run`."""
+    def __init__(self, kube: Kube, clock: Clock, host: str) -> None:
+        """Nothing is sent before `run`. `host` is the name under which this process reports."""
         self._kube = kube
+        self._clock = clock
+        self._host = host
         self._waiting: dict[str, deque[tuple[Credential, Transition]]] = {}  # by namespace
         self._count = 0
         self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces whose first Event has come
         self._places = asyncio.Semaphore(_PLACES)
-        self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
         self._sent = 0
 
     def tell(self, credential: Credential, transition: Transition) -> None:
@@ -96,12 +95,12 @@ class EventSender:
                 _log.warning("an Event could not be sent", extra=extra)
 
     def _event(self, credential: Credential, transition: Transition) -> dict[str, object]:
-        now = datetime.now(UTC)
+        now = self._clock.now().wall
         self._sent += 1
         return event(
             credential.key.namespace,
             # Unique without asking the server: the time to the microsecond, and a count for two in the same one.
-            f"{credential.key.name}.{int(now.timestamp() * 1e6):x}{self._sent % 4096:03x}",
+            f"{credential.key.name}.{int(now * 1e6):x}{self._sent % 4096:03x}",
             {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
@@ -110,8 +109,8 @@ class EventSender:
                 "uid": credential.uid,
                 "resourceVersion": credential.version,
             },
-            eventTime=now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            reportingInstance=self._instance,
+            eventTime=rfc3339(now, "microseconds"),
+            reportingInstance=self._host,
             action="Refresh",
             reason=transition.reason,
             note=transition.message.encode()[:_MAX_NOTE].decode(errors="ignore"),

@@ -5,7 +5,6 @@ so that they go with what they tell of. Those of a credential are its status, as
 tells the same, also one that stands by.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -41,7 +40,6 @@ class State:
     store: Store
     queue: WorkQueue
     limiter: Limiter
-    clock: Clock
     leading: Callable[[], bool]
     reachable: Callable[[], bool]
     refused: Callable[[], Collection[tuple[str, str]]]
@@ -51,8 +49,9 @@ class State:
 class Metrics:
     """One recorder for all of the operator's metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         """The registry is our own: nothing that a library registers globally is exposed by accident."""
+        self._clock = clock
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "tuinly_token_requests_total",
@@ -83,7 +82,7 @@ class Metrics:
 
     def expose(self, state: State) -> None:
         """Add the gauges that are read off the operator's state at each scrape."""
-        self._registry.register(_Gauges(state, self._ahead))
+        self._registry.register(_Gauges(state, self._clock, self._ahead))
 
     def render(self) -> bytes:
         """All metrics in the text format."""
@@ -92,7 +91,7 @@ class Metrics:
     @contextmanager
     def token_request(self, grant: GrantType) -> Iterator[None]:
         """Count and time the token request in the block."""
-        start, outcome = time.monotonic(), "Abandoned"
+        start, outcome = self._clock.now().boot, "Abandoned"
         try:
             yield
             outcome = Reason.ISSUED
@@ -101,7 +100,7 @@ class Metrics:
             raise
         finally:
             self._requests.labels(grant, outcome).inc()
-            self._durations.labels(grant).observe(time.monotonic() - start)
+            self._durations.labels(grant).observe(self._clock.now().boot - start)
 
     def clock_difference(self, origin: str, ahead: float) -> None:
         """Note by how many seconds this clock is ahead of a token endpoint's."""
@@ -117,8 +116,9 @@ class Metrics:
 class _Gauges(Collector):
     """Computes the gauges at each scrape."""
 
-    def __init__(self, state: State, ahead: dict[str, float]) -> None:
+    def __init__(self, state: State, clock: Clock, ahead: dict[str, float]) -> None:
         self._state = state
+        self._clock = clock
         self._ahead = ahead
 
     def collect(self) -> Iterator[Metric]:
@@ -182,7 +182,7 @@ class _Gauges(Collector):
             "How far this clock is ahead of the token endpoint's, by the Date of its last good answer.",
             "origin",
         )
-        seen = self._state.limiter.seen(self._state.clock.now())
+        seen = self._state.limiter.seen(self._clock.now())
         # A replica that leads no more remembers endpoints as they were then.
         for origin in sorted(self._state.origins()) if self._state.leading() else ():
             for name, gauge in limits.items():

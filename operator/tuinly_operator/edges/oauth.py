@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -16,6 +15,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
+from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import (
@@ -64,7 +64,7 @@ class TokenEndpoint:
     failure is a TokenRequestFailed without cause, context or deeper frames: those would hold the form and the answer.
     """
 
-    def __init__(self, *, ca_bundle: Path | None, request_timeout: float, connections: int) -> None:
+    def __init__(self, clock: Clock, *, ca_bundle: Path | None, request_timeout: float, connections: int) -> None:
         """Prepare the client; nothing is connected yet.
 
         `ca_bundle` is a PEM file whose roots are trusted besides the usual ones. `request_timeout`, in seconds, bounds
@@ -72,6 +72,7 @@ class TokenEndpoint:
         most: more than requests, or one that waits for a connection would use up its time. Raises OSError for a bundle
         that cannot be read, ValueError with a sentence for a proxy variable that is of no use.
         """
+        self._clock = clock
         self._request_timeout = request_timeout
         self._client = make_client(tls_context(ca_bundle), connections)
 
@@ -114,7 +115,7 @@ class TokenEndpoint:
     async def _token_request(self, url: str, form: Mapping[str, str | Sensitive]) -> TokenResponse:
         sent = [value for value in form.values() if isinstance(value, Sensitive)]
         try:
-            return parse_token_response(await self._post(url, form), time.time(), sent)
+            return parse_token_response(await self._post(url, form), self._clock.now().wall, sent)
         except TokenRequestFailed as refusal:
             failure = replace(refusal)
         except Exception as error:  # noqa: BLE001 -- whatever broke, there is no answer, and its text must not be shown

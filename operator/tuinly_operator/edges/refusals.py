@@ -4,11 +4,11 @@ Such a namespace was deleted together with its Role, or never got one. It holds 
 """
 
 import logging
-import random
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.logs import fields
 from tuinly_operator.edges.kube import ApiFailure
 
@@ -32,8 +32,9 @@ class Refusal(NamedTuple):
 class Refusals:
     """All that are refused now."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Chance) -> None:
         """Nothing is refused yet."""
+        self._chance = chance
         self._tries: dict[Refusal, int] = {}
 
     def __iter__(self) -> Iterator[Refusal]:
@@ -62,4 +63,5 @@ class Refusals:
 
     def pause(self, what: Refusal) -> float:
         """Seconds until it should be tried again."""
-        return random.uniform(0.5, 1.0) * min(_MAX_BACKOFF, 0.5 * 2.0 ** min(self._tries.get(what, 0), 10))  # noqa: S311 -- jitter
+        most = min(_MAX_BACKOFF, 0.5 * 2.0 ** min(self._tries.get(what, 0), 10))
+        return self._chance.uniform(most / 2, most)

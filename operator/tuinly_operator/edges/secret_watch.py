@@ -6,9 +6,9 @@ does not say when its first list is complete (docs/decisions).
 
 import asyncio
 import logging
-import random
 from http import HTTPStatus
 
+from tuinly_operator.base.chance import Chance, backoff
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.target import SecretMeta, secret_key
@@ -25,12 +25,13 @@ _log = logging.getLogger(__name__)
 class SecretWatch:
     """Watches the Secrets of one namespace, or of all."""
 
-    def __init__(self, kube: Kube, store: Store, namespace: str | None, refusals: Refusals) -> None:
+    def __init__(self, kube: Kube, store: Store, namespace: str | None, refusals: Refusals, chance: Chance) -> None:
         """Nothing is asked before `run`. Where it is refused, `refusals` is told."""
         self._kube = kube
         self._store = store
         self._namespace = namespace
         self._refusals = refusals
+        self._chance = chance
         self._failures = 0
         self._version = ""  # up to which everything has been seen; empty: nothing, or too long ago
         self._limit: asyncio.Timeout | None = None  # of the watch under way
@@ -112,4 +113,4 @@ class SecretWatch:
         _log.log(
             level, "the watch of Secrets broke, trying again", extra=fields(namespace=self._namespace, cause=failure)
         )
-        await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF, 0.1 * 2**self._failures)))  # noqa: S311 -- jitter
+        await asyncio.sleep(backoff(self._chance, self._failures, first=0.1, most=_MAX_BACKOFF))

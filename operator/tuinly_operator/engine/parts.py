@@ -5,11 +5,10 @@ A part that waits for something else, such as the API server, the CRD or a right
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from tuinly_operator.base.chance import Chance, backoff
 from tuinly_operator.base.logs import fields
 
 STEADY: Final = 10.0  # seconds; a part that has run for so long has come back
@@ -22,11 +21,12 @@ _log = logging.getLogger(__name__)
 class Part:
     """One part: it ends by cancellation only, whatever it runs."""
 
-    def __init__(self, name: str, run: Callable[[], Awaitable[None]], now: Callable[[], float]) -> None:
+    def __init__(self, name: str, run: Callable[[], Awaitable[None]], now: Callable[[], float], chance: Chance) -> None:
         """`name` is for people. `now` is a clock in seconds."""
         self.name = name
         self._run = run
         self._now = now
+        self._chance = chance
         self._began = now()
         self._ended: float | None = None  # for the first time since it was last steady
         self._running = False
@@ -58,7 +58,7 @@ class Part:
             self._running = False
             self._tell(error)
             failures += 1
-            await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF, 0.1 * 2.0**failures)))  # noqa: S311 -- jitter
+            await asyncio.sleep(backoff(self._chance, failures, first=0.1, most=_MAX_BACKOFF))
 
     def _tell(self, error: BaseException | None) -> None:
         """Say why it ended, in one line; the same again is for who debugs."""
@@ -73,15 +73,16 @@ class Part:
 class Parts:
     """All parts, and whether one of them has ended and does not come back."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float], chance: Chance) -> None:
         """`now` is a clock in seconds."""
         self._now = now
+        self._chance = chance
         self._parts: list[Part] = []
         self._answers_since: float | None = now()
 
     def add(self, name: str, run: Callable[[], Awaitable[None]]) -> Part:
         """Have a part; who calls this has its `keep` run."""
-        part = Part(name, run, self._now)
+        part = Part(name, run, self._now, self._chance)
         self._parts.append(part)
         return part
 

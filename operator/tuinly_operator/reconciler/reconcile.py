@@ -5,13 +5,13 @@ The way of a token: `attempt` obtains and judges it, `publish` writes it, `repor
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, assert_never
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock, Deadline, rfc3339
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
@@ -68,6 +68,7 @@ class Reconciler:
         metrics: Metrics,
         policy: Policy,
         clock: Clock,
+        chance: Chance,
         give_way: Callable[[NamespacedName], bool] = lambda _: False,
     ) -> None:
         """Nothing is done before `reconcile`.
@@ -80,10 +81,11 @@ class Reconciler:
         self._timers = timers
         self._policy = policy
         self._clock = clock
+        self._chance = chance
         self._give_way = give_way
         self._under_way: dict[NamespacedName, asyncio.Task[frozenset[Ask]]] = {}
         self._reporter = Reporter(store, kube, events, clock)
-        self._setbacks = setbacks = Setbacks(clock, policy.min_interval)
+        self._setbacks = setbacks = Setbacks(clock, chance, policy.min_interval)
         self._publisher = Publisher(
             store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock
         )
@@ -168,7 +170,7 @@ class Reconciler:
         await self._set_back(record, Failure(Reason.TARGET_REJECTED, message), tell=tell, least=least)
 
     def _try_again(self, key: NamespacedName) -> None:
-        wait = random.uniform(_LEAST_RETRY, _RETRY)  # noqa: S311 -- jitter
+        wait = self._chance.uniform(_LEAST_RETRY, _RETRY)
         self._wake(key, Deadline.after(wait, self._clock.now()))
 
     def _wake(self, key: NamespacedName, deadline: Deadline) -> None:

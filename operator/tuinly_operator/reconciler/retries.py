@@ -1,8 +1,8 @@
 """What a failure means for the next try: counted, its delay drawn, and told in the log where it is a new one."""
 
 import logging
-import random
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock, Deadline
 from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.errors import Failure, TokenRequestFailed
@@ -16,9 +16,10 @@ _log = logging.getLogger(__name__)
 class Setbacks:
     """Makes a setback of each failure."""
 
-    def __init__(self, clock: Clock, min_interval: float) -> None:
+    def __init__(self, clock: Clock, chance: Chance, min_interval: float) -> None:
         """`min_interval` is in seconds."""
         self._clock = clock
+        self._chance = chance
         self._min_interval = min_interval
 
     def of(
@@ -31,7 +32,7 @@ class Setbacks:
         now, published = self._clock.now(), record.memory.published
         attempts = last.attempts + 1 if last and last.inputs == inputs else 1
         life_left = published.expiry.remaining(now) if published else 0.0
-        drawn = random.random()  # noqa: S311 -- jitter
+        drawn = self._chance.random()
         least = self._min_interval if least is None else least
         if isinstance(failure, TokenRequestFailed) and failure.retry_after is not None:
             least = max(least, failure.retry_after)

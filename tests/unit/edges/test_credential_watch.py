@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.facts import UID, credential_object
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.domain.credential import PLURAL, Credential
 from tuinly_operator.edges import credential_watch as watch_module
 from tuinly_operator.edges.credential_watch import CredentialWatch, WatchEnded
@@ -40,7 +41,8 @@ async def watch(heard: Heard) -> CredentialWatch:
     kube = cast("Kube", None)  # nobody is asked
     watch = CredentialWatch(
         kube,
-        Refusals(),
+        Refusals(Chance(1)),
+        Chance(1),
         namespaces=(None,),
         selector="",
         begun=lambda: None,
@@ -128,7 +130,7 @@ class Cluster:
         self.refused: set[str | None] = set()
         self.failure: Exception | None = None
         self.started: list[list[str | None]] = []
-        self.refusals = Refusals()
+        self.refusals = Refusals(Chance(1))
         self.begun = 0
         monkeypatch.setattr(watch_module, "_DISCOVERY_SECONDS", 0.0)
         monkeypatch.setattr(self.refusals, "pause", lambda _: 0.0)
@@ -138,6 +140,7 @@ class Cluster:
         watch = CredentialWatch(
             cast("Kube", self),
             self.refusals,
+            Chance(1),
             namespaces=namespaces,
             selector="",
             begun=self._begin,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
@@ -123,6 +124,7 @@ class Replica:
             name,
             self,
             self.lead,
+            chance=Chance(1),
             unfit=lambda: self.unfit,
             promoted=lambda again: self._tell("promoted again" if again else "promoted"),
             demoted=lambda: self._tell("demoted"),
@@ -157,7 +159,7 @@ class Replica:
     async def read_lease(self, _: NamespacedName) -> Lease | None:
         return await self._call(lambda: self._world.server.lease)
 
-    async def write_lease(self, _: NamespacedName, lease: Lease) -> Lease:
+    async def write_lease(self, _: NamespacedName, lease: Lease, *, at: float) -> Lease:  # noqa: ARG002 -- the same
         written = await self._call(lambda: self._world.server.write(lease))
         assert written is not None
         return written

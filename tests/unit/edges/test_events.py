@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.facts import credential
+from tuinly_operator.base.clock import SystemClock
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.status import Transition
@@ -56,7 +57,7 @@ def posts() -> Posts:
 
 @pytest.fixture
 async def sender(posts: Posts) -> AsyncIterator[EventSender]:
-    sender = EventSender(cast("Kube", posts))
+    sender = EventSender(cast("Kube", posts), SystemClock(), "tests")
     running = asyncio.create_task(sender.run())
     yield sender
     running.cancel()

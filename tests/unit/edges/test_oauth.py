@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 import pytest
 import trustme
 
+from tuinly_operator.base.clock import SystemClock
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import MAX_BODY, TokenResponse
@@ -147,7 +148,9 @@ async def client(
     request_timeout: float = 10.0,
     connections: int = 4,
 ) -> AsyncIterator[TokenEndpoint]:
-    endpoint = TokenEndpoint(ca_bundle=ca_bundle, request_timeout=request_timeout, connections=connections)
+    endpoint = TokenEndpoint(
+        SystemClock(), ca_bundle=ca_bundle, request_timeout=request_timeout, connections=connections
+    )
     try:
         yield endpoint
     finally:
@@ -567,7 +570,7 @@ def test_a_bundle_of_no_use_is_refused_at_once(tmp_path: Path, content: str) -> 
     bundle.write_text(content)
     for file in (bundle, tmp_path / "missing.pem"):
         with pytest.raises(OSError, match=r"(?i)pem|no such file|certificate"):
-            TokenEndpoint(ca_bundle=file, request_timeout=1, connections=1)
+            TokenEndpoint(SystemClock(), ca_bundle=file, request_timeout=1, connections=1)
 
 
 async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -667,5 +670,5 @@ async def test_a_proxy_that_fails(monkeypatch: pytest.MonkeyPatch, reply: Reply 
 def test_a_proxy_of_no_use_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(ValueError, match="HTTPS_PROXY or ALL_PROXY is not the URL of an HTTP proxy") as caught:
-        TokenEndpoint(ca_bundle=None, request_timeout=1, connections=1)
+        TokenEndpoint(SystemClock(), ca_bundle=None, request_timeout=1, connections=1)
     assert CANARY not in "".join(traceback.format_exception(caught.value)).replace(proxy, "")

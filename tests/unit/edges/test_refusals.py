@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 import pytest
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.edges.kube import ApiFailure
 from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
 
@@ -13,7 +14,7 @@ FORBIDDEN = ApiFailure(HTTPStatus.FORBIDDEN, "Forbidden")
 
 def test_a_refusal_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    refusals = Refusals()
+    refusals = Refusals(Chance(1))
     refusals.end(GONE)
     for _ in range(3):
         assert refusals.note(GONE, FORBIDDEN)
@@ -31,13 +32,13 @@ def test_a_refusal_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("status", [None, *sorted(set(HTTPStatus) - {HTTPStatus.FORBIDDEN})])
 def test_no_other_failure_speaks_of_a_namespace(status: int | None) -> None:
     """401 is the login's, 404 the definition's, 5xx the API server's."""
-    refusals = Refusals()
+    refusals = Refusals(Chance(1))
     assert not refusals.note(GONE, ApiFailure(status, "Word"))
     assert list(refusals) == []
 
 
 def test_it_is_tried_less_and_less_often_and_once_a_minute_at_least() -> None:
-    refusals = Refusals()
+    refusals = Refusals(Chance(1))
     for tries in range(1, 2000):
         refusals.note(GONE, FORBIDDEN)
         most = min(60.0, 0.5 * 2 ** min(tries, 10))

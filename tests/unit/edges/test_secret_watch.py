@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import pytest
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.edges import secret_watch as secret_watch_module
-from tuinly_operator.edges.kube import Kube
+from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.refusals import Refusals
 from tuinly_operator.edges.secret_watch import SecretWatch
 from tuinly_operator.engine.store import Store
@@ -33,10 +34,38 @@ class Quiet:
         yield "BOOKMARK", {}
 
 
+class Away(Quiet):
+    """One that is out of reach for long, and then back."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    async def list_secrets(self, namespace: str | None) -> AsyncIterator[tuple[list[Mapping[str, Any]], str]]:
+        if self.failures:
+            self.failures -= 1
+            raise ApiFailure(None, "TimeoutError")
+        async for page in super().list_secrets(namespace):
+            yield page
+
+
+async def test_it_tries_on_however_long_the_api_server_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secret_watch_module, "_MAX_BACKOFF", 0)
+    kube, store = Away(1100), Store(lambda _: None, lambda _: None)
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        while not (watch.alive or running.done()):  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0)
+    assert watch.listed
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_told_to_it_lists_again_and_watches_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secret_watch_module, "_PAUSE", 0)
     kube, store = Quiet(), Store(lambda _: None, lambda _: None)
-    watch = SecretWatch(cast("Kube", kube), store, None, Refusals())
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
     watch.list_again()  # nothing is under way
     running = asyncio.create_task(watch.run())
     for version in (100, 5, 7):

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.engine import parts as parts_module
 from tuinly_operator.engine.parts import PATIENCE, STEADY, Part, Parts
 
@@ -49,7 +50,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def parts(clock: Clock) -> Parts:
-    return Parts(clock)
+    return Parts(clock, Chance(1))
 
 
 @asynccontextmanager
@@ -92,6 +93,13 @@ async def test_a_part_that_ends_is_started_again_and_its_cause_told_once(
     [line] = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert (line.levelname, line.getMessage()) == ("ERROR", "the census ended, starting it again")
     assert vars(line)["fields"] == {"cause": told}
+
+
+async def test_a_part_that_has_ended_thousands_of_times_is_started_again(parts: Parts) -> None:
+    """As in an outage of hours: the wait before it has a bound, and so has the arithmetic."""
+    run = Failing(*[ValueError()] * 1100)
+    async with kept(parts.add("the census", run)):
+        await until(lambda: run.runs == 1101)
 
 
 async def test_another_cause_is_told_too(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CLIENT_SECRET, FORBIDDEN_URL, FakeApi
+from tests.unit.world import CLIENT_SECRET, FORBIDDEN_URL, FakeApi, World
+from tuinly_operator.base.chance import Chance
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import Verdict
 from tuinly_operator.edges.kube import ApiFailure
@@ -151,17 +152,21 @@ ROWS: Mapping[str, Row] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def drawn_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the waits drawn so that the average is not a matter of luck."""
-    numbers = count(1)
-    monkeypatch.setattr("tuinly_operator.reconciler.retries.random.random", lambda: next(numbers) * 0.618034 % 1)
+class Even(Chance):
+    """Draws waits so that their average is not a matter of luck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = count(1)
+
+    def random(self) -> float:
+        return next(self._numbers) * 0.618034 % 1
 
 
 @pytest.mark.parametrize("name", ROWS)
 async def test_lasting_trouble_costs_no_more_than_the_contract_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     row = ROWS[name]
-    shop = Shop()
+    shop = Shop(World(Even()))
     if row.with_token:
         shop.endpoint.lifetime = 4 * HOUR
         await shop.process.work()
@@ -178,7 +183,7 @@ async def test_lasting_trouble_costs_no_more_than_the_contract_says(name: str, m
 
 async def test_a_draw_is_above_what_the_endpoint_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that those who were asked for the same do not come back together."""
-    shop = Shop()
+    shop = Shop(World(Even()))
     answers(Reason.ENDPOINT_THROTTLED, 429, retry_after=100.0)(shop, monkeypatch)
     await shop.process.work()
     failed = shop.record().memory.attempt

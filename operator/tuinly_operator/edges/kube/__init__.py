@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kubernetes.aio import client
 
-from tuinly_operator.base.clock import SystemClock
+from tuinly_operator.base.clock import SystemClock  # noqa: TID251 -- see below
 from tuinly_operator.edges.kube.credentials import Credentials, event
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading
 from tuinly_operator.edges.kube.leases import Lease, Leases
@@ -59,4 +59,5 @@ async def connect(
     pace: Callable[[str, bool], None] = lambda _, __: None,
 ) -> Kube:
     """Log in, as `log_in` says, and connect; without a lead, this is the only replica. Raises KubeconfigError."""
-    return Kube(await log_in(kubeconfig), selector, lead or Lead.alone(SystemClock()), reachable=reachable, pace=pace)
+    lead = lead or Lead.alone(SystemClock())
+    return Kube(await log_in(kubeconfig), selector, lead, reachable=reachable, pace=pace)

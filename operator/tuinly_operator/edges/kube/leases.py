@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
 
+from tuinly_operator.base.clock import rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.requests import Requests, collection
@@ -41,12 +41,13 @@ class Leases(Requests):
                 return None
             raise
 
-    async def write_lease(self, key: NamespacedName, lease: Lease) -> Lease:
+    async def write_lease(self, key: NamespacedName, lease: Lease, *, at: float) -> Lease:
         """Create a Lease, or replace the one of that uid and version; return what it became.
+
+        `at` is what it tells people as the time of its renewal, in seconds since the epoch.
 
         Raises ApiFailure, 409 if it is another by now. Without the uid, one that is gone would be created anew.
         """
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         metadata = {"name": key.name, "namespace": key.namespace}
         body = {
             "apiVersion": "coordination.k8s.io/v1",
@@ -56,7 +57,7 @@ class Leases(Requests):
                 "holderIdentity": lease.holder or None,
                 "leaseDurationSeconds": lease.seconds,
                 "leaseTransitions": lease.transitions,
-                "renewTime": now,
+                "renewTime": rfc3339(at, "microseconds"),
             },
         }
         if not lease.version:

@@ -1,7 +1,7 @@
 """Logs in to the API server: by a kubeconfig, or as the Pod's service account."""
 
+import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ async def log_in(kubeconfig: Path | None) -> client.Configuration:
         KubeconfigError: none of them can be used.
     """
     configuration = client.Configuration()
-    in_cluster = kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
+    in_cluster = kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ  # noqa: TID251 -- where the library looks
     source = (
         "the Pod's service account"
         if in_cluster
@@ -77,12 +77,12 @@ async def present_login(c: client.Configuration) -> Login:
 
 def _keep_login_fresh(loader: Any) -> Callable[[client.Configuration], Awaitable[None]]:  # noqa: ANN401
     """A hook that reads the login again at most once a minute: token files change, plugins give tokens that end."""
-    last = time.monotonic()
+    last = asyncio.get_running_loop().time()
 
     async def hook(configuration: client.Configuration) -> None:
         nonlocal last
-        if time.monotonic() - last > _LOGIN_SECONDS:
-            last = time.monotonic()
+        if asyncio.get_running_loop().time() - last > _LOGIN_SECONDS:
+            last = asyncio.get_running_loop().time()
             await loader.load_and_set(configuration)
 
     return hook

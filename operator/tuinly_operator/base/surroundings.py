@@ -1,0 +1,29 @@
+"""What a process finds around it: the time, chance, and its own name. Read here alone, once, and handed down.
+
+So a whole operator can be run on another time, another chance and under another name.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from tuinly_operator.base.chance import Chance
+from tuinly_operator.base.clock import Clock, SystemClock
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What one process goes by. `host` is the Pod's name, or the machine's where it is in none."""
+
+    clock: Clock
+    chance: Chance
+    host: str
+
+    @classmethod
+    def of_this_process(cls) -> "Surroundings":
+        """The machine's clocks, a generator that nobody can foresee, and the host's name as the system tells it."""
+        return cls(SystemClock(), Chance(), os.environ.get("HOSTNAME") or socket.gethostname())
+
+    def unique_name(self) -> str:
+        """A name that no other process has, nor this one's successor in the same Pod; another one each time."""
+        return f"{self.host}_{self.chance.getrandbits(32):08x}"
