@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def main(folder: Path) -> None:
         (chart / part).mkdir(parents=True, exist_ok=True)
     (chart / "templates" / "definition.yaml").write_text(definition())
     (chart / "files" / "alerts.yaml").write_text(alerts())
+    (chart / "files" / "push-policy.yaml").write_text(push_policy())
 
 
 def definition() -> str:
@@ -85,6 +87,13 @@ def alerts() -> str:
     text = (DEPLOY / "monitoring" / "prometheus-rules.yaml").read_text()
     head = "# From deploy/monitoring/prometheus-rules.yaml by `make manifests`; change it there.\n"
     return head + text[text.index("groups:\n") :]
+
+
+def push_policy() -> str:
+    """Return the spec of Push's policy, which is the same whatever the account is called."""
+    text = (DEPLOY / "components" / "push" / "policy.yaml").read_text().split("---\n")[0]
+    head = "# From deploy/components/push/policy.yaml by `make manifests`; change it there.\n"
+    return head + textwrap.dedent(text.partition("\nspec:\n")[2])
 
 
 def rendered(kustomization: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -52,13 +53,13 @@ def new_namespace(cluster: Cluster) -> Iterator[str]:
 class Objects:
     """The objects of a namespace, as the cluster's admin handles them."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
-        """Log in; nothing is asked yet."""
+    def __init__(self, cluster: Cluster, namespace: str, kubeconfig: Path | None = None) -> None:
+        """Log in, as the admin or by another kubeconfig; nothing is asked yet."""
         self.cluster = cluster
         self.namespace = namespace
         # Any: the library's types stop at its models.
         login: Any = config.new_client_from_config
-        api: client.ApiClient = login(str(cluster.kubeconfig))
+        api: client.ApiClient = login(str(kubeconfig or cluster.kubeconfig))
         self._configuration = api.configuration
         self._pool = api.rest_client.pool_manager
 
@@ -86,6 +87,21 @@ class Objects:
             ApiError: it is refused, or not there.
         """
         return self._json("GET", path)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Json | list[Json] | None = None,
+        content: str = "json",
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        """Send any request, with a body of any content type, and return the answer.
+
+        Raises:
+            ApiError: it is refused.
+        """
+        return self._json(method, path, query, body, content)
 
     def find(self, kind: Kind, name: str) -> Json | None:
         """Return the object, or None where there is none."""
@@ -162,7 +178,7 @@ class Objects:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         content: str = "json",
     ) -> Json:
         response = self._send(method, path, query or {}, body, content)
@@ -173,7 +189,12 @@ class Objects:
         return answer
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Json | None = None, content: str = "json"
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Json | list[Json] | None = None,
+        content: str = "json",
     ) -> Any:  # noqa: ANN401 - the library does not say what its pool is
         """Send a request and return its good answer, unread.
 

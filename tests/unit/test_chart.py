@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,19 @@ def by_identity(objects: list[Json]) -> dict[Identity, Json]:
 def plain(file: str) -> dict[Identity, Json]:
     texts = [ROOT / "crds" / "tuinlycredentials.yaml", ROOT / "deploy" / file]
     return by_identity([each for text in texts for each in yaml.safe_load_all(text.read_text())])
+
+
+def composed(folder: Path, *components: str) -> dict[Identity, Json]:
+    """Return the objects of a kustomization that takes these components to the base."""
+    deploy = os.path.relpath(ROOT / "deploy", folder)
+    kustomization = {
+        "resources": [f"{deploy}/base"],
+        "components": [f"{deploy}/components/{each}" for each in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    kubectl = Path(sysconfig.get_path("scripts")) / "kubectl"
+    objects = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=True).stdout  # noqa: S603 -- from its wheel
+    return by_identity(list(yaml.safe_load_all(objects)))
 
 
 def without_helms_own(each: Json) -> Json:
@@ -185,6 +201,61 @@ def test_the_network_policy_is_the_components_and_can_be_narrowed(helm: Helm) ->
     assert spec["egress"][1]["ports"] == [{"port": 8443, "protocol": "TCP"}]
 
 
+@pytest.mark.parametrize(
+    ("values", "components"),
+    [
+        ({}, ["push"]),
+        ({"namespaces": ["shop"]}, ["namespaced", "push"]),
+        ({"namespaces": ["shop"]}, ["push", "namespaced"]),
+    ],
+    ids=json.dumps,
+)
+def test_push_is_the_component(helm: Helm, tmp_path: Path, values: Json, components: list[str]) -> None:
+    """Whatever the order of the components is."""
+    ours, theirs = by_identity(helm.template({**values, "push": {"enabled": True}})), composed(tmp_path, *components)
+    for each in (ours, theirs):  # The flags' order is the components'.
+        pod_of(list(each.values()))["containers"][0]["args"].sort()
+    del ours["CustomResourceDefinition", "", "tuinlycredentials.tuinly.com"]
+    del theirs["Namespace", "", "tuinly-system"]
+    assert {identity: without_helms_own(each) for identity, each in ours.items()} == theirs
+
+
+def test_push_adds_two_rights_a_flag_and_the_policy(helm: Helm, tmp_path: Path) -> None:
+    """Nothing else; and where a cluster admin has applied the policy, that is left out."""
+    without, pushing = plain("install.yaml"), composed(tmp_path, "push")
+    added = pushing.keys() - without.keys()
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    assert added == {(kind, "", "tuinly-operator-push") for kind in kinds}
+    role = pushing["ClusterRole", "", "tuinly-operator"]["rules"]
+    assert role[-2:] == [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
+    ]
+    del role[-2:]
+    assert pod_of(list(pushing.values()))["containers"][0]["args"].pop() == "--push"
+    assert {identity: each for identity, each in pushing.items() if identity not in added} == {
+        identity: each for identity, each in without.items() if identity[0] != "CustomResourceDefinition"
+    }
+    by_others = by_identity(helm.template({"push": {"enabled": True, "policy": False}}))
+    assert by_others.keys() == by_identity(helm.template()).keys()
+    rights = composed(tmp_path, "push/rights")
+    assert rights.keys() == pushing.keys() - added
+    assert rights["ClusterRole", "", "tuinly-operator"] == without_helms_own(
+        by_others["ClusterRole", "", "tuinly-operator"]
+    )
+
+
+def test_the_policy_is_named_by_the_installation_and_binds_its_account(helm: Helm) -> None:
+    objects = helm.template({"push": {"enabled": True}}, release="second")
+    binding = chosen(objects, "ValidatingAdmissionPolicyBinding")
+    assert binding["metadata"]["name"] == binding["spec"]["policyName"] == "second-tuinly-operator-push"
+    assert chosen(objects, "ValidatingAdmissionPolicy")["metadata"]["name"] == "second-tuinly-operator-push"
+    account = chosen(objects, "ServiceAccount")["metadata"]
+    assert {k: binding["spec"]["paramRef"][k] for k in ("name", "namespace")} == {
+        k: account[k] for k in ("name", "namespace")
+    }
+
+
 def test_monitors_and_alerts_are_those_of_the_plain_files(helm: Helm) -> None:
     on = {"enabled": True}
     values: Json = {"monitoring": {"podMonitor": on, "serviceMonitor": on, "alerts": on, "labels": {"release": "prom"}}}
@@ -227,7 +298,9 @@ def test_what_others_have_already_can_be_left_out(helm: Helm) -> None:
         {"networkPolicy": {"endpointPorts": []}},
         {"resources": {"limit": {}}},
         {"fullnameOverride": "A"},
-        {"push": {"enabled": True}},  # not there yet
+        {"push": True},
+        {"push": {"rate": 20}},
+        {"settings": {"TUINLY_PUSH": "true"}},
     ],
     ids=json.dumps,
 )

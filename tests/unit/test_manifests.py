@@ -15,6 +15,7 @@ RENDERED = (
     "deploy/namespaced.yaml",
     "deploy/chart/templates/definition.yaml",
     "deploy/chart/files/alerts.yaml",
+    "deploy/chart/files/push-policy.yaml",
 )
 
 

@@ -67,7 +67,8 @@ capabilities:
 {{- end -}}
 {{- end -}}
 
-{{/* The rules of the operator's rights where it serves: those of deploy/base/rights.yaml, which gives the reasons. */}}
+{{/* The rules of the operator's rights where it serves: those of deploy/base/rights.yaml and of the component push, which
+give the reasons. */}}
 {{- define "tuinly.rules" -}}
 - apiGroups: [tuinly.com]
   resources: [tuinlycredentials]
@@ -81,6 +82,14 @@ capabilities:
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- if .Values.push.enabled }}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
+{{- end }}
 {{- end -}}
 
 {{- define "tuinly.subjects" -}}
