@@ -176,6 +176,7 @@ def status(name: str, token_url: str, grant: Json, issued: float) -> Json:
         "scopes": grant["scope"].split() if "scope" in grant else None,
         "failedAttempts": 0,
         "lastFailureTime": None,
+        "lastHandledRefresh": None,
     }
 
 

@@ -143,7 +143,7 @@ class Tenant:
     def status(self) -> Json:
         """Return its status, empty if there is none yet."""
         status: Json = self.credential().get("status", {})
-        return status
+        return {} if status.get("observedGeneration") == -1 else status
 
     def condition(self, kind: str) -> Condition | None:
         """Return a condition that is about the present spec, or None."""
@@ -264,7 +264,10 @@ class Tenant:
 
 def condition_of(credential: Json, kind: str, generation: int | None = None) -> Condition | None:
     """Return a condition of a credential's status, or None; with `generation`, only if it is about that."""
-    for condition in credential.get("status", {}).get("conditions", []):
+    status = credential.get("status", {})
+    if status.get("observedGeneration") == -1:  # what the API server shows before any operator has looked
+        return None
+    for condition in status.get("conditions", []):
         if condition["type"] == kind and generation in (None, condition["observedGeneration"]):
             return Condition(condition["status"], condition["reason"], condition["message"])
     return None

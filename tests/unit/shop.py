@@ -67,6 +67,11 @@ class Shop:
         self.api.put_credential(CREDENTIAL, self.api.credentials[CREDENTIAL]["spec"], {REFRESH_REQUESTED: value})
         self.process.credentials_changed()
 
+    def unforce(self) -> None:
+        """Take that back."""
+        self.api.put_credential(CREDENTIAL, self.api.credentials[CREDENTIAL]["spec"], {})
+        self.process.credentials_changed()
+
     def annotation(self, name: str, key: NamespacedName = TARGET) -> str:
         return str(self.api.secrets[key]["metadata"]["annotations"][f"tuinly.com/{name}"])
 

@@ -40,6 +40,7 @@ _FREE_TEXTS: Final = (
     "token_expiration_time",
     "next_refresh_time",
     "last_refresh_time",
+    "last_handled_refresh",
 )
 
 _IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
@@ -188,6 +189,7 @@ class Status:
     scopes: tuple[str, ...] | None = None
     failed_attempts: int | None = None
     last_failure_time: str | None = None
+    last_handled_refresh: str | None = None
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type, or None."""

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     ISSUED = "Issued"
     ISSUING = "Issuing"
     SUSPENDED = "Suspended"
+    TEMPLATE_CHANGED = "TemplateChanged"
     NOT_IMPLEMENTED = "NotImplemented"
     INVALID_SPEC = "InvalidSpec"
     CLIENT_SECRET_NOT_FOUND = "ClientSecretNotFound"  # noqa: S105 -- a reason, not a password

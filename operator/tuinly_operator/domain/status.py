@@ -10,8 +10,22 @@ from tuinly_operator.domain.errors import Failure, Reason
 
 READY: Final = "Ready"
 REFRESHED: Final = "Refreshed"
+STALLED: Final = "Stalled"
+RECONCILING: Final = "Reconciling"
 # For these, Ready is False whatever the target holds.
 _NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.NOT_IMPLEMENTED, Reason.URL_NOT_ALLOWED})
+# While Ready is False for these, somebody must mend something. Endpoints recover, and a missing Secret may yet come.
+_STALLING: Final = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.URL_NOT_ALLOWED,
+        Reason.INVALID_CLIENT,
+        Reason.INVALID_SCOPE,
+        Reason.REQUEST_REJECTED,
+        Reason.CLIENT_SECRET_INVALID,
+        Reason.TARGET_CONFLICT,
+    }
+)
 _UNDER_WAY: Final = "an access token is being requested"
 # Repeating failures change these; alone they are not worth a write each time.
 _VOLATILE: Final = ("failed_attempts", "last_failure_time", "next_refresh_time")
@@ -36,7 +50,7 @@ def status(f: Facts, decision: Rest) -> Status:
     next_time = decision.look_again
     return Status(
         observed_generation=f.credential.generation,
-        conditions=(_stamp(f, READY, *_ready(f, decision)), _stamp(f, REFRESHED, *_refreshed(f, decision))),
+        conditions=_conditions(f, decision),
         secret_name=f.credential.target.name if f.in_place else reported.secret_name,
         token_url=f.token_url,
         token_expiration_time=rfc3339(published.state.expires_at) if published else None,
@@ -46,6 +60,7 @@ def status(f: Facts, decision: Rest) -> Status:
         scopes=tuple(sorted(published.state.scopes)) or None if published else None,
         failed_attempts=failed.attempts if failed else 0,
         last_failure_time=rfc3339(failed.at) if failed else reported.last_failure_time,
+        last_handled_refresh=_handled(f) or reported.last_handled_refresh,
     )
 
 
@@ -67,6 +82,35 @@ def transitions(before: Status, after: Status) -> list[Transition]:
         warning = new.status == "False" and new.reason != Reason.SUSPENDED
         told.setdefault(new.reason, Transition(warning, Reason(new.reason), new.message))
     return list(told.values())
+
+
+def _conditions(f: Facts, decision: Rest) -> tuple[Condition, ...]:
+    """Ready and Refreshed, and what tools that wait for health look for besides (kstatus): there only while True."""
+    ready = _ready(f, decision)
+    value, reason, message = ready
+    conditions = [_stamp(f, READY, *ready), _stamp(f, REFRESHED, *_refreshed(f, decision))]
+    if value == "False" and reason in _STALLING:
+        conditions.append(_stamp(f, STALLED, "True", reason, message))
+    if value == "True" and not _has_template(f):
+        message = "the target Secret does not look yet as spec.target asks for; the condition Refreshed says why"
+        conditions.append(_stamp(f, RECONCILING, "True", Reason.TEMPLATE_CHANGED, message))
+    return tuple(conditions)
+
+
+def _has_template(f: Facts) -> bool:
+    """Whether the target was last written by the template that the spec has now; what others did to it is no matter."""
+    state = f.target.target.state if f.target and f.target.target else None
+    return state is not None and state.template == f.shape.digest
+
+
+def _handled(f: Facts) -> str | None:
+    """The value of `refresh-requested` for which an exchange was last tried; None if that is not known here."""
+    failed, held, asked = f.memory.attempt, f.memory.current, f.credential.refresh_requested
+    if failed is not None and failed.asked:
+        return failed.asked
+    # What an earlier token was asked for says nothing of what was tried in vain since: that was reported.
+    done = (held.handled or held.state.handled_refresh) if held is not None else ""
+    return done if done == asked else None
 
 
 def _ready(f: Facts, decision: Rest) -> tuple[str, Reason, str]:

@@ -211,7 +211,57 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
 
 @pytest.mark.parametrize(("changes", "ready", "refreshed"), ROWS.values(), ids=ROWS.keys())
 def test_conditions(changes: Changes, ready: str, refreshed: str) -> None:
-    assert verdicts(told(Scene(*changes))) == {"Ready": ready, "Refreshed": refreshed}
+    found = verdicts(told(Scene(*changes)))
+    assert (found["Ready"], found["Refreshed"]) == (ready, refreshed)
+
+
+@pytest.mark.parametrize(("changes", "ready", "refreshed"), ROWS.values(), ids=ROWS.keys())
+def test_it_is_stalled_until_somebody_mends_something(changes: Changes, ready: str, refreshed: str) -> None:
+    """By the reason of Ready alone: who waits for the credential need not wait any longer."""
+    del refreshed
+    found = told(Scene(*changes))
+    value, _, reason = ready.partition(" ")
+    stalls = value == "False" and reason in STALLING
+    assert verdicts(found).get("Stalled") == (f"True {reason}" if stalls else None)
+    if stalls:
+        assert condition(found, "Stalled").message == condition(found, "Ready").message
+
+
+STALLING = {
+    "InvalidSpec",
+    "URLNotAllowed",
+    "InvalidClient",
+    "InvalidScope",
+    "RequestRejected",
+    "ClientSecretInvalid",
+    "TargetConflict",
+}
+
+
+@pytest.mark.parametrize(("changes", "ready", "refreshed"), ROWS.values(), ids=ROWS.keys())
+def test_it_reconciles_while_a_good_token_has_the_template_of_before(
+    changes: Changes, ready: str, refreshed: str
+) -> None:
+    del refreshed
+    reshaped = TEMPLATED in changes and ready == FRESH
+    found = verdicts(told(Scene(*changes)))
+    assert found.get("Reconciling") == ("True TemplateChanged" if reshaped else None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reconciles"),
+    [
+        ([TEMPLATED, SUSPENDED], True),
+        ([TEMPLATED, DUE, pending, write_refused], True),
+        ([TEMPLATED, OTHER_SCOPES], False),
+        ([TEMPLATED, EXPIRED], False),
+        ([TEMPLATED, REFUSED_URL], False),
+        ([label_removed, SUSPENDED], False),
+        ([spec({"target": {"deletionPolicy": "Retain"}}), SUSPENDED], False),
+    ],
+)
+def test_what_hinders_it_says_whether_it_reconciles(changes: Changes, *, reconciles: bool) -> None:
+    assert ("Reconciling" in verdicts(told(Scene(*changes)))) is reconciles
 
 
 @pytest.mark.parametrize(("changes", "ready", "refreshed"), ROWS.values(), ids=ROWS.keys())
@@ -242,7 +292,7 @@ def test_ready_means_that_the_target_holds_a_good_token(scene: Scene) -> None:
         assert one.status in allowed
         assert Reason(one.reason) is one.reason
         assert one.observed_generation == facts.credential.generation
-        assert (one.status == "True") is (one.reason is Reason.ISSUED)
+        assert (one.status == "True") is (one.reason is Reason.ISSUED) or one.type in ("Stalled", "Reconciling")
 
 
 # --- The other fields -------------------------------------------------------------------------------------------------
@@ -262,6 +312,7 @@ def test_the_status_of_a_fresh_token() -> None:
         "scopes": ["orders:read", "orders:write"],
         "failedAttempts": 0,
         "lastFailureTime": None,
+        "lastHandledRefresh": None,
     }
     assert "2026-11-24T07:36:10Z" <= next_time <= "2026-11-24T07:40:12Z"
     assert [condition["type"] for condition in conditions] == ["Ready", "Refreshed"]
