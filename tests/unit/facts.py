@@ -5,7 +5,7 @@ small functions; tests name what is different from that, and read like the rule 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,12 +21,11 @@ from tuinly_operator.domain.decision import (
     Policy,
     Rest,
     Turn,
-    asked_shape,
     decide,
     gather,
-    refresh_inputs,
-    unhindered,
-    written_inputs,
+    unblocked,
+    wanted_target,
+    write_inputs,
 )
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.memory import (
@@ -42,7 +41,7 @@ from tuinly_operator.domain.memory import (
 )
 from tuinly_operator.domain.schedule import refresh_offset
 from tuinly_operator.domain.target import SecretMeta, TokenState, exchange_inputs, target_manifest
-from tuinly_operator.domain.template import shape
+from tuinly_operator.domain.template import layout_of
 
 Json = dict[str, Any]
 
@@ -95,7 +94,7 @@ def token_state(seen: Credential | None = None, *, lifetime: int = LIFETIME, **c
         "next_refresh": 0,
         "granted_scopes": " ".join(sorted(seen.spec.scopes)),
         "exchange_inputs": exchange_inputs(seen.spec.token_url or TOKEN_URL, seen.spec),
-        "template": shape(seen.spec.target.template).digest,
+        "template": layout_of(seen.spec.target.template).digest,
         "client_secret_version": "client-uid/20",
         "handled_refresh": seen.refresh_requested,
     }
@@ -111,7 +110,7 @@ class TargetObject:
     def __init__(self, seen: Credential | None = None, state: TokenState | None = None, *, version: str = "30") -> None:
         """As the operator has just applied it."""
         seen = seen or credential()
-        form = shape(seen.spec.target.template)
+        form = layout_of(seen.spec.target.template)
         data = dict.fromkeys(form.data, b"")
         self.raw: Json = target_manifest(seen, state or token_state(seen), form, data, None)
         self.meta: Json = self.raw["metadata"]
@@ -213,7 +212,7 @@ class Scene:
     def wrote(self) -> None:
         """Remember how the target was written last: as the spec asks now."""
         facts = self.facts()
-        self.written(asked=asked_shape(facts))
+        self.written(wanted=wanted_target(facts))
 
     def remember(self, **changes: Any) -> None:  # noqa: ANN401 -- fields of the memory
         """Change what is remembered."""
@@ -264,7 +263,7 @@ class Scene:
     def at_rest(self) -> Rest:
         """What is reported by: the decision, or while its act is under way that nothing hinders it."""
         decision = self.decide()
-        return decision if isinstance(decision, Rest) else unhindered(self.facts())
+        return decision if isinstance(decision, Rest) else unblocked(self.facts())
 
     def restart(self) -> None:
         """Another process meets what there is: only what the target's annotations say is known."""
@@ -483,10 +482,10 @@ def refreshable(scene: Scene) -> None:
 def attempted(scene: Scene) -> None:
     """An attempt was made a second ago, with what is there now."""
     a_second_ago = Moment(scene.now.wall - 1, scene.now.boot - 1)
-    scene.remember(last_attempt=Attempted(a_second_ago, refresh_inputs(scene.facts())))
+    scene.remember(last_attempt=Attempted(a_second_ago, scene.facts().attempt_inputs))
 
 
-def setback(scene: Scene, reason: Reason, inputs: str, *, attempts: int = 3, retry_in: float = 30) -> Setback:
+def setback(scene: Scene, reason: Reason, inputs: Hashable, *, attempts: int = 3, retry_in: float = 30) -> Setback:
     """Something that failed a second ago and is tried again later."""
     failure = Failure(reason, f"what {reason} means and what to do")
     return Setback(failure, attempts, scene.now.wall - 1, Deadline.after(retry_in, scene.now), inputs)
@@ -497,7 +496,7 @@ def failing(reason: Reason = Reason.ENDPOINT_UNAVAILABLE) -> Change:
 
     def change(scene: Scene) -> None:
         facts = scene.facts()
-        failed = setback(scene, reason, facts.tried_inputs)
+        failed = setback(scene, reason, facts.attempt_inputs)
         scene.remember(attempt=replace(failed, asked=facts.credential.refresh_requested))
 
     return named(f"failing({reason!r})", change)
@@ -505,7 +504,7 @@ def failing(reason: Reason = Reason.ENDPOINT_UNAVAILABLE) -> Change:
 
 def write_refused(scene: Scene) -> None:
     """The last write of the target was refused."""
-    scene.remember(write=setback(scene, Reason.TARGET_REJECTED, written_inputs(scene.facts())))
+    scene.remember(write=setback(scene, Reason.TARGET_REJECTED, write_inputs(scene.facts())))
 
 
 def pending(scene: Scene) -> None:

@@ -123,7 +123,7 @@ def test_the_bare_loop_writes_the_target_that_the_operator_writes() -> None:
     told = {"access_token": "token-1", "token_type": "Bearer", "expires_at": rfc3339(ISSUED.wall + LIFETIME)}
     facts, data = scene.facts(), dict.fromkeys(VARIABLES, "") | told
     theirs = target_manifest(
-        facts.credential, scene.published.state, facts.shape, render(facts.shape, data), target.seen()
+        facts.credential, scene.published.state, facts.layout, render(facts.layout, data), target.seen()
     )
     ours = bare.manifest(scene.object["metadata"], GRANT, ISSUED.wall, target.meta)
     made_up, real = (manifest["metadata"].pop("annotations") for manifest in (ours, theirs))

@@ -14,7 +14,7 @@ from tests.unit.exposition import every_metric
 from tuinly_operator.base.settings import FLAGS
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Reason
-from tuinly_operator.domain.template import shape
+from tuinly_operator.domain.template import layout_of
 
 Json = dict[str, Any]
 
@@ -214,7 +214,7 @@ def test_resources_are_understood(page: Path) -> None:
     for resource in resources(page.read_text()):
         credential = understood(resource)
         assert credential.problem is None
-        shape(credential.spec.target.template)
+        layout_of(credential.spec.target.template)
         assert resource["apiVersion"] == "tuinly.com/v1alpha1"
 
 

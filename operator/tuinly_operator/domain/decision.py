@@ -14,7 +14,18 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import Credential, DeletionPolicy, GrantType, PodDelivery, Spec, VerificationMode
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.memory import Client, IssuedToken, Memory, Pending, RefreshToken, Removed, Setback
+from tuinly_operator.domain.memory import (
+    AttemptInputs,
+    Client,
+    IssuedToken,
+    Memory,
+    Pending,
+    RefreshToken,
+    Removed,
+    Setback,
+    WantedTarget,
+    WriteInputs,
+)
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
 from tuinly_operator.domain.target import (
     Ownership,
@@ -22,10 +33,10 @@ from tuinly_operator.domain.target import (
     believe,
     exchange_inputs,
     holds_state,
-    in_shape,
+    looks_as_asked,
     ownership,
 )
-from tuinly_operator.domain.template import DEFAULT_SHAPE, Shape, shape
+from tuinly_operator.domain.template import DEFAULT_LAYOUT, Layout, layout_of
 
 RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
@@ -101,17 +112,17 @@ class Turn:
 class Facts:
     """All that a decision may look at, gathered at `now`. Nothing of it changes any more.
 
-    `problem` says why the spec cannot be followed. `old_targets` are Secrets under other names that say they are this
-    credential's target. `absence_proven` says that live reads confirmed that there is no target, but the credential,
-    `served` that one confirmed that the credential is there and ours to serve. `turn` is what the limiter says of a
-    token request, `verify_turn` of a verification.
+    `problem` says why the spec cannot be followed. `target` is the freshest view of it, `old_targets` are Secrets under
+    other names that say they are this credential's target. `absence_proven` says that live reads confirmed that there
+    is no target, but the credential, `served` that one confirmed that the credential is there and ours to serve. `turn`
+    is what the limiter says of a token request, `verify_turn` of a verification.
     """
 
     credential: Credential
     policy: Policy
     memory: Memory
     now: Moment
-    shape: Shape
+    layout: Layout
     problem: Failure | None = None
     client_secret: SecretMeta | None = None
     target: SecretMeta | None = None
@@ -152,20 +163,20 @@ class Facts:
         return self.client_secret.identity if self.client_secret else ""
 
     @property
-    def tried_inputs(self) -> str:
-        """What an attempt would be tried with now: a change of it ends the wait for a retry."""
-        return f"{self.inputs} {self.client_identity}"
+    def attempt_inputs(self) -> AttemptInputs:
+        """What an attempt would be made with now: a change of it is worth another try at once."""
+        return AttemptInputs(self.inputs, self.client_identity)
 
     @property
     def in_place(self) -> bool:
         """Whether the target holds the token that we last wrote."""
         held, target = self.memory.published, self.target
-        return held is not None and target is not None and holds_state(target, self.credential, held.state, self.shape)
+        return held is not None and target is not None and holds_state(target, self.credential, held.state, self.layout)
 
     @property
-    def in_shape(self) -> bool:
+    def looks_as_asked(self) -> bool:
         """Whether the target holds that token and looks as the spec asks for."""
-        return self.in_place and self.target is not None and in_shape(self.target, self.credential, self.shape)
+        return self.in_place and self.target is not None and looks_as_asked(self.target, self.credential, self.layout)
 
     @property
     def usable(self) -> bool:
@@ -195,9 +206,9 @@ def gather(  # noqa: PLR0913 -- all that is known
 
     `looked` says that the target was looked for live, `served` that the credential was.
     """
-    wanted, problem = DEFAULT_SHAPE, credential.problem
+    wanted, problem = DEFAULT_LAYOUT, credential.problem
     try:
-        wanted = shape(credential.spec.target.template) if credential.spec.target.template else DEFAULT_SHAPE
+        wanted = layout_of(credential.spec.target.template) if credential.spec.target.template else DEFAULT_LAYOUT
     except Failure as failure:
         problem = failure
     if target is not None:
@@ -210,7 +221,7 @@ def gather(  # noqa: PLR0913 -- all that is known
         policy=policy,
         memory=memory.asked_for(inputs, verified=credential.spec.verification.mode is VerificationMode.ENABLED),
         now=now,
-        shape=wanted,
+        layout=wanted,
         problem=problem,
         client_secret=client_secret,
         target=target,
@@ -220,7 +231,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     )
 
 
-def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Shape, now: Moment) -> Memory:
+def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Layout, now: Moment) -> Memory:
     """What is remembered once the target is seen.
 
     What its annotations tell is taken at the first meeting, where the answer to a write was lost, and where they tell
@@ -234,7 +245,7 @@ def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wante
     if state is None:
         return memory.met_target(None)
     if pending is not None and pending.held.state.same_token(state):
-        return memory.wrote(pending.held, "", untried=pending.unverified is not None)
+        return memory.wrote(pending.held, None, untried=pending.unverified is not None)
     if memory.met and present is not None and present.token is not None:
         return memory  # who wrote it is asked before anything is written over it
     return memory.met_target(IssuedToken(state, now.moved_to(state.issued_at)))
@@ -245,7 +256,7 @@ class Need(Enum):
 
     FIRST = auto()
     LOST = auto()
-    RESHAPED = auto()
+    LAYOUT_CHANGED = auto()
     EXPIRED = auto()
     INPUTS_CHANGED = auto()
     CLIENT_CHANGED = auto()
@@ -258,21 +269,21 @@ class Cause(Enum):
 
     NEW_TOKEN = auto()
     BROKEN = auto()  # by somebody else
-    OTHER_SHAPE = auto()  # is asked for
+    NEW_LAYOUT = auto()  # is asked for
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
     """Nothing is to be done now.
 
-    `hindrance` says what keeps a token from being asked for or written, `look_again` when time alone changes that, and
-    `recheck` when to look once more at what nobody may tell of; `parks` are the requests of which the limiter will say
-    when it is their turn.
+    `blocked_by` says what keeps a token from being asked for or written. `requeue_at` is when time alone changes
+    something; users are told of it. `recheck_at` is when to look once more at what no watch may tell of. `parks` are
+    the requests of which the limiter will say when it is their turn. A `silent` rest writes no status.
     """
 
-    hindrance: Failure | None = None
-    look_again: Deadline | None = None
-    recheck: Deadline | None = None
+    blocked_by: Failure | None = None
+    requeue_at: Deadline | None = None
+    recheck_at: Deadline | None = None
     parks: frozenset[Purpose] = frozenset()
     silent: bool = False
 
@@ -365,24 +376,24 @@ Rule = Callable[[Facts], Decision | None]
 
 def decide(facts: Facts) -> Decision:
     """Decide the one next act for a credential."""
-    return next((decision for rule in _RULES if (decision := rule(facts)) is not None), unhindered(facts))
+    return next((decision for rule in _RULES if (decision := rule(facts)) is not None), unblocked(facts))
 
 
 def meanwhile(facts: Facts) -> Rest:
-    """What is reported by while a token request is under way: what forbids another one by now, or nothing."""
-    return next((rest for rule in _FORBIDDING if (rest := rule(facts)) is not None), unhindered(facts))
+    """What the status tells while a token request is under way: what forbids another one by now, or nothing."""
+    return next((rest for rule in _FORBIDDING if (rest := rule(facts)) is not None), unblocked(facts))
 
 
-def unhindered(f: Facts) -> Rest:
+def unblocked(f: Facts) -> Rest:
     """Rest until the refresh is due."""
     held = f.memory.current
-    return _rest(f, look_again=refresh_at(f, held) if held else None)
+    return _rest(f, requeue_at=refresh_at(f, held) if held else None)
 
 
 def _rest(
     f: Facts,
-    hindrance: Failure | None = None,
-    look_again: Deadline | None = None,
+    blocked_by: Failure | None = None,
+    requeue_at: Deadline | None = None,
     parks: frozenset[Purpose] = frozenset(),
 ) -> Rest:
     """Rest, but for a token that is held for its verification: it is tried again meanwhile, and told of.
@@ -396,9 +407,9 @@ def _rest(
         if block is not None and (block.long or again is None):
             failure, again = failure or block.failure, block.until
             parks |= {Purpose.VERIFICATION} if block.parks else set()
-        hindrance = hindrance or failure
-        look_again = _earliest(look_again, again, _last_call_at(f))
-    return Rest(hindrance, look_again, parks=parks, silent=bool(parks) and hindrance is None)
+        blocked_by = blocked_by or failure
+        requeue_at = _earliest(requeue_at, again, _last_call_at(f))
+    return Rest(blocked_by, requeue_at, parks=parks, silent=bool(parks) and blocked_by is None)
 
 
 def _earliest(*deadlines: Deadline | None) -> Deadline | None:
@@ -444,7 +455,7 @@ def _respect_foreign_target(f: Facts) -> Rest | None:
         f"the Secret {f.credential.target.name} exists and is not this credential's; "
         "delete it, or choose another name in spec.target.name"
     )
-    return Rest(Failure(Reason.TARGET_CONFLICT, message), recheck=Deadline.after(RECHECK, f.now))
+    return Rest(Failure(Reason.TARGET_CONFLICT, message), recheck_at=Deadline.after(RECHECK, f.now))
 
 
 def _verify(f: Facts) -> Decision | None:
@@ -475,11 +486,11 @@ def _publish(f: Facts) -> Decision | None:
     if f.target is None and not f.absence_proven:
         return ProveAbsence()
     refused = f.memory.write
-    if refused and refused.inputs == written_inputs(f) and not refused.retry.due(f.now):
+    if refused and refused.inputs == write_inputs(f) and not refused.retry.due(f.now):
         return _rest(f, refused.failure, refused.retry)
     again = _restore_again(f) if wanted.cause is Cause.BROKEN else None
     if again is not None:
-        return _rest(f, look_again=again)
+        return _rest(f, requeue_at=again)
     other = written_by_another(f)
     sure = other is None and f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
     return wanted if sure or f.served or f.absence_proven else AskWhoServes(other)
@@ -569,7 +580,7 @@ def need(f: Facts) -> Need | None:
         return Need.FIRST
     reasons = {
         Need.LOST: _lost(f, held),
-        Need.RESHAPED: held.token is None and not f.in_shape,
+        Need.LAYOUT_CHANGED: held.token is None and not f.looks_as_asked,
         Need.EXPIRED: held.expiry.due(f.now),
         Need.INPUTS_CHANGED: held.state.exchange_inputs != f.inputs,
         Need.CLIENT_CHANGED: client_changed(f),
@@ -607,8 +618,8 @@ def unwritten(f: Facts) -> Publish | None:
     if pending is not None and held_back(f) is None and (token := _writable(f, pending.held)):
         untried = pending.unverified is not None or (f.verifies and not pending.verified)
         return Publish(pending.held, token, Cause.NEW_TOKEN, untried, pending.due)
-    if written is not None and not f.in_shape and (token := _writable(f, written.held)):
-        cause = Cause.BROKEN if written.asked == asked_shape(f) else Cause.OTHER_SHAPE
+    if written is not None and not f.looks_as_asked and (token := _writable(f, written.held)):
+        cause = Cause.BROKEN if written.wanted == wanted_target(f) else Cause.NEW_LAYOUT
         return Publish(written.held, token, cause, written.untried)
     return None
 
@@ -618,7 +629,7 @@ def written_by_another(f: Facts) -> IssuedToken | None:
 
     Another shard or another leader wrote it: one of the two does not serve this credential any more.
     """
-    state = believe(f.target, f.credential, f.shape, f.now.wall) if f.target else None
+    state = believe(f.target, f.credential, f.layout, f.now.wall) if f.target else None
     last = f.memory.published
     if state is None or last is None or state.same_token(last.state) or state.issued_at < last.state.issued_at:
         return None
@@ -668,31 +679,26 @@ def present_end(f: Facts) -> float | None:
     return held.expiry.wall
 
 
-def asked_shape(f: Facts) -> str:
+def wanted_target(f: Facts) -> WantedTarget:
     """How the spec asks the target to be: as long as that is the same, any difference is somebody else's doing."""
-    return f"{f.credential.target.name} {f.shape.digest} {f.spec.target.deletion_policy}"
+    return WantedTarget(f.credential.target.name, f.layout.digest, f.spec.target.deletion_policy)
 
 
-def written_inputs(f: Facts) -> str:
+def write_inputs(f: Facts) -> WriteInputs:
     """What a write would be tried with now: a change of it ends the wait after a refused one."""
-    return f"{f.credential.target.name} {f.shape.digest} {f.target.version if f.target else ''}"
+    return WriteInputs(f.credential.target.name, f.layout.digest, f.target.version if f.target else "")
 
 
 def _refresh(f: Facts, why: Need) -> Refresh | None:
     """The attempt by refresh token: only for a routine refresh, where one is welcome and came for what is asked now."""
     held, read = f.memory.current, f.memory.client
-    welcome = f.spec.refresh.grant is GrantType.REFRESH_TOKEN and f.memory.refresh_refused != refresh_inputs(f)
+    welcome = f.spec.refresh.grant is GrantType.REFRESH_TOKEN and f.memory.refresh_refused != f.attempt_inputs
     routine = why in (Need.DUE, Need.EXPIRED) and not client_changed(f) and not forced(f)
     if held is None or held.refresh is None or held.state.exchange_inputs != f.inputs or not (welcome and routine):
         return None
     known = read is not None and read.client == held.client
     version = read.identity if read is not None and known else held.state.client_secret_version
     return Refresh(why, held.refresh, held, version)
-
-
-def refresh_inputs(f: Facts) -> str:
-    """What an attempt was made with, or a refresh token was refused for: a change of it is worth another try."""
-    return f"{f.inputs} {f.client_identity}"
 
 
 def counts_from(f: Facts) -> Moment:
@@ -709,14 +715,14 @@ def counts_from(f: Facts) -> Moment:
 def setback(f: Facts) -> Setback | None:
     """The setback of the last attempt, as long as it was tried with what is there now and nobody asks anew."""
     last = f.memory.attempt
-    if last is None or last.inputs != f.tried_inputs or f.credential.refresh_requested not in ("", last.asked):
+    if last is None or last.inputs != f.attempt_inputs or f.credential.refresh_requested not in ("", last.asked):
         return None
     return last
 
 
 def refresh_at(f: Facts, held: IssuedToken) -> Deadline:
     """When the token is due for its refresh."""
-    return held.look_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
+    return held.ask_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
 
 
 def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
@@ -726,7 +732,7 @@ def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
         waits.append(failed.retry)
     last = f.memory.last_attempt
     if last is not None:
-        changed = last.inputs != refresh_inputs(f)
+        changed = last.inputs != f.attempt_inputs
         waits.append(Deadline.after(0.0 if changed else f.policy.min_interval, last.at))
     if why is Need.FORCED and f.memory.last_forced is not None:
         waits.append(Deadline.after(FORCED_INTERVAL, f.memory.last_forced))
@@ -743,7 +749,7 @@ def _client(f: Facts) -> Client | ReadClientSecret | Rest:
     if f.client_secret is not None:
         return _rest(f, read.client)
     again = Deadline.after(RECHECK, read.at)  # the watch may leave out what comes, or what goes
-    return ReadClientSecret() if again.due(f.now) else replace(_rest(f, read.client), recheck=again)
+    return ReadClientSecret() if again.due(f.now) else replace(_rest(f, read.client), recheck_at=again)
 
 
 def _last_call_at(f: Facts) -> Deadline | None:

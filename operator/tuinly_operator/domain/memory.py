@@ -4,15 +4,39 @@ What changes together is one value, so that what is dropped leaves nothing behin
 that it came with, and all that is known of a token that waits goes with that token.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
-from tuinly_operator.domain.credential import ClientSecretRef, GrantType
+from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.target import TokenState
+
+
+class AttemptInputs(NamedTuple):
+    """What an attempt is made with: digest of the exchange inputs, and which content of the client Secret (or none)."""
+
+    exchange: str
+    client_secret: str
+
+
+class WriteInputs(NamedTuple):
+    """What a write of the target is tried with: its name, digest of its layout, and the version that is there."""
+
+    name: str
+    layout: str
+    version: str
+
+
+class WantedTarget(NamedTuple):
+    """How a spec asks the target to be, apart from the token; `layout` is its digest."""
+
+    name: str
+    layout: str
+    deletion_policy: DeletionPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +72,7 @@ class RefreshToken:
 class IssuedToken:
     """A token, when it was issued on both clocks, and what came with it.
 
-    After a restart the token itself is unknown, and so is its client. `look_again` is set where the server gave this
+    After a restart the token itself is unknown, and so is its client. `ask_again` is set where the server gave this
     very token again: when it is asked next. `handled` is what users had asked for when it did.
     """
 
@@ -58,7 +82,7 @@ class IssuedToken:
     client: Client | None = None
     grant: GrantType | None = None
     refresh: RefreshToken | None = None
-    look_again: Deadline | None = None
+    ask_again: Deadline | None = None
     handled: str = ""
 
     @property
@@ -79,7 +103,7 @@ class Setback:
     attempts: int
     at: float
     retry: Deadline
-    inputs: str
+    inputs: Hashable
     asked: str = ""
 
 
@@ -101,12 +125,12 @@ class Pending:
 class Written:
     """What the target holds by the last write, or by its annotations.
 
-    `asked` is how the spec wanted it to look at that write; `untried` says that it was written though nobody could tell
-    whether it works.
+    `wanted` is how the spec asked it to be at that write, None where that is not known; `untried` says that it was
+    written though nobody could tell whether it works.
     """
 
     held: IssuedToken
-    asked: str = ""
+    wanted: WantedTarget | None = None
     untried: bool = False
 
 
@@ -125,10 +149,10 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """The last attempt: when it counts as made, and with which exchange inputs and client Secret it was."""
+    """The last attempt: when it counts as made, and with what it was."""
 
     at: Moment
-    inputs: str
+    inputs: AttemptInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +172,7 @@ class Memory:
     pending: Pending | None = None
     rejected_token: Sensitive | None = None  # did not work when it was tried, and may be given once more
     client: ClientSecretRead | None = None
-    refresh_refused: str | None = None  # the inputs for which a refresh token was refused at its first use
+    refresh_refused: AttemptInputs | None = None  # the inputs for which a refresh token was refused at its first use
     last_attempt: Attempted | None = None
     last_forced: Moment | None = None
     restores: Restores | None = None
@@ -215,7 +239,7 @@ class Memory:
             written = replace(written, held=replace(written.held, refresh=None))
         return replace(self, pending=pending, written=written)
 
-    def refresh_token_refused(self, used: RefreshToken, inputs: str) -> "Memory":
+    def refresh_token_refused(self, used: RefreshToken, inputs: AttemptInputs) -> "Memory":
         """The server refused the refresh token, for these inputs; the exchange to make up for it follows at once."""
         refused = self.refresh_refused if used.proven else inputs
         return replace(self.refresh_token_spent(used), refresh_refused=refused, last_attempt=None)
@@ -231,12 +255,12 @@ class Memory:
         tried = self.written is not None and not self.written.untried
         return replace(self, pending=Pending(held, verified=tried, due=due))
 
-    def same_again(self, asked: str, look_again: Deadline, refresh: RefreshToken | None) -> "Memory":
+    def same_again(self, asked: str, ask_again: Deadline, refresh: RefreshToken | None) -> "Memory":
         """The server gave the newest token once more: it is asked again later, by the refresh token that came now."""
         held = self.current
         if held is None:
             return self
-        held = replace(held, handled=asked or held.handled, look_again=look_again, refresh=refresh)
+        held = replace(held, handled=asked or held.handled, ask_again=ask_again, refresh=refresh)
         if self.pending is not None:
             return replace(self, pending=replace(self.pending, held=held), attempt=None)
         written = replace(self.written, held=held) if self.written else None
@@ -255,15 +279,15 @@ class Memory:
         waits = self.pending is not None and self.pending.held is held
         return replace(self, pending=None, rejected_token=held.token) if waits else self
 
-    def wrote(self, held: IssuedToken, asked: str, *, untried: bool = False) -> "Memory":
+    def wrote(self, held: IssuedToken, wanted: WantedTarget | None, *, untried: bool = False) -> "Memory":
         """The target holds this token now, as the spec asked for at that time."""
         new = self.pending is not None and self.pending.held.state.same_token(held.state)
-        memory = replace(self, written=Written(held, asked, untried), write=None, removed=None)
+        memory = replace(self, written=Written(held, wanted, untried), write=None, removed=None)
         return replace(memory, pending=None, attempt=None) if new else memory
 
     def overtaken(self, held: IssuedToken) -> "Memory":
         """Somebody else who serves the credential, too, wrote this into the target, and it is as good."""
-        return replace(self, written=Written(held, self.written.asked if self.written else ""))
+        return replace(self, written=Written(held, self.written.wanted if self.written else None))
 
     def write_failed(self, setback: Setback) -> "Memory":
         """The target could not be written, and is tried again."""

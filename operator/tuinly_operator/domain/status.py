@@ -43,24 +43,24 @@ class Transition:
 def status(f: Facts, decision: Rest) -> Status:
     """Build the status.
 
-    What only an earlier process knew (the last grant, the last failure) is carried over as reported.
+    What only an earlier process knew (the last grant, the last failure) is carried over from the status before.
     """
-    reported, published = f.credential.status, f.memory.published if f.in_place else None
+    before, published = f.credential.status, f.memory.published if f.in_place else None
     failed = f.memory.attempt
-    next_time = decision.look_again
+    next_time = decision.requeue_at
     return Status(
         observed_generation=f.credential.generation,
         conditions=_conditions(f, decision),
-        secret_name=f.credential.target.name if f.in_place else reported.secret_name,
+        secret_name=f.credential.target.name if f.in_place else before.secret_name,
         token_url=f.token_url,
         token_expiration_time=rfc3339(published.state.expires_at) if published else None,
         next_refresh_time=rfc3339(next_time.wall) if next_time else None,
         last_refresh_time=rfc3339(published.state.issued_at) if published else None,
-        last_grant=(published.grant if published else None) or reported.last_grant,
+        last_grant=(published.grant if published else None) or before.last_grant,
         scopes=tuple(sorted(published.state.scopes)) or None if published else None,
         failed_attempts=failed.attempts if failed else 0,
-        last_failure_time=rfc3339(failed.at) if failed else reported.last_failure_time,
-        last_handled_refresh=_handled(f) or reported.last_handled_refresh,
+        last_failure_time=rfc3339(failed.at) if failed else before.last_failure_time,
+        last_handled_refresh=_handled(f) or before.last_handled_refresh,
     )
 
 
@@ -100,7 +100,7 @@ def _conditions(f: Facts, decision: Rest) -> tuple[Condition, ...]:
 def _has_template(f: Facts) -> bool:
     """Whether the target was last written by the template that the spec has now; what others did to it is no matter."""
     state = f.target.target.state if f.target and f.target.target else None
-    return state is not None and state.template == f.shape.digest
+    return state is not None and state.template == f.layout.digest
 
 
 def _handled(f: Facts) -> str | None:
@@ -108,20 +108,20 @@ def _handled(f: Facts) -> str | None:
     failed, held, asked = f.memory.attempt, f.memory.current, f.credential.refresh_requested
     if failed is not None and failed.asked:
         return failed.asked
-    # What an earlier token was asked for says nothing of what was tried in vain since: that was reported.
+    # What an earlier token was asked for says nothing of what was tried in vain since: the status told that.
     done = (held.handled or held.state.handled_refresh) if held is not None else ""
     return done if done == asked else None
 
 
 def _ready(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
-    hindrance, published = decision.hindrance, f.memory.published
-    if hindrance is not None and hindrance.reason in _NEVER_READY:
-        return "False", hindrance.reason, hindrance.message
+    blocked_by, published = decision.blocked_by, f.memory.published
+    if blocked_by is not None and blocked_by.reason in _NEVER_READY:
+        return "False", blocked_by.reason, blocked_by.message
     if f.in_place and published is not None and published.expiry.due(f.now):
         return "False", Reason.TOKEN_EXPIRED, "the token in the target has expired; the condition Refreshed says why"
     if f.usable:
         return "True", Reason.ISSUED, f"Secret {f.credential.target.name} holds a valid access token{_leaving(f)}"
-    failed = hindrance or _failure(f)
+    failed = blocked_by or _failure(f)
     if failed is not None:
         return "False", failed.reason, failed.message
     return "False", Reason.ISSUING, _UNDER_WAY
@@ -135,7 +135,7 @@ def _leaving(f: Facts) -> str:
 
 
 def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
-    failed = decision.hindrance or _failure(f)
+    failed = decision.blocked_by or _failure(f)
     if failed is not None and failed.reason in (Reason.SUSPENDED, Reason.ISSUING):  # stopped, or waiting for its turn
         return "Unknown", failed.reason, failed.message
     if failed is not None:
@@ -161,7 +161,7 @@ def _failure(f: Facts) -> Failure | None:
 
 
 def _untried(f: Facts) -> bool:
-    """Whether the target holds a token of which nobody could tell whether it works, by memory or as reported before."""
+    """Whether the target holds a token that nobody could try, by memory or by the status before."""
     written, told = f.memory.written, f.credential.status
     if written is None or written.untried or not f.verifies:
         return written is not None and written.untried

@@ -26,7 +26,7 @@ from tuinly_operator.domain.credential import (
     Spec,
     as_kept,
 )
-from tuinly_operator.domain.template import Shape
+from tuinly_operator.domain.template import Layout
 from tuinly_operator.domain.token_response import MAX_BODY, MAX_LIFETIME
 
 MANAGER: Final = "tuinly-operator"
@@ -52,7 +52,7 @@ class TokenState:
     handled_refresh: str
 
     def same_token(self, other: "TokenState") -> bool:
-        """Whether both tell of the same token, in whatever shape it was written."""
+        """Whether both tell of the same token, by whatever template it was written."""
         return all(getattr(self, f) == getattr(other, f) for f in _ALL_BUT_TEMPLATE)
 
     @property
@@ -197,7 +197,7 @@ def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
     return Ownership.OURS if ours else Ownership.ADOPTABLE
 
 
-def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, shape: Shape) -> bool:
+def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, layout: Layout) -> bool:
     """Whether the target still holds the very token that `state` tells of: nobody took its keys or our annotations.
 
     As long as nobody interferes, our manager owns exactly the keys and annotations that we applied; an edit, a
@@ -211,24 +211,24 @@ def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, s
     if target.state is None or not target.state.same_token(state):
         return False
     data = frozenset(name for name in target.owned if name.startswith("data/"))
-    known = target.state.template == shape.digest
-    return target.owned >= _OUR_ANNOTATIONS and (not known or data == _names("data", shape.data))
+    known = target.state.template == layout.digest
+    return target.owned >= _OUR_ANNOTATIONS and (not known or data == _names("data", layout.data))
 
 
-def in_shape(secret: SecretMeta, credential: Credential, shape: Shape) -> bool:
+def looks_as_asked(secret: SecretMeta, credential: Credential, layout: Layout) -> bool:
     """Whether there is nothing about the target that a write would change, apart from the token."""
     target = secret.target
     return (
         target is not None
         and target.state is not None
-        and target.state.template == shape.digest
+        and target.state.template == layout.digest
         and target.credential == credential.key.name
         and target.owner_uid == _controller_uid(credential)
-        and _as_written(target.owned, shape)
+        and _as_written(target.owned, layout)
     )
 
 
-def believe(secret: SecretMeta, credential: Credential, shape: Shape, wall: float) -> TokenState | None:
+def believe(secret: SecretMeta, credential: Credential, layout: Layout, wall: float) -> TokenState | None:
     """The state to start from at the first meeting with a target, or None where it is not to be trusted.
 
     `wall` is the present time in seconds since the epoch.
@@ -236,7 +236,7 @@ def believe(secret: SecretMeta, credential: Credential, shape: Shape, wall: floa
     state = secret.target.state if secret.target is not None else None
     if state is None or state.credential_uid != credential.uid or state.issued_at > wall + _CLOCK_TOLERANCE:
         return None
-    return state if holds_state(secret, credential, state, shape) else None
+    return state if holds_state(secret, credential, state, layout) else None
 
 
 def exchange_inputs(url: str, spec: Spec) -> str:
@@ -251,7 +251,7 @@ def _inputs_digest(url: str, scopes: frozenset[str], ref: ClientSecretRef) -> st
 
 
 def target_manifest(
-    credential: Credential, state: TokenState, shape: Shape, data: Mapping[str, bytes], present: SecretMeta | None
+    credential: Credential, state: TokenState, layout: Layout, data: Mapping[str, bytes], present: SecretMeta | None
 ) -> dict[str, Any]:
     """The target as it is applied.
 
@@ -265,8 +265,8 @@ def target_manifest(
             "name": credential.target.name,
             "namespace": credential.target.namespace,
             "resourceVersion": present.version if present else NOT_THERE,
-            "labels": {**shape.labels, MANAGED_BY: MANAGER, CREDENTIAL_LABEL: credential.key.name},
-            "annotations": {**shape.annotations, **state.annotations()},
+            "labels": {**layout.labels, MANAGED_BY: MANAGER, CREDENTIAL_LABEL: credential.key.name},
+            "annotations": {**layout.annotations, **state.annotations()},
         },
         "type": "Opaque",
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
@@ -361,14 +361,14 @@ _OUR_DOMAIN: Final = ("data/", f"annotations/{GROUP}/")
 _PROOF: Final = _names("labels", (CREDENTIAL_LABEL,)) | _names("annotations", (_TEXTS["credential_uid"],))
 
 
-def _as_written(owned: frozenset[str], shape: Shape) -> bool:
+def _as_written(owned: frozenset[str], layout: Layout) -> bool:
     """Whether our manager owns what a write would give it now.
 
     One more annotation in our domain is another version's: it stays until the next token is written. To take it away
     at once would cost each credential a token request when one version follows another.
     """
-    labels, annotations = _names("labels", shape.labels), _names("annotations", shape.annotations)
-    wanted = _OUR_LABELS | labels | _OUR_ANNOTATIONS | annotations | _names("data", shape.data)
+    labels, annotations = _names("labels", layout.labels), _names("annotations", layout.annotations)
+    wanted = _OUR_LABELS | labels | _OUR_ANNOTATIONS | annotations | _names("data", layout.data)
     return owned >= wanted and all(name.startswith(f"annotations/{GROUP}/") for name in owned - wanted)
 
 

@@ -24,7 +24,7 @@ _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Layout:
     """How the target should look apart from the token: its data with placeholders, users' labels and annotations."""
 
     data: Mapping[str, str]
@@ -33,8 +33,8 @@ class Shape:
     digest: str
 
 
-def shape(template: Template | None) -> Shape:
-    """The shape that a credential asks for.
+def layout_of(template: Template | None) -> Layout:
+    """How a credential asks its target to look.
 
     Raises:
         Failure: `InvalidSpec`; the API server refuses such a template too, by the CRD's rules.
@@ -52,17 +52,17 @@ def shape(template: Template | None) -> Shape:
         if _reserved(name):
             raise _invalid("metadata", "keys under kubernetes.io, k8s.io and tuinly.com are reserved")
     text = json.dumps([dict(data), dict(labels), dict(annotations)], sort_keys=True)
-    return Shape(data, labels, annotations, hashlib.sha256(text.encode()).hexdigest()[:32])
+    return Layout(data, labels, annotations, hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
-def render(shape: Shape, values: Mapping[str, str]) -> dict[str, bytes]:
+def render(layout: Layout, values: Mapping[str, str]) -> dict[str, bytes]:
     """Fill in the data's placeholders; `values` has one for each of `VARIABLES`.
 
     Raises:
         Failure: `TargetRejected` where the whole would be larger than `MAX_RENDERED`.
     """
     rendered, size = {}, 0
-    for key, text in shape.data.items():
+    for key, text in layout.data.items():
         rendered[key] = _PLACEHOLDER.sub(lambda m: "$" if m[1] else values[m[2]], text).encode()
         size += len(key) + len(rendered[key])
         if size > MAX_RENDERED:
@@ -84,4 +84,4 @@ def _invalid(part: str, rule: str) -> Failure:
     return Failure(Reason.INVALID_SPEC, f"spec.target.template.{part}: {rule}")
 
 
-DEFAULT_SHAPE: Final = shape(None)
+DEFAULT_LAYOUT: Final = layout_of(None)

@@ -29,7 +29,7 @@ class EventSender:
     """
 
     def __init__(self, kube: Kube, clock: Clock, host: str) -> None:
-        """Nothing is sent before `run`. `host` is the name under which this process reports."""
+        """Nothing is sent before `run`. `host` is who sends them."""
         self._kube = kube
         self._clock = clock
         self._host = host

@@ -30,8 +30,8 @@ class HealthServer:
         self._listen = listen
         self._metrics = metrics
         app = web.Application()
-        app.router.add_get("/healthz", _reporter("alive", alive, list))
-        app.router.add_get("/readyz", _reporter("ready", ready, notes))
+        app.router.add_get("/healthz", _answer("alive", alive, list))
+        app.router.add_get("/readyz", _answer("ready", ready, notes))
         app.router.add_get("/metrics", self._serve_metrics)
         app.on_response_prepare.append(_hide_server)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -66,8 +66,8 @@ def _listen_on(host: str, port: int) -> socket.socket:
         raise SettingsError(f"--listen (TUINLY_LISTEN): cannot listen on {host} port {port}: {reason}") from None
 
 
-def _reporter(name: str, check: Check, notes: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def report(_request: web.Request) -> web.Response:
+def _answer(name: str, check: Check, notes: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_request: web.Request) -> web.Response:
         try:
             problems, also = check(), notes()
         except Exception:  # noqa: BLE001 -- whatever it is, the check has not passed
@@ -75,7 +75,7 @@ def _reporter(name: str, check: Check, notes: Check) -> Callable[[web.Request], 
             problems, also = [f"the check {name} failed"], []
         return web.Response(status=503 if problems else 200, text="\n".join([*(problems or ["ok"]), *also]) + "\n")
 
-    return report
+    return answer
 
 
 async def _hide_server(_request: web.Request, response: web.StreamResponse) -> None:

@@ -1,16 +1,31 @@
 """All that has been seen: credentials with what is remembered of them, Secrets' metadata, and who cares for which.
 
 The watches write here and enqueue; the reconciler reads. Nothing here does I/O.
+
+There are three views of a target. The store's is the freshest: it has what the watch shows, and takes in at once what
+is read or written live. What one reconcile has read live (`LiveTarget`) counts only where the store has nothing: the
+watch may be late, or leave out Secrets of that type. `Facts` hold the fresher of the two as of the moment when they
+were gathered; they are old after the next wait, which is why each write has preconditions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential, Status
+from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.memory import Memory
 from tuinly_operator.domain.succession import Ends, Told, Verdict, judge, older
 from tuinly_operator.domain.target import SecretMeta
+
+
+class Warned(NamedTuple):
+    """A Warning that was sent; `message` is empty where its words do not count. `at` is in boot seconds."""
+
+    reason: Reason
+    message: str
+    at: float
 
 
 @dataclass(slots=True)
@@ -20,16 +35,16 @@ class Record:
     credential: Credential
     memory: Memory = field(default_factory=Memory)
     status_written: float = float("-inf")  # boot seconds
-    warned: tuple[tuple[str, float], ...] = ()  # of what by Events lately, and when, in boot seconds
+    warned: tuple[Warned, ...] = ()  # by Events, lately
     hushed: bool = False  # the last Warning was not told again, so its end is no news either
 
 
 @dataclass(slots=True)
-class Sight:
-    """What one reconcile has read or written live: it says more than the store until the watch has caught up."""
+class LiveTarget:
+    """What one reconcile has read or written live of its target; it says more where the store has nothing."""
 
-    served: bool = False  # the credential is there and ours to serve
-    known: SecretMeta | None = None  # what the store knew of the target before
+    served: bool = False  # a live read has shown that the credential is there and ours to serve
+    stored: SecretMeta | None = None  # what the store had when it was last looked at
     _target: tuple[NamespacedName, SecretMeta | None] | None = None
 
     def take(self, key: NamespacedName, target: SecretMeta | None) -> None:
@@ -47,6 +62,11 @@ class Sight:
     def of(self, key: NamespacedName) -> SecretMeta | None:
         """What was found then; None also where nobody has looked."""
         return self._target[1] if self._target is not None and self.looked_for(key) else None
+
+    def freshest(self, key: NamespacedName, stored: SecretMeta | None) -> SecretMeta | None:
+        """What is known of the target now, given what the store has: that, or what was found live."""
+        self.stored = stored
+        return stored or self.of(key)
 
 
 class Store:

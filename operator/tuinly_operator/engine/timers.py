@@ -48,7 +48,7 @@ class Timers:
         self._deadlines.pop(key, None)
 
     def fire(self, now: Moment) -> float:
-        """Report every deadline that is due by either clock; return the seconds until the next."""
+        """Hand over every credential whose deadline is due by either clock; return the seconds until the next."""
         soonest = float("inf")
         for heap, time, clock in ((self._by_wall, now.wall, "wall"), (self._by_boot, now.boot, "boot")):
             while heap:

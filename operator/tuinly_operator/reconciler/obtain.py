@@ -25,7 +25,7 @@ from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
 from tuinly_operator.engine.limiter import Ask, Limiter, Ticket
-from tuinly_operator.engine.store import Record, Sight, Store
+from tuinly_operator.engine.store import LiveTarget, Record, Store
 from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
@@ -91,13 +91,13 @@ class Attempts:
         read = ClientSecretRead(ref, seen.identity if seen else "", client, self._clock.now())
         record.memory = record.memory.client_secret_read(read)
 
-    async def exchange(self, record: Record, facts: Facts, decided: Exchange, sight: Sight) -> None:
+    async def exchange(self, record: Record, facts: Facts, decided: Exchange, live: LiveTarget) -> None:
         """Ask for a token by client credentials, and take what comes."""
-        await self._attempt(record, facts, decided, sight, partial(self._by_client, facts, decided))
+        await self._attempt(record, facts, decided, live, partial(self._by_client, facts, decided))
 
-    async def refresh(self, record: Record, facts: Facts, decided: Refresh, sight: Sight) -> None:
+    async def refresh(self, record: Record, facts: Facts, decided: Refresh, live: LiveTarget) -> None:
         """Ask for one by refresh token. Where it is refused, the exchange is decided on next."""
-        await self._attempt(record, facts, decided, sight, partial(self._by_refresh_token, record, facts, decided))
+        await self._attempt(record, facts, decided, live, partial(self._by_refresh_token, record, facts, decided))
 
     async def verify(self, record: Record, facts: Facts, decided: Verify) -> None:
         """Try a new token. One that does not work is forgotten; one that nobody can tell of waits."""
@@ -135,13 +135,15 @@ class Attempts:
         finally:
             self._limiter.abandoned(ticket, self._clock.now())  # unless it has ended
 
-    async def _attempt(self, record: Record, facts: Facts, decided: Attempt, sight: Sight, request: _Request) -> None:
+    async def _attempt(
+        self, record: Record, facts: Facts, decided: Attempt, live: LiveTarget, request: _Request
+    ) -> None:
         try:
             self._kube.fence(ASKING_SECONDS)
             self._kube.require_reach()
             with self._begun(facts, Purpose.TOKEN) as ticket:
                 record.memory = record.memory.attempt_begun(
-                    Attempted(rules.counts_from(facts), rules.refresh_inputs(facts)),
+                    Attempted(rules.counts_from(facts), facts.attempt_inputs),
                     forced_at=facts.now if rules.forced(facts) else None,
                 )
                 offer = await self._meanwhile(record, request(ticket))
@@ -152,7 +154,7 @@ class Attempts:
         else:
             # What was seen before a request that took its time has to be looked at again before it is acted on.
             if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
-                sight.forget()
+                live.forget()
 
     async def _by_refresh_token(
         self, record: Record, facts: Facts, decided: Refresh, ticket: Ticket
@@ -162,14 +164,14 @@ class Attempts:
         issued = self._clock.now()
         try:
             asked = self._endpoint.refresh(facts.token_url, token.value)
-            grant = await self._request(facts, ticket, GrantType.REFRESH_TOKEN, asked)
+            answer = await self._request(facts, ticket, GrantType.REFRESH_TOKEN, asked)
         except TokenRequestFailed as failure:
             if failure.reason is Reason.ENDPOINT_THROTTLED:
                 raise
             if not failure.rejected:
                 record.memory = record.memory.refresh_token_spent(token)
                 raise  # ambiguous: the server may have taken it; the next attempt is an exchange
-            record.memory = record.memory.refresh_token_refused(token, rules.refresh_inputs(facts))
+            record.memory = record.memory.refresh_token_refused(token, facts.attempt_inputs)
             if not token.proven:
                 message = "the server refuses refresh tokens; client credentials are used from now on"
                 self._reporter.warn_once(record, Reason.REFRESH_REFUSED, message)
@@ -178,27 +180,27 @@ class Attempts:
         record.memory = record.memory.refresh_token_spent(token)
         state = _state(
             facts,
-            grant,
+            answer,
             issued,
             version=decided.version,
             scopes=present.state.scopes,
             handled=present.handled or present.state.handled_refresh,
         )
-        refresh = RefreshToken(grant.refresh_token or token.value, proven=True)
-        return _held(state, grant, issued, kind=GrantType.REFRESH_TOKEN, client=present.client, refresh=refresh)
+        refresh = RefreshToken(answer.refresh_token or token.value, proven=True)
+        return _held(state, answer, issued, kind=GrantType.REFRESH_TOKEN, client=present.client, refresh=refresh)
 
     async def _by_client(self, facts: Facts, decided: Exchange, ticket: Ticket) -> IssuedToken:
         """One exchange by client credentials."""
         client, scopes = decided.client, facts.spec.scopes
         issued = self._clock.now()
         asked = self._endpoint.exchange(facts.token_url, client.id, client.secret, scopes)
-        grant = await self._request(facts, ticket, GrantType.CLIENT_CREDENTIALS, asked)
+        answer = await self._request(facts, ticket, GrantType.CLIENT_CREDENTIALS, asked)
         # Any exchange does what users may have asked for; a refresh-token grant is not what they meant.
         handled = facts.credential.refresh_requested
-        state = _state(facts, grant, issued, version=decided.version, scopes=scopes, handled=handled)
+        state = _state(facts, answer, issued, version=decided.version, scopes=scopes, handled=handled)
         wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
-        refresh = RefreshToken(grant.refresh_token) if wanted and grant.refresh_token else None
-        return _held(state, grant, issued, kind=GrantType.CLIENT_CREDENTIALS, client=client, refresh=refresh)
+        refresh = RefreshToken(answer.refresh_token) if wanted and answer.refresh_token else None
+        return _held(state, answer, issued, kind=GrantType.CLIENT_CREDENTIALS, client=client, refresh=refresh)
 
     async def _request(
         self, facts: Facts, ticket: Ticket, kind: GrantType, asked: Coroutine[Any, Any, TokenResponse]
@@ -206,14 +208,14 @@ class Attempts:
         """Send the token request, and tell the limiter and the metrics how it went. Raises TokenRequestFailed."""
         try:
             with self._metrics.token_request(kind):
-                grant = await asked
+                answer = await asked
         except TokenRequestFailed as failure:
             if not (kind is GrantType.REFRESH_TOKEN and failure.rejected):  # else the exchange is still to come
                 self._limiter.failed(ticket, failure, self._clock.now())
             raise
         self._limiter.succeeded(ticket, self._clock.now())
-        self._compare_clocks(origin_of(facts.token_url), grant.server_time)
-        return grant
+        self._compare_clocks(origin_of(facts.token_url), answer.server_time)
+        return answer
 
     def _compare_clocks(self, origin: str, server_time: float | None) -> None:
         """Expiry is counted by this clock and enforced by the server's: warn when they are too far apart."""
@@ -239,9 +241,9 @@ class Attempts:
             case Comparison.RENEWED:
                 record.memory = record.memory.renewed(offer, due)
             case Comparison.SAME if current is not None:
-                look_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
+                ask_again = Deadline.after(max(0.0, current.expiry.remaining(now)) / 2, now)
                 asked = facts.credential.refresh_requested
-                record.memory = record.memory.same_again(asked, look_again, offer.refresh)
+                record.memory = record.memory.same_again(asked, ask_again, offer.refresh)
                 _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
             case _:
                 message = "the server gave a token with narrower scopes or an earlier end than the present one"
@@ -260,7 +262,7 @@ class Attempts:
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure) -> None:
         """Remember a failed attempt and when to try again."""
-        setback = self._setbacks.of(record, rules.setback(facts), failure, facts.tried_inputs)
+        setback = self._setbacks.of(record, rules.setback(facts), failure, facts.attempt_inputs)
         last = facts.memory.attempt
         asked = facts.credential.refresh_requested or (last.asked if last else "")
         record.memory = record.memory.attempt_failed(replace(setback, asked=asked))
@@ -286,7 +288,7 @@ class Attempts:
 
 
 def _state(  # noqa: PLR0913 -- all that a token is known by
-    facts: Facts, grant: TokenResponse, issued: Moment, *, version: str, scopes: frozenset[str], handled: str
+    facts: Facts, answer: TokenResponse, issued: Moment, *, version: str, scopes: frozenset[str], handled: str
 ) -> TokenState:
     """The state of a new token.
 
@@ -296,11 +298,11 @@ def _state(  # noqa: PLR0913 -- all that a token is known by
     state = TokenState(
         credential_uid=facts.credential.uid,
         issued_at=at,
-        expires_at=at + grant.lifetime,
+        expires_at=at + answer.lifetime,
         next_refresh=0,
-        granted_scopes=" ".join(sorted(scopes if grant.scopes is None else grant.scopes)),
+        granted_scopes=" ".join(sorted(scopes if answer.scopes is None else answer.scopes)),
         exchange_inputs=facts.inputs,
-        template=facts.shape.digest,
+        template=facts.layout.digest,
         client_secret_version=version,
         handled_refresh=handled,
     )
@@ -309,14 +311,14 @@ def _state(  # noqa: PLR0913 -- all that a token is known by
 
 def _held(  # noqa: PLR0913 -- all that came with a token
     state: TokenState,
-    grant: TokenResponse,
+    answer: TokenResponse,
     issued: Moment,
     *,
     kind: GrantType,
     client: Client | None,
     refresh: RefreshToken | None,
 ) -> IssuedToken:
-    return IssuedToken(state, issued.moved_to(state.issued_at), grant.access_token, client, kind, refresh)
+    return IssuedToken(state, issued.moved_to(state.issued_at), answer.access_token, client, kind, refresh)
 
 
 def ask_for(facts: Facts, purpose: Purpose) -> Ask:

@@ -20,7 +20,7 @@ from tuinly_operator.domain.target import CREDENTIAL_LABEL, NOT_THERE, Ownership
 from tuinly_operator.domain.template import render
 from tuinly_operator.edges.kube import REQUEST_TIMEOUT, ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
-from tuinly_operator.engine.store import Record, Sight, Store
+from tuinly_operator.engine.store import LiveTarget, Record, Store
 from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
@@ -41,27 +41,27 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
 
-    async def prove_absence(self, facts: Facts, sight: Sight) -> None:
+    async def prove_absence(self, facts: Facts, live: LiveTarget) -> None:
         """Look for the target past the watch, which may be behind or leave its type out. Raises ApiFailure.
 
         Where it is gone the credential may be too, and the watch of those late: for a deleted one nothing is created.
         """
-        live = await self._kube.read_secret_meta(facts.credential.target)
-        sight.take(facts.credential.target, live)
-        if live is None:
-            await self._look_whether_served(facts, sight)
+        found = await self._kube.read_secret_meta(facts.credential.target)
+        live.take(facts.credential.target, found)
+        if found is None:
+            await self._look_whether_served(facts, live)
 
-    async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, sight: Sight) -> None:
+    async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, live: LiveTarget) -> None:
         """Drop a credential that has gone or is another operator's by now, else say once that there is another one.
 
         What that one wrote is as good as what this one would restore; so neither writes over the other's for ever.
         Raises ApiFailure.
         """
-        await self._look_whether_served(facts, sight)
+        await self._look_whether_served(facts, live)
         if decided.other is None:
             return
         key = facts.credential.key
-        if not sight.served:
+        if not live.served:
             _log.warning("another operator serves this credential by now", extra=fields(credential=key))
             return
         record.memory = record.memory.overtaken(decided.other)
@@ -73,34 +73,34 @@ class Publisher:
         )
         self._reporter.warn_once(record, Reason.ANOTHER_OPERATOR, message)
 
-    async def _look_whether_served(self, facts: Facts, sight: Sight) -> None:
+    async def _look_whether_served(self, facts: Facts, live: LiveTarget) -> None:
         credential = facts.credential
-        sight.served = await self._kube.credential_exists(credential.key, credential.uid)
-        if not sight.served:
+        live.served = await self._kube.credential_exists(credential.key, credential.uid)
+        if not live.served:
             self._store.credential_gone(credential.key, credential.uid)
 
-    async def publish(self, record: Record, facts: Facts, decided: Publish, sight: Sight) -> None:
+    async def publish(self, record: Record, facts: Facts, decided: Publish, live: LiveTarget) -> None:
         """Write the token with its state, on the condition that the target is what it was when this was decided.
 
         Raises:
             ApiFailure: the API server is out of reach or overloaded, or this replica does not lead.
         """
-        held = replace(decided.held, state=replace(decided.held.state, template=facts.shape.digest))
+        held = replace(decided.held, state=replace(decided.held.state, template=facts.layout.digest))
         try:
-            data = render(facts.shape, _values(held, decided.token))
+            data = render(facts.layout, _values(held, decided.token))
         except Failure as failure:
             self._set_back(record, facts, failure)
             return
-        manifest = partial(target_manifest, facts.credential, held.state, facts.shape, data)
+        manifest = partial(target_manifest, facts.credential, held.state, facts.layout, data)
         try:
             meta = await self._kube.apply_secret(facts.credential.target, manifest(facts.target))
         except ApiFailure as failure:
-            written = await self._not_written(record, facts, sight, manifest(None), failure)
+            written = await self._not_written(record, facts, live, manifest(None), failure)
             if written is None:
                 return
             meta = written
-        record.memory = record.memory.wrote(held, rules.asked_shape(facts), untried=decided.untried)
-        self._see_target(facts, sight, meta)
+        record.memory = record.memory.wrote(held, rules.wanted_target(facts), untried=decided.untried)
+        self._see_target(facts, live, meta)
         self._tell_published(record, facts, decided)
 
     async def remove_old_targets(self, record: Record, facts: Facts, decided: RemoveOldTargets) -> None:
@@ -130,10 +130,10 @@ class Publisher:
         except ApiFailure as failure:
             if failure.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise
-            live = await self._kube.read_secret_meta(key)
-            if live == meta:
+            found = await self._kube.read_secret_meta(key)
+            if found == meta:
                 raise  # nobody was quicker: it is an admission webhook that says so
-            return live
+            return found
 
     def _tell_published(self, record: Record, facts: Facts, decided: Publish) -> None:
         """Log, count, and for what somebody else broke send an Event."""
@@ -157,18 +157,18 @@ class Publisher:
 
     def _set_back(self, record: Record, facts: Facts, failure: Failure, least: float = 0.0) -> None:
         """Remember a write that came to nothing, and when to try it again: not before `least` seconds have passed."""
-        inputs, least = rules.written_inputs(facts), max(least, facts.policy.min_interval)
+        inputs, least = rules.write_inputs(facts), max(least, facts.policy.min_interval)
         setback = self._setbacks.of(record, record.memory.write, failure, inputs, least=least)
         record.memory = record.memory.write_failed(setback)
 
-    async def put_back(self, record: Record, facts: Facts, decided: PutBack, sight: Sight) -> None:
+    async def put_back(self, record: Record, facts: Facts, decided: PutBack, live: LiveTarget) -> None:
         """Apply what a deleted target held, where nobody else has made one, nor deleted its credential.
 
         Raises ApiFailure.
         """
         key = facts.credential.target
-        await self.prove_absence(facts, sight)
-        if sight.of(key) is not None or self._store.get(facts.credential.key) is not record:
+        await self.prove_absence(facts, live)
+        if live.of(key) is not None or self._store.get(facts.credential.key) is not record:
             return
         try:
             meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
@@ -182,7 +182,7 @@ class Publisher:
             )
             return
         record.memory = record.memory.put_back()
-        self._see_target(facts, sight, meta)
+        self._see_target(facts, live, meta)
         _log.warning("put the target back as it was", extra=fields(credential=facts.credential.key, target=key.name))
 
     async def _was_refused(self, record: Record, failure: ApiFailure) -> bool:
@@ -202,7 +202,7 @@ class Publisher:
             raise failure
 
     async def _not_written(
-        self, record: Record, facts: Facts, sight: Sight, fresh: Mapping[str, Any], failure: ApiFailure
+        self, record: Record, facts: Facts, live: LiveTarget, fresh: Mapping[str, Any], failure: ApiFailure
     ) -> SecretMeta | None:
         """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait).
 
@@ -211,15 +211,15 @@ class Publisher:
         if not await self._was_refused(record, failure):
             return None
         key = facts.credential.target
-        live = await self._kube.read_secret_meta(key)
-        if live != facts.target:
-            self._see_target(facts, sight, live)
+        found = await self._kube.read_secret_meta(key)
+        if found != facts.target:
+            self._see_target(facts, live, found)
             return None
         # Only what the API server calls invalid may be so because of what is there.
-        if live is not None and failure.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        if found is not None and failure.status == HTTPStatus.UNPROCESSABLE_ENTITY:
             raw = await self._kube.read_secret(key)
             if raw.get("immutable") or raw.get("type") != "Opaque":
-                return await self._replace(record, facts, sight, fresh, live, raw)
+                return await self._replace(record, facts, live, fresh, found, raw)
         self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, _refusal(key, failure)), failure.retry_after)
         return None
 
@@ -227,43 +227,43 @@ class Publisher:
         self,
         record: Record,
         facts: Facts,
-        sight: Sight,
+        live: LiveTarget,
         fresh: Mapping[str, Any],
-        live: SecretMeta,
+        found: SecretMeta,
         raw: Mapping[str, Any],
     ) -> SecretMeta | None:
         """Delete a target that takes no write, being immutable or of another type, and make it again.
 
         What it holds is remembered until the new one is there: the next decision puts it back where this fails.
         """
-        key, until = facts.credential.target, self._end_of_token(live)
-        failure = await self._irreplaceable(facts, fresh, live, until)
+        key, until = facts.credential.target, self._end_of_token(found)
+        failure = await self._irreplaceable(facts, fresh, found, until)
         if failure is not None:
             self._set_back(record, facts, failure)
             return None
         record.memory = record.memory.target_removed(Removed(key, Sensitive(json.dumps(_as_it_was(raw))), until))
         try:
-            left = await self._deleted(key, live)
+            left = await self._deleted(key, found)
         except ApiFailure as refused:
             if refused.refused:  # it is still there; any other failure may have come after the delete
                 record.memory = record.memory.put_back()
             raise
-        self._see_target(facts, sight, left)
+        self._see_target(facts, live, left)
         if left is not None:
             return None
         _log.info("deleted a target that takes no write", extra=fields(credential=facts.credential.key))
         try:
             return await self._kube.apply_secret(key, fresh)
         except ApiFailure as refused:
-            return await self._not_written(record, replace(facts, target=None), sight, fresh, refused)
+            return await self._not_written(record, replace(facts, target=None), live, fresh, refused)
 
-    def _end_of_token(self, live: SecretMeta) -> Deadline:
+    def _end_of_token(self, found: SecretMeta) -> Deadline:
         """When the token in a target ends, as far as it says so."""
-        now, state = self._clock.now(), live.target.state if live.target else None
+        now, state = self._clock.now(), found.target.state if found.target else None
         return Deadline.after(max(0.0, state.expires_at - now.wall) if state else 0.0, now)
 
     async def _irreplaceable(
-        self, facts: Facts, fresh: Mapping[str, Any], live: SecretMeta, until: Deadline
+        self, facts: Facts, fresh: Mapping[str, Any], found: SecretMeta, until: Deadline
     ) -> Failure | None:
         """Why a target that takes no write must stay, or None: it is somebody's, held, or the better one of two.
 
@@ -271,13 +271,13 @@ class Publisher:
         where a full quota counts the new one while the old one is still there.
         """
         name = facts.credential.target.name
-        if ownership(live, facts.credential) is not Ownership.PROVEN:
+        if ownership(found, facts.credential) is not Ownership.PROVEN:
             message = (
                 f"the Secret {name} is immutable or of another type, and not written by the operator alone, so it is "
                 "neither changed nor deleted; delete it, or choose another name in spec.target.name"
             )
             return InTheWay(Reason.TARGET_CONFLICT, message)
-        if live.deleting:
+        if found.deleting:
             message = (
                 f"the Secret {name} takes no write, being immutable or of another type; it is being deleted, but held "
                 "by a finalizer: see to whoever set that, or remove it; the Secret is made again once it is gone"
@@ -303,14 +303,14 @@ class Publisher:
             return None if failure.exists else failure
         return None
 
-    def _see_target(self, facts: Facts, sight: Sight, live: SecretMeta | None) -> None:
+    def _see_target(self, facts: Facts, live: LiveTarget, found: SecretMeta | None) -> None:
         """Believe what was just read or done, ahead of the watch."""
         key, by = facts.credential.target, facts.credential.key
-        sight.take(key, live)
-        if live is None or live.target is not None or self._store.secret(key) is not None:
-            self._store.secret_read(key, live, sight.known, by)
+        live.take(key, found)
+        if found is None or found.target is not None or self._store.secret(key) is not None:
+            self._store.secret_read(key, found, live.stored, by)
         # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.
-        sight.known = self._store.secret(key)
+        live.stored = self._store.secret(key)
 
 
 def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Reconciles one credential: gather what is, decide, act, and again until there is nothing left to do now.
 
-The way of a token: `attempt` obtains and judges it, `publish` writes it, `reporter` tells of it.
+The way of a token: `obtain` asks for it and judges it, `publish` writes it, `report` tells of it.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.edges.oauth import TokenEndpoint
 from tuinly_operator.engine.limiter import Ask, Limiter
-from tuinly_operator.engine.store import Record, Sight, Store
+from tuinly_operator.engine.store import LiveTarget, Record, Store
 from tuinly_operator.engine.timers import Timers
 from tuinly_operator.reconciler.obtain import Attempts, ask_for
 from tuinly_operator.reconciler.publish import Publisher
@@ -90,7 +90,7 @@ class Reconciler:
             store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock
         )
         self._attempts = Attempts(
-            look=lambda record: self._gather(record, Sight()),
+            look=lambda record: self._gather(record, LiveTarget()),
             store=store,
             kube=kube,
             endpoint=endpoint,
@@ -184,7 +184,7 @@ class Reconciler:
         self._wake(record.credential.key, setback.retry)
         if tell:
             with suppress(ApiFailure):
-                await self._reporter.report(record, self._gather(record, Sight()), Rest(failure, setback.retry))
+                await self._reporter.report(record, self._gather(record, LiveTarget()), Rest(failure, setback.retry))
 
     async def _act_until_rest(self, record: Record) -> tuple[Facts, Rest] | None:
         """Act until there is nothing left to do now; return why, or None where others or another record come first.
@@ -193,13 +193,13 @@ class Reconciler:
             ApiFailure: a request failed; 409 where something changes as fast as it is looked at.
             Failure: something that only a person can mend.
         """
-        sight = Sight()
+        live = LiveTarget()
         for _ in range(_MOST_ACTS):
-            facts = self._gather(record, sight)
+            facts = self._gather(record, live)
             decision = rules.decide(facts)
             if isinstance(decision, Rest):
                 return facts, decision
-            await self._act(record, facts, decision, sight)
+            await self._act(record, facts, decision, live)
             published = isinstance(decision, Publish) and record.memory.write is None
             if published and self._give_way(record.credential.key):
                 return None  # others wait for a token: telling of this one comes after theirs
@@ -207,43 +207,42 @@ class Reconciler:
                 return None  # deleted, or replaced by another of its name, meanwhile
         raise ApiFailure(HTTPStatus.CONFLICT, "TooManyChanges")
 
-    async def _act(self, record: Record, facts: Facts, decided: Act, sight: Sight) -> None:
+    async def _act(self, record: Record, facts: Facts, decided: Act, live: LiveTarget) -> None:
         """Do what was decided, with what it was decided on."""
         match decided:
             case ReadClientSecret():
                 await self._attempts.read_client_secret(record, facts)
             case ProveAbsence():
-                await self._publisher.prove_absence(facts, sight)
+                await self._publisher.prove_absence(facts, live)
             case Exchange():
-                await self._attempts.exchange(record, facts, decided, sight)
+                await self._attempts.exchange(record, facts, decided, live)
             case Refresh():
-                await self._attempts.refresh(record, facts, decided, sight)
+                await self._attempts.refresh(record, facts, decided, live)
             case Verify():
                 await self._attempts.verify(record, facts, decided)
             case Publish():
-                await self._publisher.publish(record, facts, decided, sight)
+                await self._publisher.publish(record, facts, decided, live)
             case AskWhoServes():
-                await self._publisher.ask_who_serves(record, facts, decided, sight)
+                await self._publisher.ask_who_serves(record, facts, decided, live)
             case PutBack():
-                await self._publisher.put_back(record, facts, decided, sight)
+                await self._publisher.put_back(record, facts, decided, live)
             case RemoveOldTargets():
                 await self._publisher.remove_old_targets(record, facts, decided)
             case _:
                 assert_never(decided)
 
-    def _gather(self, record: Record, sight: Sight) -> Facts:
+    def _gather(self, record: Record, live: LiveTarget) -> Facts:
         """What is known now. What the memory learns by it is remembered."""
         credential, now = record.credential, self._clock.now()
-        sight.known = self._store.secret(credential.target)
         facts = rules.gather(
             credential,
             self._policy,
             record.memory,
             now,
             client_secret=self._store.secret(credential.client_secret),
-            target=sight.known or sight.of(credential.target),
-            looked=sight.looked_for(credential.target),
-            served=sight.served,
+            target=live.freshest(credential.target, self._store.secret(credential.target)),
+            looked=live.looked_for(credential.target),
+            served=live.served,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
         )
         if record.memory.met and facts.memory.published is not record.memory.published and facts.memory.published:
@@ -266,7 +265,7 @@ class Reconciler:
     async def _rest(self, record: Record, facts: Facts, decision: Rest) -> None:
         """Report, and set the timer for when time alone changes something."""
         key = record.credential.key
-        wake = decision.recheck.earlier(decision.look_again) if decision.recheck else decision.look_again
+        wake = decision.recheck_at.earlier(decision.requeue_at) if decision.recheck_at else decision.requeue_at
         published = record.memory.published
         if published is not None and not published.expiry.due(facts.now):
             wake = published.expiry.earlier(wake)

@@ -4,13 +4,13 @@ from http import HTTPStatus
 from typing import Final
 
 from tuinly_operator.base.clock import Clock, Deadline
-from tuinly_operator.domain import status as report
 from tuinly_operator.domain.credential import to_json
 from tuinly_operator.domain.decision import Facts, Rest
 from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.status import Transition, same_story, status, transitions
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube
-from tuinly_operator.engine.store import Record, Store
+from tuinly_operator.engine.store import Record, Store, Warned
 
 _REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
 _REPEAT_WARNING: Final = 600.0  # seconds between two Events that warn of the same
@@ -33,11 +33,11 @@ class Reporter:
         Returns when to write it again, where a difference that only repeats a failure has to wait.
         """
         before = facts.credential.status
-        after = report.status(facts, decision)
+        after = status(facts, decision)
         if after == before:
             return None
         wait = record.status_written + _REPEAT_STATUS - facts.now.boot
-        if wait > 0 and report.same_story(before, after):
+        if wait > 0 and same_story(before, after):
             return Deadline.after(wait, facts.now)
         key, seen = facts.credential.key, record.credential
         try:
@@ -48,9 +48,9 @@ class Reporter:
                 return None
             raise
         self._store.status_written(record, seen, after, version, facts.now.boot)
-        for transition in report.transitions(before, after):
+        for transition in transitions(before, after):
             if transition.warning:
-                record.hushed = not self._is_news(record, transition.reason)
+                record.hushed = not self._is_news(record, transition.reason, "")
                 hushed = record.hushed
             else:
                 hushed, record.hushed = record.hushed, False
@@ -60,15 +60,15 @@ class Reporter:
 
     def warn(self, record: Record, reason: Reason, message: str) -> None:
         """Send an Event about something that is no change of a condition; the same again is no news for a while."""
-        if self._is_news(record, f"{reason}: {message}"):
-            self._events.tell(record.credential, report.Transition(warning=True, reason=reason, message=message))
+        if self._is_news(record, reason, message):
+            self._events.tell(record.credential, Transition(warning=True, reason=reason, message=message))
 
-    def _is_news(self, record: Record, what: str) -> bool:
-        """Whether users were not warned of this lately; if so, they are now."""
+    def _is_news(self, record: Record, reason: Reason, message: str) -> bool:
+        """Whether users were not warned of this lately; if so, they are now. Of a condition, the reason counts."""
         now = self._clock.now().boot
-        lately = [(told, at) for told, at in record.warned if now - at < _REPEAT_WARNING]
-        news = all(told != what for told, _ in lately)
-        record.warned = tuple([*lately, (what, now)][-_MOST_WARNED:] if news else lately)
+        lately = [told for told in record.warned if now - told.at < _REPEAT_WARNING]
+        news = all((told.reason, told.message) != (reason, message) for told in lately)
+        record.warned = tuple([*lately, Warned(reason, message, now)][-_MOST_WARNED:] if news else lately)
         return news
 
     def warn_once(self, record: Record, reason: Reason, message: str) -> None:

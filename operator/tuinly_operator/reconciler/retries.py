@@ -1,6 +1,7 @@
 """What a failure means for the next try: counted, its delay drawn, and told in the log where it is a new one."""
 
 import logging
+from collections.abc import Hashable
 
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock, Deadline
@@ -23,7 +24,7 @@ class Setbacks:
         self._min_interval = min_interval
 
     def of(
-        self, record: Record, last: Setback | None, failure: Failure, inputs: str, *, least: float | None = None
+        self, record: Record, last: Setback | None, failure: Failure, inputs: Hashable, *, least: float | None = None
     ) -> Setback:
         """The setback that follows on `last`, for what was tried with `inputs`.
 

@@ -146,7 +146,7 @@ def _damage(stage: Stage, how: str, verb: str, *args: str) -> None:
 
 
 def template(stage: Stage) -> None:
-    """The credential asks for another shape of the target."""
+    """The credential asks for another layout of the target."""
     shop = stage.shop
     stage.narrator.say("A program wants the whole Authorization header from its file. A template says so.")
     mark = Mark(shop)
@@ -275,7 +275,7 @@ STORY: Final[Sequence[Scene]] = (
     ("Two refreshes go by", two_refreshes),
     ("The client's secret is rotated", rotated_secret),
     ("Somebody damages the Secret with the token", damaged_target),
-    ("A program wants another shape", template),
+    ("A program wants another layout", template),
     ("A new token on demand", forced),
     ("The token endpoint has an outage", outage),
     ("The operator is killed and started again", restart),

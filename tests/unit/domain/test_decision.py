@@ -86,16 +86,15 @@ from tuinly_operator.domain.decision import (
     Rest,
     Turn,
     Verify,
-    asked_shape,
     compare,
     counts_from,
     need,
-    refresh_inputs,
     setback,
     unwritten,
+    wanted_target,
 )
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.memory import Attempted, ClientSecretRead, IssuedToken
+from tuinly_operator.domain.memory import Attempted, AttemptInputs, ClientSecretRead, IssuedToken
 from tuinly_operator.domain.target import SecretMeta
 
 Changes = Sequence[Change]
@@ -119,7 +118,7 @@ def client_read_anew(scene: Scene) -> None:
 
 def refresh_refused(scene: Scene) -> None:
     """The server refused a refresh token at its first use."""
-    scene.remember(refresh_refused=refresh_inputs(scene.facts()))
+    scene.remember(refresh_refused=scene.facts().attempt_inputs)
 
 
 def verified(scene: Scene) -> None:
@@ -141,7 +140,9 @@ def restored_often(scene: Scene) -> None:
 def forced_before(scene: Scene) -> None:
     """An exchange that users asked for was made six seconds ago."""
     six_seconds_ago = Moment(scene.now.wall - 6, scene.now.boot - 6)
-    scene.memory = scene.memory.attempt_begun(Attempted(six_seconds_ago, ""), forced_at=six_seconds_ago)
+    scene.memory = scene.memory.attempt_begun(
+        Attempted(six_seconds_ago, AttemptInputs("", "")), forced_at=six_seconds_ago
+    )
 
 
 def passed_the_interval(scene: Scene) -> None:
@@ -153,7 +154,7 @@ def passed_the_interval(scene: Scene) -> None:
 
 def same_token_again(scene: Scene) -> None:
     """The server gave the same token again; it is asked again in ten minutes."""
-    scene.hold(look_again=Deadline.after(600, scene.now))
+    scene.hold(ask_again=Deadline.after(600, scene.now))
 
 
 def refused_again_later(scene: Scene) -> None:
@@ -306,7 +307,7 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
 def test_the_next_act(changes: Changes, act: type[Decision]) -> None:
     decision = Scene(*changes).decide()
     assert type(decision) is act
-    assert not isinstance(decision, Rest) or (decision.hindrance, decision.silent) == (None, False)
+    assert not isinstance(decision, Rest) or (decision.blocked_by, decision.silent) == (None, False)
 
 
 # --- What hinders it --------------------------------------------------------------------------------------------------
@@ -353,16 +354,16 @@ HINDRANCES: dict[str, tuple[Changes, Reason]] = {
 def test_what_hinders_the_next_act(changes: Changes, reason: Reason) -> None:
     decision = Scene(*changes).decide()
     assert isinstance(decision, Rest)
-    assert decision.hindrance is not None
-    assert decision.hindrance.reason is reason
-    assert decision.hindrance.message
+    assert decision.blocked_by is not None
+    assert decision.blocked_by.reason is reason
+    assert decision.blocked_by.message
 
 
 def hindrance_of(scene: Scene) -> Failure | None:
     """What hinders the next act; there is none."""
     decision = scene.decide()
     assert isinstance(decision, Rest)
-    return decision.hindrance
+    return decision.blocked_by
 
 
 # Whatever there would be to do.
@@ -400,19 +401,19 @@ def test_what_is_being_deleted_is_inert_and_silent(work: Changes, why: Change, b
 def test_suspended_does_nothing(work: Changes) -> None:
     decision = Scene(*work, SUSPENDED).decide()
     assert isinstance(decision, Rest)
-    assert (decision.look_again, decision.silent) == (None, False)
-    assert decision.hindrance is not None
-    assert decision.hindrance.reason is Reason.SUSPENDED
+    assert (decision.requeue_at, decision.silent) == (None, False)
+    assert decision.blocked_by is not None
+    assert decision.blocked_by.reason is Reason.SUSPENDED
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
 def test_a_url_that_the_admin_does_not_allow_reads_and_asks_nothing(work: Changes) -> None:
     decision = Scene(*work, REFUSED_URL).decide()
     assert isinstance(decision, Rest)
-    assert decision.look_again is None
-    assert decision.hindrance is not None
-    assert decision.hindrance.reason is Reason.URL_NOT_ALLOWED
-    assert "spec.tokenURL" in decision.hindrance.message
+    assert decision.requeue_at is None
+    assert decision.blocked_by is not None
+    assert decision.blocked_by.reason is Reason.URL_NOT_ALLOWED
+    assert "spec.tokenURL" in decision.blocked_by.message
 
 
 @pytest.mark.parametrize(
@@ -428,17 +429,17 @@ def test_a_url_that_the_admin_does_not_allow_reads_and_asks_nothing(work: Change
     ids=["token", "GraphQL"],
 )
 def test_a_url_that_is_not_allowed_is_told_by_its_field_and_what_to_ask_for(patch: Json, field: str, flag: str) -> None:
-    hindrance = hindrance_of(Scene(spec(patch)))
-    assert hindrance is not None
-    assert hindrance.message.startswith(f"{field} ")
-    assert hindrance.message.endswith(f" {flag}")
+    blocked_by = hindrance_of(Scene(spec(patch)))
+    assert blocked_by is not None
+    assert blocked_by.message.startswith(f"{field} ")
+    assert blocked_by.message.endswith(f" {flag}")
 
 
 def test_urls_are_compared_exactly() -> None:
     for url in (f"{world.TOKEN_URL}/", world.TOKEN_URL.upper(), world.TOKEN_URL.replace("https", "http")):
-        hindrance = hindrance_of(Scene(spec({"tokenURL": url})))
-        assert hindrance is not None, url
-        assert hindrance.reason is Reason.URL_NOT_ALLOWED
+        blocked_by = hindrance_of(Scene(spec({"tokenURL": url})))
+        assert blocked_by is not None, url
+        assert blocked_by.reason is Reason.URL_NOT_ALLOWED
 
 
 def test_a_graphql_url_counts_only_where_verification_is_enabled() -> None:
@@ -458,13 +459,13 @@ def later(seconds: float, *, wall: float | None = None) -> Change:
     return named(f"later({seconds}, wall={wall})", change)
 
 
-def look_again(*changes: Change) -> float:
+def requeued_in(*changes: Change) -> float:
     """Seconds until time alone changes the decision."""
     scene = Scene(*changes)
     decision = scene.decide()
     assert isinstance(decision, Rest)
-    assert decision.look_again is not None
-    return decision.look_again.remaining(scene.now)
+    assert decision.requeue_at is not None
+    return decision.requeue_at.remaining(scene.now)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +493,7 @@ def look_again(*changes: Change) -> float:
     ids=range(18),
 )
 def test_how_long_it_waits(changes: Changes, seconds: float) -> None:
-    assert look_again(*changes) == pytest.approx(seconds)
+    assert requeued_in(*changes) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -504,17 +505,17 @@ def test_what_nobody_may_tell_of_is_looked_at_again(changes: Changes, seconds: f
     scene = Scene(*changes)
     decision = scene.decide()
     assert isinstance(decision, Rest)
-    assert (decision.recheck.remaining(scene.now) if decision.recheck else None) == seconds
+    assert (decision.recheck_at.remaining(scene.now) if decision.recheck_at else None) == seconds
 
 
 def test_a_fresh_token_waits_for_its_refresh() -> None:
-    assert 3600 - 1188 - 241.2 <= look_again() <= 3600 - 1188
-    assert look_again(passed(600)) == pytest.approx(look_again() - 600)
-    assert look_again(passed(600), restarted) == pytest.approx(look_again() - 600)
+    assert 3600 - 1188 - 241.2 <= requeued_in() <= 3600 - 1188
+    assert requeued_in(passed(600)) == pytest.approx(requeued_in() - 600)
+    assert requeued_in(passed(600), restarted) == pytest.approx(requeued_in() - 600)
 
 
 def test_a_change_of_the_lead_only_reschedules() -> None:
-    assert 0.9 * (3600 - 300) <= look_again(spec({"refresh": {"before": "5m"}})) <= 3600 - 300
+    assert 0.9 * (3600 - 300) <= requeued_in(spec({"refresh": {"before": "5m"}})) <= 3600 - 300
 
 
 TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
@@ -538,7 +539,7 @@ def test_who_must_wait_for_a_turn_is_told_by_the_limiter_and_says_so_after_a_whi
     decision = Scene(*changes).decide()
     assert isinstance(decision, Rest)
     assert decision.parks == ({parks} if parks else set())
-    assert (decision.look_again is not None) is looks_again
+    assert (decision.requeue_at is not None) is looks_again
     assert decision.silent is silent
 
 
@@ -555,12 +556,12 @@ def test_a_token_that_was_rejected_and_is_given_again_is_not_published_untried(t
 def test_a_failure_is_told_also_while_it_waits_for_its_turn() -> None:
     decision = Scene(DUE, failing(Reason.INVALID_CLIENT), blocked).decide()
     assert isinstance(decision, Rest)
-    assert decision.hindrance is not None
-    assert decision.hindrance.reason is Reason.INVALID_CLIENT
+    assert decision.blocked_by is not None
+    assert decision.blocked_by.reason is Reason.INVALID_CLIENT
 
 
 def test_a_probe_heeds_the_minimum_interval() -> None:
-    assert look_again(DUE, failing(), attempted, at_once) == pytest.approx(4)
+    assert requeued_in(DUE, failing(), attempted, at_once) == pytest.approx(4)
 
 
 @pytest.mark.parametrize(
@@ -679,7 +680,7 @@ def test_the_minimum_interval_ends_by_whichever_clock_gets_there_first(back: flo
         ([brand_new], Need.FIRST),
         ([restarted, target_edited], Need.LOST),
         ([target_edited], None),  # it is in memory, and only has to be written again
-        ([restarted, TEMPLATED], Need.RESHAPED),
+        ([restarted, TEMPLATED], Need.LAYOUT_CHANGED),
         ([TEMPLATED], None),
         ([EXPIRED], Need.EXPIRED),
         ([OTHER_SCOPES], Need.INPUTS_CHANGED),
@@ -784,7 +785,7 @@ WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
         ([restarted, target_edited], EARLIER, Comparison.BETTER),
         ([restarted, target_edited], NARROWER, Comparison.BETTER),
         ([restarted, target_gone], EARLIER, Comparison.BETTER),
-        # The target only has another shape than is asked for; its token is good.
+        # The target only looks otherwise than is asked for; its token is good.
         ([restarted, TEMPLATED], EARLIER, Comparison.WORSE),
     ],
     ids=range(33),
@@ -875,7 +876,7 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         assert facts.turn.block is None
         assert unwritten(facts) is None
         last = memory.last_attempt
-        least = 0.0 if last and last.inputs != refresh_inputs(facts) else facts.policy.min_interval
+        least = 0.0 if last and last.inputs != facts.attempt_inputs else facts.policy.min_interval
         assert last is None or Deadline.after(least, last.at).due(facts.now)
         failed = setback(facts)
         assert failed is None or failed.retry.due(facts.now) or facts.turn.at_once
@@ -898,13 +899,13 @@ def test_rest_is_explained_and_never_restless(scene: Scene) -> None:
     if not isinstance(decision, Rest):
         return
     # Nothing that is due already is waited for: that would be a loop without a pause.
-    assert decision.look_again is None or not decision.look_again.due(facts.now)
-    # Without a hindrance there is a time to look again, and no credential is forgotten.
-    assert decision.hindrance or decision.look_again or decision.silent
-    assert decision.recheck is None or not decision.recheck.due(facts.now)
+    assert decision.requeue_at is None or not decision.requeue_at.due(facts.now)
+    # Without a blocked_by there is a time to look again, and no credential is forgotten.
+    assert decision.blocked_by or decision.requeue_at or decision.silent
+    assert decision.recheck_at is None or not decision.recheck_at.due(facts.now)
     # Silent is what nobody needs to know: the end of a credential, and a wait that may be over in a moment.
     ends = facts.credential.deleting or facts.memory.namespace_ends
-    assert decision.silent is (ends or bool(decision.parks and not decision.hindrance))
+    assert decision.silent is (ends or bool(decision.parks and not decision.blocked_by))
 
 
 class Reconciler:
@@ -940,7 +941,7 @@ class Reconciler:
         world.has_read(self.scene, facts.client_secret.identity, client)
 
     def attempt(self, facts: Facts, decided: Exchange | Refresh) -> None:
-        attempt = Attempted(counts_from(facts), refresh_inputs(facts))
+        attempt = Attempted(counts_from(facts), facts.attempt_inputs)
         forced_at = facts.now if facts.credential.refresh_requested else None
         self.scene.memory = facts.memory.attempt_begun(attempt, forced_at=forced_at)
         if self.endpoint:
@@ -951,9 +952,9 @@ class Reconciler:
             self.scene.memory = self.scene.memory.refresh_token_spent(decided.token)
 
     def publish(self, facts: Facts, decided: Publish) -> None:
-        held = replace(decided.held, state=replace(decided.held.state, template=facts.shape.digest))
+        held = replace(decided.held, state=replace(decided.held.state, template=facts.layout.digest))
         self.scene.target = TargetObject(facts.credential, held.state, version=str(int(facts.now.boot)))
-        self.scene.memory = facts.memory.wrote(held, asked_shape(facts), untried=decided.untried)
+        self.scene.memory = facts.memory.wrote(held, wanted_target(facts), untried=decided.untried)
         if decided.cause is Cause.BROKEN:
             self.scene.memory = self.scene.memory.restored(facts.now, 10)
         self.scene.absence_proven = False
@@ -986,9 +987,9 @@ def test_with_everything_in_order_a_token_comes(scene: Scene) -> None:
         client_unread(scene)
     for _ in range(8):
         decision = come_to_rest(scene, endpoint=True)
-        if scene.facts().usable and decision.hindrance is None:
+        if scene.facts().usable and decision.blocked_by is None:
             return
-        again = decision.recheck or decision.look_again
+        again = decision.recheck_at or decision.requeue_at
         assert again is not None
         wait = again.remaining(scene.now)
         assert wait <= 300

@@ -7,10 +7,11 @@ import pytest
 from tests.unit.facts import CLIENT, ISSUED, OTHER_CLIENT, REF, token_state
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.sensitive import Sensitive
-from tuinly_operator.domain.credential import GrantType
+from tuinly_operator.domain.credential import DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.memory import (
     Attempted,
+    AttemptInputs,
     ClientSecretRead,
     IssuedToken,
     Memory,
@@ -18,10 +19,14 @@ from tuinly_operator.domain.memory import (
     RefreshToken,
     Restores,
     Setback,
+    WantedTarget,
     Written,
 )
 
-INPUTS = token_state().exchange_inputs
+INPUTS = AttemptInputs(token_state().exchange_inputs, "client-uid/20")
+OTHER_INPUTS = INPUTS._replace(client_secret="client-uid/21")
+WANTED = WantedTarget("storefront-token", "a layout", DeletionPolicy.DELETE)
+OTHERWISE = WANTED._replace(layout="another")
 SOON = Deadline.after(30, ISSUED)
 
 
@@ -59,7 +64,7 @@ def two() -> IssuedToken:
 @pytest.fixture
 def memory(one: IssuedToken) -> Memory:
     """The first token is written; nothing waits."""
-    return Memory(met=True, written=Written(one, "as asked"))
+    return Memory(met=True, written=Written(one, WANTED))
 
 
 # --- Tokens -----------------------------------------------------------------------------------------------------------
@@ -91,28 +96,28 @@ def test_one_that_comes_in_the_place_of_one_that_waits_inherits_nothing(memory: 
 
 def test_once_it_is_written_nothing_waits_and_the_failures_before_are_over(memory: Memory, two: IssuedToken) -> None:
     failed = memory.obtained(two, None).attempt_failed(setback()).write_failed(setback())
-    after = failed.wrote(two, "otherwise", untried=True)
-    assert after.written == Written(two, "otherwise", untried=True)
+    after = failed.wrote(two, OTHERWISE, untried=True)
+    assert after.written == Written(two, OTHERWISE, untried=True)
     assert (after.pending, after.attempt, after.write) == (None, None, None)
 
 
 def test_what_is_restored_while_another_waits_ends_no_wait(memory: Memory, one: IssuedToken, two: IssuedToken) -> None:
     failed = memory.obtained(two, None).attempt_failed(setback())
-    after = failed.wrote(one, "otherwise")
-    assert after.written == Written(one, "otherwise")
+    after = failed.wrote(one, OTHERWISE)
+    assert after.written == Written(one, OTHERWISE)
     assert (after.pending, after.attempt) == (failed.pending, failed.attempt)
 
 
 def test_one_that_waits_for_other_inputs_is_nobodys_any_more(memory: Memory, two: IssuedToken) -> None:
     waiting = memory.obtained(two, None)
-    assert waiting.asked_for(INPUTS, verified=True) is waiting
+    assert waiting.asked_for(INPUTS.exchange, verified=True) is waiting
     assert waiting.asked_for("other", verified=True) == memory
 
 
 def test_where_nothing_is_verified_none_is_unverified(memory: Memory, two: IssuedToken) -> None:
-    waiting = memory.wrote(held(1), "", untried=True).obtained(two, None).unverified(two, setback())
-    assert waiting.asked_for(INPUTS, verified=True) is waiting
-    after = waiting.asked_for(INPUTS, verified=False)
+    waiting = memory.wrote(held(1), None, untried=True).obtained(two, None).unverified(two, setback())
+    assert waiting.asked_for(INPUTS.exchange, verified=True) is waiting
+    after = waiting.asked_for(INPUTS.exchange, verified=False)
     assert (after.pending, after.written) == (Pending(two), Written(held(1)))
 
 
@@ -131,7 +136,7 @@ def test_the_same_token_with_a_later_end_is_written_and_what_is_known_of_it_stay
     memory: Memory, two: IssuedToken
 ) -> None:
     assert memory.renewed(two, SOON).pending == Pending(two, verified=True, due=SOON)
-    untried = memory.wrote(held(1), "", untried=True)
+    untried = memory.wrote(held(1), None, untried=True)
     assert untried.renewed(two, None).pending == Pending(two)
     unsure = memory.obtained(two, None).unverified(two, setback())
     assert unsure.renewed(held(3), SOON).pending == Pending(held(3), unverified=setback(), due=SOON)
@@ -145,7 +150,7 @@ def test_the_same_token_again_is_asked_for_later_by_what_came_with_it(
     newest = RefreshToken(Sensitive("refresh-9"), proven=True)
     after = before.same_again("now", SOON, newest)
     assert before.current is not None
-    assert after.current == replace(before.current, look_again=SOON, handled="now", refresh=newest)
+    assert after.current == replace(before.current, ask_again=SOON, handled="now", refresh=newest)
     assert after.attempt is None
     assert (after.published == before.published) is waits
     assert after.same_again("", SOON, None).current == replace(after.current, refresh=None)  # it stays handled
@@ -170,7 +175,7 @@ def test_one_that_was_spent_is_gone_wherever_it_was(memory: Memory, one: IssuedT
     assert one.refresh is not None
     assert two.refresh is not None
     assert waiting.refresh_token_spent(one.refresh) == replace(
-        waiting, written=Written(replace(one, refresh=None), "as asked")
+        waiting, written=Written(replace(one, refresh=None), WANTED)
     )
     assert waiting.refresh_token_spent(two.refresh) == replace(waiting, pending=Pending(replace(two, refresh=None)))
     assert waiting.refresh_token_spent(RefreshToken(Sensitive("refresh-1"))) == waiting
@@ -193,8 +198,8 @@ def test_only_a_refusal_at_its_first_use_counts_for_what_comes(memory: Memory, o
 def test_an_attempt_that_was_not_forced_leaves_when_the_last_one_was(memory: Memory) -> None:
     later = Moment(ISSUED.wall + 60, ISSUED.boot + 60)
     forced = memory.attempt_begun(Attempted(ISSUED, INPUTS), forced_at=ISSUED)
-    after = forced.attempt_begun(Attempted(later, "other"), forced_at=None)
-    assert (after.last_attempt, after.last_forced) == (Attempted(later, "other"), ISSUED)
+    after = forced.attempt_begun(Attempted(later, OTHER_INPUTS), forced_at=None)
+    assert (after.last_attempt, after.last_forced) == (Attempted(later, OTHER_INPUTS), ISSUED)
 
 
 def test_restores_are_counted_in_a_row(memory: Memory) -> None:
@@ -225,7 +230,7 @@ def test_what_was_read_of_the_client_secret_is_the_latest(memory: Memory) -> Non
 
 
 def test_a_namespace_that_ends_stays_so(memory: Memory) -> None:
-    assert memory.namespace_ended().wrote(held(2), "").namespace_ends
+    assert memory.namespace_ended().wrote(held(2), None).namespace_ends
 
 
 def test_no_secret_is_shown(memory: Memory, two: IssuedToken) -> None:

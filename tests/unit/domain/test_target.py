@@ -28,14 +28,14 @@ from tuinly_operator.domain.target import (
     believe,
     exchange_inputs,
     holds_state,
-    in_shape,
+    looks_as_asked,
     ownership,
     secret_key,
     target_manifest,
 )
-from tuinly_operator.domain.template import shape
+from tuinly_operator.domain.template import layout_of
 
-DEFAULT = shape(None)
+DEFAULT = layout_of(None)
 DEFAULT_KEYS = ("access_token", "token_type", "expires_at")
 ANNOTATIONS = {
     f"tuinly.com/{name}"
@@ -196,7 +196,7 @@ def test_granted_scopes_are_read_as_a_set() -> None:
 
 def manifest(patch: Json | None = None, present: SecretMeta | None = None) -> Json:
     seen = credential(patch)
-    form = shape(seen.spec.target.template)
+    form = layout_of(seen.spec.target.template)
     return target_manifest(seen, token_state(seen), form, dict.fromkeys(form.data, b"\xff1"), present)
 
 
@@ -394,12 +394,12 @@ def test_what_was_taken_back_by_force_is_proven_again() -> None:
 
 def holds(target: TargetObject, patch: Json | None = None) -> bool:
     seen = credential(patch)
-    return holds_state(target.seen(), seen, token_state(seen), shape(seen.spec.target.template))
+    return holds_state(target.seen(), seen, token_state(seen), layout_of(seen.spec.target.template))
 
 
 def fits(target: TargetObject, patch: Json | None = None) -> bool:
     seen = credential(patch)
-    return in_shape(target.seen(), seen, shape(seen.spec.target.template))
+    return looks_as_asked(target.seen(), seen, layout_of(seen.spec.target.template))
 
 
 def terminating(target: TargetObject) -> None:
@@ -520,7 +520,9 @@ REWORDED: Json = {"spec": {"target": {"template": {"data": dict.fromkeys(DEFAULT
 def test_a_changed_spec_of_the_target_puts_it_out_of_shape_and_never_touches_the_token(patch: Json) -> None:
     """So a changed template never touches Ready."""
     target = TargetObject()
-    assert holds_state(target.seen(), credential(patch), token_state(), shape(credential(patch).spec.target.template))
+    assert holds_state(
+        target.seen(), credential(patch), token_state(), layout_of(credential(patch).spec.target.template)
+    )
     assert not fits(target, patch)
 
 
@@ -681,7 +683,7 @@ def test_of_a_strangers_secret_only_its_version_is_kept() -> None:
 def test_whatever_bears_our_name_does_no_harm(metadata: Json) -> None:
     seen = SecretMeta.from_object({"metadata": {"uid": "u", "resourceVersion": "5"} | metadata})
     assert ownership(seen, credential()) is Ownership.FOREIGN
-    assert not in_shape(seen, credential(), DEFAULT)
+    assert not looks_as_asked(seen, credential(), DEFAULT)
 
 
 def test_a_key_is_namespace_and_name() -> None:

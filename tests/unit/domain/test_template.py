@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tuinly_operator.domain.credential import Template, TemplateMetadata
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.template import DEFAULT_SHAPE, MAX_RENDERED, VARIABLES, Shape, render, shape
+from tuinly_operator.domain.template import DEFAULT_LAYOUT, MAX_RENDERED, VARIABLES, Layout, layout_of, render
 
 VALUES = {
     "access_token": "canary-token",
@@ -18,8 +18,8 @@ VALUES = {
 }
 
 
-def of_data(**data: str) -> Shape:
-    return shape(Template(data=data))
+def of_data(**data: str) -> Layout:
+    return layout_of(Template(data=data))
 
 
 def rendered(text: str, **values: str) -> str:
@@ -28,14 +28,14 @@ def rendered(text: str, **values: str) -> str:
 
 def refused(template: Template) -> Failure:
     with pytest.raises(Failure) as refusal:
-        shape(template)
+        layout_of(template)
     assert refusal.value.reason is Reason.INVALID_SPEC
     return refusal.value
 
 
 @pytest.mark.parametrize("template", [None, Template(), Template(TemplateMetadata({"team": "shop"}))], ids=str)
 def test_without_data_there_are_the_default_keys(template: Template | None) -> None:
-    assert render(shape(template), VALUES) == {
+    assert render(layout_of(template), VALUES) == {
         "access_token": b"canary-token",
         "token_type": b"Bearer",
         "expires_at": b"2026-11-24T07:00:00Z",
@@ -121,7 +121,7 @@ def test_keys_that_no_secret_takes_are_refused(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["a", "-", "_", ".a", "a..b", "a.", "tuinly.env", "K" * 253])
 def test_keys_that_a_secret_takes_are_taken(key: str) -> None:
-    assert render(shape(Template(data={key: "text"})), VALUES) == {key: b"text"}
+    assert render(layout_of(Template(data={key: "text"})), VALUES) == {key: b"text"}
 
 
 @pytest.mark.parametrize("part", ["labels", "annotations"])
@@ -149,7 +149,7 @@ def test_reserved_domains_are_refused(part: str, name: str) -> None:
     ["team", "managed-by", "example.com/managed-by", "app.kubernetes.io/name", "notk8s.io/a", "tuinly.com.example/a"],
 )
 def test_other_names_are_taken_as_they_are(part: str, name: str) -> None:
-    taken = shape(Template(TemplateMetadata(**{part: {name: "a"}})))
+    taken = layout_of(Template(TemplateMetadata(**{part: {name: "a"}})))
     assert {"labels": taken.labels, "annotations": taken.annotations}[part] == {name: "a"}
 
 
@@ -164,19 +164,25 @@ def test_the_digest_tells_templates_apart() -> None:
         Template(TemplateMetadata({}, {"a": "x"})),
         Template(TemplateMetadata({"a": "x"}, {"a": "x"})),
     ]
-    assert len({shape(template).digest for template in templates}) == len(templates)
+    assert len({layout_of(template).digest for template in templates}) == len(templates)
 
 
 def test_the_digest_is_the_same_for_the_same_target() -> None:
     """The order of keys says nothing, and a template that asks for the default asks for nothing else."""
     one, other = {"a": "x", "b": "y"}, {"b": "y", "a": "x"}
-    assert shape(Template(TemplateMetadata(one, one), one)) == shape(Template(TemplateMetadata(other, other), other))
-    assert shape(Template(data=dict(DEFAULT_SHAPE.data))).digest == shape(Template()).digest == DEFAULT_SHAPE.digest
+    assert layout_of(Template(TemplateMetadata(one, one), one)) == layout_of(
+        Template(TemplateMetadata(other, other), other)
+    )
+    assert (
+        layout_of(Template(data=dict(DEFAULT_LAYOUT.data))).digest
+        == layout_of(Template()).digest
+        == DEFAULT_LAYOUT.digest
+    )
 
 
 def test_the_digest_does_not_change_from_process_to_process() -> None:
     """It stands in the targets' annotations: if it changed with a release, each target would be written anew."""
-    assert DEFAULT_SHAPE.digest == "cdbbd57403b034944b401361c360e4b0"
+    assert DEFAULT_LAYOUT.digest == "cdbbd57403b034944b401361c360e4b0"
 
 
 @pytest.mark.parametrize("count", [1, 3])

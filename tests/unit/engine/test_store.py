@@ -12,7 +12,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential, Status
 from tuinly_operator.domain.memory import IssuedToken
 from tuinly_operator.domain.target import SecretMeta
-from tuinly_operator.engine.store import Record, Sight, Store
+from tuinly_operator.engine.store import LiveTarget, Record, Store
 
 ME, NEIGHBOUR = NamespacedName("shop", "storefront"), NamespacedName("shop", "neighbour")
 CLIENT, TARGET = NamespacedName("shop", "storefront-client"), NamespacedName("shop", "storefront-token")
@@ -281,15 +281,15 @@ def test_who_saw_or_wrote_a_secret_is_not_told_of_it_and_all_others_are(store: W
 
 
 def test_what_a_live_read_gave_is_kept_for_one_reconcile() -> None:
-    sight = Sight()
-    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (False, None)
-    sight.take(TARGET, None)
-    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (True, None)
-    sight.take(TARGET, meta("1"))
-    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (True, meta("1"))
-    assert (sight.looked_for(CLIENT), sight.of(CLIENT)) == (False, None)
-    sight.forget()
-    assert (sight.looked_for(TARGET), sight.of(TARGET)) == (False, None)
+    live = LiveTarget()
+    assert (live.looked_for(TARGET), live.of(TARGET)) == (False, None)
+    live.take(TARGET, None)
+    assert (live.looked_for(TARGET), live.of(TARGET)) == (True, None)
+    live.take(TARGET, meta("1"))
+    assert (live.looked_for(TARGET), live.of(TARGET)) == (True, meta("1"))
+    assert (live.looked_for(CLIENT), live.of(CLIENT)) == (False, None)
+    live.forget()
+    assert (live.looked_for(TARGET), live.of(TARGET)) == (False, None)
 
 
 def test_a_secret_made_again_is_news(store: Watched) -> None:
