@@ -1,0 +1,1 @@
+"""The whole operator in a simulated world: several replicas on virtual time, one history for each seed."""

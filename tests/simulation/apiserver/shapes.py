@@ -1,0 +1,114 @@
+"""How requests and answers are written: bodies, merge patches, partial metadata, lists and their pages."""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+import yaml
+
+from tests.simulation.apiserver.kinds import Kind
+from tests.simulation.apiserver.messages import Json, Refusal, Request, bad_request
+
+Shape = Callable[[Json], Json]
+
+_PARTIAL: Final = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
+_PARTIAL_LIST: Final = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
+
+
+def parsed(body: bytes) -> Json:
+    """The object that a body holds, in JSON or YAML. Raises Refusal."""
+    try:
+        raw = json.loads(body)
+    except ValueError:
+        raw = _parsed_yaml(body)
+    if not isinstance(raw, dict):
+        raise bad_request("the body is no object")
+    return raw
+
+
+def _parsed_yaml(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return yaml.safe_load(body)
+    except yaml.YAMLError:
+        raise bad_request("the body cannot be read") from None
+
+
+def merged(old: Any, patch: Any) -> Any:  # noqa: ANN401 - JSON
+    """What a merge patch makes of a value (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(old) if isinstance(old, dict) else {}
+    for name, part in patch.items():
+        if part is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), part)
+    return result
+
+
+def rfc3339(now: float) -> str:
+    """Seconds since the epoch as the server writes times: in whole seconds."""
+    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def is_dry(query: Mapping[str, str]) -> bool:
+    """Whether nothing is to be stored."""
+    return query.get("dryRun") == "All"
+
+
+def number(query: Mapping[str, str], name: str) -> int:
+    """A number that is asked with, 0 where it is left out. Raises Refusal."""
+    text = query.get(name) or "0"
+    if not text.isdecimal():
+        raise bad_request(f"{name} is no number")
+    return int(text)
+
+
+def whole(raw: Json) -> Json:
+    """An object as it is."""
+    return raw
+
+
+def partial(raw: Json) -> Json:
+    """An object's metadata alone."""
+    return {**_PARTIAL, "metadata": raw["metadata"]}
+
+
+def shape_of(request: Request, *, many: bool) -> Shape:
+    """In what shape objects are wanted. Raises Refusal where it is not served."""
+    accept = request.header("accept")
+    if "as=" not in accept:
+        return whole
+    wanted = "PartialObjectMetadataList" if many else "PartialObjectMetadata"
+    asked = [dict(part.split("=", 1) for part in each.split(";")[1:] if "=" in part) for each in accept.split(",")]
+    if not any(each.get("as") == wanted for each in asked):
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, "NotAcceptable", "only these shapes are served", {})
+    return partial
+
+
+def as_list(kind: Kind, meta: Json, items: list[Json], shape: Shape) -> Json:
+    """Objects as a list; those of built-in kinds do not repeat their kind."""
+    if shape is partial:
+        return {**_PARTIAL_LIST, "metadata": meta, "items": [partial(raw) for raw in items]}
+    if not kind.custom:
+        items = [{name: value for name, value in raw.items() if name not in {"kind", "apiVersion"}} for raw in items]
+    return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": meta, "items": items}
+
+
+def token(version: int, last: str) -> str:
+    """The continue token of a page that ended with a place."""
+    text = json.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": f"{last}\0"}, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def place(text: str) -> tuple[int, str]:
+    """The version and the first place that a continue token names. Raises Refusal."""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return int(found["rv"]), str(found["start"])
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        raise bad_request("continue key is not valid") from None
