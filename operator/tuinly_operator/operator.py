@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from tuinly_operator.edges.credential_watch import CredentialWatch
 from tuinly_operator.edges.election import Election
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.health import HealthServer
-from tuinly_operator.edges.kube import ApiFailure, KubeconfigError, connect
+from tuinly_operator.edges.kube import ApiFailure, Kube, KubeconfigError, connect
 from tuinly_operator.edges.metrics import Metrics, State
 from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
 from tuinly_operator.edges.refusals import Refusals
@@ -69,13 +70,24 @@ async def run(settings: Settings, surroundings: Surroundings) -> None:
         await operator.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What makes the edges by which an operator meets the world: a simulation has others."""
+
+    api: Callable[..., Awaitable[Kube]] = connect
+    endpoint: Callable[..., TokenEndpoint] = TokenEndpoint
+    credentials: Callable[..., CredentialWatch] = CredentialWatch
+    health: Callable[..., HealthServer] = HealthServer
+
+
 class Operator:
     """All parts, wired: the watches fill the store and the queue, reconciles empty it."""
 
-    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
+    def __init__(self, settings: Settings, surroundings: Surroundings, doors: Doors | None = None) -> None:
         """Nothing is connected before `start`. To be made on the loop that it will run on."""
         self._settings = settings
         self._surroundings = surroundings
+        self._doors = doors or Doors()
         self._policy = Policy(
             token_url=settings.token_url,
             graphql_url=settings.graphql_url,
@@ -91,7 +103,7 @@ class Operator:
         self._limiter = Limiter(settings.concurrency, self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics(self._clock)
-        self._health = HealthServer(
+        self._health = self._doors.health(
             settings.listen, alive=self.alive, ready=self.ready, notes=self.notes, metrics=self._metrics.render
         )
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
@@ -104,13 +116,13 @@ class Operator:
         """Log in, check what the settings name, and listen. Raises SettingsError."""
         s = self._settings
         try:
-            self._endpoint = TokenEndpoint(
+            self._endpoint = self._doors.endpoint(
                 self._clock, ca_bundle=s.ca_bundle, request_timeout=s.request_timeout, connections=_WORK * s.concurrency
             )
         except ValueError as error:
             raise SettingsError(str(error)) from None
         try:
-            self._kube = await connect(
+            self._kube = await self._doors.api(
                 s.kubeconfig, s.selector, self._lead, reachable=self._api_within_reach, pace=self._pace
             )
         except KubeconfigError as error:
@@ -120,13 +132,13 @@ class Operator:
             SecretWatch(self._kube, self._store, namespace, self._refusals, self._chance)
             for namespace in self._namespaces
         ]
-        watch = self._credential_watch = CredentialWatch(
+        watch = self._credential_watch = self._doors.credentials(
             self._kube,
             self._refusals,
             self._chance,
             namespaces=self._namespaces,
             selector=s.selector,
-            begun=lambda: self._census.take_again(),  # noqa: PLW0108 -- made below
+            begun=self._count_again,
             seen=self._store.credential_seen,
             listed=partial(self._store.credential_seen, listed=True),
             gone=self._store.credential_ended,
@@ -344,6 +356,9 @@ class Operator:
             return False
         self._queue.add(key)
         return True
+
+    def _count_again(self) -> None:
+        self._census.take_again()
 
     def _list_all_again(self) -> None:
         self._credential_watch.restart()

@@ -64,17 +64,35 @@ class TokenEndpoint:
     failure is a TokenRequestFailed without cause, context or deeper frames: those would hold the form and the answer.
     """
 
-    def __init__(self, clock: Clock, *, ca_bundle: Path | None, request_timeout: float, connections: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        ca_bundle: Path | None,
+        request_timeout: float,
+        connections: int,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         """Prepare the client; nothing is connected yet.
 
         `ca_bundle` is a PEM file whose roots are trusted besides the usual ones. `request_timeout`, in seconds, bounds
         a token request in all, from the look-up of the name to the last byte. `connections` is how many there are at
         most: more than requests, or one that waits for a connection would use up its time. Raises OSError for a bundle
-        that cannot be read, ValueError with a sentence for a proxy variable that is of no use.
+        that cannot be read, ValueError with a sentence for a proxy variable that is of no use. With a `transport`,
+        that one takes all requests, and neither bundle nor connections count.
         """
         self._clock = clock
         self._request_timeout = request_timeout
-        self._client = make_client(tls_context(ca_bundle), connections)
+        self._client: httpx.AsyncClient
+        if transport is None:
+            self._client = make_client(tls_context(ca_bundle), connections)
+        else:
+            self._client = httpx.AsyncClient(
+                headers=_HEADERS,
+                cookies=_NoCookies(),
+                timeout=None,  # noqa: S113 -- as in make_client
+                transport=transport,
+            )
 
     async def exchange(
         self, url: str, client_id: str, client_secret: Sensitive, scopes: Iterable[str]

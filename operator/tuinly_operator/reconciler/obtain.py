@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -118,6 +118,7 @@ class Attempts:
     async def _try(self, facts: Facts, decided: Verify) -> Verdict:
         """Send the verification, and tell the limiter how it went."""
         with self._begun(facts, Purpose.VERIFICATION) as ticket:
+            self._kube.fence()
             verdict = await self._endpoint.verify(facts.graphql_url, decided.token)
             if verdict is Verdict.ACCEPTED:
                 self._limiter.succeeded(ticket, self._clock.now())
@@ -205,9 +206,15 @@ class Attempts:
     async def _request(
         self, facts: Facts, ticket: Ticket, kind: GrantType, asked: Coroutine[Any, Any, TokenResponse]
     ) -> TokenResponse:
-        """Send the token request, and tell the limiter and the metrics how it went. Raises TokenRequestFailed."""
+        """Send the token request, and tell the limiter and the metrics how it went.
+
+        Raises:
+            TokenRequestFailed: no token came of it.
+            NotLeading: this replica does not lead any more, or not for long enough: nothing was sent.
+        """
         try:
-            with self._metrics.token_request(kind):
+            with self._metrics.token_request(kind), closing(asked):
+                self._kube.fence(ASKING_SECONDS)  # in the very step that sends: it may have been stopped before
                 answer = await asked
         except TokenRequestFailed as failure:
             if not (kind is GrantType.REFRESH_TOKEN and failure.rejected):  # else the exchange is still to come

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.pki import Authority
+from tuinly_operator.base.clock import SystemClock
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.edges.kube import ApiFailure, Kube, connect, login, requests, yaml_of
+from tuinly_operator.domain.target import SecretMeta
+from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, NotLeading, connect, login, requests, yaml_of
+from tuinly_operator.engine.lead import Lead
 
 
 def write_kubeconfig(folder: Path, server: str = "https://127.0.0.1:1") -> Path:
@@ -192,6 +195,38 @@ async def test_for_how_long_it_asks_to_be_left_alone(
     server, api = odd
     server.answer, server.headers = 429, {} if text is None else {"Retry-After": text}
     assert (await read(api)).retry_after == seconds
+
+
+WRITES: dict[str, Callable[[Kube, NamespacedName], Awaitable[object]]] = {
+    "apply": lambda api, key: api.apply_secret(key, {"metadata": {}}),
+    "try": lambda api, key: api.try_create_secret(key, {"metadata": {}}),
+    "delete": lambda api, key: api.delete_secret(
+        key, SecretMeta.from_object({"metadata": {"uid": "u", "resourceVersion": "7"}})
+    ),
+    "status": lambda api, key: api.write_status(key, "u", {}),
+    "event": lambda api, key: api.post_event(key.namespace, {}),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_whether_this_replica_leads_is_looked_at_in_the_step_that_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    """It may be stopped for long between any two steps, and another one leads when it goes on."""
+    lead = Lead.alone(SystemClock())
+    api = await connect(write_kubeconfig(tmp_path), lead=lead)
+
+    async def log_in(_: str) -> None:
+        await asyncio.sleep(0)
+        lead.end()
+
+    monkeypatch.setattr(api.configuration, "get_api_key_with_prefix", log_in)
+    with pytest.raises(NotLeading):
+        await WRITES[write](api, NamespacedName("shop", "storefront"))
+    with pytest.raises(ApiFailure) as failed:  # but whoever stands by reads, and takes part in the election
+        await api.write_lease(NamespacedName("shop", "lease"), Lease("", 15), at=0.0)
+    assert not isinstance(failed.value, NotLeading)
+    await api.close()
 
 
 class Pages:

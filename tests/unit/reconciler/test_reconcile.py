@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL, Process
+from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import Credential
@@ -15,7 +16,7 @@ from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.election import ASKING_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
-from tuinly_operator.engine.limiter import Ask
+from tuinly_operator.engine.limiter import Ask, Ticket
 
 
 @pytest.fixture
@@ -185,6 +186,26 @@ async def test_a_lead_that_is_too_short_for_a_token_request_is_waited_for(shop: 
     shop.api.lead = float("inf")
     await shop.pass_time(6)
     assert len(shop.endpoint.ledger) == 2
+
+
+async def test_a_lead_that_ends_right_before_the_step_that_asks_for_a_token_is_noticed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica may be stopped between any two steps, and another one leads by the time it goes on."""
+    begin = shop.process.limiter.begin
+
+    def begin_and_end_the_lead(ask: Ask, now: Moment) -> Ticket:
+        asyncio.get_running_loop().call_soon(setattr, shop.api, "lead", 0.0)  # before the request's own task begins
+        return begin(ask, now)
+
+    monkeypatch.setattr(shop.process.limiter, "begin", begin_and_end_the_lead)
+    shop.spec(scopes=["orders:read"])
+    await shop.process.work()
+    assert len(shop.endpoint.requests) == 1
+    shop.api.lead = float("inf")
+    monkeypatch.undo()
+    await shop.pass_time(10)
+    assert len(shop.endpoint.requests) == 2
 
 
 async def test_nothing_is_created_on_a_look_from_before_a_slow_request(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kubernetes.aio import client
 
@@ -40,9 +41,10 @@ class Kube(Secrets, Credentials, Leases):
         *,
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
+        **ways: Callable[[client.Configuration], Any],
     ) -> None:
         """`selector` says by labels which credentials there are for us, empty for all; the rest is for Requests."""
-        super().__init__(configuration, lead, reachable=reachable, pace=pace)
+        super().__init__(configuration, lead, reachable=reachable, pace=pace, **ways)
         self.selector = selector
 
     async def login(self) -> Login:

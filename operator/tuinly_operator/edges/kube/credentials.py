@@ -71,7 +71,6 @@ class Credentials(Requests):
 
         Raises ApiFailure.
         """
-        self.fence()
         body = {"metadata": {"uid": uid}, "status": status}
         path = f"{_credentials(key.namespace)}/{key.name}/status"
         query = {"fieldManager": MANAGER}
@@ -81,7 +80,6 @@ class Credentials(Requests):
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         """Send an Event (events.k8s.io/v1). Raises ApiFailure."""
-        self.fence()
         path = collection("/apis/events.k8s.io/v1", namespace, "events")
         with self.writing(namespace):
             await self.ask("POST", path, body=event, accept=METADATA)

@@ -62,9 +62,9 @@ class Leases(Requests):
         }
         if not lease.version:
             path = collection(_LEASES, key.namespace, "leases")
-            return _lease(await self.ask("POST", path, body=body, limit=_LEASE_LIMIT))
+            return _lease(await self.ask("POST", path, body=body, limit=_LEASE_LIMIT, fenced=False))
         metadata |= {"resourceVersion": lease.version, "uid": lease.uid}
-        return _lease(await self.ask("PUT", _lease_path(key), body=body, limit=_LEASE_LIMIT))
+        return _lease(await self.ask("PUT", _lease_path(key), body=body, limit=_LEASE_LIMIT, fenced=False))
 
 
 def _lease_path(key: NamespacedName) -> str:

@@ -34,6 +34,11 @@ METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s
 MERGE: Final = "application/merge-patch+json"
 
 
+def _rest_client(configuration: client.Configuration) -> Any:  # noqa: ANN401 -- untyped
+    """What the Kubernetes client sends requests with."""
+    return client.ApiClient(configuration).rest_client
+
+
 class Requests:
     """A connection to the API server, and what every request on it has in common."""
 
@@ -44,10 +49,11 @@ class Requests:
         *,
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
+        rest: Callable[[client.Configuration], Any] = _rest_client,
     ) -> None:
         """`reachable` is called whenever it becomes known that the API server is, or is not, within reach.
 
-        `pace` is told of each namespace whether its writes are slow.
+        `pace` is told of each namespace whether its writes are slow. `rest` makes what sends the requests.
         """
         # The proxy of the environment is looked up once: aiohttp's own trust_env asks a thread at each request.
         configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": False}
@@ -55,7 +61,7 @@ class Requests:
         # No limit: those who ask are bounded themselves, and the Lease's renewal must not wait behind all the others.
         configuration.connection_pool_maxsize = 0
         self.configuration = configuration
-        self._rest: Any = client.ApiClient(configuration).rest_client  # untyped
+        self._rest = rest(configuration)
         self._notify = reachable
         self._reachable = True
         self._check: asyncio.Task[None] | None = None
@@ -139,9 +145,12 @@ class Requests:
         accept: str = "application/json",
         limit: aiohttp.ClientTimeout | None = None,
         most: int | None = None,
+        fenced: bool = True,
     ) -> Mapping[str, Any]:
         """Send a request and give the object that was answered, of `most` bytes at most. Raises ApiFailure."""
-        sent = self.send(method, path, query or {}, body=body, content=content, accept=accept, limit=limit)
+        sent = self.send(
+            method, path, query or {}, body=body, content=content, accept=accept, limit=limit, fenced=fenced
+        )
         async with sent as response:
             answer = json.loads(await _read(response, most))
         if not isinstance(answer, Mapping):
@@ -159,8 +168,13 @@ class Requests:
         content: str = "application/json",
         accept: str = "application/json",
         limit: aiohttp.ClientTimeout | None = None,
+        fenced: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and give its good answer; keep book of whether the API server is within reach."""
+        """Send a request and give its good answer; keep book of whether the API server is within reach.
+
+        What changes anything is the leader's alone, unless it is not `fenced`: whether this replica leads is looked at
+        in the very step that sends, since it may have been stopped before any other one. Raises ApiFailure.
+        """
         failure: ApiFailure
         try:
             headers = {"Accept": accept, "Content-Type": content, "User-Agent": MANAGER}
@@ -168,6 +182,8 @@ class Requests:
                 headers["Authorization"] = authorization
             url = f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
             limit = limit or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+            if fenced and method != "GET":
+                self.fence()
             answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=limit)
             async with answer.response as response:
                 if response.status < HTTPStatus.BAD_REQUEST:

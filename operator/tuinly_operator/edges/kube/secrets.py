@@ -42,7 +42,6 @@ class Secrets(Requests):
         Raises:
             ApiFailure: 409 or 422 where a precondition does not hold, others where it is refused.
         """
-        self.fence()
         query = {"fieldManager": MANAGER, "force": "true"}
         path, body = _secret_path(key), yaml_of(manifest)
         with self.writing(key.namespace):
@@ -67,7 +66,6 @@ class Secrets(Requests):
 
         Raises ApiFailure.
         """
-        self.fence()
         body = {"preconditions": {"uid": meta.uid, "resourceVersion": meta.version}}
         with self.writing(key.namespace):
             answer = await self.ask("DELETE", _secret_path(key), body=body, accept=METADATA)
