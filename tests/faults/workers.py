@@ -11,7 +11,9 @@ from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment, SystemClock
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential
-from tuinly_operator.domain.decision import Policy
+from tuinly_operator.domain.facts import (
+    Policy,
+)
 from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import Kube, connect

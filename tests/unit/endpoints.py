@@ -14,8 +14,10 @@ from typing import Final
 
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.decision import Purpose
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.facts import (
+    Purpose,
+)
 from tuinly_operator.domain.schedule import retry_delay
 from tuinly_operator.engine.limiter import Ask, Limiter, Ticket
 

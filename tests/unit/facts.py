@@ -13,21 +13,25 @@ from tests.support.merge import merged
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.acts import (
+    Decision,
+    Rest,
+)
 from tuinly_operator.domain.credential import ClientSecretRef, Credential, GrantType, to_json
 from tuinly_operator.domain.decision import (
-    Block,
-    Decision,
-    Facts,
-    Policy,
-    Rest,
-    Turn,
     decide,
-    gather,
     unblocked,
     wanted_target,
     write_inputs,
 )
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.facts import (
+    Block,
+    Facts,
+    Policy,
+    Turn,
+    gather,
+)
 from tuinly_operator.domain.memory import (
     Attempted,
     Client,

@@ -18,8 +18,10 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.credential import Credential
-from tuinly_operator.domain.decision import Policy
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.facts import (
+    Policy,
+)
 from tuinly_operator.domain.status import Transition
 from tuinly_operator.domain.target import MANAGER, SecretMeta
 from tuinly_operator.domain.token_response import TokenResponse, Verdict

@@ -5,23 +5,36 @@ and either decides or leaves it to the next; their order is the operator's judge
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Final
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
-from tuinly_operator.domain.credential import Credential, DeletionPolicy, GrantType, PodDelivery, Spec, VerificationMode
+from tuinly_operator.domain.acts import (
+    AskWhoServes,
+    Attempt,
+    Cause,
+    Decision,
+    Exchange,
+    Need,
+    ProveAbsence,
+    Publish,
+    PutBack,
+    ReadClientSecret,
+    Refresh,
+    RemoveOldTargets,
+    Rest,
+    Verify,
+)
+from tuinly_operator.domain.credential import DeletionPolicy, GrantType, PodDelivery
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.facts import Block, Facts, Purpose
 from tuinly_operator.domain.memory import (
-    AttemptInputs,
     Client,
     IssuedToken,
-    Memory,
     Pending,
-    RefreshToken,
-    Removed,
     Setback,
     WantedTarget,
     WriteInputs,
@@ -31,12 +44,8 @@ from tuinly_operator.domain.target import (
     Ownership,
     SecretMeta,
     believe,
-    exchange_inputs,
-    holds_state,
-    looks_as_asked,
     ownership,
 )
-from tuinly_operator.domain.template import DEFAULT_LAYOUT, Layout, layout_of
 
 RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
@@ -49,327 +58,6 @@ UNTRIED: Final = Failure(
 SAME_END: Final = 10.0  # seconds by which the end of the same token may seem later, since it is told on the way
 SURE_OF_LIFE: Final = 5.0  # seconds from asking for a token in which its credential is taken to be still there
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the cluster admin allows and wants; `min_interval` is seconds between two attempts of one credential."""
-
-    token_url: str
-    graphql_url: str
-    allowed_token_urls: frozenset[str]
-    allowed_graphql_urls: frozenset[str]
-    min_interval: float
-
-    def token_url_of(self, spec: Spec) -> str:
-        """The effective token URL."""
-        return spec.token_url or self.token_url
-
-    def graphql_url_of(self, spec: Spec) -> str:
-        """The effective GraphQL URL."""
-        return spec.verification.graphql_url or self.graphql_url
-
-    def urls_of(self, spec: Spec) -> tuple[str, ...]:
-        """The URLs that requests are sent to."""
-        verifies = spec.verification.mode is VerificationMode.ENABLED
-        return (self.token_url_of(spec), self.graphql_url_of(spec)) if verifies else (self.token_url_of(spec),)
-
-
-class Purpose(Enum):
-    """What a request is for."""
-
-    TOKEN = auto()
-    VERIFICATION = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """An endpoint must not be asked now.
-
-    `failure` says why, None as long as that is not worth saying; `until` is when to look again. Where it `parks`, the
-    limiter says when it is the credential's turn. What is `long` is nothing to prepare for.
-    """
-
-    failure: Failure | None
-    until: Deadline | None = None
-    parks: bool = False
-    long: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What the limiter says of a request: what keeps it back, if anything, and whether it need not wait by itself.
-
-    It goes `at_once`, without the wait that was drawn after the last failure, as a probe or where the endpoint has been
-    seen to work since.
-    """
-
-    block: Block | None = None
-    at_once: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that a decision may look at, gathered at `now`. Nothing of it changes any more.
-
-    `problem` says why the spec cannot be followed. `target` is the freshest view of it, `old_targets` are Secrets under
-    other names that say they are this credential's target. `absence_proven` says that live reads confirmed that there
-    is no target, but the credential, `served` that one confirmed that the credential is there and ours to serve. `turn`
-    is what the limiter says of a token request, `verify_turn` of a verification.
-    """
-
-    credential: Credential
-    policy: Policy
-    memory: Memory
-    now: Moment
-    layout: Layout
-    problem: Failure | None = None
-    client_secret: SecretMeta | None = None
-    target: SecretMeta | None = None
-    old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = ()
-    absence_proven: bool = False
-    served: bool = False
-    turn: Turn = Turn()
-    verify_turn: Turn = Turn()
-
-    @property
-    def spec(self) -> Spec:
-        """What the team asks for."""
-        return self.credential.spec
-
-    @property
-    def token_url(self) -> str:
-        """The effective token URL."""
-        return self.policy.token_url_of(self.spec)
-
-    @property
-    def graphql_url(self) -> str:
-        """The effective GraphQL URL."""
-        return self.policy.graphql_url_of(self.spec)
-
-    @property
-    def verifies(self) -> bool:
-        """Whether a new token must work before it is published."""
-        return self.spec.verification.mode is VerificationMode.ENABLED
-
-    @property
-    def inputs(self) -> str:
-        """Digest of what a token would be issued for now."""
-        return exchange_inputs(self.token_url, self.spec)
-
-    @property
-    def client_identity(self) -> str:
-        """Which content of the client Secret is there now; empty where there is none."""
-        return self.client_secret.identity if self.client_secret else ""
-
-    @property
-    def attempt_inputs(self) -> AttemptInputs:
-        """What an attempt would be made with now: a change of it is worth another try at once."""
-        return AttemptInputs(self.inputs, self.client_identity)
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the target holds the token that we last wrote."""
-        held, target = self.memory.published, self.target
-        return held is not None and target is not None and holds_state(target, self.credential, held.state, self.layout)
-
-    @property
-    def looks_as_asked(self) -> bool:
-        """Whether the target holds that token and looks as the spec asks for."""
-        return self.in_place and self.target is not None and looks_as_asked(self.target, self.credential, self.layout)
-
-    @property
-    def usable(self) -> bool:
-        """Whether the target holds an unexpired token for the present inputs: what Ready says."""
-        held = self.memory.published
-        return (
-            self.in_place
-            and held is not None
-            and held.state.exchange_inputs == self.inputs
-            and not held.expiry.due(self.now)
-        )
-
-
-def gather(  # noqa: PLR0913 -- all that is known
-    credential: Credential,
-    policy: Policy,
-    memory: Memory,
-    now: Moment,
-    *,
-    client_secret: SecretMeta | None,
-    target: SecretMeta | None,
-    looked: bool,
-    served: bool = False,
-    old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = (),
-) -> Facts:
-    """Put the facts together. The memory in them has taken in what is seen now, and is the one to go on with.
-
-    `looked` says that the target was looked for live, `served` that the credential was.
-    """
-    wanted, problem = DEFAULT_LAYOUT, credential.problem
-    try:
-        wanted = layout_of(credential.spec.target.template) if credential.spec.target.template else DEFAULT_LAYOUT
-    except Failure as failure:
-        problem = failure
-    if target is not None:
-        memory = _by_target(memory, target, credential, wanted, now)
-    elif looked:  # one that the watch lacks may only be late: another leader may just have written it
-        memory = memory.met_target(None)
-    inputs = exchange_inputs(policy.token_url_of(credential.spec), credential.spec)
-    return Facts(
-        credential=credential,
-        policy=policy,
-        memory=memory.asked_for(inputs, verified=credential.spec.verification.mode is VerificationMode.ENABLED),
-        now=now,
-        layout=wanted,
-        problem=problem,
-        client_secret=client_secret,
-        target=target,
-        old_targets=old_targets,
-        absence_proven=looked and target is None,
-        served=served,
-    )
-
-
-def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Layout, now: Moment) -> Memory:
-    """What is remembered once the target is seen.
-
-    What its annotations tell is taken at the first meeting, where the answer to a write was lost, and where they tell
-    of a later token than one that this process could not put back.
-    """
-    present, pending = memory.published, memory.pending
-    told = target.target.state if target.target else None
-    if memory.met and (told is None or (present and told.issued_at <= present.state.issued_at)):
-        return memory
-    state = believe(target, credential, wanted, now.wall)
-    if state is None:
-        return memory.met_target(None)
-    if pending is not None and pending.held.state.same_token(state):
-        return memory.wrote(pending.held, None, untried=pending.unverified is not None)
-    if memory.met and present is not None and present.token is not None:
-        return memory  # who wrote it is asked before anything is written over it
-    return memory.met_target(IssuedToken(state, now.moved_to(state.issued_at)))
-
-
-class Need(Enum):
-    """Why a token is asked for."""
-
-    FIRST = auto()
-    LOST = auto()
-    LAYOUT_CHANGED = auto()
-    EXPIRED = auto()
-    INPUTS_CHANGED = auto()
-    CLIENT_CHANGED = auto()
-    FORCED = auto()
-    DUE = auto()
-
-
-class Cause(Enum):
-    """Why the target is written."""
-
-    NEW_TOKEN = auto()
-    BROKEN = auto()  # by somebody else
-    NEW_LAYOUT = auto()  # is asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Nothing is to be done now.
-
-    `blocked_by` says what keeps a token from being asked for or written. `requeue_at` is when time alone changes
-    something; users are told of it. `recheck_at` is when to look once more at what no watch may tell of. `parks` are
-    the requests of which the limiter will say when it is their turn. A `silent` rest writes no status.
-    """
-
-    blocked_by: Failure | None = None
-    requeue_at: Deadline | None = None
-    recheck_at: Deadline | None = None
-    parks: frozenset[Purpose] = frozenset()
-    silent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ReadClientSecret:
-    """Read the client id and secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProveAbsence:
-    """Look past the watch whether there is a target."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """Ask for a token by client credentials; `version` is that of the client Secret that they were read from."""
-
-    why: Need
-    client: Client
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """Ask for one by the refresh token that came with the present one; `version` is as in an exchange."""
-
-    why: Need
-    token: RefreshToken
-    present: IssuedToken
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verify:
-    """Try a new token; `last` is what came of it the last time."""
-
-    held: IssuedToken
-    token: Sensitive
-    last: Setback | None
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Write a token to the target.
-
-    `untried` says that nobody could tell whether it works; `due` is when the refresh that gave it was.
-    """
-
-    held: IssuedToken
-    token: Sensitive
-    cause: Cause
-    untried: bool
-    due: Deadline | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AskWhoServes:
-    """Look whether the credential is there and ours to serve, right before its target is written.
-
-    `other` is what somebody else wrote there for it since our last write, if anybody did.
-    """
-
-    other: IssuedToken | None
-
-
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    """Put a target back as it was: it was deleted to be made again, and could not be."""
-
-    removed: Removed
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveOldTargets:
-    """Delete what was written under other names, and tell of what only looks like it, by its names."""
-
-    targets: tuple[tuple[NamespacedName, SecretMeta], ...]
-    look_alikes: frozenset[str]
-
-
-Attempt = Exchange | Refresh
-Act = (
-    ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | AskWhoServes | PutBack | RemoveOldTargets
-)
-Decision = Rest | Act  # one next act, with what it was decided on
 
 Rule = Callable[[Facts], Decision | None]
 

@@ -4,9 +4,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tuinly_operator.base.clock import rfc3339
+from tuinly_operator.domain.acts import (
+    Rest,
+)
 from tuinly_operator.domain.credential import Condition, Status
-from tuinly_operator.domain.decision import UNTRIED, Facts, Rest, need, setback, unwritten
+from tuinly_operator.domain.decision import (
+    UNTRIED,
+    need,
+    setback,
+    unwritten,
+)
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.facts import (
+    Facts,
+)
 
 READY: Final = "Ready"
 REFRESHED: Final = "Refreshed"

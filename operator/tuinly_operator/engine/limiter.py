@@ -17,8 +17,12 @@ from typing import Final
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.decision import Block, Purpose, Turn
 from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed
+from tuinly_operator.domain.facts import (
+    Block,
+    Purpose,
+    Turn,
+)
 from tuinly_operator.domain.token_response import MAX_RETRY_AFTER
 
 FIRST_LIMIT: Final = 4  # in flight to an origin of which nothing is known yet

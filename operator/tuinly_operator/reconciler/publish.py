@@ -13,8 +13,17 @@ from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain import decision as rules
-from tuinly_operator.domain.decision import AskWhoServes, Cause, Facts, Publish, PutBack, RemoveOldTargets
+from tuinly_operator.domain.acts import (
+    AskWhoServes,
+    Cause,
+    Publish,
+    PutBack,
+    RemoveOldTargets,
+)
 from tuinly_operator.domain.errors import Failure, InTheWay, Reason
+from tuinly_operator.domain.facts import (
+    Facts,
+)
 from tuinly_operator.domain.memory import IssuedToken, Removed
 from tuinly_operator.domain.target import CREDENTIAL_LABEL, NOT_THERE, Ownership, SecretMeta, ownership, target_manifest
 from tuinly_operator.domain.template import render

@@ -16,15 +16,12 @@ from tuinly_operator.base.clock import Clock, Deadline, rfc3339
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain import decision as rules
-from tuinly_operator.domain.decision import (
+from tuinly_operator.domain.acts import (
     Act,
     AskWhoServes,
     Exchange,
-    Facts,
-    Policy,
     ProveAbsence,
     Publish,
-    Purpose,
     PutBack,
     ReadClientSecret,
     Refresh,
@@ -33,6 +30,12 @@ from tuinly_operator.domain.decision import (
     Verify,
 )
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.facts import (
+    Facts,
+    Policy,
+    Purpose,
+    gather,
+)
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
@@ -234,7 +237,7 @@ class Reconciler:
     def _gather(self, record: Record, live: LiveTarget) -> Facts:
         """What is known now. What the memory learns by it is remembered."""
         credential, now = record.credential, self._clock.now()
-        facts = rules.gather(
+        facts = gather(
             credential,
             self._policy,
             record.memory,

@@ -66,26 +66,25 @@ from tests.unit.facts import (
 )
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.sensitive import Sensitive
-from tuinly_operator.domain.credential import GrantType
-from tuinly_operator.domain.decision import (
-    SURE_OF_LIFE,
+from tuinly_operator.domain.acts import (
     Act,
     AskWhoServes,
     Cause,
-    Comparison,
     Decision,
     Exchange,
-    Facts,
     Need,
     ProveAbsence,
     Publish,
-    Purpose,
     ReadClientSecret,
     Refresh,
     RemoveOldTargets,
     Rest,
-    Turn,
     Verify,
+)
+from tuinly_operator.domain.credential import GrantType
+from tuinly_operator.domain.decision import (
+    SURE_OF_LIFE,
+    Comparison,
     compare,
     counts_from,
     need,
@@ -94,6 +93,11 @@ from tuinly_operator.domain.decision import (
     wanted_target,
 )
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.facts import (
+    Facts,
+    Purpose,
+    Turn,
+)
 from tuinly_operator.domain.memory import Attempted, AttemptInputs, ClientSecretRead, IssuedToken
 from tuinly_operator.domain.target import SecretMeta
 

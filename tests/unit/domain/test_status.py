@@ -52,8 +52,11 @@ from tests.unit.facts import (
     unverifiable,
     write_refused,
 )
+from tuinly_operator.domain.acts import (
+    Exchange,
+    Rest,
+)
 from tuinly_operator.domain.credential import Condition, GrantType, Status, parse_status, to_json
-from tuinly_operator.domain.decision import Exchange, Rest
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.status import Transition, same_story, status, transitions
 

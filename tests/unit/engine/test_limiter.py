@@ -12,8 +12,12 @@ from tests.unit.endpoints import failure
 from tests.unit.facts import ISSUED as NOW
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.decision import Block, Purpose, Turn
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.facts import (
+    Block,
+    Purpose,
+    Turn,
+)
 from tuinly_operator.engine.limiter import (
     DOWN_AFTER,
     EARLY_PROBE_SECONDS,

@@ -10,7 +10,9 @@ import pytest
 
 from tests.unit.endpoints import BAD, TIMEOUT, Answer, Behaviour, Credential, Fleet
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.decision import Purpose
+from tuinly_operator.domain.facts import (
+    Purpose,
+)
 
 ORIGIN, OTHER = "https://oauth.tuinly.com", "https://oauth.example.org"
 GOOD = 200
