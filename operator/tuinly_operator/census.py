@@ -47,7 +47,7 @@ class Census:
         self._namespaces = namespaces
         self._lost = lost
         self._went_back = went_back
-        self._awaited: set[NamespacedName] | None = None  # credentials of the last list that kopf has not brought yet
+        self._awaited: dict[NamespacedName, str] | None = None  # the uids of those that kopf may still have to bring
         self._again = asyncio.Event()
         self._doubtful: dict[NamespacedName, None] = {}  # names of which contradictory things were told, in their order
         self._doubt = asyncio.Event()
@@ -60,8 +60,8 @@ class Census:
     @property
     def unseen(self) -> set[NamespacedName]:
         """The credentials of the last list that kopf has not brought yet."""
-        self._awaited = {key for key in self._awaited or () if self._store.get(key) is None}
-        return self._awaited
+        awaited = self._awaited or {}
+        return {key for key, uid in awaited.items() if not self._store.has_met(key, uid)}
 
     def take_again(self) -> None:
         """Count anew soon: the API server was out of reach, or kopf was, and nobody tells what went meanwhile."""
@@ -128,7 +128,7 @@ class Census:
                 continue
             self._compare(known, listed)
             self._store.census_taken()
-            self._awaited, trouble = set(listed), ""
+            self._awaited, trouble = {key: uid for key, (uid, _) in listed.items()}, ""
             if missed and self.unseen == missed:
                 self._lost()
             missed = await self._not_brought()
@@ -154,6 +154,7 @@ class Census:
             await asyncio.sleep(_RETRY)
             if self.unseen == unseen:
                 return unseen
+        self._awaited = {}
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
                 await self._again.wait()

@@ -50,6 +50,7 @@ _WORK: Final = 2  # reconciles for each place at the endpoints: while all are ta
 _STUCK_SECONDS: Final = 300.0
 _DEFECT_RETRY: Final = 60.0
 _FINISH_POLL: Final = 0.02
+_LIST_POLL: Final = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class Operator:
         begin = self._begin
         acting = [begin("the work", self._work)]
         if self._election is not None:
-            acting.append(begin("the election", self._election.run))
+            acting += [begin("the election", self._election.run), begin("the wait for the lists", self._await_lists)]
         others = [
             *(begin("a watch of Secrets", watch.run) for watch in self._secret_watches),
             begin(_WATCH, self._watch_credentials),
@@ -323,14 +324,24 @@ class Operator:
     def _unfit(self) -> str:
         """Why this replica must not lead: it has not seen everything since its start, or has lost a part of itself.
 
-        Where the API server does not know the resource there is nothing to see, and no reason to wait once it does.
+        What lags or is out of reach later is no reason.
         """
         if lost := self._parts.lost():
             return f"{lost[0]} ended and did not come back"
-        if not self._listed:
-            secrets = all(watch.settled.is_set() for watch in self._secret_watches)
-            self._listed = secrets and (self._credential_watch.defined is False or not self.ready())
         return "" if self._listed else "not everything has been listed yet"
+
+    async def _await_lists(self) -> None:
+        """Note once that everything has been listed, and be done: as a part of the operator, this never ends."""
+        while not self._listed:
+            self._note_lists()
+            await asyncio.sleep(_LIST_POLL)
+        await asyncio.Event().wait()
+
+    def _note_lists(self) -> None:
+        """Where the API server does not know the resource, only the Secrets count: there is nothing else to list."""
+        secrets = all(watch.settled.is_set() for watch in self._secret_watches)
+        if secrets and (self._credential_watch.defined is False or not self.ready()):
+            self._listed = True
 
     def _promoted(self, again: bool) -> None:  # noqa: FBT001 -- a callback
         """Start afresh, since what was remembered may be older than what another leader has done, if there was one."""

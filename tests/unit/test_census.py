@@ -168,6 +168,27 @@ async def test_kopf_that_brings_none_of_what_is_listed_is_started_anew(
         assert cluster.census.unseen == set()
 
 
+async def test_who_came_and_went_is_missed_by_nobody_whether_anybody_asked_meanwhile_or_not(cluster: Cluster) -> None:
+    cluster.put(ME, UID, "10")
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+        for _ in range(2):
+            assert cluster.census.unseen == {ME}
+        cluster.know(ME, UID, "10")
+        cluster.store.credential_ended(credential({"metadata": {"uid": UID, "resourceVersion": "11"}}))
+        assert cluster.known(ME) is None
+        assert cluster.census.unseen == set()
+
+
+async def test_an_earlier_credential_of_its_name_is_not_taken_for_one_that_was_listed(cluster: Cluster) -> None:
+    cluster.know(ME, OTHER_UID, "8")
+    cluster.store.credential_gone(ME, OTHER_UID)
+    cluster.put(ME, UID, "10")
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+        assert cluster.census.unseen == {ME}
+
+
 async def test_kopf_that_takes_its_time_is_left_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(census_module, "_RETRY", 0.01)
     cluster.put(ME, UID, "10")

@@ -135,6 +135,7 @@ class Starting:
 
     @property
     def unfit(self) -> str:
+        self.operator._note_lists()  # noqa: SLF001 -- as one of its parts does again and again
         return self.operator._unfit()  # noqa: SLF001 -- what the election asks
 
     def lose(self, seconds: float = PATIENCE) -> None:
@@ -165,6 +166,18 @@ def test_a_replica_may_lead_once_everything_has_been_listed_and_from_then_on(sta
         vars(part).update(vars(Watch()))
     assert starting.operator.ready()
     assert (starting.unfit, starting.operator.alive()) == ("", [])
+
+
+def test_asking_whether_it_is_ready_or_may_lead_changes_nothing(starting: Starting) -> None:
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    before = dict(vars(starting.operator))
+    for _ in range(2):
+        assert starting.operator.ready() == []
+        assert starting.operator._unfit() == "not everything has been listed yet"  # noqa: SLF001 -- what the election asks
+        assert starting.operator.alive() == starting.operator.notes() == []
+    assert vars(starting.operator) == before
+    assert starting.unfit == ""
 
 
 def test_where_there_is_no_definition_there_is_nothing_to_wait_for(starting: Starting) -> None:

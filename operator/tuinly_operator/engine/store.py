@@ -134,6 +134,13 @@ class Store:
             return self._ends.get(key)
         return Told(record.credential.uid, record.credential.version, there=True)
 
+    def has_met(self, key: NamespacedName, uid: str) -> bool:
+        """Whether a name has a credential, or the one with that uid was seen to go."""
+        if key in self._records:
+            return True
+        end = self._ends.get(key)
+        return end is not None and end.uid == uid
+
     def credential_seen(self, credential: Credential, *, listed: bool = False) -> None:
         """Take in a credential as the watch, or a relist, shows it, if that is news (succession.py)."""
         key = credential.key
