@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +136,20 @@ def test_a_suspended_credential_says_that_its_template_waits(start_operator: Sta
     tenant.await_ready()
     assert tenant.condition("Reconciling") is None
     assert set(tenant.target().data) == {"token"}
+
+
+def test_the_examples_of_the_page_on_gitops_are_accepted(
+    local_cluster: LocalCluster, installed: None, namespace: str
+) -> None:
+    """The credentials; what others define is only read: their definitions are not here."""
+    del installed
+    page = (FILE.parents[1] / "docs" / "gitops.md").read_text()
+    examples = [
+        each
+        for block in re.findall(r"```yaml\n(.*?)```", textwrap.dedent(page), re.DOTALL)
+        for each in yaml.safe_load_all(textwrap.dedent(block))
+    ]
+    assert sorted(each["kind"] for each in examples) == ["Application", "ExternalSecret"] + ["TuinlyCredential"] * 2
+    for each in examples:
+        if each["kind"] == "TuinlyCredential":
+            local_cluster.kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=json.dumps(each))

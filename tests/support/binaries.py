@@ -67,6 +67,8 @@ NODE_PARTS = (
 )
 """What a node needs besides."""
 HELM = Part("helm", "helm.sh/helm/v4/cmd/helm", 80, "helm")
+JUDGE = Part("judge", "./judge", 25, "health")
+"""Judges the health of objects as Helm, Flux and Argo CD do."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,23 @@ def find_helm() -> Path:
     Raises:
         BinariesError: it is missing.
     """
-    places = locate((HELM,))
+    return _find_tool(HELM)
+
+
+def find_judge() -> Path:
+    """Find the judge of health without building it.
+
+    Raises:
+        BinariesError: it is missing.
+    """
+    return _find_tool(JUDGE)
+
+
+def _find_tool(part: Part) -> Path:
+    places = locate((part,))
     if _missing(places):
-        raise BinariesError("no helm: run `make helm`")
-    return places[HELM]
+        raise BinariesError(f"no {part.name}: run `make helm`")
+    return places[part]
 
 
 def find_or_build(parts: Iterable[Part] = PARTS) -> list[Path]:
@@ -199,6 +214,8 @@ def _build_flags(module: str) -> list[str]:
     if module == HELM.module:
         version = _find(r"^\thelm\.sh/helm/v4 (v\S+)", MODULES / module / "go.mod")
         return ["-trimpath", f"-ldflags=-s -w -X=helm.sh/helm/v4/internal/version.version={version}"]
+    if module == JUDGE.module:
+        return ["-trimpath", "-ldflags=-s -w"]
     if module == "node":
         return ["-trimpath", "-ldflags=-s -w", "-tags=no_btrfs,no_devmapper,no_zfs"]
     version = _find(r"^require k8s\.io/kubernetes (v\S+)", MODULES / module / "go.mod")
@@ -310,9 +327,9 @@ def main() -> int:
     """Find or build the programs, and say where they are."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.binaries")
     parser.add_argument("--node", action="store_true", help="those of a node as well")
-    parser.add_argument("--helm", action="store_true", help="Helm alone")
+    parser.add_argument("--helm", action="store_true", help="Helm, and what judges health as Helm does, alone")
     wanted = parser.parse_args()
-    parts = (HELM,) if wanted.helm else (*PARTS, *NODE_PARTS) if wanted.node else PARTS
+    parts = (HELM, JUDGE) if wanted.helm else (*PARTS, *NODE_PARTS) if wanted.node else PARTS
     try:
         paths = find_or_build(parts)
     except (BinariesError, OSError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import binaries
-from tests.support.binaries import Binaries, BinariesError, choose_go, find, find_helm, locate
+from tests.support.binaries import Binaries, BinariesError, choose_go, find, find_helm, find_judge, locate
 from tests.support.process_identity import identity
 from tests.support.waiting import wait_until
 
@@ -157,9 +157,9 @@ def test_helm_is_built_apart(machine: Machine) -> None:
     build = machine.start_build("--helm")
     output, _ = build.communicate(timeout=30)
     assert build.returncode == 0
-    assert output == f"{find_helm()}\n"
-    assert [name for name, _ in machine.builds] == ["helm"]
-    assert machine.cached == {"helm": "half built"}
+    assert output == f"{find_helm()}\n{find_judge()}\n"
+    assert [name for name, _ in machine.builds] == ["helm", "judge"]
+    assert machine.cached == {"helm": "half built", "judge": "half built"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
