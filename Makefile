@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo extras test test-unit bench check format manifests image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo extras test test-unit bench check format manifests architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
@@ -72,6 +72,9 @@ base-image: ## Images to build it on, from Debian's packages, where no registry 
 
 manifests: $(VENV) ## Render deploy/install.yaml and deploy/namespaced.yaml from the kustomizations in deploy/
 	@$(BIN)/python hack/manifests.py
+
+architecture: $(VENV) ## Draw docs/architecture.svg from the import graph
+	@$(BIN)/python hack/architecture.py
 
 cluster-up: $(VENV) binaries ## A Kubernetes API on loopback for trials of your own: .cluster/kubeconfig
 	@$(BIN)/python -m tests.support.cluster up

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -242,6 +244,12 @@ def test_the_architecture_tells_what_each_module_is_for() -> None:
     modules = {str(path.relative_to(package).with_suffix("")) for path in files}
     named = [unquoted(row[0]) for row in rows]
     assert sorted(named) == sorted(modules)
+
+
+def test_the_picture_of_the_modules_is_current(tmp_path: Path) -> None:
+    picture = tmp_path / "architecture.svg"
+    subprocess.run([sys.executable, ROOT / "hack" / "architecture.py", picture], check=True, timeout=60)  # noqa: S603
+    assert (ROOT / "docs" / "architecture.svg").read_text() == picture.read_text(), "run `make architecture`"
 
 
 def test_decisions_are_numbered_listed_and_complete() -> None:
