@@ -55,7 +55,7 @@ class Standing(IntEnum):
 
 
 _Who = tuple[NamespacedName, Purpose]
-_Rank = tuple[int, float]
+_Rank = tuple[int, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ class _Wait:
 
     ask: Ask
     since: Moment
+    turn: int  # of its namespace
     number: int = -1
     ticket: Ticket | None = None
 
@@ -141,6 +142,8 @@ class _Origin:
     untrusted: int = 0  # of them, held by those not in good standing
     waiting: dict[_Who, _Wait] = field(default_factory=dict)
     line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap, with entries that no longer count
+    turns: dict[tuple[Standing, str], int] = field(default_factory=dict)  # the last one that a namespace has got
+    served: Counter[Standing] = field(default_factory=Counter)  # the last turn that came
     known: dict[_Who, _Known] = field(default_factory=dict)
     hopeful: set[_Who] = field(default_factory=set)  # their failures speak of the endpoint: any token ends their waits
     tokens: int = 0
@@ -170,11 +173,27 @@ class _Origin:
             return known.standing
         return Standing.NEW if ask.end is None else Standing.GOOD
 
-    def rank(self, ask: Ask, since: float) -> _Rank:
-        """The place in the line: by standing, then by the end of the token or by how long it has waited."""
+    def by_end(self, ask: Ask) -> float | None:
+        """The end of its token, where its place goes by that: it had one, and does not fail by itself."""
+        return ask.end if self.standing(ask) <= Standing.SHAKEN else None
+
+    def rank(self, ask: Ask, since: float, turn: int) -> _Rank:
+        """The place in the line: by standing, then by the end of the token or by turn."""
+        end = self.by_end(ask)
+        return self.standing(ask), turn if end is None else end, since
+
+    def turn_of(self, ask: Ask) -> int:
+        """The turn of the next one of its namespace: those take turns, however many wait in one of them."""
         standing = self.standing(ask)
-        by_end = standing <= Standing.SHAKEN and ask.end is not None
-        return standing, ask.end if by_end and ask.end is not None else since
+        return max(self.served[standing], self.turns.get((standing, ask.key.namespace), -1) + 1)
+
+    def give_turn(self, ask: Ask) -> int:
+        """Note that its namespace has got one turn more; forget those of namespaces whose turns have come."""
+        standing, turn = self.standing(ask), self.turn_of(ask)
+        if len(self.turns) > 2 * len(self.waiting) + _SHORT_LINE:
+            self.turns = {key: last for key, last in self.turns.items() if last >= self.served[key[0]]}
+        self.turns[standing, ask.key.namespace] = turn
+        return turn
 
     def head(self) -> _Wait | None:
         """The first in the line."""
@@ -208,14 +227,19 @@ class _Origin:
         return min(group, key=self._untried_first, default=None)
 
     def _untried_first(self, wait: _Wait) -> tuple[float, _Rank]:
-        known = self.known.get(wait.ask.who)
-        tried = known.tried if known is not None and known.tried >= self.ill_since else float("-inf")
-        return tried, self.rank(wait.ask, wait.since.boot)
+        known, by_turn = self.known.get(wait.ask.who), self.by_end(wait.ask) is None  # a turn is another after each try
+        tried = float("-inf") if by_turn or known is None or known.tried < self.ill_since else known.tried
+        return tried, self.rank(wait.ask, wait.since.boot, wait.turn)
+
+    def turn_came(self, wait: _Wait) -> None:
+        """Note that one is released: whoever comes now does not wait for turns that are over."""
+        standing = self.standing(wait.ask)
+        self.served[standing] = max(self.served[standing], wait.turn)
 
     def queue(self, wait: _Wait, number: int) -> None:
         """Put one who waits into the line, and clear that once most of its entries no longer count."""
         wait.number = number
-        heapq.heappush(self.line, (self.rank(wait.ask, wait.since.boot), number, wait.ask.who))
+        heapq.heappush(self.line, (self.rank(wait.ask, wait.since.boot, wait.turn), number, wait.ask.who))
         if len(self.line) > 2 * len(self.waiting) + _SHORT_LINE:
             self.line = [entry for entry in self.line if (w := self.waiting.get(entry[2])) and w.number == entry[1]]
             heapq.heapify(self.line)
@@ -348,7 +372,7 @@ class Limiter:
             wait.ticket.picked = True
             return Turn(at_once=relieved or wait.ticket.probe)
         since = wait.since if wait is not None else now
-        if self._may_go(origin, ask, since, now.boot):
+        if self._may_go(origin, ask, now.boot):
             return Turn(at_once=relieved)
         said = Deadline.after(SAID_AFTER, since)
         failure = _why(origin) if said.due(now) else None
@@ -357,8 +381,10 @@ class Limiter:
     def park(self, ask: Ask, now: Moment) -> None:
         """Keep one who must wait until it is its turn."""
         origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
-        wait = origin.waiting.setdefault(ask.who, _Wait(ask, now))
-        if wait.ticket is not None:
+        wait = origin.waiting.get(ask.who)
+        if wait is None:
+            wait = origin.waiting[ask.who] = _Wait(ask, now, origin.give_turn(ask))
+        elif wait.ticket is not None:
             self._give_back(origin, wait.ticket, now.boot)
         wait.ask, wait.ticket = ask, None
         origin.queue(wait, next(self._numbers))
@@ -482,13 +508,13 @@ class Limiter:
 
     # --- Places -------------------------------------------------------------------------------------------------------
 
-    def _may_go(self, origin: _Origin, ask: Ask, since: Moment, now: float) -> bool:
+    def _may_go(self, origin: _Origin, ask: Ask, now: float) -> bool:
         """Whether one who comes by may begin without having been released: not before others, nor as the probe."""
         if origin.only_probes(ask):
             return False
-        standing = origin.standing(ask)
-        head = origin.head()
-        before = head is not None and origin.rank(head.ask, head.since.boot) < origin.rank(ask, since.boot)
+        standing, head, wait = origin.standing(ask), origin.head(), origin.waiting.get(ask.who)
+        since, turn = (wait.since.boot, wait.turn) if wait is not None else (now, origin.turn_of(ask))
+        before = head is not None and origin.rank(head.ask, head.since.boot, head.turn) < origin.rank(ask, since, turn)
         return not before and self._has_place(origin, standing, now) and origin.has_room(standing, now)
 
     def _has_place(self, origin: _Origin, standing: Standing, now: float) -> bool:
@@ -540,6 +566,7 @@ class Limiter:
                 return
             origin, wait = min(ready, key=lambda each: self._precedence(*each))
             wait.number = -1
+            origin.turn_came(wait)
             wait.ticket = self._take(origin, wait.ask, now, probe=origin.only_probes(wait.ask))
             self._release(wait.ask.key)
 
@@ -556,11 +583,12 @@ class Limiter:
         return origin.candidate() if self._may_probe(now) else None
 
     @staticmethod
-    def _precedence(origin: _Origin, wait: _Wait) -> tuple[_Rank, float]:
+    def _precedence(origin: _Origin, wait: _Wait) -> tuple[int, float, float]:
         """Who is released first. Probes, the longest due first, come after all who do not fail by themselves."""
         if origin.only_probes(wait.ask):
-            return (Standing.NEW, float("inf")), origin.next_probe
-        return origin.rank(wait.ask, wait.since.boot), 0.0
+            return Standing.NEW, float("inf"), origin.next_probe
+        end = origin.by_end(wait.ask)
+        return origin.standing(wait.ask), wait.since.boot if end is None else end, 0.0
 
     def _take(self, origin: _Origin, ask: Ask, now: float, *, probe: bool) -> Ticket:
         ticket = Ticket(ask, origin.standing(ask), now, probe)

@@ -337,6 +337,37 @@ def test_those_in_good_standing_come_first_by_the_end_of_their_token(world: Worl
     assert released == ["soon", "late", "shaken", "new", "newer", "failing"]
 
 
+@pytest.mark.parametrize("standing", ["new", "failing"])
+def test_the_others_go_by_turns_of_their_namespaces(small: World, standing: str) -> None:
+    """However many wait in one, and however long they have: each turn there is followed by one of the others."""
+
+    def theirs(namespace: str, name: str) -> Ask:
+        return Ask(NamespacedName(namespace, name), ORIGIN)
+
+    many = [theirs("many", name) for name in "abcdef"]
+    few = [theirs("few", name) for name in "xy"]
+    late = [theirs("late", name) for name in "uvw"]
+    if standing == "failing":
+        small.ask(good("fine"))
+        for ask in [*many, *few, *late]:
+            small.ask(ask, REFUSED)
+            small.ask(good("fine"))
+    filling = small.fill()
+    order: list[str] = []
+    small.park(*many)
+    small.wait(1)
+    small.park(*few)
+    while len(order) < len(many) + len(few) + len(late):
+        order += small.end(filling.pop())
+        if len(order) == 5:
+            small.wait(1)
+            small.park(*late)
+        for ask in [*many, *few, *late]:
+            if small.released and small.released[-1] == ask.key and order[-1] == ask.key.name:
+                filling += small.begin(ask)
+    assert "".join(order) == "axbycudvewf"
+
+
 def test_who_comes_by_does_not_go_before_who_waits(world: World) -> None:
     world.ask(good("a"), THROTTLED)
     world.wait(0.1)

@@ -108,6 +108,17 @@ def test_new_ones_get_their_first_token_although_as_many_bad_ones_were_made_with
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_nor_do_bad_ones_that_came_before_them_keep_new_ones_waiting(fleet: Fleet, kind: str) -> None:
+    """Namespaces take turns, so that a new tenant needs not wait for all of another one to be tried."""
+    bad(fleet, GOOD, kind)
+    them = [Credential(NamespacedName("shop", f"good-{number}"), ORIGIN, LIFETIME) for number in range(GOOD)]
+    for credential in them:
+        fleet.at(1, lambda each=credential: fleet.add(each))  # type: ignore[misc]
+    fleet.run(240 if kind == "hang" else 60)
+    assert sum(credential.first is not None for credential in them) == GOOD
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [20, 50])
 def test_good_ones_that_turn_bad_hold_up_the_others_for_seconds_at_most(fleet: Fleet, kind: str, count: int) -> None:
     them = good(fleet)
