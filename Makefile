@@ -44,8 +44,8 @@ rows: $(VENV) binaries ## What bad clients may cost good ones, by the real proce
 
 # A connection that a killed API server leaves half open is closed by the garbage collector, which pytest would call an error.
 e2e: $(VENV) ## The operator's image on a real node, with Pods that use the tokens, through faults: about 10 minutes, as root on Linux
-	@if $(BIN)/python -m tests.support.node check; then \
-	  $(BIN)/python -m tests.support.binaries --node > /dev/null && $(BIN)/python -m tests.support.binaries --helm > /dev/null; fi
+	@if $(BIN)/python -m tests.support.node check; then $(BIN)/python -m tests.support.binaries --node > /dev/null; fi
+	@$(BIN)/python -m tests.support.binaries --helm > /dev/null
 	$(BIN)/pytest tests/e2e -W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 test-unit: $(VENV) ## The tests that need no cluster

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.support.manifests import IMAGE, SHOP
-from tests.support.node import Node
+from tests.support.node import AnyNode
 
 Json = dict[str, Any]
 
@@ -115,7 +115,7 @@ def cron_job() -> Json:
     }
 
 
-def seen(node: Node) -> list[Seen]:
+def seen(node: AnyNode) -> list[Seen]:
     """Return what each way has shown so far, in the order of time."""
     pods = [(NAME, "init"), (NAME, "main"), (f"{NAME}-waiting", "main")]
     names = node.kubectl("get", "pods", "-n", SHOP, "-l", f"job={NAME}", "-o", "name").split()

@@ -14,13 +14,14 @@ import trustme
 
 from tests.e2e import kinds
 from tests.support import crd, manifests
+from tests.support.helm import CHART, Helm
 from tests.support.image import Image
-from tests.support.installed import LEASE, WAIT, Installed, lease_holder
+from tests.support.installed import LEASE, NAME, WAIT, Installed, lease_holder
 from tests.support.manifests import SANDBOX, SHOP, SYSTEM
-from tests.support.node import Node
+from tests.support.node import AnyNode
 from tests.support.objects import Objects
 from tests.support.sandbox import SandboxAdmin
-from tests.support.tenant import Tenant
+from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
@@ -45,7 +46,7 @@ class Figures:
 class LeaseWatch:
     """Who holds the Lease, looked at twenty times a second: what an admin would see as the time without a leader."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: AnyNode) -> None:
         """Begin to look."""
         self.seen: list[tuple[float, str]] = []
         """When the holder was first seen to be this one; empty for nobody."""
@@ -115,19 +116,19 @@ class Stage(Installed):
         tenants: the credentials, each with a program that uses its token.
     """
 
-    def __init__(self, node: Node, image: Image, figures: Figures) -> None:
-        """Install the operator, the sandbox, and `CALLERS` credentials with a program each; wait until all call."""
+    def __init__(self, node: AnyNode, image: Image, helm: Helm, figures: Figures) -> None:
+        """Install operator and sandbox, and `CALLERS` credentials with a program each; wait until all call."""
         super().__init__(node)
         self.figures = figures
+        self._helm = helm
         node.load(image.archive)
         certificates = trustme.CA()
         self.apply(*manifests.sandbox(certificates))
-        node.kubectl("apply", "--server-side", "-f", str(manifests.ROOT / "crds"))
-        crd.wait_until_served(node)
         self.apply(manifests.namespace(SYSTEM), manifests.namespace(SHOP))
         self.apply(*manifests.authority(certificates, (SYSTEM, SHOP)))
         self.await_deployment(SANDBOX, "tuinly")
-        self._install()
+        self.install_chart()
+        crd.wait_until_served(node)
         address = self.get("service", "tuinly", SANDBOX)["spec"]["clusterIP"]
         self.sandbox = SandboxAdmin(f"http://{address}:8081")
         self.shop = Objects(node, SHOP)
@@ -144,11 +145,36 @@ class Stage(Installed):
         self.leases.end()
         self.shop.close()
 
-    def _install(self) -> None:
+    # What an admin does -----------------------------------------------------------------------------------------------
+
+    def install_chart(self, *options: str) -> None:
+        """Install the chart, and wait until both replicas are ready."""
+        begun = time.time()
+        install = ("install", NAME, str(CHART), "--namespace", SYSTEM, *options)
+        self._helm.run(*install, values=manifests.chart_values())
+        self.await_two_ready()
+        self.figures.add("both replicas ready, after helm install", f"{time.time() - begun:.1f} s")
+
+    def test_chart(self) -> None:
+        """Run the chart's own test, a Pod that asks the operator how it is."""
+        self._helm.run("test", NAME, "--namespace", SYSTEM)
+
+    def uninstall_chart(self) -> None:
+        """Uninstall the chart, and wait until all of its Pods are gone."""
+        self._helm.run("uninstall", NAME, "--namespace", SYSTEM)
+        labelled = ("-n", SYSTEM, "-l", f"app.kubernetes.io/name={NAME}")
+        wait_until(
+            lambda: not self.node.kubectl("get", "pods", *labelled, "-o", "name"), what="no Pod is left", seconds=WAIT
+        )
+
+    def install_files(self) -> None:
+        """Apply the plain files, and wait until both replicas are ready."""
         begun = time.time()
         self.apply(*manifests.installation())
         self.await_two_ready()
-        self.figures.add("both replicas ready, after the apply", f"{time.time() - begun:.1f} s")
+        self.figures.add("both replicas ready, after kubectl apply", f"{time.time() - begun:.1f} s")
+
+    # What it uses -----------------------------------------------------------------------------------------------------
 
     def start_kinds(self) -> dict[str, Tenant]:
         """Start a Pod with each usual way to get a Secret; return the credentials behind them."""
@@ -172,9 +198,19 @@ class Stage(Installed):
         self.apply(*(manifests.caller(tenant.name) for tenant in self.tenants))
         wait_until(lambda: all(told.tokens for told in self.told().values()), what="all programs call", seconds=WAIT)
 
+    def events(self, namespace: str, kind: str = "") -> list[Json]:
+        """Return the Events of a namespace, of one type or all."""
+        items = json.loads(self.node.kubectl("get", "events", "-n", namespace, "-o", "json"))["items"]
+        return [each for each in items if kind in {"", each["type"]}]
+
+    def nothing_is_due(self) -> bool:
+        """Whether each token has been replaced that is to be: those that are due again are due from now on."""
+        due = [seconds_of(tenant.target().notes["next-refresh"]) for tenant in self.tenants]
+        return min(due) > time.time()
+
     def working_sets(self) -> list[float]:
         """Return the working set of each of the operator's containers, in MB, as the kubelet tells it."""
-        summary = json.loads(self.node.kubectl("get", "--raw", "/api/v1/nodes/node1/proxy/stats/summary"))
+        summary = json.loads(self.node.kubectl("get", "--raw", f"/api/v1/nodes/{self.node.name}/proxy/stats/summary"))
         return [
             container["memory"]["workingSetBytes"] / 1e6
             for pod in summary["pods"]
@@ -203,9 +239,9 @@ class Stage(Installed):
 
 
 @contextmanager
-def standing(node: Node, image: Image, figures: Figures) -> Iterator[Stage]:
+def standing(node: AnyNode, image: Image, helm: Helm, figures: Figures) -> Iterator[Stage]:
     """Have a stage for as long as the context lasts."""
-    stage = Stage(node, image, figures)
+    stage = Stage(node, image, helm, figures)
     try:
         yield stage
     finally:

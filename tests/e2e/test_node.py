@@ -9,17 +9,17 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import kinds
 from tests.e2e.stage import LIFETIME, Stage
-from tests.support import manifests
-from tests.support.binaries import BinariesError
+from tests.support.acts import force
 from tests.support.cluster import KubectlError
-from tests.support.helm import CHART, Helm
-from tests.support.manifests import SYSTEM
+from tests.support.manifests import SHOP, SYSTEM
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import wait_until
 
@@ -28,6 +28,13 @@ pytestmark = pytest.mark.timeout(900)  # seconds, for hanging; the first test bu
 HOG = "import os; file = os.memfd_create('hog')\nwhile True: os.write(file, bytes(2**20))"
 """Fills the container's memory with pages of no process, so that the kernel ends the largest one: the operator."""
 MEGABYTE = 1e6
+
+
+@pytest.fixture(autouse=True)
+def one_fault_per_lead(stage: Stage) -> Iterator[None]:
+    """Let each test end only when all that was due is done, so that no token's lead sees the faults of two tests."""
+    yield
+    wait_until(stage.nothing_is_due, what="that no refresh is due", seconds=60)
 
 
 @pytest.fixture(scope="module")
@@ -117,44 +124,38 @@ def test_a_rolling_update_hands_over(stage: Stage) -> None:
     seconds = time.time() - begun
     stage.leader()
     stage.figures.add("a rollout", f"{seconds:.1f} s, of which {stage.leases.gap(begun):.2f} s without a leader")
-    cpu = [processor_seconds(stage.process(pod)) for pod in stage.pods()]
+    cpu = [usage_of(stage.process(pod)).cpu for pod in stage.pods()]
     stage.figures.add("a start", f"{min(cpu):.2f} to {max(cpu):.2f} s of CPU")
 
 
-def processor_seconds(pid: int) -> float:
-    """Return what a process has used, of user's and system's time (proc(5))."""
-    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 -- one line
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def test_the_chart_goes_and_plain_files_come(stage: Stage) -> None:
+    """What the chart leaves, credentials and targets, is what the other installation goes on with."""
+    before = {tenant.name: tenant.target().token for tenant in stage.tenants}
+    for tenant in stage.tenants:  # so that none is due meanwhile: a removal is no fault that a lead has to bear
+        force(tenant, "before the removal")
+    for tenant in stage.tenants:
+        tenant.await_token(other_than=before[tenant.name], seconds=60)
+    begun = time.time()
+    stage.uninstall_chart()
+    stage.install_files()
+    stage.leader()
+    stage.figures.add(
+        "the chart removed, and plain files applied: a leader again", f"{time.time() - begun:.1f} s later"
+    )
 
 
-def test_the_chart_takes_the_installation_over(stage: Stage, tmp_path: Path) -> None:
-    """As an upgrade: one rollout. Its own test, a Pod that asks the operator how it is, passes."""
-    try:
-        helm = Helm(tmp_path, stage.node.kubeconfig)
-    except BinariesError as reason:
-        pytest.skip(f"not here: {reason}")
+def test_the_chart_takes_the_installation_over(stage: Stage) -> None:
+    """As an upgrade: one rollout. Its own test passes."""
     before = stage.pods().keys()
     begun = time.time()
-    install = ("install", "tuinly-operator", str(CHART), "--namespace", SYSTEM, "--take-ownership", "--force-conflicts")
-    helm.run(*install, values=manifests.chart_values())
+    stage.install_chart("--take-ownership", "--force-conflicts")
     wait_until(lambda: not before & stage.pods().keys(), what="new Pods only", seconds=120)
     stage.await_two_ready()
     stage.leader()
     seconds = time.time() - begun
     gap = stage.leases.gap(begun)
     stage.figures.add("the chart in place of the files", f"{seconds:.1f} s, of which {gap:.2f} s without a leader")
-    helm.run("test", "tuinly-operator", "--namespace", SYSTEM)
-
-
-def test_a_rotated_client_secret_is_followed(stage: Stage) -> None:
-    """By a token in each target at once."""
-    before = {tenant.name: tenant.target().token for tenant in stage.tenants}
-    for tenant in stage.tenants:
-        tenant.rotate_secret()
-        tenant.apply_client_secret()
-    for tenant in stage.tenants:
-        tenant.await_token(other_than=before[tenant.name], seconds=60)
+    stage.test_chart()
 
 
 def test_the_api_server_may_restart(stage: Stage) -> None:
@@ -195,21 +196,56 @@ def test_each_way_shows_the_next_token_or_the_first_for_ever(stage: Stage, kind_
     assert [way for way in ("subPath", "env", "frozen", "init container") if len(shown[way]) > 1] == []
 
 
-def test_the_kubelet_may_restart(stage: Stage) -> None:
+def test_the_kubelet_may_restart(stage: Stage, kind_tenants: dict[str, Tenant]) -> None:
+    """No container is started again. A new kubelet knows nothing of an earlier Secret that was immutable."""
     pods = {name: pod["status"]["containerStatuses"][0]["restartCount"] for name, pod in stage.pods().items()}
+    begun = time.time()
     stage.node.restart("kubelet")
     wait_until(lambda: stage.node.healthy("http://127.0.0.1:10248/healthz"), what="the kubelet", seconds=60)
     stage.await_two_ready()
     after = {name: pod["status"]["containerStatuses"][0]["restartCount"] for name, pod in stage.pods().items()}
     assert after == pods
+    present = expiry(kind_tenants[f"{kinds.NAME}-frozen"])
+    seen = wait_until(
+        lambda: (last := ways(stage)["frozen"][-1]).expires_at == present and last, what="the new Secret", seconds=180
+    )
+    assert seen
+    stage.figures.add("the kubelet restarted: a Pod sees what was immutable", f"{seen.at - begun:.0f} s later")
 
 
-def test_tokens_of_after_all_that_reach_the_pods(stage: Stage) -> None:
-    """By the kubelet's own means: the file changes while the program runs."""
+def test_a_rotated_client_secret_is_followed(stage: Stage) -> None:
+    """By a token in each target at once."""
+    before = {tenant.name: tenant.target().token for tenant in stage.tenants}
+    for tenant in stage.tenants:
+        tenant.rotate_secret()
+        tenant.apply_client_secret()
+    for tenant in stage.tenants:
+        tenant.await_token(other_than=before[tenant.name], seconds=60)
+
+
+def test_a_leader_that_hangs_is_followed_and_started_again(stage: Stage) -> None:
+    """By the other one when its Lease has run out, and by the kubelet when its probe has failed for long enough."""
+    leader, holder = stage.leader()
     begun = time.time()
+    os.kill(stage.process(leader), signal.SIGSTOP)
+    stage.figures.add("a leader that hangs: without one", f"{stage.leases.await_other(holder, begun):.1f} s")
+
+    def ended() -> dict[str, str] | None:
+        [container] = stage.get("pod", leader)["status"]["containerStatuses"]
+        found: dict[str, str] | None = container["lastState"].get("terminated")
+        return found if found and seconds_of(found["finishedAt"]) > begun else None
+
+    assert wait_until(ended, what="its end by the kubelet", seconds=180) is not None
+    stage.figures.add("it is started again by its probe", f"{time.time() - begun:.0f} s later")
+    stage.await_two_ready()
+
+
+def test_the_tokens_of_the_rotated_clients_reach_the_pods(stage: Stage) -> None:
+    """By the kubelet's own means: the file changes while the program runs."""
+    wanted = {tenant.name: expiry(tenant) for tenant in stage.tenants}
     wait_until(
-        lambda: all(told.tokens and told.tokens[-1][1] - LIFETIME > begun for told in stage.told().values()),
-        what="a token in each Pod that was issued after all faults",
+        lambda: all(told.tokens and told.tokens[-1][1] >= wanted[name] for name, told in stage.told().items()),
+        what="the token of its target in each Pod",
         seconds=LIFETIME,
     )
     delays = [at - (expires_at - LIFETIME) for told in stage.told().values() for at, expires_at in told.tokens[1:]]
@@ -221,16 +257,50 @@ def test_tokens_of_after_all_that_reach_the_pods(stage: Stage) -> None:
 
 
 def test_what_it_uses_is_what_it_asks_for(stage: Stage) -> None:
-    """Memory below the request, so that it is no victim of others' needs."""
+    """Memory below the request, so that it is no victim of others' needs; CPU too, over all that its life brought."""
     used = wait_until(lambda: len(found := stage.working_sets()) == 2 and found, what="its memory", seconds=60)
     assert used
-    [pod, *_] = stage.pods().values()
-    resources = pod["spec"]["containers"][0]["resources"]
-    assert resources["requests"]["memory"] == "128Mi"
+    pods = stage.pods()
+    resources = next(iter(pods.values()))["spec"]["containers"][0]["resources"]
+    assert resources["requests"] == {"cpu": "100m", "memory": "128Mi"}
     assert max(used) < 128 * 2**20 / MEGABYTE
     told = " and ".join(f"{each:.0f} MB" for each in used)
     limit = resources["limits"]["memory"]
     stage.figures.add("working set", f"{told}, of {resources['requests']['memory']} requested and {limit} at most")
+    shares = [usage.cpu / usage.age for usage in map(usage_of, map(stage.process, pods))]
+    assert max(shares) < 0.1
+    told = " and ".join(f"{1000 * share:.0f}m" for share in shares)
+    stage.figures.add("CPU, the start included", f"{told}, of {resources['requests']['cpu']} requested")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used of the CPU, and for how long it has run, in seconds."""
+
+    cpu: float
+    age: float
+
+
+def usage_of(pid: int) -> Usage:
+    """Return it, of user's and system's time (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system, start = (int(fields[place]) / os.sysconf("SC_CLK_TCK") for place in (11, 12, 19))
+    return Usage(user + system, time.clock_gettime(time.CLOCK_BOOTTIME) - start)
+
+
+def test_events_tell_an_admin_what_happened_and_nothing_else(stage: Stage) -> None:
+    """Kubernetes tells the faults, the operator that tokens were issued, and that a busy endpoint let it wait."""
+    warnings = {event["reason"] for event in stage.events(SYSTEM, "Warning")}
+    stage.figures.add("Warnings about the operator's Pods", ", ".join(sorted(warnings)))
+    assert warnings <= {"Unhealthy", "BackOff"}
+    names = {tenant.name for tenant in stage.tenants}
+    told = {
+        (event["type"], event["reason"])
+        for event in stage.events(SHOP)
+        if event["involvedObject"]["kind"] == "TuinlyCredential" and event["involvedObject"]["name"] in names
+    }
+    assert ("Normal", "Issued") in told
+    assert told <= {("Normal", "Issued"), ("Warning", "EndpointUnavailable")}
 
 
 def test_no_log_tells_a_token_or_a_failure_of_its_own(stage: Stage) -> None:

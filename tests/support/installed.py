@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.manifests import SYSTEM
-from tests.support.node import Node
+from tests.support.node import AnyNode
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
@@ -34,7 +34,7 @@ class Installed:
         node: where it is.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: AnyNode) -> None:
         """Nothing is installed by this."""
         self.node = node
 
@@ -63,7 +63,8 @@ class Installed:
         uid = self.get("pod", pod)["metadata"]["uid"]
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if uid in (folder / "cgroup").read_text() and b"tuinly-operator" in (folder / "cmdline").read_bytes():
+                cgroup = (folder / "cgroup").read_text().replace("_", "-")  # as systemd would have it
+                if uid in cgroup and b"tuinly-operator" in (folder / "cmdline").read_bytes():
                     return int(folder.name)
             except OSError:  # it has ended meanwhile
                 continue

@@ -1,6 +1,5 @@
 """A node for tests and trials: started, entered, its programs ended, and removed without a trace."""
 
-import ctypes
 import hashlib
 import json
 import os
@@ -8,40 +7,27 @@ import secrets
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable
-from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import trustme
 
-from tests.support.cluster.any_cluster import Cluster, write_private
+from tests.support.cluster.any_cluster import write_private
 from tests.support.guarded import Guarded
 from tests.support.node import files
+from tests.support.node.any_node import AnyNode, NodeError
 from tests.support.node.init import PIDS
 from tests.support.node.pause import write_pause_image
 from tests.support.node.programs import Programs, cgroup_roots
 from tests.support.process_identity import identity
 
 ROOT = Path(__file__).parents[3]
-READY_SECONDS = 120.0
-"""How long it may take to become ready; on two idle cores it takes 7 s."""
 END_SECONDS = 30.0
-CLONE_NEWNET = 0x40000000
-"""setns(2): the descriptor must be a network namespace's."""
 
 
-class NodeError(Exception):
-    """The node does not start; the message quotes the last lines of the logs."""
-
-
-class Node(Cluster):
+class Node(AnyNode):
     """A running node, as a context manager. However its starter ends, it does not outlive it.
 
-    The thread that makes it moves into the node's network, and so do the threads and processes that it starts from then
-    on: they reach API server, Services and Pods, and nothing else.
+    The thread that makes it moves into the node's network.
 
     Attributes:
         logs: the folder with a log of each of its programs.
@@ -56,6 +42,7 @@ class Node(Cluster):
         """
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
+        self.name = files.NAME
         self._folder = folder
         self._programs = programs
         self.logs = folder / "logs"
@@ -74,15 +61,15 @@ class Node(Cluster):
             )
         self.processes = {"unshare": unshare}
         try:
-            self._wait(lambda: bool(self._children()), "its first process")
+            self.await_(lambda: bool(self._children()), "its first process")
             [self.pid] = self._children()
-            self._wait((folder / PIDS).exists, "its programs")
-            self._enter_network()
-            self._wait(lambda: self._ctr("version"), "containerd")
+            self.await_((folder / PIDS).exists, "its programs")
+            self.enter_network()
+            self.await_(lambda: self._ctr("version"), "containerd")
             self.load(self._pause_image())
             super().__init__(folder / "admin.kubeconfig", folder)
-            self._wait(lambda: self.kubectl("get", "--raw=/readyz", check=False) == "ok", "the API server")
-            self._wait(self._takes_pods, "a node that takes Pods")
+            self.await_(lambda: self.kubectl("get", "--raw=/readyz", check=False) == "ok", "the API server")
+            self.await_(self.takes_pods, "a node that takes Pods")
         except BaseException:
             self.stop()
             raise
@@ -91,16 +78,6 @@ class Node(Cluster):
     def pids(self) -> dict[str, int]:
         """Its processes that are of use to others: its first one, which is in all of its namespaces."""
         return {"unshare": self.processes["unshare"].pid, "init": self.pid}
-
-    def __enter__(self) -> Self:
-        """Return itself: it is ready."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End it."""
-        self.stop()
 
     def stop(self) -> None:
         """End all of it at once, and remove its cgroups."""
@@ -120,32 +97,10 @@ class Node(Cluster):
         if not self._ctr("images", "import", str(archive)):
             raise NodeError(f"containerd does not take {archive}:\n{self._last_lines('containerd')}")
 
-    def restart(self, program: str) -> None:
-        """End one of the node's programs, such as the kubelet, by SIGKILL, and wait until it has been started again."""
-        before = self._pid(program)
-        self.run("kill", "-KILL", str(before))
-        self._wait(lambda: self._pid(program) not in {before, None}, f"{program} to be started again")
-
-    def healthy(self, url: str) -> bool:
-        """Whether a GET of `url`, in the node's network, is answered with 200."""
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- the node's own
-                return bool(answer.status == HTTPStatus.OK)
-        except OSError:
-            return False
-
-    def run(self, *argv: str) -> str:
-        """Run a program in all of the node's namespaces and return what it says.
-
-        Raises:
-            subprocess.CalledProcessError: it failed.
-        """
-        return subprocess.run(  # noqa: S603 -- what a test wants to run
-            ["nsenter", f"--target={self.pid}", "--net", "--mount", "--pid", *argv],  # noqa: S607 -- programs.py found it
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+    def program_pid(self, program: str) -> int | None:
+        """Return the number that a program has inside; None while it is about to be started again."""
+        pid: int | None = json.loads((self._folder / PIDS).read_text()).get(program)
+        return pid
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -167,11 +122,6 @@ class Node(Cluster):
             write_private(self._folder / f"{name}.kubeconfig", json.dumps(config))
         write_private(self._folder / "tokens.csv", "".join(lines))
 
-    def _pid(self, program: str) -> int | None:
-        """Return the number that a program has inside; None while it is about to be started again."""
-        pid: int | None = json.loads((self._folder / PIDS).read_text()).get(program)
-        return pid
-
     def _pause_image(self) -> Path:
         archive = self._folder / "pause.tar"
         write_pause_image(self._programs.paths["pause"], archive)
@@ -188,35 +138,19 @@ class Node(Cluster):
         guardian = [pid for pid in map(int, children) if _same_namespace(pid, parent)]
         return [pid for pid in map(int, children) if pid not in guardian]
 
-    def _enter_network(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        with Path(f"/proc/{self.pid}/ns/net").open("rb") as namespace:
-            if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
     def _ctr(self, *argv: str) -> bool:
         socket = f"/proc/{self.pid}/root{files.CONTAINERD}"
         command = [self._programs["ctr"], "--address", socket, "--namespace", "k8s.io", *argv]
         with (self.logs / "ctr.log").open("ab") as log:
             return subprocess.run(command, stdout=log, stderr=log, check=False).returncode == 0  # noqa: S603 -- ours
 
-    def _takes_pods(self) -> bool:
-        """Whether the node is ready, and the namespace has what is mounted into each of its Pods."""
-        path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-        ready = self.kubectl("get", "node", files.NAME, "--output", path, check=False)
-        needed = self.kubectl("get", "serviceaccount/default", "configmap/kube-root-ca.crt", "-o", "name", check=False)
-        return ready == "True" and needed.count("\n") == 2  # noqa: PLR2004 -- one line each
+    def has_ended(self) -> bool:
+        """Whether its first process has."""
+        return self.processes["unshare"].poll() is not None
 
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while not condition():
-            ended = self.processes["unshare"].poll() is not None
-            if ended or time.monotonic() > deadline:
-                logs = "\n".join(
-                    f"{path.stem}: {self._last_lines(path.stem)}" for path in sorted(self.logs.glob("*.log"))
-                )
-                raise NodeError(f"the node has {'ended' if ended else 'not come up'}, waiting for {what}:\n{logs}")
-            time.sleep(0.1)
+    def tell(self) -> str:
+        """Return the last lines of each program's log."""
+        return "\n".join(f"{path.stem}: {self._last_lines(path.stem)}" for path in sorted(self.logs.glob("*.log")))
 
     def _last_lines(self, name: str, count: int = 5) -> str:
         path = self.logs / f"{name}.log"
