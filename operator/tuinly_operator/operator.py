@@ -29,11 +29,13 @@ from tuinly_operator.edges.health import HealthServer
 from tuinly_operator.edges.kube import ApiFailure, Kube, KubeconfigError, connect
 from tuinly_operator.edges.metrics import Metrics, State
 from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
+from tuinly_operator.edges.pods import PodDoor
 from tuinly_operator.edges.refusals import Refusals
 from tuinly_operator.edges.secret_watch import SecretWatch
 from tuinly_operator.engine.lead import Lead
 from tuinly_operator.engine.limiter import Limiter
 from tuinly_operator.engine.parts import Parts
+from tuinly_operator.engine.pusher import Pusher
 from tuinly_operator.engine.store import Store
 from tuinly_operator.engine.timers import Timers
 from tuinly_operator.engine.workqueue import WorkQueue
@@ -97,6 +99,7 @@ class Operator:
             allowed_token_urls=settings.allowed_token_urls,
             allowed_graphql_urls=settings.allowed_graphql_urls,
             min_interval=settings.min_refresh_interval,
+            push=settings.push,
         )
         self._clock, self._chance = surroundings.clock, surroundings.chance
         self._time = asyncio.get_running_loop().time  # seconds, of which none pass while the machine is suspended
@@ -150,6 +153,15 @@ class Operator:
         self._election = self._join_election()
         self._expose_state()
         self._events = EventSender(self._kube, self._clock, self._surroundings.host)
+        self._pusher = Pusher(
+            PodDoor(self._kube),
+            self._clock,
+            self._chance,
+            rate=s.push_rate,
+            shown=self._has_shown,
+            came=lambda push, delivery: self._reconciler.pushed(push, delivery),  # noqa: PLW0108 -- made below
+            count=self._metrics.pushed,
+        )
         self._reconciler = Reconciler(
             store=self._store,
             kube=self._kube,
@@ -158,6 +170,7 @@ class Operator:
             timers=self._timers,
             events=self._events,
             metrics=self._metrics,
+            pusher=self._pusher,
             policy=self._policy,
             clock=self._clock,
             chance=self._chance,
@@ -178,6 +191,7 @@ class Operator:
             begin("the timers", self._timers.run),
             begin("the tending of the limiter", self._tend_limiter),
             begin("the sending of Events", self._events.run),
+            begin("the telling of Pods", self._pusher.run),
             begin("the census", self._census.run),
             begin("the census's questions", self._census.settle),
             begin("the probe of the API server", self._probe_api),
@@ -385,6 +399,12 @@ class Operator:
         self._timers.cancel(key)
         self._limiter.forget(key, self._clock.now())
         self._reconciler.give_up(key)
+        self._pusher.drop(key)
+
+    def _has_shown(self, namespace: str, version: str) -> bool:
+        """Whether the watch of Secrets has come as far as a version."""
+        watches = zip(self._namespaces, self._secret_watches, strict=True)
+        return any(watch.has_shown(version) for of, watch in watches if of in (None, namespace))
 
     def _urgency(self, key: NamespacedName) -> float:
         """Who has a place at an endpoint comes first, so that it is not kept empty."""

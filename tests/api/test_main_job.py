@@ -12,6 +12,7 @@ from tests.support.objects import Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant, seconds_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -187,14 +188,13 @@ def test_the_target_and_the_keys_of_the_client_secret_can_be_named(tenant: Tenan
     assert tenant.objects.get("Secret", "elsewhere")["metadata"]["labels"]["tuinly.com/credential"] == tenant.name
 
 
-def test_what_is_not_built_yet_is_said_before_any_token_request(tenant: Tenant) -> None:
+def test_where_push_is_not_installed_the_token_comes_all_the_same_and_it_is_said(tenant: Tenant) -> None:
     tenant.start({"delivery": {"pods": "Push"}})
-    condition = tenant.await_condition("Ready", "False", "NotImplemented")
-    assert "spec.delivery.pods: Push" in condition.message
-    assert tenant.requests() == []
-    assert tenant.find_target() is None
-    tenant.apply()
+    condition = tenant.await_condition("Delivered", "False", "PushNotEnabled")
+    assert "spec.delivery.pods" in condition.message
     tenant.await_ready()
+    tenant.apply()
+    wait_until(lambda: tenant.condition("Ready") and not tenant.condition("Delivered"), what="it is said no more")
 
 
 def test_the_target_of_somebody_else_is_left_alone(tenant: Tenant) -> None:

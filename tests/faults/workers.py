@@ -19,7 +19,9 @@ from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import Kube, connect
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
+from tuinly_operator.edges.pods import PodDoor
 from tuinly_operator.engine.limiter import Limiter
+from tuinly_operator.engine.pusher import Pusher
 from tuinly_operator.engine.store import Store
 from tuinly_operator.engine.timers import Timers
 from tuinly_operator.reconciler.reconcile import Reconciler
@@ -62,6 +64,15 @@ class Workers:
             timers=Timers(self.clock, lambda _: None),
             events=EventSender(kube, self.clock, "tests"),
             metrics=Metrics(self.clock),
+            pusher=Pusher(
+                PodDoor(kube),
+                self.clock,
+                Chance(),
+                rate=20,
+                shown=lambda _, __: True,
+                came=lambda _, __: None,
+                count=lambda _, __: None,
+            ),
             policy=Policy(token_url, token_url, urls, urls, min_interval=0.01),
             clock=self.clock,
             chance=Chance(),

@@ -107,6 +107,7 @@ def everything() -> Scraped:
     throttled = TokenRequestFailed(Reason.ENDPOINT_THROTTLED, "", 429)
     scraped.limiter.failed(scraped.limiter.begin(Ask(KEY, ORIGIN, end=ISSUED.wall), ISSUED), throttled, ISSUED)
     scraped.metrics.clock_difference(ORIGIN, 0.5)
+    scraped.metrics.pushed("Pushed", 0.2)
     for grant in GrantType:
         with scraped.metrics.token_request(grant):
             pass

@@ -82,7 +82,8 @@ def test_help_explains_every_flag_with_default_and_variable_in_the_width_of_the_
     assert max(map(len, ended.stdout.splitlines())) <= width
     text = " ".join(ended.stdout.split())
     for flag in ALL_FLAGS:
-        assert f"{flag.name} {flag.metavar} {flag.help}" in text
+        value = flag.metavar if flag.alone is None else f"[{flag.metavar}]"
+        assert f"{flag.name} {value} {flag.help}" in text
         assert f"(default: {flag.default or flag.unset}) [{flag.variable}]" in text
     assert [title for title in FLAGS if f"\n{title}:\n" in ended.stdout] == list(FLAGS)
 

@@ -252,7 +252,7 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
         asyncio.Event(),
         list[str](),
     )
-    for name in ("_election", "_events", "_census"):
+    for name in ("_election", "_events", "_census", "_pusher"):
         monkeypatch.setattr(operator, name, Part(name, order), raising=False)
     for name in ("_watch_credentials", "_probe_api"):
         monkeypatch.setattr(operator, name, Part(name, order).run)
@@ -265,7 +265,7 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
         await work
     before, after = order[: order.index("released")], order[order.index("released") + 1 :]
     assert set(before) == {"_election", "_work"}
-    assert set(after) == {"_secret_watches", "_events", "_watch_credentials", "_census", "_probe_api"}
+    assert set(after) == {"_secret_watches", "_events", "_watch_credentials", "_census", "_pusher", "_probe_api"}
 
 
 @pytest.mark.parametrize("manifest", ["install.yaml", "namespaced.yaml"])

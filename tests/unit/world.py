@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tuinly_operator.base.chance import Chance
-from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.clock import Moment, rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
@@ -22,6 +22,7 @@ from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.facts import (
     Policy,
 )
+from tuinly_operator.domain.push import Delivery, Push
 from tuinly_operator.domain.status import Transition
 from tuinly_operator.domain.target import MANAGER, SecretMeta
 from tuinly_operator.domain.token_response import TokenResponse, Verdict
@@ -30,6 +31,7 @@ from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.edges.oauth import TokenEndpoint
 from tuinly_operator.engine.limiter import PROBE_SECONDS, Limiter
+from tuinly_operator.engine.pusher import Pusher
 from tuinly_operator.engine.store import Store
 from tuinly_operator.engine.timers import Timers
 from tuinly_operator.engine.workqueue import WorkQueue
@@ -46,6 +48,7 @@ POLICY = Policy(
     allowed_token_urls=frozenset({TOKEN_URL, OTHER_URL}),
     allowed_graphql_urls=frozenset({"https://graphql.example.com/graphql"}),
     min_interval=5.0,
+    push=True,
 )
 CREDENTIAL = NamespacedName("shop", "storefront")
 CLIENT_SECRET = NamespacedName("shop", "storefront-client")
@@ -360,7 +363,12 @@ class FakeApi:
             "ownerReferences": [*(owner for owner in theirs if owner["uid"] not in uids), *owners],
             "managedFields": [
                 *self._without(present, manifest),
-                {"manager": MANAGER, "operation": "Apply", "fieldsV1": mine},
+                {
+                    "manager": MANAGER,
+                    "operation": "Apply",
+                    "fieldsV1": mine,
+                    "time": rfc3339(BOOTED + self._world.boot),
+                },
             ],
         }
         return raw
@@ -507,6 +515,20 @@ class FakeEvents:
         self.sent.append(transition)
 
 
+class FakePusher:
+    """Keeps what Pods were to be told of, and for whom no longer."""
+
+    def __init__(self) -> None:
+        self.ordered: list[Push] = []
+        self.dropped: list[NamespacedName] = []
+
+    def order(self, push: Push) -> None:
+        self.ordered.append(push)
+
+    def drop(self, key: NamespacedName) -> None:
+        self.dropped.append(key)
+
+
 class Process:
     """One run of the operator, from start to end: all that it remembers goes with it."""
 
@@ -516,10 +538,11 @@ class Process:
         self.limiter = Limiter(20, self.queue.add)
         self.timers = Timers(world, self.queue.add)
         self.metrics = Metrics(world)
+        self.pusher = FakePusher()
         self.doubts: list[NamespacedName] = []
         self._shown: set[NamespacedName] = set()  # by the watch of Secrets
         self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
-        self._reconciler = Reconciler(
+        self.reconciler = Reconciler(
             store=self.store,
             kube=cast("Kube", api),
             endpoint=cast("TokenEndpoint", endpoint),
@@ -527,6 +550,7 @@ class Process:
             timers=self.timers,
             events=cast("EventSender", events),
             metrics=self.metrics,
+            pusher=cast("Pusher", self.pusher),
             policy=POLICY,
             clock=world,
             chance=world.chance,
@@ -565,14 +589,18 @@ class Process:
             if not len(self.queue) or not self._api.reachable:
                 return
             key = await self.queue.get()
-            await self._reconciler.reconcile(key)
+            await self.reconciler.reconcile(key)
             self.queue.done(key)
             self.credentials_changed()
         raise AssertionError("the queue never runs dry: a hot loop")
 
     async def reconcile(self, key: NamespacedName) -> None:
         """Reconcile one, whatever keeps the queue closed."""
-        await self._reconciler.reconcile(key)
+        await self.reconciler.reconcile(key)
+
+    def pushed(self, delivery: Delivery) -> None:
+        """This came of the last push that was ordered."""
+        self.reconciler.pushed(self.pusher.ordered[-1], delivery)
 
     def idle(self) -> float:
         """Seconds until there is something to do by itself."""
@@ -588,7 +616,8 @@ class Process:
     def _forget(self, key: NamespacedName) -> None:
         self.timers.cancel(key)
         self.limiter.forget(key, self._world.now())
-        self._reconciler.give_up(key)
+        self.reconciler.give_up(key)
+        self.pusher.drop(key)
 
 
 class LogKeeper(logging.Handler):

@@ -49,6 +49,10 @@ class Settings:
     request_timeout: float
     min_refresh_interval: float
     concurrency: int
+    push: bool
+    """Whether Pods may be told of new tokens."""
+    push_rate: int
+    """Requests per second for that, over all."""
     log_level: str
     log_format: str
     listen: tuple[str, int]
@@ -104,6 +108,12 @@ def _choice(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("is neither true nor false")
+    return text == "true"
 
 
 def _url(text: str) -> str:
@@ -189,6 +199,8 @@ class Flag:
     default: str | None = None
     unset: str = "none"
     repeatable: bool = False
+    alone: str | None = None
+    """What it means without a value; None: it needs one."""
 
     @property
     def field(self) -> str:
@@ -293,6 +305,23 @@ FLAGS: Final[Mapping[str, Sequence[Flag]]] = {
             default="20",
         ),
     ),
+    "Delivery": (
+        Flag(
+            name="--push",
+            metavar="true|false",
+            help="tell the Pods that mount a new token where spec.delivery.pods is Push; needs more rights",
+            parse=_switch,
+            default="false",
+            alone="true",
+        ),
+        Flag(
+            name="--push-rate",
+            metavar="N",
+            help="how many Pods are told per second, over all, 1 to 500; twice as many at once",
+            parse=_whole_number(1, 500),
+            default="20",
+        ),
+    ),
     "Logging": (
         Flag(
             name="--log-level",
@@ -367,6 +396,8 @@ def _parser() -> argparse.ArgumentParser:
             group.add_argument(
                 flag.name,
                 action="append" if flag.repeatable else "store",
+                nargs=None if flag.alone is None else "?",
+                const=flag.alone,
                 metavar=flag.metavar,
                 dest=flag.field,
                 help=_explain(flag),

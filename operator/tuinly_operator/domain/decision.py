@@ -28,7 +28,7 @@ from tuinly_operator.domain.acts import (
     Rest,
     Verify,
 )
-from tuinly_operator.domain.credential import DeletionPolicy, GrantType, PodDelivery
+from tuinly_operator.domain.credential import DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import Block, Facts, Purpose
 from tuinly_operator.domain.memory import (
@@ -39,6 +39,7 @@ from tuinly_operator.domain.memory import (
     WantedTarget,
     WriteInputs,
 )
+from tuinly_operator.domain.push import Push
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
 from tuinly_operator.domain.target import (
     Ownership,
@@ -125,8 +126,8 @@ def _put_back(f: Facts) -> Decision | None:
 
 
 def _refuse(f: Facts) -> Rest | None:
-    """Nothing is read or sent for what the admin does not allow or this version cannot do."""
-    failure = f.problem or _not_implemented(f) or _url_not_allowed(f)
+    """Nothing is read or sent for what the admin does not allow, or what cannot be understood."""
+    failure = f.problem or _url_not_allowed(f)
     return Rest(failure) if failure else None
 
 
@@ -345,6 +346,14 @@ def held_back(f: Facts) -> Pending | None:
     return None if pending.unverified or (block is not None and block.long and block.failure) else pending
 
 
+def to_push(f: Facts) -> Push | None:
+    """The content of the target that Pods are to be told of now, if any."""
+    new, credential = f.memory.unpushed, f.credential
+    if new is None or not f.pushes or not f.in_place or new.until.due(f.now):
+        return None
+    return Push(credential.key, credential.uid, credential.target, new, f.memory.thawed)
+
+
 def leftovers(f: Facts) -> tuple[tuple[NamespacedName, SecretMeta], ...]:
     """The targets under other names that are to be deleted; one that a finalizer holds is left to whoever set it."""
     return tuple((key, meta) for key, meta in f.old_targets if _proven(f, meta) and not meta.deleting)
@@ -450,13 +459,6 @@ def _last_call_at(f: Facts) -> Deadline | None:
         return None
     before = min(LAST_CALL, lead(f.spec.refresh, held.state.lifetime) / 2)
     return Deadline.after(held.state.lifetime - before, held.issued)
-
-
-def _not_implemented(f: Facts) -> Failure | None:
-    if f.spec.delivery.pods is not PodDelivery.PUSH:
-        return None
-    message = "spec.delivery.pods: Push is not supported by this version of the operator; remove it from the spec"
-    return Failure(Reason.NOT_IMPLEMENTED, message)
 
 
 def _url_not_allowed(f: Facts) -> Failure | None:

@@ -25,7 +25,6 @@ class Reason(StrEnum):
     ISSUING = "Issuing"
     SUSPENDED = "Suspended"
     TEMPLATE_CHANGED = "TemplateChanged"
-    NOT_IMPLEMENTED = "NotImplemented"
     INVALID_SPEC = "InvalidSpec"
     CLIENT_SECRET_NOT_FOUND = "ClientSecretNotFound"  # noqa: S105 -- a reason, not a password
     CLIENT_SECRET_INVALID = "ClientSecretInvalid"  # noqa: S105 -- a reason, not a password
@@ -41,6 +40,12 @@ class Reason(StrEnum):
     TARGET_CONFLICT = "TargetConflict"
     TARGET_REJECTED = "TargetRejected"
     TOKEN_EXPIRED = "TokenExpired"  # noqa: S105 -- a reason, not a password
+    # The condition Delivered only:
+    PUSHED = "Pushed"
+    PUSHING = "Pushing"
+    PUSH_NOT_ENABLED = "PushNotEnabled"
+    PUSH_REFUSED = "PushRefused"
+    PUSH_INCOMPLETE = "PushIncomplete"
     # Events only:
     RESTORED = "Restored"
     ANOTHER_OPERATOR = "AnotherOperator"

@@ -5,22 +5,27 @@ from enum import Enum, auto
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import Credential, Spec, VerificationMode
+from tuinly_operator.domain.credential import Credential, PodDelivery, Spec, VerificationMode
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.memory import AttemptInputs, IssuedToken, Memory
+from tuinly_operator.domain.push import Content
 from tuinly_operator.domain.target import SecretMeta, believe, exchange_inputs, holds_state, looks_as_asked
 from tuinly_operator.domain.template import DEFAULT_LAYOUT, Layout, layout_of
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the cluster admin allows and wants; `min_interval` is seconds between two attempts of one credential."""
+    """What the cluster admin allows and wants; `min_interval` is seconds between two attempts of one credential.
+
+    `push` says that the operator may tell Pods of new tokens.
+    """
 
     token_url: str
     graphql_url: str
     allowed_token_urls: frozenset[str]
     allowed_graphql_urls: frozenset[str]
     min_interval: float
+    push: bool = False
 
     def token_url_of(self, spec: Spec) -> str:
         """The effective token URL."""
@@ -114,6 +119,12 @@ class Facts:
         return self.spec.verification.mode is VerificationMode.ENABLED
 
     @property
+    def pushes(self) -> bool:
+        """Whether Pods are to be told of a new token, and may be."""
+        stopped = self.spec.suspend or self.credential.deleting or self.memory.namespace_ends
+        return self.policy.push and self.problem is None and self.spec.delivery.pods is PodDelivery.PUSH and not stopped
+
+    @property
     def inputs(self) -> str:
         """Digest of what a token would be issued for now."""
         return exchange_inputs(self.token_url, self.spec)
@@ -173,7 +184,8 @@ def gather(  # noqa: PLR0913 -- all that is known
     except Failure as failure:
         problem = failure
     if target is not None:
-        memory = _by_target(memory, target, credential, wanted, now)
+        seen = _by_target(memory, target, credential, wanted, now)
+        memory = seen if seen.written is memory.written else _catch_up(seen, target, credential, policy, now)
     elif looked:  # one that the watch lacks may only be late: another leader may just have written it
         memory = memory.met_target(None)
     inputs = exchange_inputs(policy.token_url_of(credential.spec), credential.spec)
@@ -210,3 +222,11 @@ def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wante
     if memory.met and present is not None and present.token is not None:
         return memory  # who wrote it is asked before anything is written over it
     return memory.met_target(IssuedToken(state, now.moved_to(state.issued_at)))
+
+
+def _catch_up(memory: Memory, target: SecretMeta, credential: Credential, policy: Policy, now: Moment) -> Memory:
+    """What is remembered of content that only the target tells of: whoever wrote it may have told no Pod of it yet."""
+    if not policy.push or credential.spec.delivery.pods is not PodDelivery.PUSH:
+        return memory
+    content = Content(target.version, now.moved_to(target.target.written if target.target else 0.0), ours=False)
+    return memory if content.until.due(now) else memory.to_be_pushed(content)

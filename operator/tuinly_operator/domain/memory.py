@@ -13,6 +13,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.push import Content, Delivery
 from tuinly_operator.domain.target import TokenState
 
 
@@ -182,6 +183,11 @@ class Memory:
     removed: Removed | None = None  # until it is made again
     namespace_ends: bool = False  # the API server said so
     told: frozenset[str] = frozenset()  # one-time Events that were sent
+    unpushed: Content | None = None  # what was written, and no Pod was told of yet
+    thawed: float | None = (
+        None  # when the target was last made again since it was immutable, in seconds since the epoch
+    )
+    delivery: Delivery | None = None  # what came of the last push
     look_alikes: frozenset[str] = frozenset()  # names of Secrets that were told of, since they look like old targets
 
     @property
@@ -322,6 +328,22 @@ class Memory:
     def namespace_ended(self) -> "Memory":
         """The API server said that the namespace is being deleted."""
         return replace(self, namespace_ends=True)
+
+    def to_be_pushed(self, content: Content) -> "Memory":
+        """The target has new content, which Pods are to be told of."""
+        return replace(self, unpushed=content)
+
+    def push_ordered(self) -> "Memory":
+        """They will be."""
+        return replace(self, unpushed=None)
+
+    def pushed(self, delivery: Delivery) -> "Memory":
+        """This came of it."""
+        return replace(self, delivery=delivery)
+
+    def was_immutable(self, until: float) -> "Memory":
+        """The target was immutable until then, in seconds since the epoch: some Pods may see it so for ever."""
+        return replace(self, thawed=until)
 
     def told_of_look_alikes(self, names: frozenset[str]) -> "Memory":
         """These Secrets look like old targets, and no others; whoever is new among them was told of."""

@@ -4,27 +4,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tuinly_operator.base.clock import rfc3339
-from tuinly_operator.domain.acts import (
-    Rest,
-)
-from tuinly_operator.domain.credential import Condition, Status
-from tuinly_operator.domain.decision import (
-    UNTRIED,
-    need,
-    setback,
-    unwritten,
-)
-from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.facts import (
-    Facts,
-)
+from tuinly_operator.base.text import cut
+from tuinly_operator.domain.acts import Rest
+from tuinly_operator.domain.credential import Condition, PodDelivery, Status
+from tuinly_operator.domain.decision import UNTRIED, need, setback, unwritten
+from tuinly_operator.domain.errors import MOST_TOLD, Failure, Reason
+from tuinly_operator.domain.facts import Facts
+from tuinly_operator.domain.push import story, verdict
 
 READY: Final = "Ready"
 REFRESHED: Final = "Refreshed"
 STALLED: Final = "Stalled"
 RECONCILING: Final = "Reconciling"
+DELIVERED: Final = "Delivered"  # only where Push is asked for
 # For these, Ready is False whatever the target holds.
-_NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.NOT_IMPLEMENTED, Reason.URL_NOT_ALLOWED})
+_NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.URL_NOT_ALLOWED})
 # While Ready is False for these, somebody must mend something. Endpoints recover, and a missing Secret may yet come.
 _STALLING: Final = frozenset(
     {
@@ -38,17 +32,20 @@ _STALLING: Final = frozenset(
     }
 )
 _UNDER_WAY: Final = "an access token is being requested"
+# What came of a push; it is told until there is another one.
+_RESULTS: Final = frozenset({Reason.PUSHED, Reason.PUSH_REFUSED, Reason.PUSH_INCOMPLETE})
 # Repeating failures change these; alone they are not worth a write each time.
 _VOLATILE: Final = ("failed_attempts", "last_failure_time", "next_refresh_time")
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change that users are told of by an Event."""
+    """A change that users are told of by an Event; `about` is READY for all that is about the token."""
 
     warning: bool
     reason: Reason
     message: str
+    about: str = READY
 
 
 def status(f: Facts, decision: Rest) -> Status:
@@ -76,9 +73,14 @@ def status(f: Facts, decision: Rest) -> Status:
 
 
 def same_story(one: Status, other: Status) -> bool:
-    """Whether two statuses differ at most in what changes with each repeated failure."""
+    """Whether two statuses differ at most in what changes with each repeated failure, or in mere numbers of Pods."""
+    return _story(one) == _story(other)
+
+
+def _story(told: Status) -> Status:
     blank: dict[str, Any] = dict.fromkeys(_VOLATILE)
-    return replace(one, **blank) == replace(other, **blank)
+    conditions = tuple(replace(c, message=story(c.message)) if c.type == DELIVERED else c for c in told.conditions)
+    return replace(told, conditions=conditions, **blank)
 
 
 def transitions(before: Status, after: Status) -> list[Transition]:
@@ -92,11 +94,14 @@ def transitions(before: Status, after: Status) -> list[Transition]:
             continue  # the first token is told of by Ready
         warning = new.status == "False" and new.reason != Reason.SUSPENDED
         told.setdefault(new.reason, Transition(warning, Reason(new.reason), new.message))
+    old, new = before.condition(DELIVERED), after.condition(DELIVERED)
+    if old is not None and new is not None and {old.status, new.status} == {"True", "False"}:
+        told[DELIVERED] = Transition(new.status == "False", Reason(new.reason), new.message, DELIVERED)
     return list(told.values())
 
 
 def _conditions(f: Facts, decision: Rest) -> tuple[Condition, ...]:
-    """Ready and Refreshed, and what tools that wait for health look for besides (kstatus): there only while True."""
+    """Ready and Refreshed, what tools that wait for health look for besides (kstatus), and what came of a push."""
     ready = _ready(f, decision)
     value, reason, message = ready
     conditions = [_stamp(f, READY, *ready), _stamp(f, REFRESHED, *_refreshed(f, decision))]
@@ -105,6 +110,8 @@ def _conditions(f: Facts, decision: Rest) -> tuple[Condition, ...]:
     if value == "True" and not _has_template(f):
         message = "the target Secret does not look yet as spec.target asks for; the condition Refreshed says why"
         conditions.append(_stamp(f, RECONCILING, "True", Reason.TEMPLATE_CHANGED, message))
+    if f.problem is None and f.spec.delivery.pods is PodDelivery.PUSH:
+        conditions.append(_stamp(f, DELIVERED, *_delivered(f)))
     return tuple(conditions)
 
 
@@ -161,6 +168,22 @@ def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
     return "True", Reason.ISSUED, "the last token request worked"
 
 
+def _delivered(f: Facts) -> tuple[str, Reason, str]:
+    """Whether Pods were told of the present token: by the last push, also where an earlier process made it."""
+    if not f.policy.push:
+        message = (
+            "the operator was installed without Push, so that Pods see a new token within about 80 seconds; ask the "
+            "cluster admin for it, or remove spec.delivery.pods"
+        )
+        return "False", Reason.PUSH_NOT_ENABLED, message
+    if f.memory.delivery is not None:
+        return verdict(f.credential.target.name, f.memory.delivery)
+    before = f.credential.status.condition(DELIVERED)
+    if before is not None and before.reason in _RESULTS:
+        return before.status, Reason(before.reason), before.message
+    return "Unknown", Reason.PUSHING, "no Pod has been told of a token yet; the next one is pushed"
+
+
 def _failure(f: Facts) -> Failure | None:
     """What went wrong last: an attempt, or the verification of the token that is held back or was published untried."""
     failed, pending = setback(f), f.memory.pending
@@ -185,4 +208,4 @@ def _stamp(f: Facts, kind: str, value: str, reason: Reason, message: str) -> Con
     """Complete a condition; its transition time moves only with its status."""
     old = f.credential.status.condition(kind)
     since = old.last_transition_time if old is not None and old.status == value else rfc3339(f.now.wall)
-    return Condition(kind, value, reason, message, f.credential.generation, since)
+    return Condition(kind, value, reason, cut(message, MOST_TOLD), f.credential.generation, since)

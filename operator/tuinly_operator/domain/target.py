@@ -126,6 +126,9 @@ class TargetMeta:
     state: TokenState | None
     owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"; or _FORGED
     proven: bool  # by its managed fields this operator wrote it, and nobody else
+    written: (
+        float  # when our manager last changed it by the API server's clock, in seconds since the epoch; 0 for never
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +157,13 @@ class SecretMeta:
         """Read a (partial) object of the API."""
         meta = raw["metadata"]
         labels = meta.get("labels") or {}
-        fields = _our_fields(meta.get("managedFields") or ())
-        ours = CREDENTIAL_LABEL in labels or fields is not None
+        applied = _our_entry(meta.get("managedFields") or ())
+        ours = CREDENTIAL_LABEL in labels or applied is not None
         return cls(
             uid=meta["uid"],
             version=meta["resourceVersion"],
             deleting=meta.get("deletionTimestamp") is not None,
-            target=_target_meta(meta, labels, fields or {}) if ours else None,
+            target=_target_meta(meta, labels, applied or {}) if ours else None,
         )
 
 
@@ -304,9 +307,17 @@ def _owner(target: TargetMeta) -> str:
     return target.owner_uid or target.written_for
 
 
-def _our_fields(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The fields that our server-side apply owns, or None where it owns nothing."""
-    return next((entry.get("fieldsV1") or {} for entry in managed if _is_ours(entry)), None)
+def _our_entry(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What the managed fields say of our server-side apply, or None where it owns nothing."""
+    return next((entry for entry in managed if _is_ours(entry)), None)
+
+
+def _time(text: str | None) -> float:
+    """A time that the API server noted, in seconds since the epoch; 0 for none."""
+    try:
+        return parse_rfc3339(text) if text else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
@@ -328,8 +339,8 @@ _MOST_OWNED: Final = 256
 _FORGED: Final = frozenset({"more than any template"})
 
 
-def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Mapping[str, Any]) -> TargetMeta:
-    owned = frozenset(_owned(fields))
+def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], applied: Mapping[str, Any]) -> TargetMeta:
+    owned = frozenset(_owned(applied.get("fieldsV1") or {}))
     if len(owned) > _MOST_OWNED:
         owned = _FORGED
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
@@ -341,6 +352,7 @@ def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], fields: Map
         state=TokenState.from_annotations(annotations),
         owned=share_all(owned),  # nearly all targets have the same
         proven=owned >= _PROOF and not _touched(meta.get("managedFields") or ()),
+        written=_time(applied.get("time")),
     )
 
 

@@ -78,6 +78,18 @@ class Metrics:
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
             registry=self._registry,
         )
+        self._pushes = Counter(
+            "tuinly_pushes_total",
+            "Pods that were to be told of a new token, by outcome: Pushed, Gone, Refused, Late.",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self._push_delays = Histogram(
+            "tuinly_push_delay_seconds",
+            "How long after the write of the target a Pod was told.",
+            buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90),
+            registry=self._registry,
+        )
         self._ahead: dict[str, float] = {}  # seconds by origin
 
     def expose(self, state: State) -> None:
@@ -111,6 +123,12 @@ class Metrics:
         self._refreshes.labels(held.grant).inc()
         if lateness is not None:
             self._lateness.observe(max(0.0, lateness))
+
+    def pushed(self, outcome: str, delay: float | None) -> None:
+        """Count a Pod that was to be told; `delay` is in seconds since the write, None where it was not."""
+        self._pushes.labels(outcome).inc()
+        if delay is not None:
+            self._push_delays.observe(max(0.0, delay))
 
 
 class _Gauges(Collector):

@@ -40,6 +40,11 @@ class SecretWatch:
         self.settled = asyncio.Event()  # set once it is, or has been refused
         self.alive = False  # whether the last list or watch worked
 
+    def has_shown(self, version: str) -> bool:
+        """Whether it has shown all up to a version. Resource versions of one resource can be compared (KEP-5504)."""
+        known = self._version.isdigit() and version.isdigit()
+        return known and int(self._version) >= int(version)
+
     async def run(self) -> None:
         """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""
         while True:

@@ -36,7 +36,7 @@ class Record:
     memory: Memory = field(default_factory=Memory)
     status_written: float = float("-inf")  # boot seconds
     warned: tuple[Warned, ...] = ()  # by Events, lately
-    hushed: bool = False  # the last Warning was not told again, so its end is no news either
+    hushed: frozenset[str] = frozenset()  # about what the last Warning was not told again, so its end is no news either
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from tuinly_operator.domain.facts import (
     Facts,
 )
 from tuinly_operator.domain.memory import IssuedToken, Removed
+from tuinly_operator.domain.push import Content
 from tuinly_operator.domain.target import CREDENTIAL_LABEL, NOT_THERE, Ownership, SecretMeta, ownership, target_manifest
 from tuinly_operator.domain.template import render
 from tuinly_operator.edges.kube import REQUEST_TIMEOUT, ApiFailure, Kube, NotLeading
@@ -109,6 +110,8 @@ class Publisher:
                 return
             meta = written
         record.memory = record.memory.wrote(held, rules.wanted_target(facts), untried=decided.untried)
+        if facts.pushes:
+            record.memory = record.memory.to_be_pushed(Content(meta.version, self._clock.now(), ours=True))
         self._see_target(facts, live, meta)
         self._tell_published(record, facts, decided)
 
@@ -260,6 +263,8 @@ class Publisher:
         self._see_target(facts, live, left)
         if left is not None:
             return None
+        if raw.get("immutable"):
+            record.memory = record.memory.was_immutable(self._clock.now().wall)
         _log.info("deleted a target that takes no write", extra=fields(credential=facts.credential.key))
         try:
             return await self._kube.apply_secret(key, fresh)

@@ -36,11 +36,13 @@ from tuinly_operator.domain.facts import (
     Purpose,
     gather,
 )
+from tuinly_operator.domain.push import Delivery, Push
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.edges.oauth import TokenEndpoint
 from tuinly_operator.engine.limiter import Ask, Limiter
+from tuinly_operator.engine.pusher import Pusher
 from tuinly_operator.engine.store import LiveTarget, Record, Store
 from tuinly_operator.engine.timers import Timers
 from tuinly_operator.reconciler.obtain import Attempts, ask_for
@@ -69,6 +71,7 @@ class Reconciler:
         timers: Timers,
         events: EventSender,
         metrics: Metrics,
+        pusher: Pusher,
         policy: Policy,
         clock: Clock,
         chance: Chance,
@@ -82,6 +85,7 @@ class Reconciler:
         self._kube = kube
         self._limiter = limiter
         self._timers = timers
+        self._pusher = pusher
         self._policy = policy
         self._clock = clock
         self._chance = chance
@@ -196,16 +200,17 @@ class Reconciler:
             ApiFailure: a request failed; 409 where something changes as fast as it is looked at.
             Failure: something that only a person can mend.
         """
-        live = LiveTarget()
+        live, published = LiveTarget(), False
         for _ in range(_MOST_ACTS):
             facts = self._gather(record, live)
+            self._push(record, facts)
+            if published and self._give_way(record.credential.key):
+                return None  # others wait for a token: telling of this one comes after theirs
             decision = rules.decide(facts)
             if isinstance(decision, Rest):
                 return facts, decision
             await self._act(record, facts, decision, live)
             published = isinstance(decision, Publish) and record.memory.write is None
-            if published and self._give_way(record.credential.key):
-                return None  # others wait for a token: telling of this one comes after theirs
             if self._store.get(record.credential.key) is not record:
                 return None  # deleted, or replaced by another of its name, meanwhile
         raise ApiFailure(HTTPStatus.CONFLICT, "TooManyChanges")
@@ -257,6 +262,26 @@ class Reconciler:
         if facts.memory.pending is not None and facts.verifies:
             facts = replace(facts, verify_turn=self._limiter.look(ask_for(facts, Purpose.VERIFICATION), now))
         return facts
+
+    def _push(self, record: Record, facts: Facts) -> None:
+        """Have Pods told of what is new in the target, or of nothing any more."""
+        push = rules.to_push(facts)
+        if push is not None:
+            self._pusher.order(push)
+            record.memory = record.memory.push_ordered()
+        elif not facts.pushes:
+            self._pusher.drop(record.credential.key)
+
+    def pushed(self, push: Push, delivery: Delivery) -> None:
+        """Remember what came of a push, and tell of it where that is news."""
+        record = self._store.get(push.key)
+        if record is None or record.credential.uid != push.uid:
+            return
+        before, record.memory = record.memory.delivery, record.memory.pushed(delivery)
+        if delivery.refused and (before is None or before.refused != delivery.refused):
+            _log.warning("Pods are not told of new tokens", extra=fields(credential=push.key, cause=delivery.refused))
+        if delivery != before:
+            self._wake(push.key, Deadline.after(0.0, self._clock.now()))
 
     def _park(self, facts: Facts, decision: Rest) -> frozenset[Ask]:
         """Have what is waited for at the limiter wait there, whatever becomes of the report; return it."""

@@ -54,11 +54,10 @@ class Reporter:
             raise
         self._store.status_written(record, seen, after, version, facts.now.boot)
         for transition in transitions(before, after):
+            about, hushed = transition.about, transition.about in record.hushed
             if transition.warning:
-                record.hushed = not self._is_news(record, transition.reason, "")
-                hushed = record.hushed
-            else:
-                hushed, record.hushed = record.hushed, False
+                hushed = not self._is_news(record, transition.reason, "")
+            record.hushed = record.hushed | {about} if hushed and transition.warning else record.hushed - {about}
             if not hushed:
                 self._events.tell(facts.credential, transition)
         return None

@@ -45,6 +45,8 @@ def test_defaults_are_tuinlys_own_and_those_of_the_contract() -> None:
         request_timeout=8.0,
         min_refresh_interval=5.0,
         concurrency=20,
+        push=False,
+        push_rate=20,
         log_level="info",
         log_format="text",
         listen=("0.0.0.0", 8080),  # noqa: S104 -- a Pod's port is meant to be reached
@@ -72,6 +74,8 @@ def given_texts(tmp_path: Path) -> dict[str, str]:
         "--request-timeout": "1s",
         "--min-refresh-interval": "1s",
         "--concurrency": "1",
+        "--push": "true",
+        "--push-rate": "50",
         "--log-level": "debug",
         "--log-format": "json",
         "--listen": "127.0.0.1:0",
@@ -94,6 +98,13 @@ def test_an_empty_variable_is_not_set(flag: Flag) -> None:
 @pytest.mark.parametrize("flag", ALL_FLAGS, ids=lambda flag: flag.name)
 def test_no_setting_could_be_taken_for_a_variable_that_kubernetes_injects(flag: Flag) -> None:
     assert not re.search(r"_SERVICE_HOST$|_PORT(_|$)", flag.variable)
+
+
+def test_a_switch_needs_no_value() -> None:
+    assert run("--push").push
+    assert run("--push", "--concurrency", "3").concurrency == 3
+    assert not run("--push=false", TUINLY_PUSH="true").push
+    assert not run("--push", "false").push
 
 
 def test_a_flag_wins_over_its_variable() -> None:

@@ -332,7 +332,6 @@ HINDRANCES: dict[str, tuple[Changes, Reason]] = {
         [spec({"target": {"template": {"data": {"a": "$x"}}}})],
         Reason.INVALID_SPEC,
     ),
-    "Push": ([spec({"delivery": {"pods": "Push"}})], Reason.NOT_IMPLEMENTED),
     "graphqlURL": (
         [spec({"verification": {"mode": "Enabled", "graphqlURL": "https://elsewhere.example.com"}})],
         Reason.URL_NOT_ALLOWED,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.support.merge import merged
 from tests.unit.domain.test_decision import WORLDS
 from tests.unit.domain.test_schema_parity import SCHEMA
 from tests.unit.facts import (
@@ -37,6 +38,7 @@ from tests.unit.facts import (
     client_rotated,
     failing,
     label_removed,
+    named,
     passed,
     pending,
     refreshable,
@@ -58,6 +60,7 @@ from tuinly_operator.domain.acts import (
 )
 from tuinly_operator.domain.credential import Condition, GrantType, Status, parse_status, to_json
 from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.push import Delivery
 from tuinly_operator.domain.status import Transition, same_story, status, transitions
 
 Changes = Sequence[Change]
@@ -189,7 +192,6 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
         FRESH,
     ),
     "InvalidSpec": ([spec({"suspend": "yes"})], "False InvalidSpec", "False InvalidSpec"),
-    "Push": ([spec({"delivery": {"pods": "Push"}})], "False NotImplemented", "False NotImplemented"),
     # Expired.
     "expired, nothing has failed yet": ([EXPIRED, client_known], "False TokenExpired", "False TokenExpired"),
     "expired, failing": ([EXPIRED, failing()], "False TokenExpired", "False EndpointUnavailable"),
@@ -275,6 +277,51 @@ def test_every_message_is_a_sentence_without_a_secret(changes: Changes, ready: s
     assert not any(word in json.dumps(to_json(found)) for word in ("token-1", "token-2", "refresh-1", "client-secret"))
 
 
+PUSH = spec({"delivery": {"pods": "Push"}})
+CAME = Delivery(told=7)
+MANY_BEYOND = Delivery(told=7, beyond=9, names=("a" * 253, "b" * 253, "c" * 253))
+
+
+def enabled(scene: Scene) -> None:
+    """The operator was installed with Push."""
+    scene.policy = replace(scene.policy, push=True)
+
+
+def came(delivery: Delivery) -> Change:
+    return named(f"came({delivery})", lambda scene: scene.remember(delivery=delivery))
+
+
+REPORTED = named("reported", lambda scene: reported(scene, told(scene)))
+DELIVERED: dict[str, tuple[Changes, str | None]] = {
+    "not asked for": ([enabled, came(CAME)], None),
+    "not enabled": ([PUSH, came(CAME)], "False PushNotEnabled"),
+    "not enabled, new": ([*NEW, PUSH], "False PushNotEnabled"),
+    "nothing pushed yet": ([PUSH, enabled], "Unknown Pushing"),
+    "new": ([*NEW, PUSH, enabled], "Unknown Pushing"),
+    "pushed": ([PUSH, enabled, came(CAME)], "True Pushed"),
+    "pushed, failing since": ([PUSH, enabled, came(CAME), EXPIRED, failing()], "True Pushed"),
+    "pushed, suspended since": ([PUSH, enabled, came(CAME), SUSPENDED], "True Pushed"),
+    "pushed by an earlier process": ([PUSH, enabled, came(CAME), REPORTED, restarted], "True Pushed"),
+    "not enabled before": ([PUSH, REPORTED, enabled], "Unknown Pushing"),
+    "some beyond": ([PUSH, enabled, came(MANY_BEYOND)], "False PushIncomplete"),
+    "refused": ([PUSH, enabled, came(Delivery(refused="no"))], "False PushRefused"),
+    "refused before": ([PUSH, enabled, came(Delivery(refused="no")), REPORTED, restarted], "False PushRefused"),
+    "InvalidSpec": ([PUSH, enabled, came(CAME), spec({"suspend": "yes"})], None),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), DELIVERED.values(), ids=DELIVERED.keys())
+def test_delivered(changes: Changes, expected: str | None) -> None:
+    scene = Scene(*changes)
+    found = told(scene)
+    assert verdicts(found).get("Delivered") == expected
+    without = Scene(*changes)
+    without.object = merged(without.object, {"spec": {"delivery": None}})
+    others = {kind: verdict for kind, verdict in verdicts(found).items() if kind != "Delivered"}
+    assert others == {kind: verdict for kind, verdict in verdicts(told(without)).items() if kind != "Delivered"}
+    assert all(len(one.message) <= 500 for one in found.conditions)
+
+
 def test_expiry_is_told_at_the_second() -> None:
     assert verdicts(told(Scene(passed(LIFETIME - 0.001), failing())))["Ready"] == FRESH
     assert verdicts(told(Scene(passed(LIFETIME), failing())))["Ready"] == "False TokenExpired"
@@ -296,7 +343,8 @@ def test_ready_means_that_the_target_holds_a_good_token(scene: Scene) -> None:
         assert one.status in allowed
         assert Reason(one.reason) is one.reason
         assert one.observed_generation == facts.credential.generation
-        assert (one.status == "True") is (one.reason is Reason.ISSUED) or one.type in ("Stalled", "Reconciling")
+        fine = one.reason in {Reason.ISSUED, Reason.PUSHED}
+        assert (one.status == "True") is fine or one.type in ("Stalled", "Reconciling")
 
 
 # --- The other fields -------------------------------------------------------------------------------------------------

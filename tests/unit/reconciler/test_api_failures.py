@@ -122,7 +122,7 @@ async def test_a_write_that_fails_is_told_though_others_wait_for_a_token(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the report of a token that was published gives way to theirs: that of trouble would never have its turn."""
-    monkeypatch.setattr(shop.process._reconciler, "_give_way", lambda _: True)  # noqa: SLF001 -- others always wait
+    monkeypatch.setattr(shop.process.reconciler, "_give_way", lambda _: True)  # others always wait
     monkeypatch.setattr(shop.api, "apply_secret", Failing(shop.world, ApiFailure(504, "Timeout")))
     shop.api.edit_secret(TARGET, "access_token", "spoilt")
     await shop.process.work()

@@ -299,7 +299,7 @@ CHANGES: dict[str, tuple[Json, str, str]] = {
     "another client Secret": ({"clientSecretRef": {"name": "absent"}}, *UNDER_WAY),
     "suspended": ({"suspend": True}, "True Issued", "Unknown Suspended"),
     "invalid template": ({"target": {"template": {"data": {"a": "$"}}}}, "False InvalidSpec", "False InvalidSpec"),
-    "Push": ({"delivery": {"pods": "Push"}}, "False NotImplemented", "False NotImplemented"),
+    "Push": ({"delivery": {"pods": "Push"}}, "True Issued", "True Issued"),
     "URL not allowed": ({"tokenURL": FORBIDDEN_URL}, "False URLNotAllowed", "False URLNotAllowed"),
     "another lead": ({"refresh": {"before": "10m"}}, "True Issued", "True Issued"),
     "another template": ({"target": {"template": {"data": {"a": "b"}}}}, "True Issued", "True Issued"),

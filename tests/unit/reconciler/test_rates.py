@@ -140,7 +140,6 @@ ROWS: Mapping[str, Row] = {
     "`ClientSecretNotFound`": Row(lambda shop, _: shop.api.remove_secret(CLIENT_SECRET), 0, 0.3),
     "`ClientSecretInvalid`": Row(lambda shop, _: shop.api.put_secret(CLIENT_SECRET, {"client_id": ""}), 0, 0.3),
     "`URLNotAllowed`": Row(asks(tokenURL=FORBIDDEN_URL), 0, 0.1),
-    "`NotImplemented`": Row(asks(delivery={"pods": "Push"}), 0, 0.1),
     "`InvalidSpec`": Row(asks(scopes=["not a scope"]), 0, 0.1),
     "`Suspended`": Row(asks(suspend=True), 0, 0.1),
     "`TargetConflict`": Row(foreign_target, 0, 0.5),

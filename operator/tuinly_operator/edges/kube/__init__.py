@@ -11,6 +11,7 @@ from tuinly_operator.edges.kube.credentials import Credentials, event
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading
 from tuinly_operator.edges.kube.leases import Lease, Leases
 from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, present_login
+from tuinly_operator.edges.kube.pods import Pods
 from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT
 from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
 from tuinly_operator.engine.lead import Lead
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-class Kube(Secrets, Credentials, Leases):
+class Kube(Secrets, Credentials, Pods, Leases):
     """The connection to the API server, with all that the operator asks of it."""
 
     def __init__(

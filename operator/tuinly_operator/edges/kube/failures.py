@@ -1,7 +1,7 @@
 """What can go wrong with a request to the API server."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -23,17 +23,18 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
     """A request to the API server failed.
 
     `status` is the HTTP status, None where there was no answer; `word` the machine-readable reason of the answer;
-    `retry_after` the seconds for which it asks to be left alone. The library's exceptions hold headers and body, so
-    they never come as cause or context.
+    `retry_after` the seconds for which it asks to be left alone; `other_uid` says that the object of that name is
+    another one. The library's exceptions hold headers and body, so they never come as cause or context.
     """
 
-    def __init__(self, status: int | None, word: str, retry_after: float = 0.0) -> None:
+    def __init__(self, status: int | None, word: str, retry_after: float = 0.0, *, other_uid: bool = False) -> None:
         super().__init__(
             f"the API server answered {status} {word}" if status else f"no answer from the API server: {word}"
         )
         self.status = status
         self.word = word
         self.retry_after = retry_after
+        self.other_uid = other_uid
 
     @property
     def out_of_reach(self) -> bool:
@@ -70,8 +71,16 @@ class NotLeading(ApiFailure):
 
 def word(status: Mapping[str, Any]) -> str:
     """The reason of a Status object, if it is the one word that it should be; its message may quote what was sent."""
-    causes = (status.get("details") or {}).get("causes") or ()
     # The one cause that matters more than the reason (Forbidden) it comes with.
-    ending = any(cause.get("reason") == _ENDING for cause in causes)
+    ending = any(cause.get("reason") == _ENDING for cause in _causes(status))
     word = _ENDING if ending else str(status.get("reason") or "")
     return word if _WORD.fullmatch(word) else "Unknown"
+
+
+def is_of_uid(status: Mapping[str, Any]) -> bool:
+    """Whether a Status object says that it is the uid that is wrong."""
+    return any(cause.get("field") == "metadata.uid" for cause in _causes(status))
+
+
+def _causes(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (status.get("details") or {}).get("causes") or ()

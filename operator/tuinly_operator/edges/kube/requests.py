@@ -7,7 +7,7 @@ memory and most of the time of a call, and what is read here is mostly metadata.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -17,7 +17,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from tuinly_operator.domain.target import MANAGER
-from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, word
+from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, is_of_uid, word
 from tuinly_operator.engine.lead import Lead
 
 REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
@@ -116,18 +116,26 @@ class Requests:
         async with self.send("GET", "/readyz", {}, limit=_OWN_LIMIT):
             pass
 
-    async def pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
-        """List by pages. One that is too large is asked for again in smaller ones, and then they grow again."""
-        more, limit = "", PAGE
+    async def pages(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        accept: str = METADATA_LIST,
+        page: int | None = None,
+        most: int | None = None,
+    ) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
+        """List by pages of so many objects, and bytes. One that is too large is asked for again in smaller ones."""
+        page, most = page or PAGE, most or _MOST_OF_A_PAGE
+        more, limit = "", page
         while True:
-            page = {**query, "limit": str(limit), **({"continue": more} if more else {})}
+            part = {**query, "limit": str(limit), **({"continue": more} if more else {})}
             try:
-                most = _MOST_OF_A_PAGE if limit > 1 else None
-                answer = await self.ask("GET", path, query=page, accept=METADATA_LIST, most=most)
+                answer = await self.ask("GET", path, query=part, accept=accept, most=most if limit > 1 else None)
             except _TooLargeError:
                 limit = max(1, limit // 8)
                 continue
-            limit = min(PAGE, limit * 2)
+            limit = min(page, limit * 2)  # they grow again
             meta = answer["metadata"]
             yield answer.get("items") or [], str(meta.get("resourceVersion") or "")
             more = meta.get("continue") or ""
@@ -190,7 +198,7 @@ class Requests:
                     self._note(reachable=True)
                     yield response
                     return
-                failure = ApiFailure(response.status, _word_of(await response.read()), _retry_after(response))
+                failure = _failure(response, await response.read())
         except (aiohttp.ClientError, OSError, ValueError, config.ConfigException) as error:  # the last: no login
             failure = ApiFailure(None, type(error).__name__)
         # A refusal does not say that it is back: a server that has just started refuses what it does not know yet.
@@ -270,8 +278,10 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
     return min(float(text), _MOST_PATIENCE) if text.isascii() and text.isdigit() else 0.0
 
 
-def _word_of(body: bytes) -> str:
-    try:
-        return word(json.loads(body))
-    except (ValueError, AttributeError):
-        return "Unknown"
+def _failure(response: aiohttp.ClientResponse, body: bytes) -> ApiFailure:
+    """Read an answer that is no good."""
+    reason, other_uid = "Unknown", False
+    with suppress(ValueError, AttributeError):
+        status = json.loads(body)
+        reason, other_uid = word(status), is_of_uid(status)
+    return ApiFailure(response.status, reason, _retry_after(response), other_uid=other_uid)

@@ -1,0 +1,243 @@
+"""Pushes: which Pods are told of a new token, which cannot be, what an answer means, and what users are told of it.
+
+A mounted Secret reaches a Pod when the kubelet next looks at the Pod, which takes up to about 80 seconds. A Pod that
+changes is looked at at once: a push is such a change, of one annotation. (docs/decisions/0024-push-by-an-annotation.md)
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, Final
+
+from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import GROUP
+from tuinly_operator.domain.errors import Reason
+
+PUSHED: Final = f"{GROUP}/pushed"  # the annotation: the resourceVersion of the target that a Pod was last told of
+PUSH_SECONDS: Final = 60.0  # after the write; who was not told by then is left to the kubelet
+CATCH_UP_SECONDS: Final = 90.0  # after the write; by then the kubelet has shown it to all
+_MIRROR: Final = "kubernetes.io/config.mirror"
+_FINISHED: Final = frozenset({"Succeeded", "Failed"})
+_MOST_NAMED: Final = 3
+
+SCHEDULED: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+"""The field selector for Pods that a kubelet has to do with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What is kept of a Pod that uses one of the Secrets that are looked for.
+
+    `value` is that of our annotation, empty for none. `started` is when the kubelet began with it, in seconds since the
+    epoch, None where it has not. `shows` are the Secrets of which it is shown new content, `keeps` those that a
+    container has by an environment variable or a `subPath`, as they were when it started.
+    """
+
+    name: str
+    uid: str
+    node: str
+    value: str
+    started: float | None
+    shows: frozenset[str]
+    keeps: frozenset[str]
+
+
+def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
+    """Read a Pod of the API; None where no kubelet shows it anything any more, or it uses none of these Secrets."""
+    meta, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+    annotations = meta.get("annotations") or {}
+    node, over = spec.get("nodeName"), status.get("phase") in _FINISHED or meta.get("deletionTimestamp") is not None
+    if not node or over or _MIRROR in annotations:
+        return None
+    containers = tuple(_containers(spec, status))
+    mounts: dict[str, list[bool]] = defaultdict(list)  # by volume: of each mount, whether it is a part of it
+    for mount in (mount for container in containers for mount in container.get("volumeMounts") or ()):
+        mounts[mount["name"]].append(bool(mount.get("subPath") or mount.get("subPathExpr")))
+    shows: set[str] = set()
+    keeps = {name for container in containers for name in _variables(container)}
+    for volume in spec.get("volumes") or ():
+        found, how = set(_mounted(volume)), mounts[volume["name"]]
+        keeps |= found if any(how) else set()
+        shows |= set() if how and all(how) else found
+    shows, keeps = shows.intersection(secrets), keeps.intersection(secrets)
+    if not shows and not keeps:
+        return None
+    started, value = status.get("startTime"), annotations.get(PUSHED) or ""
+    return Pod(
+        name=meta["name"],
+        uid=meta["uid"],
+        node=node,
+        value=value,
+        started=parse_rfc3339(started) if started else None,
+        shows=frozenset(shows),
+        keeps=frozenset(keeps),
+    )
+
+
+def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The containers of all three kinds that have not ended: what an init container has read is of no matter then."""
+    for kind in ("container", "initContainer", "ephemeralContainer"):
+        states = {told["name"]: told.get("state") or {} for told in status.get(f"{kind}Statuses") or ()}
+        for container in spec.get(f"{kind}s") or ():
+            if "terminated" not in states.get(container["name"], {}):
+                yield container
+
+
+def _variables(container: Mapping[str, Any]) -> Iterator[str]:
+    """The Secrets of which a container has environment variables."""
+    for variable in container.get("env") or ():
+        reference = (variable.get("valueFrom") or {}).get("secretKeyRef") or {}
+        yield reference.get("name") or ""
+    for source in container.get("envFrom") or ():
+        yield (source.get("secretRef") or {}).get("name") or ""
+
+
+def _mounted(volume: Mapping[str, Any]) -> Iterator[str]:
+    """The Secrets in a volume."""
+    if volume.get("secret"):
+        yield volume["secret"].get("secretName") or ""
+    for source in (volume.get("projected") or {}).get("sources") or ():
+        yield (source.get("secret") or {}).get("name") or ""
+
+
+# --- What is pushed ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """New content of a target: the version that its write gave, and when that was.
+
+    Where it is not `ours`, only the target tells of it: whoever wrote it may have told some Pods already, or all.
+    """
+
+    version: str
+    at: Moment
+    ours: bool
+
+    @property
+    def until(self) -> Deadline:
+        """Until when Pods are told of it."""
+        return Deadline.after(PUSH_SECONDS if self.ours else CATCH_UP_SECONDS, self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """The content that the Pods of one target are to be told of.
+
+    `thawed` is when the target was last made again since it was immutable, in seconds since the epoch, None for never.
+    """
+
+    key: NamespacedName
+    uid: str
+    target: NamespacedName
+    content: Content
+    thawed: float | None = None
+
+
+def to_tell(push: Push, pods: Iterable[Pod]) -> tuple[list[Pod], list[str]]:
+    """Of Pods that use Secrets: whom to tell, and the names of those who need a restart instead.
+
+    A kubelet that has seen a Secret immutable keeps it as it was, for all Pods of its node, for as long as one of them
+    runs that has used it since then.
+    """
+    name, content = push.target.name, push.content
+    users = [pod for pod in pods if name in pod.shows or name in pod.keeps]
+    frozen = {pod.node for pod in users if _began_by(pod, push.thawed)}
+    tell = [pod for pod in users if name in pod.shows and pod.node not in frozen and pod.value != content.version]
+    if not content.ours:
+        tell = [pod for pod in tell if _began_by(pod, content.at.wall)]
+    return tell, sorted(pod.name for pod in users if name in pod.keeps or pod.node in frozen)
+
+
+def _began_by(pod: Pod, time: float | None) -> bool:
+    return pod.started is not None and time is not None and pod.started <= time
+
+
+class Answer(Enum):
+    """What the API server's answer to a request about a Pod means."""
+
+    DONE = auto()
+    GONE = auto()
+    AGAIN = auto()  # later
+    REFUSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer; `retry_after` is in seconds, `why` is for people."""
+
+    answer: Answer
+    why: str = ""
+    retry_after: float = 0.0
+
+
+def judge(status: int | None, *, other_uid: bool) -> Answer:
+    """What a failed request means, by its HTTP status, None for no answer; `other_uid` says that it is another Pod."""
+    if status == HTTPStatus.NOT_FOUND or other_uid:
+        return Answer.GONE
+    passing = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+    if status is None or status in passing or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Answer.AGAIN
+    return Answer.REFUSED
+
+
+# --- What came of it --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came of a push: how many Pods were told, and how many were not in time.
+
+    `beyond` is how many Pods cannot be told of anything, and `names` are the first of them. `unlisted` says that nobody
+    knows which Pods there are, as they could not be listed in time; `refused` why Pods may not be told, empty if they
+    may.
+    """
+
+    told: int = 0
+    late: int = 0
+    beyond: int = 0
+    names: tuple[str, ...] = ()
+    unlisted: bool = False
+    refused: str = ""
+
+
+def delivery(told: int, late: int, beyond: list[str], *, unlisted: bool, refused: str) -> Delivery:
+    """Sum up a push."""
+    return Delivery(told, late, len(beyond), tuple(beyond[:_MOST_NAMED]), unlisted, refused)
+
+
+def verdict(target: str, came: Delivery) -> tuple[str, Reason, str]:
+    """Status, reason and message of the condition `Delivered`; what is before the first semicolon are mere numbers."""
+    told = f"Pods that were told of the present token in the Secret {target}: {came.told}"
+    if came.late:
+        told += f", not in time: {came.late}"
+    more = "".join(f"; {text}" for text in (came.refused, _beyond(came), _late(came)) if text)
+    if came.refused:
+        return "False", Reason.PUSH_REFUSED, told + more
+    if more:
+        return "False", Reason.PUSH_INCOMPLETE, told + more
+    return "True", Reason.PUSHED, told
+
+
+def _beyond(came: Delivery) -> str:
+    if not came.beyond:
+        return ""
+    names = ", ".join(came.names) + (" and others" if came.beyond > len(came.names) else "")
+    return (
+        f"Pods that cannot be told, since they use the Secret by an environment variable or a subPath, or saw it while "
+        f"it was immutable: {came.beyond} ({names}); restart them"
+    )
+
+
+def _late(came: Delivery) -> str:
+    if came.unlisted:
+        return "the Pods could not be listed in time; they see it within about 80 seconds"
+    return "those not in time see it within about 80 seconds" if came.late else ""
+
+
+def story(message: str) -> str:
+    """A message without its mere numbers."""
+    return message.partition(";")[2]

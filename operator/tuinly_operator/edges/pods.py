@@ -1,0 +1,63 @@
+"""The way to Pods: which of them use a Secret, the annotation that tells them of its new content, and the trial."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from tuinly_operator.domain.credential import GROUP
+from tuinly_operator.domain.push import PUSHED, SCHEDULED, Answer, Pod, Reply, judge, pod_of
+from tuinly_operator.edges.kube import ApiFailure, Kube
+
+_FORBIDDEN: Final = f"{GROUP}/push-trial"  # an annotation that the admission policy must not let pass
+_HOW_POLICIES_REFUSE: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY})
+_NOT_IN_FORCE: Final = (
+    "the admission policy that limits what the operator may do to Pods is not in force in this namespace, so no Pod is "
+    "touched; a cluster admin has to apply it"
+)
+_LOOK: Final = "check the admission policies and webhooks in this namespace"
+
+
+class PodDoor:
+    """Lists Pods and sets their annotation; a failure is an answer like any other."""
+
+    def __init__(self, kube: Kube) -> None:
+        """Nothing is asked yet."""
+        self._kube = kube
+
+    async def users(self, namespace: str, secrets: frozenset[str]) -> Sequence[Pod] | Reply:
+        """List the Pods of a namespace that use one of these Secrets."""
+        try:
+            return await self._kube.list_pods(namespace, SCHEDULED, partial(_keep, secrets))
+        except ApiFailure as failure:
+            return _reply(failure, "to list the Pods of this namespace")
+
+    async def tell(self, namespace: str, pod: Pod, value: str) -> Reply:
+        """Set the annotation of a Pod."""
+        try:
+            annotations = await self._kube.annotate_pod(namespace, pod, {PUSHED: value})
+        except ApiFailure as failure:
+            return _reply(failure, f"to set the annotation {PUSHED} of a Pod")
+        if annotations.get(PUSHED) != value:
+            return Reply(Answer.REFUSED, f"something takes the annotation {PUSHED} from Pods as it is set; {_LOOK}")
+        return Reply(Answer.DONE)
+
+    async def try_forbidden(self, namespace: str, pod: Pod) -> Reply:
+        """Try to set another annotation, of which nothing stays. `DONE` says that it is not known to be forbidden."""
+        try:
+            await self._kube.annotate_pod(namespace, pod, {_FORBIDDEN: "1"}, dry_run=True)
+        except ApiFailure as failure:
+            reply = _reply(failure, "a trial")
+            if reply.answer is Answer.REFUSED and failure.status not in _HOW_POLICIES_REFUSE:
+                return Reply(Answer.DONE, f"{reply.why}, so that nobody knows whether its policy for Pods is in force")
+            return reply
+        return Reply(Answer.DONE, _NOT_IN_FORCE)
+
+
+def _keep(secrets: frozenset[str], raw: Mapping[str, Any]) -> Pod | None:
+    return pod_of(raw, secrets)
+
+
+def _reply(failure: ApiFailure, what: str) -> Reply:
+    why = f"the API server refuses {what} ({failure.status} {failure.word}); {_LOOK} and the operator's RBAC"
+    return Reply(judge(failure.status, other_uid=failure.other_uid), why, failure.retry_after)

@@ -1,0 +1,297 @@
+"""Pushes: which Pods are told, which need a restart instead, what an answer means, and what users are told."""
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from tests.support.merge import merged
+from tuinly_operator.base.clock import Moment, parse_rfc3339
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.push import (
+    PUSHED,
+    Answer,
+    Content,
+    Delivery,
+    Pod,
+    Push,
+    delivery,
+    judge,
+    pod_of,
+    story,
+    to_tell,
+    verdict,
+)
+
+Json = dict[str, Any]
+
+SECRET = "storefront-token"
+STARTED = "2026-11-24T07:00:00Z"
+WRITTEN = Moment(parse_rfc3339(STARTED) + 100, 50_000.0)
+PUSH = Push(
+    NamespacedName("shop", "storefront"), "uid", NamespacedName("shop", SECRET), Content("77", WRITTEN, ours=True)
+)
+
+
+def pod(*patches: Json) -> Json:
+    """A Pod that runs and mounts the Secret, changed by merge patches."""
+    raw: Json = {
+        "metadata": {"name": "web-1", "namespace": "shop", "uid": "pod-uid"},
+        "spec": {
+            "nodeName": "node-1",
+            "volumes": [{"name": "token", "secret": {"secretName": SECRET}}],
+            "containers": [{"name": "web", "volumeMounts": [{"name": "token", "mountPath": "/token"}]}],
+        },
+        "status": {"phase": "Running", "startTime": STARTED},
+    }
+    for patch in patches:
+        raw = merged(raw, patch)
+    return raw
+
+
+def use(raw: Json) -> tuple[bool, bool] | None:
+    """Whether it is shown new content of the Secret, and whether it keeps old content."""
+    seen = pod_of(raw, {SECRET})
+    return (SECRET in seen.shows, SECRET in seen.keeps) if seen else None
+
+
+def spec(**parts: Any) -> Json:  # noqa: ANN401 -- JSON
+    return {"spec": parts}
+
+
+def container(name: str = "web", **parts: Any) -> Json:  # noqa: ANN401 -- JSON
+    return {"name": name, **parts}
+
+
+MOUNT: Json = {"name": "token", "mountPath": "/token"}
+PART: Json = {"name": "token", "mountPath": "/token/access_token", "subPath": "access_token"}
+VARIABLE: Json = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": SECRET, "key": "access_token"}}}
+OTHER_VARIABLE: Json = merged(VARIABLE, {"valueFrom": {"secretKeyRef": {"name": "other"}}})
+ALL_VARIABLES: Json = {"secretRef": {"name": SECRET}}
+PROJECTED = {"name": "token", "projected": {"sources": [{"configMap": {"name": "c"}}, {"secret": {"name": SECRET}}]}}
+NO_VOLUME = spec(volumes=[])
+
+# --- Which Pods -------------------------------------------------------------------------------------------------------
+
+SHOWN, KEPT, BOTH = (True, False), (False, True), (True, True)
+USES: dict[str, tuple[Json, tuple[bool, bool] | None]] = {
+    "a directory": ({}, SHOWN),
+    "a projected one": (spec(volumes=[PROJECTED]), SHOWN),
+    "an optional one": (spec(volumes=[{"name": "token", "secret": {"secretName": SECRET, "optional": True}}]), SHOWN),
+    "a volume that no container mounts": (spec(containers=[container()]), SHOWN),
+    "another Secret": (spec(volumes=[{"name": "token", "secret": {"secretName": "other"}}]), None),
+    "another volume": (spec(volumes=[{"name": "token", "configMap": {"name": SECRET}}]), None),
+    "no volume": (spec(volumes=[], containers=[container()]), None),
+    "a part of it": (spec(containers=[container(volumeMounts=[PART])]), KEPT),
+    "a part of a projected one": (spec(volumes=[PROJECTED], containers=[container(volumeMounts=[PART])]), KEPT),
+    "a part by expression": (
+        spec(containers=[container(volumeMounts=[{"name": "token", "mountPath": "/t", "subPathExpr": "$(NAME)"}])]),
+        KEPT,
+    ),
+    "a part, and all of it": (spec(containers=[container(volumeMounts=[PART, MOUNT])]), BOTH),
+    "a part in one container, all of it in another": (
+        spec(containers=[container(volumeMounts=[PART]), container("side", volumeMounts=[MOUNT])]),
+        BOTH,
+    ),
+    "a part of another volume": (
+        spec(
+            containers=[container(volumeMounts=[MOUNT, {**PART, "name": "other"}])],
+            volumes=[*pod()["spec"]["volumes"], {"name": "other", "secret": {"secretName": "other"}}],
+        ),
+        SHOWN,
+    ),
+    "a variable": (spec(volumes=[], containers=[container(env=[VARIABLE])]), KEPT),
+    "all variables": (spec(volumes=[], containers=[container(envFrom=[ALL_VARIABLES])]), KEPT),
+    "a variable of another Secret": (
+        spec(
+            volumes=[], containers=[container(env=[merged(VARIABLE, {"valueFrom": {"secretKeyRef": {"name": "o"}}})])]
+        ),
+        None,
+    ),
+    "plain variables": (
+        spec(containers=[container(env=[{"name": "A", "value": "b"}, {"name": "C"}], volumeMounts=[MOUNT])]),
+        SHOWN,
+    ),
+    "a variable and a directory": (spec(containers=[container(env=[VARIABLE], volumeMounts=[MOUNT])]), BOTH),
+}
+
+
+@pytest.mark.parametrize(("patch", "expected"), USES.values(), ids=USES.keys())
+def test_how_a_pod_uses_a_secret(patch: Json, expected: tuple[bool, bool] | None) -> None:
+    assert use(pod(patch)) == expected
+
+
+KINDS = {"initContainers": "initContainerStatuses", "ephemeralContainers": "ephemeralContainerStatuses"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_init_and_ephemeral_containers_count_until_they_have_ended(kind: str) -> None:
+    uses = spec(**{kind: [container("other", env=[VARIABLE])]})
+    ended, runs = (
+        {"status": {KINDS[kind]: [{"name": "other", "state": {state: {}}}]}} for state in ("terminated", "running")
+    )
+    assert use(pod(uses)) == BOTH
+    assert use(pod(uses, runs)) == BOTH
+    assert use(pod(uses, ended)) == SHOWN
+    assert use(pod(NO_VOLUME, uses, ended)) is None
+
+
+OUT_OF_THE_QUESTION: dict[str, Json] = {
+    "not scheduled": spec(nodeName=None),
+    "succeeded": {"status": {"phase": "Succeeded"}},
+    "failed": {"status": {"phase": "Failed"}},
+    "terminating": {"metadata": {"deletionTimestamp": "2026-11-24T07:00:00Z"}},
+    "a mirror Pod": {"metadata": {"annotations": {"kubernetes.io/config.mirror": "hash"}}},
+}
+
+
+@pytest.mark.parametrize("patch", OUT_OF_THE_QUESTION.values(), ids=OUT_OF_THE_QUESTION.keys())
+def test_whom_no_kubelet_shows_anything_any_more(patch: Json) -> None:
+    assert pod_of(pod(patch), {SECRET}) is None
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown", None])
+def test_whom_a_kubelet_has_to_do_with(phase: str | None) -> None:
+    assert pod_of(pod({"status": {"phase": phase}}), {SECRET}) is not None
+
+
+def test_a_pod_without_anything_is_understood() -> None:
+    assert pod_of({"metadata": {"name": "p", "uid": "u"}, "spec": {"nodeName": "n"}}, {SECRET}) is None
+
+
+# --- Whom to tell -----------------------------------------------------------------------------------------------------
+
+
+def seen(name: str = "web-1", *patches: Json) -> Pod:
+    found = pod_of(pod({"metadata": {"name": name, "uid": name}}, *patches), {SECRET})
+    assert found is not None
+    return found
+
+
+def told(push: Push, *pods: Pod) -> tuple[list[str], list[str]]:
+    tell, beyond = to_tell(push, pods)
+    return [one.name for one in tell], beyond
+
+
+def started(seconds: float) -> Json:
+    """So much after the write."""
+    moment = int(WRITTEN.wall + seconds) % 60, int(WRITTEN.wall + seconds) // 60 % 60
+    return {"status": {"startTime": f"2026-11-24T07:{moment[1]:02}:{moment[0]:02}Z"}}
+
+
+def valued(value: str) -> Json:
+    return {"metadata": {"annotations": {PUSHED: value}}}
+
+
+THEIRS = replace(PUSH, content=replace(PUSH.content, ours=False))
+
+
+@pytest.mark.parametrize(
+    ("ours", "value", "begun"), list(product([True, False], ["", "76", "77"], [None, -50, 0, 50])), ids=str
+)
+def test_after_a_write_of_ours_all_are_told_after_anothers_those_who_may_not_know(
+    ours: bool,  # noqa: FBT001 -- a parameter of the test
+    value: str,
+    begun: float | None,
+) -> None:
+    patch = started(begun) if begun is not None else {"status": {"startTime": None}}
+    tell, _ = told(PUSH if ours else THEIRS, seen("web-1", patch, valued(value)))
+    knows = value == "77" or (not ours and (begun is None or begun > 0))
+    assert tell == ([] if knows else ["web-1"])
+
+
+def test_only_users_of_the_target_are_told() -> None:
+    other = pod_of(pod(spec(volumes=[{"name": "token", "secret": {"secretName": "other"}}])), {SECRET, "other"})
+    assert other is not None
+    assert told(PUSH, other, seen()) == (["web-1"], [])
+
+
+def test_who_keeps_what_it_has_is_named_in_order() -> None:
+    keeps = spec(volumes=[], containers=[container(env=[VARIABLE])])
+    both = spec(containers=[container(env=[VARIABLE], volumeMounts=[MOUNT])])
+    assert told(PUSH, seen("c", both), seen("b", keeps), seen("a")) == (["c", "a"], ["b", "c"])
+
+
+def test_who_saw_it_immutable_keeps_it_and_so_does_who_came_to_that_node_since() -> None:
+    thawed = replace(PUSH, thawed=WRITTEN.wall)
+    there, elsewhere = spec(nodeName="node-1"), spec(nodeName="node-2")
+    old, new = seen("old", there, started(-50)), seen("new", there, started(50))
+    fresh, waiting = seen("fresh", elsewhere, started(50)), seen("waiting", elsewhere, {"status": {"startTime": None}})
+    assert told(thawed, old, new, fresh, waiting) == (["fresh", "waiting"], ["new", "old"])
+    assert told(thawed, new, fresh) == (["new", "fresh"], [])
+    assert told(PUSH, old, new, fresh) == (["old", "new", "fresh"], [])
+
+
+def test_content_of_another_process_is_of_interest_for_longer() -> None:
+    until = {ours: Content("77", WRITTEN, ours=ours).until.remaining(WRITTEN) for ours in (True, False)}
+    assert until == {True: 60, False: 90}
+
+
+# --- What an answer means ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "other_uid", "answer"),
+    [
+        (404, False, Answer.GONE),
+        (422, True, Answer.GONE),
+        (409, True, Answer.GONE),
+        (422, False, Answer.REFUSED),
+        (400, False, Answer.REFUSED),
+        (401, False, Answer.REFUSED),
+        (403, False, Answer.REFUSED),
+        (405, False, Answer.REFUSED),
+        (409, False, Answer.AGAIN),
+        (429, False, Answer.AGAIN),
+        (500, False, Answer.AGAIN),
+        (504, False, Answer.AGAIN),
+        (None, False, Answer.AGAIN),
+    ],
+)
+def test_an_answer_means(status: int | None, other_uid: bool, answer: Answer) -> None:  # noqa: FBT001 -- a parameter
+    assert judge(status, other_uid=other_uid) is answer
+
+
+# --- What users are told ----------------------------------------------------------------------------------------------
+
+
+VERDICTS: dict[str, tuple[Delivery, str, Reason]] = {
+    "all told": (Delivery(told=20), "True", Reason.PUSHED),
+    "nobody there": (Delivery(), "True", Reason.PUSHED),
+    "some late": (Delivery(told=20, late=1), "False", Reason.PUSH_INCOMPLETE),
+    "not listed": (Delivery(unlisted=True), "False", Reason.PUSH_INCOMPLETE),
+    "some beyond": (Delivery(told=20, beyond=1, names=("a",)), "False", Reason.PUSH_INCOMPLETE),
+    "refused": (Delivery(refused="no policy"), "False", Reason.PUSH_REFUSED),
+    "refused, and more": (Delivery(1, 1, 1, ("a",), refused="no policy"), "False", Reason.PUSH_REFUSED),
+}
+
+
+@pytest.mark.parametrize(("came", "status", "reason"), VERDICTS.values(), ids=VERDICTS.keys())
+def test_what_came_of_a_push(came: Delivery, status: str, reason: Reason) -> None:
+    assert verdict(SECRET, came)[:2] == (status, reason)
+
+
+def test_three_are_named_who_need_a_restart() -> None:
+    came = delivery(5, 0, ["a", "b", "c", "d"], unlisted=False, refused="")
+    *_, message = verdict(SECRET, came)
+    assert ": 4 (a, b, c and others); restart them" in message
+    *_, message = verdict(SECRET, replace(came, beyond=3))
+    assert ": 3 (a, b, c); restart them" in message
+
+
+def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:
+    one, more, late, beyond, other = (
+        story(verdict(SECRET, came)[2])
+        for came in (
+            Delivery(told=1),
+            Delivery(told=20),
+            Delivery(told=1, late=1),
+            Delivery(told=1, late=1, beyond=1, names=("a",)),
+            Delivery(told=9, late=7, beyond=1, names=("b",)),
+        )
+    )
+    assert one == more
+    assert story(verdict(SECRET, Delivery(told=3, late=8))[2]) == late
+    assert len({one, late, beyond, other}) == 4
