@@ -238,16 +238,22 @@ def replace_by_copy(tenant: Tenant, **changes: Any) -> None:  # noqa: ANN401 -- 
 
 @pytest.mark.parametrize(
     ("kind", "data"),
-    [("kubernetes.io/basic-auth", {"username": "a"}), ("kubernetes.io/tls", {"tls.crt": "", "tls.key": ""})],
-    ids=["watched-type", "unwatched-type"],
+    [
+        ("x/y", {"a": "b"}),
+        ("kubernetes.io/basic-auth", {"username": "a"}),
+        ("kubernetes.io/tls", {"tls.crt": "", "tls.key": ""}),
+    ],
+    ids=["any-type", "watched-type", "unwatched-type"],
 )
 def test_a_target_with_another_type_is_not_ours_to_delete(tenant: Tenant, kind: str, data: Mapping[str, str]) -> None:
     """The type of a Secret cannot be changed, and this operator writes one type alone."""
     tenant.start()
     before = tenant.await_ready()
     replace_by_copy(tenant, type=kind, data=None, stringData=data)
+    theirs = tenant.target()
     tenant.await_condition("Ready", "False", "TargetConflict")
-    assert set(tenant.target().data) == set(data)
+    tenant.await_condition("Refreshed", "False", "TargetConflict")
+    assert tenant.target().raw == theirs.raw
     tenant.objects.delete("Secret", tenant.target_name)
     tenant.apply({"refresh": {"beforePercentage": 40}})
     await_restored(tenant, before)
