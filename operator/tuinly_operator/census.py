@@ -13,9 +13,9 @@ from typing import Final
 
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.versions import older
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Failure
-from tuinly_operator.domain.succession import older
 from tuinly_operator.domain.target import secret_key
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.engine.store import Store

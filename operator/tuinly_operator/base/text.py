@@ -1,4 +1,10 @@
-"""Texts as people are shown them: on one line, and not too long."""
+"""Texts: as people are shown them, on one line and not too long; and the letters of some that others send."""
+
+import re
+from typing import Final
+
+# One or more NQCHAR of RFC 6749 appendix A, as of scopes and tokens: printable ASCII without space, quote, backslash.
+NQCHARS: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 
 
 def printable(text: str) -> str:

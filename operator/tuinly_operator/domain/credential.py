@@ -17,6 +17,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from tuinly_operator.base.clock import parse_duration
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.shared import share
+from tuinly_operator.base.text import NQCHARS
 from tuinly_operator.domain.errors import Failure, Reason
 
 GROUP: Final = "tuinly.com"
@@ -46,7 +47,6 @@ _FREE_TEXTS: Final = (
 _IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
 _LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"  # RFC 1123
 _NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")  # Kubernetes, "DNS Subdomain Names"
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3, scope-token
 
 
 class DeletionPolicy(StrEnum):
@@ -270,7 +270,7 @@ def parse_spec(raw: object) -> Spec:
         # It becomes part of a URL's path, where ../ would lead into another namespace.
         if name is not None and not _NAME.fullmatch(name):
             raise _invalid(f"spec.{path}.name", "the name of a Secret")
-    odd = next((s for s in sorted(spec.scopes) if not _SCOPE.fullmatch(s)), None)
+    odd = next((s for s in sorted(spec.scopes) if not NQCHARS.fullmatch(s)), None)
     if odd is not None:
         raise _invalid("spec.scopes", "scopes of printable ASCII without space, quote or backslash")
     refresh = spec.refresh

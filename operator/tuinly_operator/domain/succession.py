@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.versions import older
 
 _MOST_ENDS: Final = 4096
 
@@ -48,14 +49,6 @@ def judge(known: Told | None, told: Told, *, listed: bool = False) -> Verdict:
         return Verdict.NEWS
     # Our own status writes are answered ahead of the watch, which then tells of what was before them.
     return Verdict.LATE if told.there else Verdict.DOUBTFUL
-
-
-def older(one: str, other: str) -> bool:
-    """Whether a resource version is older (KEP-5504: comparable as numbers); never where one is no number."""
-    try:
-        return int(one) < int(other)
-    except ValueError:
-        return False
 
 
 class Ends:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from tuinly_operator.base.clock import parse_rfc3339, rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.shared import share, share_all
+from tuinly_operator.base.versions import older
 from tuinly_operator.domain.credential import (
     API_VERSION,
     GROUP,
@@ -34,7 +35,7 @@ MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 CREDENTIAL_LABEL: Final = f"{GROUP}/credential"
 STATE_VERSION: Final = "1"
 NOT_THERE: Final = "1"  # the resourceVersion with which an apply creates, and never changes what is there
-_CLOCK_TOLERANCE: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
+_MOST_AHEAD: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +147,8 @@ class SecretMeta:
         return f"{self.uid}/{self.version}"
 
     def newer_than(self, other: "SecretMeta") -> bool:
-        """Whether this was read later. Resource versions of one resource can be compared as numbers (KEP-5504)."""
-        try:
-            return int(self.version) > int(other.version)
-        except ValueError:  # not a number after all: believe what came last
-            return self.version != other.version
+        """Whether this was read later; of two versions that cannot be compared, what came last is believed."""
+        return self.version != other.version and not older(self.version, other.version)
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "SecretMeta":
@@ -237,7 +235,7 @@ def believe(secret: SecretMeta, credential: Credential, layout: Layout, wall: fl
     `wall` is the present time in seconds since the epoch.
     """
     state = secret.target.state if secret.target is not None else None
-    if state is None or state.credential_uid != credential.uid or state.issued_at > wall + _CLOCK_TOLERANCE:
+    if state is None or state.credential_uid != credential.uid or state.issued_at > wall + _MOST_AHEAD:
         return None
     return state if holds_state(secret, credential, state, layout) else None
 

@@ -1,4 +1,4 @@
-"""What a token endpoint answered, proven or refused: pure functions from an answer to a grant, no I/O.
+"""What a token endpoint answered, proven or refused: pure functions from an answer to a token response, no I/O.
 
 An answer is hostile until proven: nothing in it is believed before it was checked, and of its text only the error codes
 that RFC 6749 lists ever reach a message.
@@ -8,18 +8,18 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
 
+from tuinly_operator.base.http_times import parse_http_date, parse_retry_after
 from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.base.text import NQCHARS
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 
 MAX_BODY: Final = 64 * 1024  # bytes
 MAX_TOKEN: Final = 32 * 1024  # characters
 MAX_LIFETIME: Final = 2_592_000  # seconds; 30 days
-MAX_RETRY_AFTER: Final = 300.0  # seconds
 _LEAST_SECRET: Final = 8  # characters; what is shorter is found in innocent words, and is no secret
 
 # RFC 6749 section 5.2. Any other `error` is the server's own text and is not repeated.
@@ -35,12 +35,7 @@ _ERROR_CODES: Final = frozenset(
 )
 _CLIENT_ERRORS: Final = frozenset({"invalid_client", "unauthorized_client"})
 
-# One or more NQCHAR of RFC 6749 appendix A: printable ASCII without quote and backslash; no space either.
-_NQCHARS: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 _DIGITS: Final = re.compile(r"[0-9]+")
-
-# RFC 9110 section 5.6.7: the format that is sent today, and the two old ones that a recipient must still take.
-_HTTP_DATES: Final = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +142,7 @@ def _check_type(answer: Answer, members: Mapping[str, object]) -> None:
 
 def _token(answer: Answer, members: Mapping[str, object], name: str) -> Sensitive:
     value = members.get(name)
-    if not isinstance(value, str) or len(value) > MAX_TOKEN or not _NQCHARS.fullmatch(value):
+    if not isinstance(value, str) or len(value) > MAX_TOKEN or not NQCHARS.fullmatch(value):
         limits = f"without space, quote and backslash, 1 to {MAX_TOKEN:,} characters"
         raise _unusable(answer, f"its {name} is not printable ASCII {limits}")
     return Sensitive(value)
@@ -171,7 +166,7 @@ def _scopes(answer: Answer, members: Mapping[str, object]) -> frozenset[str] | N
         return None
     if value == "":
         return frozenset()
-    if not isinstance(value, str) or not all(_NQCHARS.fullmatch(token) for token in value.split(" ")):
+    if not isinstance(value, str) or not all(NQCHARS.fullmatch(token) for token in value.split(" ")):
         raise _unusable(answer, "its scope is not a list of scopes with one space between them")
     return frozenset(value.split(" "))
 
@@ -254,28 +249,10 @@ def _no_number(_: str) -> object:
 
 
 def _retry_after(answer: Answer, now: float) -> float | None:
-    """Seconds to wait by `Retry-After` (RFC 9110 section 10.2.3), 0 to `MAX_RETRY_AFTER`; None where it tells none."""
-    text = answer.headers.get("retry-after", "").strip()
-    if _DIGITS.fullmatch(text):
-        seconds = float(text)
-    else:
-        when, server_time = _http_date(text), _server_time(answer)
-        if when is None:
-            return None
-        # By the server's own clock where it tells it, since that is the clock the date was made with.
-        seconds = when - (now if server_time is None else server_time)
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+    """Seconds to wait by `Retry-After`. A date counts by the server's own clock, which made it, where it tells that."""
+    server_time = _server_time(answer)
+    return parse_retry_after(answer.headers.get("retry-after", "").strip(), now if server_time is None else server_time)
 
 
 def _server_time(answer: Answer) -> float | None:
-    return _http_date(answer.headers.get("date", "").strip())
-
-
-def _http_date(text: str) -> float | None:
-    """An HTTP-date (RFC 9110 section 5.6.7) in seconds since the epoch, None for anything else."""
-    for form in _HTTP_DATES:
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            continue
-    return None
+    return parse_http_date(answer.headers.get("date", "").strip())

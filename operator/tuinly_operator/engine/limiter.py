@@ -23,7 +23,6 @@ from tuinly_operator.domain.facts import (
     Purpose,
     Turn,
 )
-from tuinly_operator.domain.token_response import MAX_RETRY_AFTER
 
 FIRST_LIMIT: Final = 4  # in flight to an origin of which nothing is known yet
 DOWN_AFTER: Final = 3  # failures in a row that speak of the endpoint
@@ -482,7 +481,7 @@ class Limiter:
         if hopeful:
             origin.hopeful.add(who)
         if failure.retry_after is not None:
-            known.patience = Deadline.after(min(failure.retry_after, MAX_RETRY_AFTER), now)
+            known.patience = Deadline.after(failure.retry_after, now)
             known.client = ticket.ask.client
         self._dispatch(now.boot)
 

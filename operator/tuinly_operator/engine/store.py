@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.versions import older
 from tuinly_operator.domain.credential import Credential, Status
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.memory import Memory
-from tuinly_operator.domain.succession import Ends, Told, Verdict, judge, older
+from tuinly_operator.domain.succession import Ends, Told, Verdict, judge
 from tuinly_operator.domain.target import SecretMeta
 
 

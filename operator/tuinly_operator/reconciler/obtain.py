@@ -43,7 +43,7 @@ from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
 _SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
-_CLOCK_TOLERANCE: Final = 30.0  # seconds
+_CLOCKS_APART: Final = 30.0  # seconds
 
 _Request = Callable[[Ticket], Coroutine[Any, Any, IssuedToken | None]]
 
@@ -243,7 +243,7 @@ class Attempts:
             return
         ahead = self._clock.now().wall - server_time
         self._metrics.clock_difference(origin, ahead)
-        apart = abs(ahead) > _CLOCK_TOLERANCE
+        apart = abs(ahead) > _CLOCKS_APART
         if apart and origin not in self._apart:
             extra = fields(origin=origin, ahead_seconds=round(ahead, 1))
             _log.warning("this machine's clock and the token endpoint's are more than 30 s apart", extra=extra)

@@ -624,10 +624,10 @@ def test_it_binds_the_client_that_it_was_told_to(world: World) -> None:
     assert world.may_go(good("a", client="another"))
 
 
-@pytest.mark.parametrize(("asked", "waited"), [(299, 299), (300, 300), (301, 300), (1e9, 300)])
-def test_retry_after_is_heeded_for_five_minutes_at_most(world: World, asked: float, waited: float) -> None:
+@pytest.mark.parametrize("asked", [1, 299, 300])
+def test_retry_after_is_heeded_for_as_long_as_it_asks(world: World, asked: float) -> None:
     world.ask(good("a"), failure(429, asked))
-    world.wait(waited - 0.1)
+    world.wait(asked - 0.1)
     assert not world.may_go(good("a"))
     world.wait(0.1)
     assert world.may_go(good("a"))

@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from kubernetes.aio import client, config
 
+from tuinly_operator.base.http_times import parse_retry_after
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, is_of_uid, word
 from tuinly_operator.engine.lead import Lead
@@ -27,7 +28,6 @@ PAGE: Final = 500
 _MOST_OF_A_PAGE: Final = 8 * 1024 * 1024
 _SLOW_WRITE: Final = 1.0  # seconds; one that nobody holds up takes some 10 ms, and on a busy API server more
 _OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for what the API server says of itself
-_MOST_PATIENCE: Final = 300.0  # seconds; what Retry-After may ask for at most, which a webhook may choose
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -272,16 +272,11 @@ async def _read(response: aiohttp.ClientResponse, most: int | None) -> bytes:
     return b"".join(parts)
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float:
-    """Seconds that the API server, which never sends a date, asks for; 0 where it does not."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), _MOST_PATIENCE) if text.isascii() and text.isdigit() else 0.0
-
-
 def _failure(response: aiohttp.ClientResponse, body: bytes) -> ApiFailure:
     """Read an answer that is no good."""
     reason, other_uid = "Unknown", False
     with suppress(ValueError, AttributeError):
         status = json.loads(body)
         reason, other_uid = word(status), is_of_uid(status)
-    return ApiFailure(response.status, reason, _retry_after(response), other_uid=other_uid)
+    wait = parse_retry_after(response.headers.get("Retry-After", "")) or 0.0  # it never sends a date
+    return ApiFailure(response.status, reason, wait, other_uid=other_uid)

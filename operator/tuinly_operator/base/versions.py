@@ -1,0 +1,9 @@
+"""Resource versions, by which is told what of one resource came first."""
+
+
+def older(one: str, other: str) -> bool:
+    """Whether a resource version is older (KEP-5504: comparable as numbers); never where one is no number."""
+    try:
+        return int(one) < int(other)
+    except ValueError:
+        return False
