@@ -55,9 +55,9 @@ FORCED_INTERVAL = 10.0
 
 OTHER_VERSION, OTHER_AGENT, OTHER_NOTE = "0.0.1", "tuinly-operator/0.0.1", "written-by"
 DIFFERENCES: Mapping[str, tuple[str, str]] = {
-    "oauth.py": ('"User-Agent": "tuinly-operator"', f'"User-Agent": "{OTHER_AGENT}"'),
-    "report.py": ("holds a valid access token", "holds an access token"),
-    "state.py": (
+    "edges/oauth.py": ('"User-Agent": "tuinly-operator"', f'"User-Agent": "{OTHER_AGENT}"'),
+    "domain/status.py": ("holds a valid access token", "holds an access token"),
+    "domain/target.py": (
         "_STATE_VERSION_KEY: STATE_VERSION",
         f'"tuinly.com/{OTHER_NOTE}": "", _STATE_VERSION_KEY: STATE_VERSION',
     ),
