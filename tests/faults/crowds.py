@@ -37,6 +37,7 @@ class Crowd:
     Attributes:
         client: the client's id.
         names: of the credentials.
+        fault: the number by which ends what it has been answered from its start on.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Crowd:
         self.objects, self.admin, self.lifetime = objects, admin, lifetime
         self.client = f"{objects.namespace}-{name}"
         self.names = [f"{name}-{number}" for number in range(count)]
+        self.fault: int | None = None
         self._name = name
 
     def start(self, spec: Json | None = None, fault: Fault | None = None, spread: float = 0.0) -> "Crowd":
@@ -53,7 +55,7 @@ class Crowd:
         client = Client(id=self.client, secret=secrets.token_urlsafe(12), lifetime=self.lifetime)
         self.admin.add_client(client)
         if fault is not None:
-            self.answer(fault)
+            self.fault = self.answer(fault)
         secret = {"client_id": client.id, "client_secret": client.secret}
         meta = {"name": f"{self._name}-client"}
         self.objects.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": secret})

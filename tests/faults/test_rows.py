@@ -1,10 +1,13 @@
 """What bad clients may cost good ones, each situation once with the real process: `make rows`, which tells the figures.
 
-All situations run at once, each with an operator, namespaces and clients of its own, since they mostly wait.
+All situations run at once, each with an operator, namespaces and clients of its own, since they mostly wait. What the
+machine makes late, not the bad clients, shows in a control: an operator at the same time with good ones alone. Times
+are compared with those of the control, so that a busy machine makes the test prove less, and does not make it fail.
 tests/unit/engine/test_limiter_rows.py holds the whole matrix, in a simulation.
 """
 
 import itertools
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +31,8 @@ SECONDS = 180.0
 """Seconds that a row lasts."""
 START_SECONDS = 180.0
 """Seconds that a crowd may need until all have their first token, on a busy machine."""
+OF_CONTROL = 2.0
+"""By how much more than the control the machine may hold up another operator."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -40,6 +45,8 @@ class Measured:
     requests: int = 0
     tokens: int = 0
     first: float = 0.0  # seconds until all had their first token
+    probes: int = 0  # of an endpoint that was down
+    down: float = 0.0  # seconds for which they were counted
     gaps: list[float] = field(default_factory=list)  # seconds between two probes
     fresh: float = 0.0  # seconds after the first token until all were
     refused: float = 0.0  # share of the requests
@@ -55,7 +62,8 @@ class Measured:
         if self.tokens:
             told.append(f"{self.requests / self.tokens:.2f} requests per token")
         told += [f"first tokens within {self.first:.1f} s"] if self.first else []
-        told += [f"least time between probes {min(self.gaps):.1f} s"] if self.gaps else []
+        if self.gaps:
+            told.append(f"{self.probes} probes in {self.down:.0f} s, at least {min(self.gaps):.1f} s apart")
         told += [f"fresh {self.fresh:.1f} s after the first token"] if self.fresh else []
         told += [f"{self.refused:.1%} refused"] if self.refused else []
         told += [f"{self.punctual:.1%} at most 1 s late"] if self.punctual else []
@@ -114,9 +122,11 @@ class Stage:
         return crowd
 
     def bad(self, count: int) -> list[Crowd]:
-        """Make credentials of all bad kinds."""
+        """Make so many credentials of all bad kinds, or of as many kinds as there are credentials."""
         return [
-            self.crowd(f"bad-{kind}", count // len(BAD), evil=True).start(fault=fault) for kind, fault in BAD.items()
+            self.crowd(f"bad-{kind}", each, evil=True).start(fault=BAD[kind])
+            for kind, each in shares(count).items()
+            if each
         ]
 
     def until(self, seconds: float) -> None:
@@ -127,6 +137,12 @@ class Stage:
         self.began = time.monotonic()
 
 
+def shares(count: int) -> dict[str, int]:
+    """How many of each bad kind make so many in all; a single one gets no answer."""
+    kinds = list(reversed(BAD))
+    return {kind: (count + len(kinds) - 1 - number) // len(kinds) for number, kind in enumerate(kinds)}
+
+
 def counted(measured: Measured, *crowds: Crowd) -> Measured:
     """Add what the endpoint has seen of crowds."""
     measured.requests = sum(crowd.requests() for crowd in crowds)
@@ -134,14 +150,27 @@ def counted(measured: Measured, *crowds: Crowd) -> Measured:
     return measured
 
 
-def beside(stage: Stage) -> Measured:
-    """200 bad ones of all kinds."""
+def beside(stage: Stage, count: int = 200) -> Measured:
+    """So many bad ones of all kinds."""
     good = stage.good()
     stage.begin()
     with watched(good) as seen:
-        stage.bad(200)
+        stage.bad(count)
         stage.until(SECONDS)
-    return counted(Measured(seen), good)
+    return counted(Measured(seen, punctual=stage.punctual()), good)
+
+
+def beside_20(stage: Stage) -> Measured:
+    return beside(stage, 20)
+
+
+def beside_1(stage: Stage) -> Measured:
+    return beside(stage, 1)
+
+
+def control(stage: Stage) -> Measured:
+    """None: what the machine alone does to good ones."""
+    return beside(stage, 0)
 
 
 def restarted(stage: Stage) -> Measured:
@@ -174,13 +203,13 @@ def made_at_once(stage: Stage) -> Measured:
 
 def turned(stage: Stage) -> Measured:
     """50 of them turn bad at once."""
-    good = stage.good(GOOD - 48)
+    good = stage.good(GOOD - 50)
     with ThreadPoolExecutor(len(BAD)) as threads:
-        turning = list(threads.map(lambda kind: stage.good(48 // len(BAD), f"turns-{kind}"), BAD))
+        turning = list(threads.map(lambda kind: stage.good(kind[1], f"turns-{kind[0]}"), shares(50).items()))
     stage.begin()
     with watched(good) as seen:
-        for crowd, fault in zip(turning, BAD.values(), strict=True):
-            crowd.answer(fault)
+        for crowd, kind in zip(turning, shares(50), strict=True):
+            crowd.answer(BAD[kind])
         stage.until(SECONDS)
     return counted(Measured(seen), good)
 
@@ -214,7 +243,7 @@ def outage(stage: Stage) -> Measured:
     trouble = min(time for time in of_good if time >= start)
     probes = sorted(time for time in [*of_good, *of_edge] if trouble + 10 <= time <= end)
     gaps = [later - earlier for earlier, later in itertools.pairwise(probes)]
-    return Measured(seen, gaps=gaps, fresh=fresh)
+    return Measured(seen, probes=len(probes), down=end - trouble - 10, gaps=gaps, fresh=fresh)
 
 
 def every_fifth(stage: Stage) -> Measured:
@@ -229,8 +258,14 @@ def every_fifth(stage: Stage) -> Measured:
 
 
 def bounded(stage: Stage) -> Measured:
-    """The endpoint allows 20 requests per second without bursts; 1,000 are due about the same time."""
-    good = stage.good(1000, lifetime=180.0)
+    """The endpoint allows 20 requests per second without bursts; 1,000 are due about the same time.
+
+    It is down while they are made, so that they get their first tokens together: within seconds, to which come the 9 s
+    of jitter. That all are due within 9 s is for the simulation.
+    """
+    good = stage.crowd("good", 1000, lifetime=180.0).start(fault=Fault(kind="fail"))
+    good.admin.clear_faults(good.fault)
+    wait_until(lambda: good.tokens() >= len(good.names), what="the first tokens", seconds=START_SECONDS)
     stage.begin()
     requests, tokens = good.requests(), good.tokens()
     good.answer(Fault(kind="throttle", rate=20))
@@ -244,11 +279,15 @@ def another_hangs(stage: Stage) -> Measured:
     """500 credentials of another origin that hangs, and 20 whose verification does, at a third."""
     good = stage.good()
     others = stage.crowd("other", 500, evil=True).start({"tokenURL": stage._urls[1]}, BAD["hang"])  # noqa: SLF001
-    verified = stage.crowd("verified", 20, evil=True)
+    # No refresh of theirs counts, which would be late by itself: a token is held until the one before nearly ends.
+    verified = stage.crowd("verified", 20, evil=True, lifetime=3600.0).start({"verification": {"mode": "Enabled"}})
+    wait_until(lambda: verified.tokens() >= len(verified.names), what="their first tokens", seconds=START_SECONDS)
     good.admin.fault(Fault(kind="hang", endpoint="graphql", seconds=30, client=verified.client))
-    verified.start({"verification": {"mode": "Enabled"}})
     stage.begin()
     with watched(good) as seen:
+        for second in range(0, int(SECONDS), 30):
+            stage.until(second)
+            verified.force(verified.names)
         stage.until(SECONDS)
     assert others.tokens() == 0
     return counted(Measured(seen, punctual=stage.punctual()), good)
@@ -268,6 +307,8 @@ def reset_at_once(stage: Stage) -> Measured:
 
 
 ROWS: list[Callable[[Stage], Measured]] = [
+    beside_1,
+    beside_20,
     beside,
     restarted,
     made_at_once,
@@ -280,6 +321,12 @@ ROWS: list[Callable[[Stage], Measured]] = [
 ]
 
 
+def is_about(test: str, row: str) -> bool:
+    """Whether a test, by its name, looks at a row: as its parameter, or where it has none, as part of its name."""
+    function, _, parameters = test.partition("[")
+    return re.split(r"[-\]]", parameters)[0] == row if parameters else row in function
+
+
 @pytest.fixture(scope="module")
 def rows(
     request: pytest.FixtureRequest,
@@ -290,7 +337,7 @@ def rows(
 ) -> Iterator[dict[str, Future[Measured]]]:
     """Run those rows of which a test was chosen, all at once."""
     chosen = {item.name for item in request.session.items}
-    wanted = [row for row in ROWS if any(f"[{row.__name__}]" in name or row.__name__ in name for name in chosen)]
+    wanted = [row for row in ROWS if any(is_about(name, row.__name__) for name in chosen)]
 
     terminal = request.config.pluginmanager.getplugin("capturemanager")
 
@@ -301,8 +348,8 @@ def rows(
             sys.stdout.write(f"\n{measured.line(row.__name__)}\n")
         return measured
 
-    with ThreadPoolExecutor(len(wanted)) as threads:
-        yield {row.__name__: threads.submit(play, row) for row in wanted}
+    with ThreadPoolExecutor(len(wanted) + 1) as threads:
+        yield {row.__name__: threads.submit(play, row) for row in [control, *wanted]}
 
 
 Rows = dict[str, "Future[Measured]"]
@@ -314,36 +361,49 @@ def late(rows: Rows, name: str) -> Watched:
     return seen
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("beside", 5), ("restarted", 5), ("turned", 10)])
+def of_machine(rows: Rows) -> float:
+    """How many seconds late the machine may make good ones."""
+    return OF_CONTROL * late(rows, "control").worst
+
+
+def assert_none_expired(rows: Rows, name: str) -> None:
+    """But for those whom the machine let expire."""
+    assert late(rows, name).expired <= OF_CONTROL * late(rows, "control").expired
+
+
+LATEST = [("beside_1", 5), ("beside_20", 5), ("beside", 5), ("restarted", 5), ("turned", 10)]
+
+
+@pytest.mark.parametrize(("name", "seconds"), LATEST)
 def test_good_ones_are_refreshed_in_time(rows: Rows, name: str, seconds: float) -> None:
-    assert late(rows, name).worst <= seconds
-    assert late(rows, name).expired == 0
+    assert late(rows, name).worst <= seconds + of_machine(rows)
+    assert_none_expired(rows, name)
 
 
 def test_new_ones_get_their_first_token_made_at_once(rows: Rows) -> None:
-    assert rows["made_at_once"].result().first <= 240
+    assert rows["made_at_once"].result().first <= 240 + of_machine(rows)
 
 
 def test_an_endpoint_is_spared_and_all_are_fresh_soon_after_an_outage(rows: Rows) -> None:
     measured = rows["outage"].result()
-    assert measured.gaps
-    assert min(measured.gaps) >= 4.5
-    assert measured.fresh <= 10
-    assert late(rows, "outage").expired == 0
+    assert 1 < measured.probes <= measured.down / 5 + 1
+    assert measured.fresh <= 10 + of_machine(rows)
+    assert_none_expired(rows, "outage")
 
 
 def test_every_fifth_request_may_fail(rows: Rows) -> None:
     measured = rows["every_fifth"].result()
-    assert late(rows, "every_fifth").expired == 0
+    assert_none_expired(rows, "every_fifth")
     assert measured.requests <= 1.4 * measured.tokens
 
 
 def test_an_endpoint_is_not_asked_quicker_than_bounded(rows: Rows) -> None:
-    assert late(rows, "bounded").expired == 0
+    assert_none_expired(rows, "bounded")
     assert rows["bounded"].result().refused <= 0.1
 
 
 @pytest.mark.parametrize("name", ["another_hangs", "reset_at_once"])
 def test_it_is_nothing_to_the_others(rows: Rows, name: str) -> None:
-    assert rows[name].result().punctual >= 0.99
-    assert late(rows, name).expired == 0
+    late_by_the_machine = 1 - rows["control"].result().punctual
+    assert rows[name].result().punctual >= 0.99 - OF_CONTROL * late_by_the_machine
+    assert_none_expired(rows, name)
