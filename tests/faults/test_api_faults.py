@@ -113,8 +113,7 @@ def proxy(cluster: Cluster, tmp_path: Path) -> Iterator[ApiProxy]:
 @asynccontextmanager
 async def connected(proxy: ApiProxy, login: Path) -> AsyncIterator[Kube]:
     """Connect as the operator does, but with little patience."""
-    kube = await connect(proxy.kubeconfig(login))
-    kube.silence = SILENCE
+    kube = await connect(proxy.kubeconfig(login), silence=SILENCE)
     try:
         yield kube
     finally:

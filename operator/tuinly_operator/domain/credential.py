@@ -309,14 +309,14 @@ def json_name(f: Field[Any]) -> str:
 def to_json(value: object) -> Any:  # noqa: ANN401 -- JSON
     """Write a status as JSON, with null for what is not set: a merge patch then removes it (RFC 7386)."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: to_json(getattr(value, attribute)) for attribute, name, *_ in _shape(type(value))}
+        return {name: to_json(getattr(value, attribute)) for attribute, name, *_ in _members(type(value))}
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
     return value
 
 
 @cache
-def _shape(cls: type) -> tuple[tuple[str, str, bool, Any, Any], ...]:
+def _members(cls: type) -> tuple[tuple[str, str, bool, Any, Any], ...]:
     """What a dataclass is made of: attribute, JSON name, whether it is required, default or MISSING, type."""
     hints = get_type_hints(cls)
     return tuple(
@@ -335,7 +335,7 @@ def _reader(kind: Any) -> _Read:  # noqa: ANN401 -- a type
     Made once per type: to look at types takes longer than to read, and every event of the watch is read.
     """
     if is_dataclass(kind) and isinstance(kind, type):
-        return partial(_read_object, kind, [(*how, _reader(hint)) for *how, hint in _shape(kind)])
+        return partial(_read_object, kind, [(*how, _reader(hint)) for *how, hint in _members(kind)])
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is types.UnionType:
         return _reader(next(a for a in arguments if a is not types.NoneType))

@@ -12,7 +12,7 @@ from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading
 from tuinly_operator.edges.kube.leases import Lease, Leases
 from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, present_login
 from tuinly_operator.edges.kube.pods import Pods
-from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT
+from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT, WATCH_SILENCE
 from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
 from tuinly_operator.engine.lead import Lead
 
@@ -34,7 +34,7 @@ __all__ = [
 class Kube(Secrets, Credentials, Pods, Leases):
     """The connection to the API server, with all that the operator asks of it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what it rests on, and whom it tells
         self,
         configuration: client.Configuration,
         selector: str,
@@ -42,10 +42,11 @@ class Kube(Secrets, Credentials, Pods, Leases):
         *,
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
+        silence: float = WATCH_SILENCE,
         **ways: Callable[[client.Configuration], Any],
     ) -> None:
         """`selector` says by labels which credentials there are for us, empty for all; the rest is for Requests."""
-        super().__init__(configuration, lead, reachable=reachable, pace=pace, **ways)
+        super().__init__(configuration, lead, reachable=reachable, pace=pace, silence=silence, **ways)
         self.selector = selector
 
     async def login(self) -> Login:
@@ -53,14 +54,15 @@ class Kube(Secrets, Credentials, Pods, Leases):
         return await present_login(self.configuration)
 
 
-async def connect(
+async def connect(  # noqa: PLR0913 -- the same
     kubeconfig: Path | None,
     selector: str = "",
     lead: Lead | None = None,
     *,
     reachable: Callable[[bool], None] = lambda _: None,
     pace: Callable[[str, bool], None] = lambda _, __: None,
+    silence: float = WATCH_SILENCE,
 ) -> Kube:
     """Log in, as `log_in` says, and connect; without a lead, this is the only replica. Raises KubeconfigError."""
     lead = lead or Lead.alone(SystemClock())
-    return Kube(await log_in(kubeconfig), selector, lead, reachable=reachable, pace=pace)
+    return Kube(await log_in(kubeconfig), selector, lead, reachable=reachable, pace=pace, silence=silence)

@@ -42,18 +42,20 @@ def _rest_client(configuration: client.Configuration) -> Any:  # noqa: ANN401 --
 class Requests:
     """A connection to the API server, and what every request on it has in common."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what it rests on, and whom it tells
         self,
         configuration: client.Configuration,
         lead: Lead,
         *,
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
+        silence: float = WATCH_SILENCE,
         rest: Callable[[client.Configuration], Any] = _rest_client,
     ) -> None:
         """`reachable` is called whenever it becomes known that the API server is, or is not, within reach.
 
-        `pace` is told of each namespace whether its writes are slow. `rest` makes what sends the requests.
+        `pace` is told of each namespace whether its writes are slow. A watch counts as dead after `silence` seconds
+        without a word. `rest` makes what sends the requests.
         """
         # The proxy of the environment is looked up once: aiohttp's own trust_env asks a thread at each request.
         configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": False}
@@ -67,7 +69,7 @@ class Requests:
         self._check: asyncio.Task[None] | None = None
         self._pace = pace
         self._lead = lead
-        self.silence = WATCH_SILENCE  # tests have less patience
+        self.silence = silence
 
     @property
     def reachable(self) -> bool:
