@@ -59,6 +59,7 @@ check: $(VENV) ## All static checks
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python hack/check_docs.py
 
 format: $(VENV) ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix-only

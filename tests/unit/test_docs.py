@@ -259,6 +259,37 @@ def test_the_picture_of_the_modules_is_current(tmp_path: Path) -> None:
     assert (ROOT / "docs" / "architecture.svg").read_text() == picture.read_text(), "run `make architecture`"
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "slip"),
+    [
+        ("Run this: ```sh make check ```", 1, "the mark of a code block within a line"),
+        ("```sh\nmake check", 1, "a code block without an end"),
+        ("```sh\nmake venv make check\n```", 2, "a second command on the same line"),
+        (
+            "```sh\ncd here; make venv\nkubectl get pods kubectl get secrets\n```",
+            3,
+            "a second command on the same line",
+        ),
+        ("```yaml\nkind: Secret metadata: {name: a}\n```", 2, "YAML that cannot be read"),
+        ("```json\n{} {}\n```", 2, "JSON that cannot be read"),
+        ("Two things: - one, - the other", 1, "a list item within a sentence"),
+        ("Do this. 2. Then do that.", 1, "a list item within a sentence"),
+        ("It ends here. ## What follows", 1, "a heading within a sentence"),
+        ("# A title\nand its text", 1, "a heading without an empty line before and after it"),
+        ("Delete it: kubectl delete pod a", 1, "a command outside a code block"),
+        ("| a | b |\n|---|---|\n| c |", 3, "another number of cells than the table's head has"),
+        ("| a | b |\n| c | d |", 2, "a table without a line under its head"),
+        ("word " * 25, 1, "longer than 120 characters"),
+    ],
+)
+def test_slips_of_wrapping_are_found(tmp_path: Path, text: str, line: int, slip: str) -> None:
+    """What `make check` looks for in each page; the docs as they are have none."""
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    found = subprocess.run([sys.executable, ROOT / "hack" / "check_docs.py", page], capture_output=True, text=True)  # noqa: PLW1510, S603
+    assert (found.returncode, found.stdout.startswith(f"{page}:{line}: {slip}")) == (1, True), found.stdout
+
+
 def test_decisions_are_numbered_listed_and_complete() -> None:
     records = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
     listed = re.findall(r"\]\((0.*\.md)\)", (ROOT / "docs" / "decisions" / "README.md").read_text())
