@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tests.simulation.apiserver.fields import WHOLE, Items, Struct, map_of
+from tests.simulation.apiserver.fields import TEXT, WHOLE, Type, items_of, map_of, struct_of
 from tests.simulation.apiserver.kinds import Causes, Kind, typed
-from tests.simulation.apiserver.messages import Json, bad_request, cause
+from tests.simulation.apiserver.messages import Json, cause
+from tests.simulation.apiserver.metadata import is_qualified
 
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _MOST_OF_A_SECRET: Final = 1024 * 1024
@@ -28,12 +29,16 @@ def _default_secret(raw: Json) -> None:
     data = {name: value or "" for name, value in (raw.get("data") or {}).items()}
     for name, text in (raw.pop("stringData", None) or {}).items():
         data[name] = base64.b64encode(text.encode()).decode()
-    if data:
+    if data or raw.get("data") is not None:
         raw["data"] = data
     else:
         raw.pop("data", None)
     if raw.get("immutable") is None:
         raw.pop("immutable", None)
+
+
+def _stored_secret(raw: Json) -> Json:
+    return raw if raw.get("data") != {} else {name: value for name, value in raw.items() if name != "data"}
 
 
 def _wrong_secret(raw: Json, old: Json | None) -> Causes:
@@ -46,7 +51,7 @@ def _wrong_secret(raw: Json, old: Json | None) -> Causes:
                 cause("FieldValueForbidden", name, "field is immutable when `immutable` is set")
                 for name, changed in (
                     ("immutable", not raw.get("immutable")),
-                    ("data", raw.get("data", {}) != old.get("data", {})),
+                    ("data", raw.get("data") != old.get("data")),
                 )
                 if changed
             ]
@@ -71,14 +76,13 @@ def _size(value: str) -> int:
     return len(value) * 3 // 4 - value[-2:].count("=")
 
 
-def _check_secret(raw: Json) -> None:
-    """Refuse what cannot be read as a Secret at all. Raises Refusal."""
+def _is_secret(raw: Json) -> bool:
     try:
         for value in (raw.get("data") or {}).values():
             base64.b64decode(value or "", validate=True)
     except (TypeError, ValueError, binascii.Error):
-        message = 'Secret in version "v1" cannot be handled as a Secret: illegal base64 data'
-        raise bad_request(message) from None
+        return False
+    return True
 
 
 SECRET: Final = Kind(
@@ -86,9 +90,10 @@ SECRET: Final = Kind(
     version="v1",
     plural="secrets",
     name="Secret",
-    type=typed(data=map_of(), stringData=map_of(), immutable=WHOLE, type=WHOLE),
-    check=_check_secret,
+    type=typed(data=map_of(TEXT), stringData=map_of(TEXT), immutable=Type((bool,)), type=TEXT),
+    readable=_is_secret,
     default=_default_secret,
+    encode=_stored_secret,
     validate=_wrong_secret,
     selectable=lambda raw: {"type": raw.get("type", "")},
 )
@@ -126,7 +131,7 @@ LEASE: Final = Kind(
     version="v1",
     plural="leases",
     name="Lease",
-    type=typed(spec=Struct(dict.fromkeys(_LEASE_FIELDS, WHOLE))),
+    type=typed(spec=struct_of(**dict.fromkeys(_LEASE_FIELDS, WHOLE))),
     creates=True,
     unconditional=False,
     default=_default_lease,
@@ -143,7 +148,6 @@ _EVENT_FIELDS: Final = (
     *("eventTime", "reportingController", "reportingInstance", "action", "reason", "note", "type"),
     *("deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"),
 )
-_OBJECT_FIELDS: Final = ("apiVersion", "kind", "namespace", "name", "uid", "resourceVersion", "fieldPath")
 
 
 def _default_event(raw: Json) -> None:
@@ -155,39 +159,48 @@ def _default_event(raw: Json) -> None:
 
 def _wrong_event(raw: Json, _old: Json | None) -> Causes:
     found: Causes = []
-    for name in ("reportingController", *_LONGEST):
-        value = raw.get(name) or ""
-        if not value:
-            found.append(cause("FieldValueRequired", name, "Required value"))
-        if len(value.encode()) > _LONGEST.get(name, len(value.encode())):
-            found.append(cause("FieldValueInvalid", name, "can have at most 128 characters"))
-    if len((raw.get("note") or "").encode()) > _MOST_OF_A_NOTE:
-        found.append(cause("FieldValueInvalid", "message", "can have at most 1024 characters"))
-    if not raw.get("eventTime"):
-        found.append(cause("FieldValueRequired", "eventTime", "Required value"))
     if raw.get("type") not in {"Normal", "Warning"}:
         found.append(cause("FieldValueInvalid", "type", "has invalid value"))
     if (raw["regarding"].get("namespace") or "default") != raw["metadata"]["namespace"]:
         found.append(cause("FieldValueInvalid", "involvedObject.namespace", "does not match event.namespace"))
+    if not raw.get("eventTime"):
+        return [*found, cause("FieldValueRequired", "eventTime", "Required value")]
+    for name in ("reportingController", *_LONGEST):
+        value = raw.get(name) or ""
+        if not value:
+            found.append(cause("FieldValueRequired", name, "Required value"))
+        if name == "reportingController" and not is_qualified(value):
+            found.append(cause("FieldValueInvalid", name, "must be a qualified name"))
+        if len(value.encode()) > _LONGEST.get(name, len(value.encode())):
+            found.append(cause("FieldValueInvalid", name, "can have at most 128 characters"))
+    if len((raw.get("note") or "").encode()) > _MOST_OF_A_NOTE:
+        found.append(cause("FieldValueInvalid", "message", "can have at most 1024 characters"))
     return found
 
 
 EVENT: Final = Kind(
     group="events.k8s.io",
+    home="",
     version="v1",
     plural="events",
     name="Event",
     type=typed(
         **dict.fromkeys(_EVENT_FIELDS, WHOLE),
-        regarding=Struct(dict.fromkeys(_OBJECT_FIELDS, WHOLE)),
-        related=Struct(dict.fromkeys(_OBJECT_FIELDS, WHOLE)),
-        deprecatedSource=Struct({"component": WHOLE, "host": WHOLE}),
-        series=Struct({"count": WHOLE, "lastObservedTime": WHOLE}),
+        regarding=WHOLE,
+        related=WHOLE,
+        deprecatedSource=struct_of(component=WHOLE, host=WHOLE),
+        series=struct_of(count=WHOLE, lastObservedTime=WHOLE),
     ),
     creates=True,
     default=_default_event,
     validate=_wrong_event,
-    empty={"regarding": {}, "deprecatedSource": {}, "eventTime": None},
+    empty={
+        "regarding": {},
+        "deprecatedSource": {},
+        "deprecatedFirstTimestamp": None,
+        "deprecatedLastTimestamp": None,
+        "eventTime": None,
+    },
 )
 
 
@@ -219,8 +232,8 @@ NAMESPACE: Final = Kind(
     plural="namespaces",
     name="Namespace",
     type=typed(
-        spec=Struct({"finalizers": Struct()}),
-        status=Struct({"phase": WHOLE, "conditions": Items(Struct(), ("type",))}),
+        spec=struct_of(finalizers=WHOLE),
+        status=struct_of(phase=WHOLE, conditions=items_of(WHOLE, "type")),
     ),
     namespaced=False,
     default=_default_namespace,

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from tests.simulation.apiserver.fields import WHOLE, Items, Struct, Type
-from tests.simulation.apiserver.kinds import METADATA, Causes, Kind
+from tests.simulation.apiserver.fields import Items, Struct, Type, items_of
+from tests.simulation.apiserver.kinds import Causes, Kind, typed
 from tests.simulation.apiserver.messages import Json, cause
 
 Schema = Mapping[str, Any]
@@ -19,6 +19,9 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "number": (int, float),
     "boolean": (bool,),
 }
+_BLOCKING: Final = frozenset(
+    f"FieldValue{what}" for what in ("NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid")
+)
 _DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -27,6 +30,7 @@ def kind_of(definition: Mapping[str, Any]) -> Kind:
     spec = definition["spec"]
     [version] = spec["versions"]
     schema: Schema = version["schema"]["openAPIV3Schema"]
+    status_default = (schema.get("properties") or {}).get("status", {}).get("default")
     paths = [each["jsonPath"] for each in version.get("selectableFields") or ()]
 
     def default(raw: Json) -> None:
@@ -35,6 +39,9 @@ def kind_of(definition: Mapping[str, Any]) -> Kind:
         outside: Json = {name: raw[name] for name in _OUTSIDE if name in raw}
         raw.clear()
         raw.update({**outside, **kept})
+
+    def decode(raw: Json) -> Json:
+        return raw if "status" in raw or status_default is None else {**raw, "status": status_default}
 
     def prepare(new: Json, old: Json) -> None:
         if "status" in old:
@@ -45,7 +52,10 @@ def kind_of(definition: Mapping[str, Any]) -> Kind:
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
 
     def validate(raw: Json, _old: Json | None) -> Causes:
-        return list(_wrong({name: value for name, value in raw.items() if name != "metadata"}, schema, ""))
+        found = list(_wrong(_but_metadata(raw), schema, ""))
+        if any(each["reason"] in _BLOCKING for each in found):
+            found.append(cause("FieldValueInvalid", "<nil>", "some validation rules were not checked"))
+        return found
 
     return Kind(
         group=spec["group"],
@@ -57,6 +67,7 @@ def kind_of(definition: Mapping[str, Any]) -> Kind:
         status="status" in (version.get("subresources") or {}),
         custom=True,
         default=default,
+        decode=decode,
         prepare=prepare,
         validate=validate,
         selectable=lambda raw: {path[1:]: _text(_at(raw, path)) for path in paths},
@@ -72,17 +83,17 @@ def _but_metadata(raw: Json) -> Json:
 
 def _root_type(schema: Schema) -> Struct:
     fields = {name: _type_of(part) for name, part in (schema.get("properties") or {}).items()}
-    return Struct({**fields, "apiVersion": WHOLE, "kind": WHOLE, "metadata": METADATA})
+    return typed(**{name: kind for name, kind in fields.items() if name not in _OUTSIDE})
 
 
 def _type_of(schema: Schema) -> Type:
     if schema.get("type") == "object":
         fields = {name: _type_of(part) for name, part in (schema.get("properties") or {}).items()}
         more = schema.get("additionalProperties")
-        return Struct(fields, _type_of(more) if more else None)
+        return Struct(fields=fields, element=_type_of(more) if more else None)
     if schema.get("type") == "array" and schema.get("x-kubernetes-list-type") in {"set", "map"}:
-        return Items(_type_of(schema["items"]), tuple(schema.get("x-kubernetes-list-map-keys") or ()))
-    return WHOLE
+        return items_of(_type_of(schema["items"]), *(schema.get("x-kubernetes-list-map-keys") or ()))
+    return Type(_TYPES.get(schema.get("type", ""), (object,)))
 
 
 def _at(raw: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 - JSON
@@ -157,7 +168,7 @@ def _out_of_bounds(value: Any, schema: Schema, path: str) -> Iterator[dict[str, 
         if len(value) < schema.get("minLength", 0):
             yield cause("FieldValueInvalid", path, "should be longer")
         if schema.get("format") == "date-time" and not _is_date_time(value):
-            yield cause("FieldValueInvalid", path, "must be of type date-time")
+            yield cause("FieldValueTypeInvalid", path, "must be of type date-time")
     if isinstance(value, list) and len(value) > schema.get("maxItems", len(value)):
         yield cause("FieldValueTooMany", path, "must have fewer items")
     if isinstance(value, dict) and len(value) > schema.get("maxProperties", len(value)):

@@ -19,13 +19,16 @@ _ABSENT: Any = object()
 
 @dataclass(frozen=True, eq=False)
 class Type:
-    """A value that is one whole: a scalar, or an atomic list or map."""
+    """A value that is one whole: a scalar, or an atomic list or map; `accepts` says what it may be, if not anything."""
+
+    accepts: tuple[type, ...] = (object,)
 
 
 @dataclass(frozen=True, eq=False)
 class Struct(Type):
     """An object with named fields, and, where `element` is set, any other ones: a map has only those."""
 
+    accepts: tuple[type, ...] = (dict,)
     fields: Mapping[str, Type] = field(default_factory=dict)
     element: Type | None = None
 
@@ -38,7 +41,8 @@ class Struct(Type):
 class Items(Type):
     """A list whose items are told apart by their keys, or, without keys, by themselves."""
 
-    element: Type
+    accepts: tuple[type, ...] = (list,)
+    element: Type = field(default_factory=Type)
     keys: tuple[str, ...] = ()
 
     def name(self, item: Any) -> str:  # noqa: ANN401 - JSON
@@ -56,11 +60,42 @@ class Items(Type):
 
 
 WHOLE = Type()
+TEXT = Type((str,))
 
 
 def map_of(element: Type = WHOLE) -> Struct:
     """A map from names to values of one type."""
-    return Struct({}, element)
+    return Struct(element=element)
+
+
+def items_of(element: Type, *keys: str) -> Items:
+    """A list whose items are told apart by keys, or by themselves."""
+    return Items(element=element, keys=keys)
+
+
+def struct_of(**fields: Type) -> Struct:
+    """An object with these fields."""
+    return Struct(fields=fields)
+
+
+def fits(value: Any, kind: Type) -> bool:  # noqa: ANN401 - JSON
+    """Whether a value can be of a type: no unknown fields, and no item twice. Null can be anything."""
+    if value is None:
+        return True
+    if not _is_one_of(value, kind.accepts):
+        return False
+    if isinstance(kind, Struct):
+        known = kind.element is not None or set(value) <= set(kind.fields)
+        return known and all(fits(part, kind.of(name)) for name, part in value.items())
+    if isinstance(kind, Items):
+        named = all(isinstance(item, dict) and set(item) >= set(kind.keys) for item in value) if kind.keys else True
+        return named and len(kind.index(value)) == len(value) and all(fits(item, kind.element) for item in value)
+    return True
+
+
+def _is_one_of(value: Any, accepted: tuple[type, ...]) -> bool:  # noqa: ANN401 - JSON
+    """Whether a value is of one of these classes; for JSON, true and false are no numbers."""
+    return object in accepted or type(value) in accepted
 
 
 def _compact(value: Any) -> str:  # noqa: ANN401 - JSON
@@ -149,8 +184,10 @@ def _below(kind: Type, name: str) -> Type:
 
 def merge(old: Any, new: Any, kind: Type) -> Any:  # noqa: ANN401 - JSON
     """What is there, with what is given put over it."""
-    if type(kind) is Type or not old or not new:
-        return old if new is _ABSENT else new if new or not old else old
+    if type(kind) is Type or not old:
+        return new
+    if not new:
+        return old
     if isinstance(kind, Struct):
         merged = dict(old)
         for name, part in new.items():
@@ -219,7 +256,21 @@ def with_named(fields: Fields, kind: Type) -> Fields:
     return frozenset(found)
 
 
-# --- As managedFields write it ---
+# --- As it is written ---
+
+
+def path_text(path: Path) -> str:
+    """A field as messages write it."""
+    return "".join(_element_text(name) for name in path)
+
+
+def _element_text(name: str) -> str:
+    kind, value = name[:2], name[2:]
+    if kind == "f:":
+        return f".{value}"
+    if kind == "v:":
+        return f"[={value}]"
+    return "[" + ",".join(f"{key}={_compact(part)}" for key, part in json.loads(value).items()) + "]"
 
 
 def written(fields: Fields) -> dict[str, Any]:

@@ -123,6 +123,11 @@ def cause(reason: str, field_: str, message: str = "") -> dict[str, str]:
     return {"reason": reason, "message": message, "field": field_}
 
 
+def own_failure(why: str) -> Refusal:
+    """What the server takes for a failure of its own: without a reason."""
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "", why)
+
+
 def bad_request(message: str) -> Refusal:
     """The request makes no sense."""
     return Refusal(HTTPStatus.BAD_REQUEST, "BadRequest", message)

@@ -19,15 +19,13 @@ from tests.simulation.apiserver.messages import (
     forbidden,
     invalid,
     not_found,
+    own_failure,
 )
 from tests.simulation.apiserver.metadata import wrong_change, wrong_metadata
 from tests.simulation.apiserver.shapes import rfc3339
 from tests.simulation.apiserver.storage import Key, Storage
 
-WIPED: Final = (
-    *("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"),
-    *("selfLink", "generation"),
-)
+WIPED: Final = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation")
 _KEPT: Final = ("generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -51,7 +49,8 @@ class Target:
 
     def invalid(self, causes: list[dict[str, str]]) -> Refusal:
         """What it would become is not valid."""
-        return invalid(self.kind.group, self.kind.name, self.name, causes)
+        group = self.kind.group if self.kind.home is None else self.kind.home
+        return invalid(group, self.kind.name, self.name, causes)
 
     def not_found(self) -> Refusal:
         """It is not there."""
@@ -91,8 +90,10 @@ class Registry:
         """A uid that nothing has had yet."""
         return str(UUID(int=self._random.getrandbits(128), version=4))
 
-    def created(self, target: Target, raw: Json, managers: Managers, now: float, *, dry_run: bool) -> Json:
-        """Store a new object; return what it became. Raises Refusal."""
+    def created(  # noqa: PLR0913 - what is made, by whom, when and how
+        self, target: Target, raw: Json, managers: Managers, now: float, *, dry_run: bool, posted: bool = False
+    ) -> Json:
+        """Store a new object, `posted` or made by an update; return what it became. Raises Refusal."""
         kind = target.kind
         own = {"uid": self.new_uid(), "creationTimestamp": rfc3339(now)}
         meta = {**{name: value for name, value in raw["metadata"].items() if name not in WIPED}, **own}
@@ -104,12 +105,14 @@ class Registry:
         if kind is NAMESPACE:
             raw = new_namespace(raw)
         self._check_namespace(target)
-        if causes := kind.validate(raw, None) or wrong_metadata(raw["metadata"]):
+        if causes := [*wrong_metadata(raw["metadata"]), *kind.validate(raw, None)]:
             raise target.invalid(causes)
         self.admit(Review("CREATE", kind, target.key, None, raw, dry_run))
+        if posted and not dry_run and raw["metadata"].get("resourceVersion"):
+            raise own_failure("resourceVersion should not be set on objects to be created")
         if target.key in self.storage.objects:
             raise exists(kind.group, kind.plural, target.name)
-        return self.stored(target.key, raw, dry_run=dry_run)
+        return self.stored(target, kind.encode(raw), dry_run=dry_run)
 
     def updated(self, target: Target, live: Json, raw: Json, managers: Managers, *, dry_run: bool) -> Json:
         """Store what an object became, if it is as it was seen to be; return it. Raises Refusal."""
@@ -120,17 +123,23 @@ class Registry:
         if causes := [*wrong_metadata(meta), *wrong_change(meta, old), *kind.validate(new, live)]:
             raise target.invalid(causes)
         self.admit(Review("UPDATE", kind, target.key, live, new, dry_run))
-        if _timeless(new) == _timeless(live):
+        new = kind.encode(new)
+        if _timeless(new) == _timeless(self.storage.objects[target.key]):
             return live
         if "deletionTimestamp" in old and not meta.get("finalizers") and kind is not NAMESPACE:
             if not dry_run:
                 self.storage.delete(target.key)
             return new
-        return self.stored(target.key, new, dry_run=dry_run)
+        return self.stored(target, new, dry_run=dry_run)
 
-    def stored(self, key: Key, raw: Json, *, dry_run: bool) -> Json:
-        """Store an object, unless nothing is to be stored."""
-        return raw if dry_run else self.storage.put(key, raw)
+    def found(self, target: Target) -> Json | None:
+        """An object as it is read, None where there is none."""
+        raw = self.storage.objects.get(target.key)
+        return None if raw is None else target.kind.decode(raw)
+
+    def stored(self, target: Target, raw: Json, *, dry_run: bool) -> Json:
+        """Store an object, unless nothing is to be stored; return it as it is read."""
+        return target.kind.decode(raw if dry_run else self.storage.put(target.key, raw))
 
     def admit(self, review: Review) -> None:
         """Ask admission about a write. Raises Refusal."""

@@ -27,6 +27,12 @@ def selector(query: Mapping[str, str], kind: Kind) -> Selector:
     return matches
 
 
+def only_name(query: Mapping[str, str]) -> str:
+    """The one name that is selected, empty where there is none."""
+    parts = (re.split(r"(!=|==|=)", part, maxsplit=1) for part in _split(query.get("fieldSelector", "")))
+    return next((value for name, how, value in parts if name == "metadata.name" and how != "!="), "")
+
+
 def _all_hold(rules: list[Callable[[Mapping[str, str]], bool]], values: Mapping[str, str]) -> bool:
     return all(rule(values) for rule in rules)
 

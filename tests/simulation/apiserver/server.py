@@ -13,7 +13,7 @@ from tests.simulation.apiserver.definition import kind_of
 from tests.simulation.apiserver.kinds import Kind
 from tests.simulation.apiserver.messages import Answer, Json, Refusal, Request, answer, expired, no_such_page
 from tests.simulation.apiserver.registry import Target
-from tests.simulation.apiserver.selectors import selector
+from tests.simulation.apiserver.selectors import only_name, selector
 from tests.simulation.apiserver.shapes import Shape, as_list, number, place, shape_of, token
 from tests.simulation.apiserver.storage import Storage
 from tests.simulation.apiserver.watches import Watch
@@ -142,7 +142,7 @@ class Server(Writes):
     # --- Reads ---
 
     def _get(self, target: Target) -> Json:
-        found = self.storage.objects.get(target.key)
+        found = self.found(target)
         if found is None:
             raise target.not_found()
         return found
@@ -155,15 +155,20 @@ class Server(Writes):
             version, start = place(more)
             if version < self.storage.compacted:
                 raise self._page_expired(start)
-        there = self.storage.of(kind.resource, target.namespace, version)
-        found = [(key.place, raw) for key, raw in there if key.place >= start and matches(raw)]
-        page = found[:limit] if limit else found
+        there = [each for each in self.storage.of(kind.resource, target.namespace, version) if each[0].place >= start]
+        if (name := only_name(query)) and target.namespace and not start:
+            there = [each for each in there if each[0].name == name]
+        items: list[Json] = []
         meta: Json = {"resourceVersion": str(version)}
-        if len(page) < len(found):
-            meta["continue"] = token(version, page[-1][0])
-            if not query.get("labelSelector") and not query.get("fieldSelector"):
-                meta["remainingItemCount"] = len(found) - len(page)
-        return as_list(kind, meta, [raw for _, raw in page], shape)
+        for left, (key, raw) in zip(range(len(there) - 1, -1, -1), there, strict=True):
+            if matches(raw):
+                items.append(kind.decode(raw))
+            if limit and len(items) == limit and left:  # whether any of those that are left matches is not looked at
+                meta["continue"] = token(version, key.place)
+                if not query.get("labelSelector") and not query.get("fieldSelector"):
+                    meta["remainingItemCount"] = left
+                break
+        return as_list(kind, meta, items, shape)
 
     def _page_expired(self, start: str) -> Refusal:
         refusal = expired("The provided continue parameter is too old to display a consistent list result.")

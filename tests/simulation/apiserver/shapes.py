@@ -93,8 +93,10 @@ def shape_of(request: Request, *, many: bool) -> Shape:
 def as_list(kind: Kind, meta: Json, items: list[Json], shape: Shape) -> Json:
     """Objects as a list; those of built-in kinds do not repeat their kind."""
     if shape is partial:
-        return {**_PARTIAL_LIST, "metadata": meta, "items": [partial(raw) for raw in items]}
-    if not kind.custom:
+        return {**_PARTIAL_LIST, "metadata": meta, "items": [partial(raw) for raw in items] or None}
+    if kind.custom:
+        meta = {"continue": "", **meta}
+    else:
         items = [{name: value for name, value in raw.items() if name not in {"kind", "apiVersion"}} for raw in items]
     return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": meta, "items": items}
 

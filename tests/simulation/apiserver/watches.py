@@ -114,7 +114,7 @@ class Watch:
             yield "DELETED", {**change.before, "metadata": meta}
 
     def _line(self, kind: str, raw: Json) -> bytes:
-        return _written(kind, raw if kind == "ERROR" else self._shape(raw))
+        return _written(kind, raw if kind == "ERROR" else self._shape(self.kind.decode(raw)))
 
     def _bookmark(self) -> bytes:
         own = {"apiVersion": self.kind.api_version, "kind": self.kind.name}

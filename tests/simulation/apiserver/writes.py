@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Final, Literal
 
 from tests.simulation.apiserver.builtin import NAMESPACE
+from tests.simulation.apiserver.fields import fits, path_text
 from tests.simulation.apiserver.kinds import Kind
 from tests.simulation.apiserver.managed import (
     Conflicts,
@@ -15,7 +16,16 @@ from tests.simulation.apiserver.managed import (
     managers_of,
     update,
 )
-from tests.simulation.apiserver.messages import Json, Refusal, Request, bad_request, cause, conflict, invalid
+from tests.simulation.apiserver.messages import (
+    Json,
+    Refusal,
+    Request,
+    bad_request,
+    cause,
+    conflict,
+    invalid,
+    own_failure,
+)
 from tests.simulation.apiserver.registry import WIPED, Registry, Review, Target, in_namespace
 from tests.simulation.apiserver.shapes import is_dry, merged, parsed, rfc3339
 
@@ -34,25 +44,27 @@ class Writes(Registry):
         raw = _sent(request, kind)
         meta = {name: value for name, value in raw["metadata"].items() if name not in WIPED}
         raw = {**raw, "metadata": in_namespace(target, meta)}
-        target = replace(target, name=meta.get("name") or "")
-        managers = update(kind_only(kind), raw, kind, {}, _manager(request, "Update", target), rfc3339(now))
-        return HTTPStatus.CREATED, self.created(target, raw, managers, now, dry_run=is_dry(request.query))
+        target, dry_run = replace(target, name=meta.get("name") or ""), is_dry(request.query)
+        managers = update(
+            kind_only(kind), kind.encode(raw), kind, {}, _manager(request, "Update", target), rfc3339(now)
+        )
+        return HTTPStatus.CREATED, self.created(target, raw, managers, now, dry_run=dry_run, posted=True)
 
     def put(self, target: Target, request: Request, now: float) -> Written:
         """Replace an object, or create it where its kind allows that. Raises Refusal."""
         kind, dry_run, time = target.kind, is_dry(request.query), rfc3339(now)
         raw = _sent(request, kind)
         raw = _placed(target, raw)
-        manager, live = _manager(request, "Update", target), self.storage.objects.get(target.key)
+        manager, live = _manager(request, "Update", target), self.found(target)
         if live is None and not kind.creates:
             raise target.not_found()
         uid = raw["metadata"].get("uid")
         if uid and uid != (live["metadata"]["uid"] if live else ""):
             raise target.conflict("Precondition failed: UID in precondition")
         if live is None:
-            managers = update(kind_only(kind), raw, kind, {}, manager, time)
+            managers = update(kind_only(kind), kind.encode(raw), kind, {}, manager, time)
             return HTTPStatus.CREATED, self.created(target, raw, managers, now, dry_run=dry_run)
-        managers = update(live, raw, kind, _kept_managers(live, raw, target), manager, time)
+        managers = update(live, kind.encode(raw), kind, _kept_managers(live, raw, target), manager, time)
         return HTTPStatus.OK, self.updated(target, live, raw, managers, dry_run=dry_run)
 
     def patch(self, target: Target, request: Request, now: float) -> Written:
@@ -62,28 +74,31 @@ class Writes(Registry):
             return self._apply(target, request, now)
         if content != MERGE:
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", "no such patch", {})
-        kind, live = target.kind, self.storage.objects.get(target.key)
+        kind, live = target.kind, self.found(target)
         if live is None:
             raise target.not_found()
         patched = merged(live, parsed(request.body))
-        kind.check(patched)
+        if not kind.readable(patched):
+            raise invalid("", "", "", [cause("FieldValueInvalid", "patch", "cannot be read as such an object")])
         raw = _defaulted(kind, patched)
         manager = _manager(request, "Update", target)
-        managers = update(live, raw, kind, _kept_managers(live, raw, target), manager, rfc3339(now))
+        managers = update(live, kind.encode(raw), kind, _kept_managers(live, raw, target), manager, rfc3339(now))
         raw = _placed(target, raw)
         return HTTPStatus.OK, self.updated(target, live, raw, managers, dry_run=is_dry(request.query))
 
     def _apply(self, target: Target, request: Request, now: float) -> Written:
         kind, query = target.kind, request.query
-        given, live = _given(request, kind), self.storage.objects.get(target.key)
+        given, live = _given(request, kind), self.found(target)
         manager, force = _manager(request, "Apply", target), query.get("force") == "true"
+        if not fits(given, kind.type):
+            raise own_failure("failed to create typed patch object")
         before, managers = live or kind_only(kind), managers_of(live or {})
         try:
             new, managers = apply(before, given, kind, managers, manager, rfc3339(now), force=force)
         except Conflicts as conflicts:
             raise _owned_by_others(conflicts) from None
-        if new is not None:
-            kind.check(new)
+        if new is not None and not kind.readable(new):
+            raise own_failure("failed to convert new object to proper version")
         raw = before if new is None else _defaulted(kind, new)
         if live is None and raw["metadata"].get("uid"):
             raise target.conflict("uid mismatch: no existing object was found")
@@ -94,7 +109,7 @@ class Writes(Registry):
 
     def delete(self, target: Target, request: Request, now: float) -> Written:
         """Delete an object, or mark it as one that goes once its finalizers let it. Raises Refusal."""
-        kind, live = target.kind, self.storage.objects.get(target.key)
+        kind, live = target.kind, self.found(target)
         options = parsed(request.body) if request.body else {}
         if live is None:
             raise target.not_found()
@@ -109,7 +124,7 @@ class Writes(Registry):
         policy = options.get("propagationPolicy") or request.query.get("propagationPolicy") or ""
         if finalizers := _finalizers(live["metadata"].get("finalizers") or [], policy):
             doomed = _doomed(live, finalizers, now)
-            return HTTPStatus.OK, live if doomed == live else self.stored(target.key, doomed, dry_run=dry_run)
+            return HTTPStatus.OK, live if doomed == live else self.stored(target, doomed, dry_run=dry_run)
         if not dry_run:
             self.storage.delete(target.key)
         return HTTPStatus.OK, _gone(target, live)
@@ -120,7 +135,7 @@ class Writes(Registry):
             return live
         meta = {**live["metadata"], "deletionTimestamp": rfc3339(now)}
         raw = {**live, "metadata": meta, "status": {**live["status"], "phase": "Terminating"}}
-        return self.stored(target.key, raw, dry_run=dry_run)
+        return self.stored(target, raw, dry_run=dry_run)
 
 
 def _sent(request: Request, kind: Kind) -> Json:
@@ -130,7 +145,8 @@ def _sent(request: Request, kind: Kind) -> Json:
     if said != (kind.api_version, kind.name):
         raise bad_request("the API version in the data does not match the expected API version")
     raw = {**raw, "apiVersion": kind.api_version, "kind": kind.name, "metadata": raw.get("metadata") or {}}
-    kind.check(raw)
+    if not kind.readable(raw):
+        raise bad_request(f"it cannot be handled as a {kind.name}")
     return _defaulted(kind, raw)
 
 
@@ -206,7 +222,7 @@ def _gone(target: Target, live: Json) -> Json:
 
 def _owned_by_others(conflicts: Conflicts) -> Refusal:
     causes = [
-        cause("FieldManagerConflict", "." + ".".join(name[2:] for name in path), f'conflict with "{manager.name}"')
+        cause("FieldManagerConflict", path_text(path), f'conflict with "{manager.name}"')
         for manager, fields in conflicts.fields.items()
         for path in sorted(fields)
     ]
