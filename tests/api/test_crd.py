@@ -245,7 +245,7 @@ def test_columns(cluster: Cluster, namespace: str, credentials: Credentials) -> 
     cells = ["storefront", "True", "Issued", "storefront-token", "2096-11-24T07:00:00Z", "2096-11-24T06:38:12Z"]
     assert row.split()[:-1] == cells
     header, row = cluster.kubectl("get", "tuinly", "-n", namespace, "-o", "wide").splitlines()
-    wide = ["REFRESHED", "REFRESHED REASON", "LAST REFRESH", "GRANT", "FAILURES", "SUSPENDED"]
+    wide = ["REFRESHED", "REFRESHED REASON", "DELIVERED", "LAST REFRESH", "GRANT", "FAILURES", "SUSPENDED"]
     assert re.split(r"\s{2,}", header)[7:] == wide
     values = row.split()[7:]
     assert values[:2] + values[3:] == ["False", "EndpointUnavailable", "RefreshToken", "3", "false"]

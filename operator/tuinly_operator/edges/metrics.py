@@ -84,6 +84,8 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        for outcome in ("Pushed", "Gone", "Refused", "Late"):
+            self._pushes.labels(outcome)  # 0 is told, too: an increase shows only from something
         self._push_delays = Histogram(
             "tuinly_push_delay_seconds",
             "How long after the write of the target a Pod was told.",
