@@ -7,7 +7,7 @@ VENV := .venv/made
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries helm demo extras test test-unit bench check format manifests architecture image base-image cluster-up cluster-down cluster-status
-.PHONY: rows e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
+.PHONY: rows simulate e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ e2e: $(VENV) ## The operator's image on a real node, with Pods that use the toke
 	@if $(BIN)/python -m tests.support.node check; then $(BIN)/python -m tests.support.binaries --node > /dev/null; fi
 	@$(BIN)/python -m tests.support.binaries --helm > /dev/null
 	$(BIN)/pytest tests/e2e -W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS)
+
+simulate: $(VENV) ## Histories of the whole operator in a simulated world, for MINUTES=10 (SEED=… TRACE=file plays one)
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(TRACE),--trace $(TRACE)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)

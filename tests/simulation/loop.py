@@ -15,6 +15,8 @@ from itertools import count
 from random import Random
 from typing import Any, Final, Never
 
+_STEP_SECONDS: Final = 1e-5  # that a step takes: no clock stands still between two looks at it
+
 
 class Process:
     """What runs together, and is stopped and crashed together."""
@@ -35,7 +37,7 @@ PROCESS: Final[ContextVar[Process | None]] = ContextVar("process", default=None)
 
 
 class StepsExhaustedError(Exception):
-    """Something goes round and round without any time passing."""
+    """Something goes round and round."""
 
 
 class _Task(asyncio.Task[Any]):
@@ -61,7 +63,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     """Runs handles one at a time; when none is ready, time jumps to the next timer."""
 
     def __init__(self, chance: Random, most_steps: int) -> None:
-        """`chance` picks which ready handle is next. `most_steps` are those that may follow without time passing."""
+        """`chance` picks which ready handle is next. `most_steps` is how many a second may have."""
         self._draw = chance.random
         self._most_steps = most_steps
         self._now = 0.0
@@ -93,7 +95,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def _run_until(self, end: float) -> None:
         ready, timers, draw = self._ready, self._timers, self._draw
-        left = self._most_steps
+        left, second = self._most_steps, self._now
         while not self.over:
             if not ready:
                 while timers and timers[0][2].cancelled():
@@ -101,9 +103,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 if not timers or timers[0][0] > end:
                     self._now = max(self._now, end)
                     return
-                self._now, left = max(self._now, timers[0][0]), self._most_steps
-                while timers and timers[0][0] <= self._now:
-                    ready.append(heapq.heappop(timers)[2])
+                self._now = max(self._now, timers[0][0])
+            while timers and timers[0][0] <= self._now:
+                ready.append(heapq.heappop(timers)[2])
             place = int(draw() * len(ready))
             handle, ready[place] = ready[place], ready[-1]
             ready.pop()
@@ -114,9 +116,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 (process.remains if process.crashed else process.held).append(handle)
                 continue
             self.steps += 1
+            self._now += _STEP_SECONDS
             left -= 1
-            if left < 0:
-                raise StepsExhaustedError(f"{self._most_steps} steps at {self._now}, the last of {process}: {handle}")
+            if self._now - second >= 1.0:
+                left, second = self._most_steps, self._now
+            elif left < 0:
+                raise StepsExhaustedError(f"{self._most_steps} steps within a second, the last of {process}: {handle}")
             handle._run()  # noqa: SLF001
 
     def resume(self, process: Process) -> None:

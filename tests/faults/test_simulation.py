@@ -1,0 +1,92 @@
+"""The whole operator in a simulated world (docs/reliability.md), and the simulation itself.
+
+The same seed is the same history, what is broken is found, and a failure becomes a short one.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.__main__ import failed, seeds_of
+from tests.simulation.faults import KINDS, Fault
+from tests.simulation.history import History, Result, play
+from tests.simulation.shrink import shortest
+
+SEED = 3
+
+
+def trace(seed: int, hash_seed: str, path: Path) -> bytes:
+    """The trace of a history, played in a process of its own."""
+    command = [sys.executable, "-m", "tests.simulation", "--seed", str(seed), "--trace", str(path)]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=100)  # noqa: S603 -- ours
+    return path.read_bytes()
+
+
+def test_a_seed_is_a_history_to_the_byte_in_any_process(tmp_path: Path) -> None:
+    """Whatever Python hashes texts to, and wherever objects lie in memory."""
+    one, other = trace(SEED, "1", tmp_path / "one"), trace(SEED, "2", tmp_path / "other")
+    assert one.count(b"\n") > 1000
+    assert one == other
+    assert one.decode() == "\n".join(play(SEED, traced=True).trace) + "\n"
+
+
+def test_without_faults_all_is_well_and_nothing_moves() -> None:
+    result = play(SEED, [])
+    assert not result.broken
+    assert result.refreshes
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_each_kind_of_fault_strikes_and_ends(kind: str) -> None:
+    fault = Fault(0, 30.0, kind, "", 10.0, 0.5, 0.4)
+    result = play(1, [fault], calm=0.0)
+    assert result.struck == {kind: 1}
+    assert not result.broken
+
+
+@pytest.mark.parametrize(("seed", "faults"), failed())
+def test_what_once_failed_is_well(seed: int, faults: list[Fault]) -> None:
+    assert not play(seed, faults).broken
+
+
+@pytest.mark.timeout(300)
+def test_new_histories_are_well() -> None:
+    """Sixty seconds of them, others with each commit."""
+    end = time.monotonic() + 60.0
+    for seed in seeds_of(commit()):
+        result = play(seed)
+        assert not result.broken, f"make simulate SEED={seed}"
+        if time.monotonic() > end:
+            break
+
+
+def commit() -> str:
+    """What this checkout is of, the same text where it is none."""
+    told = subprocess.run(["git", "rev-parse", "HEAD"], check=False, capture_output=True, text=True)  # noqa: S607 -- git
+    return told.stdout.strip()
+
+
+def test_what_goes_wrong_is_told_and_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a crash were forbidden, but only after a Lease was deleted."""
+    deleted: list[int] = []
+    crash = History.crash
+
+    def forbidden(history: History, replica: object) -> None:
+        crash(history, replica)  # type: ignore[arg-type]  # a replica
+        if history.audit.faults.struck.get("delete_lease"):
+            deleted.append(history.seed)
+            history.audit.broken("a replica crashed")
+
+    monkeypatch.setattr(History, "crash", forbidden)
+    kinds = ["rotate", "delete_lease", "force", "watch_cut", "crash", "force", "crash"]
+    faults = [Fault(n, 20.0 + 10 * n, kind, "", 1.0, 0.5, 0.5) for n, kind in enumerate(kinds)]
+    result = play(1, faults)
+    assert "a replica crashed" in result.broken
+    kept, broken = shortest(Result(1, faults, broken=result.broken))
+    assert [fault.kind for fault in kept] == ["delete_lease", "crash"]
+    assert "a replica crashed" in broken
