@@ -23,8 +23,9 @@ class Moment:
 class Deadline:
     """A time that is due once either clock has reached it.
 
-    The wall clock may be set back, and then the boot clock is right; the machine may wake in another process's past,
-    and then the wall clock is. A token is never refreshed too late because one of them lied; at worst too early.
+    Each of the two can be wrong. The wall clock may be set back; then the boot clock reaches the deadline in time. The
+    boot clock may lag, as after a virtual machine was restored from a snapshot; then the wall clock reaches it in time.
+    So a token is never refreshed too late because one of them is wrong; at worst it is too early.
     """
 
     wall: float

@@ -1,4 +1,4 @@
-"""How objects are told apart: by namespace and name."""
+"""Names of objects of the API."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
-"""Texts that stand in many places are kept once: a bounded number of short ones, the latest that were met.
+"""Keeps equal texts in memory only once: of short ones, as many as are bounded here, the latest that came by.
 
-Python can do that itself (`sys.intern`), but Python 3.12 never frees what was interned, and there is no end of times,
-names and versions; and anybody may invent more of all of them.
+Python can do that itself (`sys.intern`), but since 3.12 it never frees what was interned. Names, versions and times
+never end, and anybody may invent more of them.
 """
 
 from functools import lru_cache
@@ -14,12 +14,12 @@ _LARGEST_SET: Final = 32
 
 
 def share(text: str) -> str:
-    """An equal text: the one that is kept already, if it is short, and has been met lately."""
+    """An equal text: the one in memory already, if it is short and came by lately, else this one."""
     return _text(text) if len(text) <= _LONGEST else text
 
 
 def share_all(texts: frozenset[str]) -> frozenset[str]:
-    """An equal set of texts: the one that is kept already, if it is small, and has been met lately."""
+    """An equal set of texts: the one in memory already, if it is small and came by lately, else this one."""
     if len(texts) > _LARGEST_SET or any(len(text) > _LONGEST for text in texts):
         return texts
     return _texts(texts)

@@ -15,5 +15,5 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """A text of so many characters at most, with a sign where it goes on."""
+    """A text of so many characters at most; … at its end says that more was cut off."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""Resource versions, by which is told what of one resource came first."""
+"""Resource versions, which tell in what order the changes of one kind of object happened."""
 
 
 def older(one: str, other: str) -> bool:

@@ -56,7 +56,7 @@ class ReadClientSecret:
 
 @dataclass(frozen=True, slots=True)
 class ProveAbsence:
-    """Look past the watch whether there is a target."""
+    """Ask the API server itself whether there is really no target: the watch may be late, or leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,8 @@ class Verify:
 class Publish:
     """Write a token to the target.
 
-    `untried` says that nobody could tell whether it works; `due` is when the refresh that gave it was.
+    `untried` says that nobody could tell whether it works; `due` is when the refresh that gave it was due, None if that
+    was no routine refresh.
     """
 
     held: IssuedToken
@@ -103,9 +104,9 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class AskWhoServes:
-    """Look whether the credential is there and ours to serve, right before its target is written.
+    """Ask the API server whether the credential still exists and is ours to serve, right before its target is written.
 
-    `other` is what somebody else wrote there for it since our last write, if anybody did.
+    `other` is the token that somebody else has written into the target since our last write, if anybody has.
     """
 
     other: IssuedToken | None
@@ -120,7 +121,7 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class RemoveOldTargets:
-    """Delete what was written under other names, and tell of what only looks like it, by its names."""
+    """Delete earlier targets under other names, and tell users of `look_alikes`: names of Secrets that only look so."""
 
     targets: tuple[tuple[NamespacedName, SecretMeta], ...]
     look_alikes: frozenset[str]

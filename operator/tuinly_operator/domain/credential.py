@@ -253,7 +253,7 @@ class Credential:
 
 
 def as_kept(text: str) -> str:
-    """What is kept of a text that only has to be told from others: itself, or a digest of it where it is long."""
+    """What is kept of a text that is only ever compared with others: the text itself, or its digest if it is long."""
     if len(text) <= _MOST_KEPT:
         return text
     return "sha256:" + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
@@ -285,9 +285,9 @@ def parse_spec(raw: object) -> Spec:
 
 
 def parse_status(raw: object) -> Status:
-    """Read a status; one that cannot be understood is as good as none, since it is about to be replaced.
+    """Read a status. One that cannot be understood counts as empty, since it is about to be replaced.
 
-    So is one that is larger than any that was ever written: it would be kept.
+    So does one that is larger than any that the operator writes: it would be kept in memory.
     """
     try:
         status: Status = _reader(Status)(raw or {}, "status")
@@ -332,7 +332,7 @@ _Read = Callable[[object, str], Any]  # a JSON value and its path
 def _reader(kind: Any) -> _Read:  # noqa: ANN401 -- a type
     """How to read what is declared to be of this type.
 
-    Made once per type: to look at types takes longer than to read, and every event of the watch is read.
+    Made once per type: looking at types takes longer than reading, and every event of the watch is read.
     """
     if is_dataclass(kind) and isinstance(kind, type):
         return partial(_read_object, kind, [(*how, _reader(hint)) for *how, hint in _members(kind)])

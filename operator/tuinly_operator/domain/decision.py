@@ -56,8 +56,8 @@ UNTRIED: Final = Failure(
     "nobody could tell whether the new token works, and it was published all the same, since there was no other for "
     "much longer; check the GraphQL endpoint",
 )
-SAME_END: Final = 10.0  # seconds by which the end of the same token may seem later, since it is told on the way
-SURE_OF_LIFE: Final = 5.0  # seconds from asking for a token in which its credential is taken to be still there
+SAME_END: Final = 10.0  # seconds by which one and the same token may seem to end later: answers take their time
+SURE_OF_LIFE: Final = 5.0  # seconds after a token was asked for; until then its credential is taken to exist still
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
 Rule = Callable[[Facts], Decision | None]
@@ -85,9 +85,9 @@ def _rest(
     requeue_at: Deadline | None = None,
     parks: frozenset[Purpose] = frozenset(),
 ) -> Rest:
-    """Rest, but for a token that is held for its verification: it is tried again meanwhile, and told of.
+    """Rest as the arguments say; a token that is held back until it is verified may add a wait and a failure to that.
 
-    A wait for a turn that is nothing to tell of yet writes nothing.
+    As long as a credential merely waits for its turn at an endpoint, and briefly, its status is not written.
     """
     waits = held_back(f)
     if waits is not None:
@@ -114,9 +114,9 @@ def _leave_deleted_alone(f: Facts) -> Rest | None:
 
 
 def _put_back(f: Facts) -> Decision | None:
-    """What was deleted and could not be made again is put back, whatever else there is to do; until then that goes on.
+    """A target that was deleted and could not be made again is put back before anything else is done.
 
-    Whoever made a Secret of its name meanwhile keeps it.
+    Between two tries everything else goes on. If somebody has made a Secret of that name meanwhile, theirs stays.
     """
     removed = f.memory.removed
     if removed is None or removed.key != f.credential.target or f.target is not None or removed.until.due(f.now):
@@ -148,7 +148,7 @@ def _respect_foreign_target(f: Facts) -> Rest | None:
 
 
 def _verify(f: Facts) -> Decision | None:
-    """Try a new token before it is published, and between two tries do all else as without it."""
+    """Try a new token before it is published. Between two tries, the other rules decide as if there were none."""
     waits = held_back(f)
     if waits is None or waits.held.token is None:
         return None
@@ -158,7 +158,7 @@ def _verify(f: Facts) -> Decision | None:
 
 
 def _wait_before_verification(f: Facts, pending: Pending) -> Deadline | None:
-    """The drawn wait, or the least one where the GraphQL endpoint has been seen to work since."""
+    """When a failed verification is tried again; None if now. At once, if the endpoint has been seen to work since."""
     failed = pending.unverified
     if failed is None:
         return None
@@ -186,7 +186,7 @@ def _publish(f: Facts) -> Decision | None:
 
 
 def _restore_again(f: Facts) -> Deadline | None:
-    """When to restore again, where somebody keeps breaking the target: mending it each time at once would never end."""
+    """When to restore a target that somebody keeps breaking, None if now: at once each time, it would never end."""
     last = f.memory.restores
     if last is None or last.count < RESTORES_AT_ONCE:
         return None
@@ -214,7 +214,7 @@ def _attempt(f: Facts) -> Decision | None:
 
 
 def _request(f: Facts, why: Need) -> Decision:
-    """The token request, or what comes before it."""
+    """The token request, or what has to be done or waited for before it."""
     failed, wait = setback(f), _wait_before_attempt(f, why)
     if wait is not None:
         return _rest(f, failed.failure if failed else None, wait)
@@ -228,14 +228,14 @@ def _request(f: Facts, why: Need) -> Decision:
 
 
 def _kept_back(f: Facts, block: Block) -> Rest:
-    """Wait for the turn of a token request. Where that takes long it is told; a failure from before is told at once."""
+    """Wait until the limiter lets the token request go; the status tells the last failure, or that the wait is long."""
     failed = setback(f)
     failure = failed.failure if failed is not None else block.failure
     return _rest(f, failure, block.until, frozenset({Purpose.TOKEN}) if block.parks else frozenset())
 
 
 def _clean_up(f: Facts) -> Decision | None:
-    """After a rename the old target goes. What only looks like one stays, and is told of once."""
+    """After a rename, delete the old target. A Secret that only looks like one stays, and users are told of it once."""
     if f.spec.target.deletion_policy is DeletionPolicy.RETAIN or not f.in_place:
         return None
     old, alike = leftovers(f), look_alikes(f)
@@ -280,7 +280,7 @@ def need(f: Facts) -> Need | None:
 
 
 def _lost(f: Facts, held: IssuedToken) -> bool:
-    """Whether the target lacks the token, and this process, which never had it, cannot write it again."""
+    """Whether the target has lost the token, and this process, which never knew it, cannot restore it."""
     return held.token is None and not f.in_place
 
 
@@ -314,9 +314,9 @@ def unwritten(f: Facts) -> Publish | None:
 
 
 def written_by_another(f: Facts) -> IssuedToken | None:
-    """The token in the target, where it is intact, for this credential, and no older than what was last written.
+    """The token that another shard or another leader wrote into the target, if it is intact and no older than ours.
 
-    Another shard or another leader wrote it: one of the two does not serve this credential any more.
+    Then one of the two operators does not serve this credential any more.
     """
     state = believe(f.target, f.credential, f.layout, f.now.wall) if f.target else None
     last = f.memory.published
@@ -326,23 +326,23 @@ def written_by_another(f: Facts) -> IssuedToken | None:
 
 
 def _writable(f: Facts, held: IssuedToken) -> Sensitive | None:
-    """The token, if it can be written. A new target never starts with one for other inputs than it is asked for."""
+    """The token, if it may be written: it lives, and a target that is new does not begin with one for an older spec."""
     if held.expiry.due(f.now) or (f.target is None and held.state.exchange_inputs != f.inputs):
         return None
     return held.token
 
 
 def held_back(f: Facts) -> Pending | None:
-    """The new token, while it is held for its verification: until it was tried, and as long as there is time to try."""
+    """The new token, while it must not be published yet: it is to be verified, and there is time left to try."""
     pending = f.memory.pending
     if pending is None or pending.verified or not f.verifies:
         return None
     if pending.held.token is not None and pending.held.token == f.memory.rejected_token:
-        return pending  # the server gave it again: only a verification can make up for one that it failed
+        return pending  # it failed a verification, and the server gave it again: only another verification counts
     last_call, block = _last_call_at(f), f.verify_turn.block
     if last_call is not None:
         return None if (pending.unverified or block) and last_call.due(f.now) else pending
-    # Who merely waits for its turn will have it.
+    # One that merely waits for its turn to be verified is held back: its turn will come.
     return None if pending.unverified or (block is not None and block.long and block.failure) else pending
 
 
@@ -369,7 +369,10 @@ def _proven(f: Facts, meta: SecretMeta) -> bool:
 
 
 def present_end(f: Facts) -> float | None:
-    """When the newest token ends, in seconds since the epoch; one that an earlier process got counts for its inputs."""
+    """When the newest token ends, in seconds since the epoch; None if there is none.
+
+    One that only an earlier process knew counts only while the spec asks for the same.
+    """
     held = f.memory.current
     if held is None or (held.token is None and held.state.exchange_inputs != f.inputs):
         return None
@@ -387,7 +390,7 @@ def write_inputs(f: Facts) -> WriteInputs:
 
 
 def _refresh(f: Facts, why: Need) -> Refresh | None:
-    """The attempt by refresh token: only for a routine refresh, where one is welcome and came for what is asked now."""
+    """The grant by refresh token, if it can be used: for a routine refresh, with one that was issued for this spec."""
     held, read = f.memory.current, f.memory.client
     welcome = f.spec.refresh.grant is GrantType.REFRESH_TOKEN and f.memory.refresh_refused != f.attempt_inputs
     routine = why in (Need.DUE, Need.EXPIRED) and not client_changed(f) and not forced(f)
@@ -399,9 +402,10 @@ def _refresh(f: Facts, why: Need) -> Refresh | None:
 
 
 def counts_from(f: Facts) -> Moment:
-    """When an attempt that begins now counts as made: if it passed the least interval, at that interval's end.
+    """The time from which the least interval after an attempt that begins now is counted.
 
-    So the next one waits the longer, and who edits in a loop gets one attempt per interval.
+    A change lets an attempt begin before the interval of the last one is over. It is counted from the end of that
+    interval, so the next one waits the longer: who edits in a loop gets one attempt per interval on average.
     """
     if f.memory.last_attempt is None:
         return f.now
@@ -410,7 +414,7 @@ def counts_from(f: Facts) -> Moment:
 
 
 def setback(f: Facts) -> Setback | None:
-    """The setback of the last attempt, as long as it was tried with what is there now and nobody asks anew."""
+    """The failure of the last attempt, as long as nothing changed since: neither the inputs, nor what users ask for."""
     last = f.memory.attempt
     if last is None or last.inputs != f.attempt_inputs or f.credential.refresh_requested not in ("", last.asked):
         return None
@@ -437,7 +441,7 @@ def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
 
 
 def _client(f: Facts) -> Client | ReadClientSecret | Rest:
-    """The client id and secret, or what comes first where they are not known."""
+    """The client id and secret; if they are not known, the act that reads them, or the rest until that is of use."""
     read = f.memory.client
     if read is None or (read.ref, read.identity) != (f.spec.client_secret_ref, f.client_identity):
         return ReadClientSecret()
@@ -445,14 +449,14 @@ def _client(f: Facts) -> Client | ReadClientSecret | Rest:
         return read.client
     if f.client_secret is not None:
         return _rest(f, read.client)
-    again = Deadline.after(RECHECK, read.at)  # the watch may leave out what comes, or what goes
+    again = Deadline.after(RECHECK, read.at)  # no watch tells of Secrets of some types
     return ReadClientSecret() if again.due(f.now) else replace(_rest(f, read.client), recheck_at=again)
 
 
 def _last_call_at(f: Facts) -> Deadline | None:
-    """When a new token is published even unverified: before the present one ends; None where there is none.
+    """When a new token is published even if nobody could verify it: shortly before the present token ends.
 
-    Present is what the target holds, or what is in memory and can be put back.
+    None where there is no present token: neither in the target, nor in memory so that it could be restored.
     """
     held = f.memory.published
     if held is None or _lost(f, held) or held.state.exchange_inputs != f.inputs or held.expiry.due(f.now):
@@ -498,7 +502,7 @@ def compare(f: Facts, offer: IssuedToken) -> Comparison:
         return Comparison.RENEWED if later and not narrower else Comparison.SAME
     if held.expiry.remaining(f.now) < MIN_LEAD:
         return Comparison.BETTER
-    # By both clocks: one that was set back since would make every new token end before the old one.
+    # Only if both clocks say so: after a wall clock was set back, every new token seems to end before the old one.
     ends, end = offer.expiry, held.expiry
     earlier = ends.wall < end.wall and ends.boot < end.boot and not replaced and not forced(f)
     return Comparison.WORSE if narrower or earlier else Comparison.BETTER

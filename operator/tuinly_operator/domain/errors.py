@@ -67,12 +67,12 @@ class Failure(Exception):  # noqa: N818 -- it is a value of the domain, no error
     message: str
 
     def __post_init__(self) -> None:
-        """Whatever a message names: it is shown as one line, and not a long one."""
+        """A message is shown on one line, and not a long one, whatever text of others it quotes."""
         self.message = cut(printable(self.message), MOST_TOLD)
 
     @property
     def patient(self) -> bool:
-        """Whether retrying soon is no use: only a person can mend it."""
+        """Whether retrying soon is of no use, since only a person can mend it."""
         return self.reason in MENDED_BY_PEOPLE
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class WorseAnswer(Failure):
 
     @property
     def patient(self) -> bool:
-        """The server gives what it gives; asking again soon changes nothing."""
+        """Asking again soon would only give the same."""
         return True
 
 
@@ -95,7 +95,7 @@ class InTheWay(Failure):
 
     @property
     def patient(self) -> bool:
-        """Somebody has to clear it away; that is noticed by its event."""
+        """Somebody has to remove it; the watch tells when that is done."""
         return True
 
 
@@ -104,8 +104,7 @@ class TokenRequestFailed(Failure):
     """A token request that gave no usable token.
 
     `status` is the HTTP status, None where no answer came. `retry_after` is in seconds from now, None where the
-    server did not ask for it. `transport` marks failures of the endpoint itself (no answer, or a 5xx), as far
-    as the limiter believes them.
+    server did not ask for it. `transport` marks what may be a failure of the endpoint itself: no answer, or a 5xx.
     """
 
     status: int | None = None

@@ -1,4 +1,4 @@
-"""What is known of a credential when it is decided what to do for it, put together in one place."""
+"""The facts: all that is known of a credential at the moment when it is decided what to do for it."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -52,8 +52,9 @@ class Purpose(Enum):
 class Block:
     """An endpoint must not be asked now.
 
-    `failure` says why, None as long as that is not worth saying; `until` is when to look again. Where it `parks`, the
-    limiter says when it is the credential's turn. What is `long` is nothing to prepare for.
+    `failure` says why, None while users need not know. `until` is when to look again. If it `parks`, the credential
+    waits in the limiter's line, which releases it when its turn comes. While a block is `long`, what the request needs
+    (such as the client Secret) is not fetched yet.
     """
 
     failure: Failure | None
@@ -64,10 +65,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the limiter says of a request: what keeps it back, if anything, and whether it need not wait by itself.
+    """What the limiter says of a request: what keeps it back, if anything.
 
-    It goes `at_once`, without the wait that was drawn after the last failure, as a probe or where the endpoint has been
-    seen to work since.
+    `at_once`: it need not wait for its retry after the last failure, since it is a probe, or since the endpoint has
+    been seen to work meanwhile.
     """
 
     block: Block | None = None
@@ -79,9 +80,9 @@ class Facts:
     """All that a decision may look at, gathered at `now`. Nothing of it changes any more.
 
     `problem` says why the spec cannot be followed. `target` is the freshest view of it, `old_targets` are Secrets under
-    other names that say they are this credential's target. `absence_proven` says that live reads confirmed that there
-    is no target, but the credential, `served` that one confirmed that the credential is there and ours to serve. `turn`
-    is what the limiter says of a token request, `verify_turn` of a verification.
+    other names that say they are this credential's target. `absence_proven`: live reads have shown that there is no
+    target, while the credential exists. `served`: a live read has shown that the credential exists and is ours to
+    serve. `turn` is what the limiter says of a token request, `verify_turn` of a verification.
     """
 
     credential: Credential
@@ -174,7 +175,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     served: bool = False,
     old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = (),
 ) -> Facts:
-    """Put the facts together. The memory in them has taken in what is seen now, and is the one to go on with.
+    """Put the facts together. Their memory is the one that was given, changed by what is seen now: keep it.
 
     `looked` says that the target was looked for live, `served` that the credential was.
     """
@@ -186,7 +187,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     if target is not None:
         seen = _by_target(memory, target, credential, wanted, now)
         memory = seen if seen.written is memory.written else _catch_up(seen, target, credential, policy, now)
-    elif looked:  # one that the watch lacks may only be late: another leader may just have written it
+    elif looked:  # if only the watch lacks it, it may be late: another leader may just have written it
         memory = memory.met_target(None)
     inputs = exchange_inputs(policy.token_url_of(credential.spec), credential.spec)
     return Facts(
@@ -207,8 +208,9 @@ def gather(  # noqa: PLR0913 -- all that is known
 def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Layout, now: Moment) -> Memory:
     """What is remembered once the target is seen.
 
-    What its annotations tell is taken at the first meeting, where the answer to a write was lost, and where they tell
-    of a later token than one that this process could not put back.
+    Its annotations are believed in three cases: at the first look of this process; if they tell of the token that was
+    just to be written, so that only the answer to the write was lost; and if they tell of a later token than one that
+    this process does not know itself.
     """
     present, pending = memory.published, memory.pending
     told = target.target.state if target.target else None
@@ -220,7 +222,7 @@ def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wante
     if pending is not None and pending.held.state.same_token(state):
         return memory.wrote(pending.held, None, untried=pending.unverified is not None)
     if memory.met and present is not None and present.token is not None:
-        return memory  # who wrote it is asked before anything is written over it
+        return memory  # a rule finds out who wrote it, before anything is written over it
     return memory.met_target(IssuedToken(state, now.moved_to(state.issued_at)))
 
 

@@ -1,7 +1,7 @@
 """What this process remembers of a credential, and how that changes by what happens: each change gives a new memory.
 
-What changes together is one value, so that what is dropped leaves nothing behind: a refresh token goes with the token
-that it came with, and all that is known of a token that waits goes with that token.
+What belongs together is one value, so that nothing is left behind when it is dropped: a refresh token is part of the
+token that it came with, and all that is known of a token that waits to be written is part of that token's value.
 """
 
 from collections.abc import Hashable
@@ -50,9 +50,10 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class ClientSecretRead:
-    """What reading the client Secret, by name and keys, gave at a time.
+    """What reading the client Secret gave: `client`, read at `at` by the name and keys of `ref`.
 
-    `identity` is its uid and version, empty where the watch does not show it: it is not there, or its type is left out.
+    `identity` is the Secret's uid and version. It is empty if the watch does not show the Secret: there is none, or it
+    is of a type that the watch leaves out.
     """
 
     ref: ClientSecretRef
@@ -73,8 +74,9 @@ class RefreshToken:
 class IssuedToken:
     """A token, when it was issued on both clocks, and what came with it.
 
-    After a restart the token itself is unknown, and so is its client. `ask_again` is set where the server gave this
-    very token again: when it is asked next. `handled` is what users had asked for when it did.
+    After a restart the token itself is unknown, and so is its client. If the server gave this very token once more when
+    it was asked for a new one, `ask_again` is when to ask next, and `handled` the value of the annotation
+    refresh-requested that was thereby handled.
     """
 
     state: TokenState
@@ -97,7 +99,7 @@ class Setback:
     """Something failed and is tried again: an attempt, a verification, or a write of the target.
 
     `attempts` counts failures in a row, `at` is in seconds since the epoch, `inputs` is what was tried: a change of it
-    ends the wait until `retry`. `asked` is what users had asked for by annotation until then.
+    ends the wait until `retry`. `asked` is the last value of the annotation refresh-requested until then.
     """
 
     failure: Failure
@@ -137,9 +139,9 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A target that was deleted to be made again: what is applied to put it back, which is of use until its token ends.
+    """A target that was deleted to be made again. `manifest` puts it back, which is of use `until` its token ends.
 
-    `manifest` is JSON. `refused` is set where it could not be put back, and says when that is tried again.
+    The manifest is JSON. `refused` is set if it could not be put back, and says when that is tried again.
     """
 
     key: NamespacedName
@@ -150,7 +152,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """The last attempt: when it counts as made, and with what it was."""
+    """The last attempt: from when its interval is counted (decision.counts_from), and what it was made with."""
 
     at: Moment
     inputs: AttemptInputs
@@ -158,7 +160,7 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Restores:
-    """How often in a row, each soon after the one before, the target was restored, and when it was last."""
+    """How often the target was restored in a row, each time soon after the last, and when that was last."""
 
     count: int
     last: Moment
@@ -166,20 +168,20 @@ class Restores:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Lost with the process, and nothing breaks: what is missing costs at most one attempt."""
+    """It is lost with the process, and nothing breaks by that: what is missing costs one attempt at most."""
 
     met: bool = False  # the target's annotations have been read
     written: Written | None = None
     pending: Pending | None = None
-    rejected_token: Sensitive | None = None  # did not work when it was tried, and may be given once more
+    rejected_token: Sensitive | None = None  # failed its verification; the server may give it once more
     client: ClientSecretRead | None = None
     refresh_refused: AttemptInputs | None = None  # the inputs for which a refresh token was refused at its first use
     last_attempt: Attempted | None = None
     last_forced: Moment | None = None
     restores: Restores | None = None
-    attempt: Setback | None = None  # of the last attempt
-    refusal: Setback | None = None  # of something else that the API server would not do
-    write: Setback | None = None  # of the last write of the target
+    attempt: Setback | None = None  # the last attempt failed
+    refusal: Setback | None = None  # the API server would not do something else
+    write: Setback | None = None  # the last write of the target failed
     removed: Removed | None = None  # until it is made again
     namespace_ends: bool = False  # the API server said so
     told: frozenset[str] = frozenset()  # one-time Events that were sent
@@ -203,16 +205,17 @@ class Memory:
     # --- What happens -------------------------------------------------------------------------------------------------
 
     def met_target(self, held: IssuedToken | None) -> "Memory":
-        """The target was looked at; `held` is what its annotations tell, if they are believed and news."""
+        """The target was looked at. `held` is what its annotations tell, None if that is known or not believed."""
         if held is None:
             return self if self.met else replace(self, met=True)
         later = self.pending is not None and self.pending.held.state.issued_at > held.state.issued_at
         return replace(self, met=True, written=Written(held), pending=self.pending if later else None)
 
     def asked_for(self, inputs: str, *, verified: bool) -> "Memory":
-        """Tokens are wanted for these inputs, verified or not.
+        """The spec asks for a token for these inputs, to be `verified` before it is published or not.
 
-        One that waits to be written for others is nobody's any more, and where nothing is verified none is unverified.
+        A token for other inputs that still waits to be written is dropped. If nothing is to be verified any more, it no
+        longer counts that a token could not be.
         """
         pending, written = self.pending, self.written
         if pending is not None and pending.held.state.exchange_inputs != inputs:
@@ -237,7 +240,7 @@ class Memory:
         return replace(self, attempt=setback)
 
     def refresh_token_spent(self, used: RefreshToken) -> "Memory":
-        """The refresh token was sent, and what came of it is of no use: it is not sent again."""
+        """The refresh token was sent, and is not sent again, whatever came of it."""
         pending, written = self.pending, self.written
         if pending is not None and pending.held.refresh is used:
             pending = replace(pending, held=replace(pending.held, refresh=None))
@@ -246,7 +249,7 @@ class Memory:
         return replace(self, pending=pending, written=written)
 
     def refresh_token_refused(self, used: RefreshToken, inputs: AttemptInputs) -> "Memory":
-        """The server refused the refresh token, for these inputs; the exchange to make up for it follows at once."""
+        """The server refused the refresh token, for these inputs. An exchange follows, whatever the interval."""
         refused = self.refresh_refused if used.proven else inputs
         return replace(self.refresh_token_spent(used), refresh_refused=refused, last_attempt=None)
 
@@ -255,14 +258,14 @@ class Memory:
         return replace(self, pending=Pending(held, due=due))
 
     def renewed(self, held: IssuedToken, due: Deadline | None) -> "Memory":
-        """The server gave the newest token once more, with a later end: that is written, what is known of it stays."""
+        """The server gave the newest token once more, with a later end, which is to be written; the rest stays."""
         if self.pending is not None:
             return replace(self, pending=replace(self.pending, held=held, due=due))
         tried = self.written is not None and not self.written.untried
         return replace(self, pending=Pending(held, verified=tried, due=due))
 
     def same_again(self, asked: str, ask_again: Deadline, refresh: RefreshToken | None) -> "Memory":
-        """The server gave the newest token once more: it is asked again later, by the refresh token that came now."""
+        """The server gave the newest token once more, unchanged. It is asked again later, by the new refresh token."""
         held = self.current
         if held is None:
             return self
@@ -281,18 +284,18 @@ class Memory:
         return self._with_pending(held, unverified=setback)
 
     def rejected(self, held: IssuedToken) -> "Memory":
-        """It does not work: neither is it written, nor is a refresh token used that would give more of the same."""
+        """It does not work: it is not written, and the refresh token that came with it is dropped, too."""
         waits = self.pending is not None and self.pending.held is held
         return replace(self, pending=None, rejected_token=held.token) if waits else self
 
     def wrote(self, held: IssuedToken, wanted: WantedTarget | None, *, untried: bool = False) -> "Memory":
-        """The target holds this token now, as the spec asked for at that time."""
+        """The target holds this token now, and is as the spec wanted it when that was decided."""
         new = self.pending is not None and self.pending.held.state.same_token(held.state)
         memory = replace(self, written=Written(held, wanted, untried), write=None, removed=None)
         return replace(memory, pending=None, attempt=None) if new else memory
 
     def overtaken(self, held: IssuedToken) -> "Memory":
-        """Somebody else who serves the credential, too, wrote this into the target, and it is as good."""
+        """Another operator, which serves the credential too, wrote this into the target; it is as good as ours."""
         return replace(self, written=Written(held, self.written.wanted if self.written else None))
 
     def write_failed(self, setback: Setback) -> "Memory":
@@ -312,13 +315,13 @@ class Memory:
         return replace(self, removed=None)
 
     def restored(self, now: Moment, soon: float) -> "Memory":
-        """What somebody else broke was restored; within `soon` seconds of the time before it is one of a row."""
+        """What somebody else broke was restored; within `soon` seconds of the last time, that is one more in a row."""
         last = self.restores
         in_a_row = last.count if last and not Deadline.after(soon, last.last).due(now) else 0
         return replace(self, restores=Restores(in_a_row + 1, now))
 
     def refused(self, setback: Setback) -> "Memory":
-        """The API server will not do something else that is needed; it is tried again."""
+        """The API server would not do something that is needed, other than a write of the target; it is tried again."""
         return replace(self, refusal=setback)
 
     def came_to_rest(self) -> "Memory":
@@ -346,7 +349,7 @@ class Memory:
         return replace(self, thawed=until)
 
     def told_of_look_alikes(self, names: frozenset[str]) -> "Memory":
-        """These Secrets look like old targets, and no others; whoever is new among them was told of."""
+        """These are all Secrets that look like old targets; users were told of each."""
         return replace(self, look_alikes=names)
 
     def told_once(self, reason: Reason) -> "Memory":
@@ -354,7 +357,7 @@ class Memory:
         return replace(self, told=self.told | {reason})
 
     def may_tell_again(self, reason: Reason) -> "Memory":
-        """What it told of is over."""
+        """What the Event told of is over: if it happens again, it is told again."""
         return replace(self, told=self.told - {reason}) if reason in self.told else self
 
     def _with_pending(self, held: IssuedToken, **changes: Any) -> "Memory":  # noqa: ANN401 -- fields of a pending token

@@ -10,11 +10,11 @@ from tuinly_operator.domain.target import TokenState
 
 MIN_LEAD: Final = 120.0  # seconds: 80 for the kubelet to show a changed Secret to its Pods, the rest for retries
 DEFAULT_LEAD_PERCENTAGE: Final = 33
-JITTER: Final = 0.1  # of the lifetime less the lead, and of any least wait
+JITTER: Final = 0.1  # of the time from issue to the latest refresh; and the least jitter above a least wait
 _BACKOFF_BASE: Final = 2.0  # seconds
 _LONGEST: Final = 60.0  # seconds between two attempts
 _SOON: Final = 10.0  # the same, at the end of a token's life
-_LONGEST_PATIENT: Final = 300.0  # where only a person can mend it
+_LONGEST_PATIENT: Final = 300.0  # the same, for failures that only a person can mend
 
 
 def lead(refresh: Refresh, lifetime: float) -> float:
@@ -33,8 +33,8 @@ def lead(refresh: Refresh, lifetime: float) -> float:
 def refresh_offset(refresh: Refresh, state: TokenState) -> float:
     """Seconds after issue at which to refresh: the lead before expiry, less a jitter that only makes it earlier.
 
-    The jitter is drawn from the token's identity, so that it is uniform over credentials and yet the same each time it
-    is asked for: neither a restart nor a changed lead draws again.
+    The jitter is computed from the token's identity, as if it were drawn: it is uniform over credentials, and yet the
+    same each time it is asked for, also after a restart or with another lead.
     """
     latest = state.lifetime - lead(refresh, state.lifetime)
     drawn = hashlib.sha256(f"{state.credential_uid} {state.issued_at}".encode()).digest()

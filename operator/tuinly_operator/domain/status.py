@@ -126,7 +126,7 @@ def _handled(f: Facts) -> str | None:
     failed, held, asked = f.memory.attempt, f.memory.current, f.credential.refresh_requested
     if failed is not None and failed.asked:
         return failed.asked
-    # What an earlier token was asked for says nothing of what was tried in vain since: the status told that.
+    # An older value says nothing of attempts that failed since; of those, only the status before can tell.
     done = (held.handled or held.state.handled_refresh) if held is not None else ""
     return done if done == asked else None
 
@@ -146,7 +146,7 @@ def _ready(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
 
 
 def _leaving(f: Facts) -> str:
-    """What to say of a target that a finalizer still holds."""
+    """What to say of a target that is being deleted, but held by a finalizer."""
     if f.target is None or not f.target.deleting:
         return ""
     return "; it is being deleted and held by a finalizer: it is kept up to date, and made again once it is gone"
@@ -161,7 +161,7 @@ def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
     published = f.memory.published
     if f.in_place and published is not None and published.expiry.due(f.now):
         return "False", Reason.TOKEN_EXPIRED, "no new token came before the present one expired"
-    # A token that is asked for anew after a failure: what the last request came to no longer counts, nor did it work.
+    # If a token is being asked for anew after a failure, neither that failure counts any more, nor has anything worked.
     settled = f.usable and f.memory.attempt is None
     if published is None or ((unwritten(f) or need(f)) and not settled):
         return "Unknown", Reason.ISSUING, _UNDER_WAY

@@ -1,11 +1,12 @@
-"""Which credential of a name came last, whatever the order in which that is told.
+"""Which of two credentials of one name is the later one, in whatever order the news of them arrives.
 
-Four tell of a credential. An event of the watch says what was true at its resource version; kopf has a worker for each
-uid, so that those of two uids come in any order. A relist by kopf shows what there was when it was made. The answer to
-a write, and a live read, show what there is. Within one history of etcd, resource versions of one resource are in the
-order of what happened (KEP-5504), over all uids: so the later version is the later credential. (Creation times have
-whole seconds, and are of no use here.) A history may also go back, when etcd is restored from a backup. So a version
-proves something only where nothing speaks against it; where two tell different things, a live read decides.
+News of a credential come in four ways. An event of the watch says what was true at its resource version; kopf has a
+worker for each uid, so that events of two uids come in any order. A relist by kopf shows what there was when it was
+made. The answer to a write, and a live read, show what there is. Within one history of etcd, resource versions of one
+resource are in the order of what happened (KEP-5504), over all uids: so the later version is the later credential.
+(Creation times have whole seconds, and are of no use here.) A history may also go back, when etcd is restored from a
+backup. So a version proves something only where nothing speaks against it; where two tell different things, a live read
+decides.
 """
 
 from enum import Enum, auto
@@ -18,7 +19,7 @@ _MOST_ENDS: Final = 4096
 
 
 class Told(NamedTuple):
-    """What is told of a name: a credential that is there, or has gone, as of a resource version (empty: not known)."""
+    """One piece of news of a name: that a credential exists, or has gone, as of a resource version (empty: unknown)."""
 
     uid: str
     version: str
@@ -26,7 +27,7 @@ class Told(NamedTuple):
 
 
 class Verdict(Enum):
-    """What to make of it."""
+    """What to make of it: believe it, leave it aside, or have a live read decide."""
 
     NEWS = auto()
     LATE = auto()
@@ -47,14 +48,14 @@ def judge(known: Told | None, told: Told, *, listed: bool = False) -> Verdict:
         return Verdict.DOUBTFUL if told.there else Verdict.LATE
     if (listed and told.there) or not older(told.version, known.version):
         return Verdict.NEWS
-    # Our own status writes are answered ahead of the watch, which then tells of what was before them.
+    # The answers to our own status writes come before the watch tells of them; until then it tells what was before.
     return Verdict.LATE if told.there else Verdict.DOUBTFUL
 
 
 class Ends:
     """The credentials that were seen to go: a bounded number, for a bounded time.
 
-    One that is forgotten here may be taken for a new one by news that comes later still; a census drops it again.
+    If one is forgotten here and late news of it arrive after all, it is taken for a new one, until a census drops it.
     """
 
     def __init__(self, most: int = _MOST_ENDS) -> None:
@@ -71,7 +72,7 @@ class Ends:
         return self._lately.get(key) or self._earlier.get(key)
 
     def note(self, key: NamespacedName, end: Told) -> None:
-        """Remember an end. Only one more than fits makes room, by the oldest."""
+        """Remember an end. If there are too many by that, the oldest is forgotten."""
         self.forget(key)
         self._lately[key] = end
         if len(self) > self._most:

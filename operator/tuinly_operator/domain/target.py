@@ -34,7 +34,7 @@ MANAGER: Final = "tuinly-operator"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 CREDENTIAL_LABEL: Final = f"{GROUP}/credential"
 STATE_VERSION: Final = "1"
-NOT_THERE: Final = "1"  # the resourceVersion with which an apply creates, and never changes what is there
+NOT_THERE: Final = "1"  # an apply with this resourceVersion creates, or fails with 409 where there is one already
 _MOST_AHEAD: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
 
 
@@ -106,7 +106,7 @@ _TEXTS: Final = {
 
 
 def _bounded(field: str, text: str) -> str:
-    """A text as it is kept: anybody can put 256 KiB into an annotation, and an earlier version wrote what users asked.
+    """A text as it is kept in memory: anybody can put 256 KiB into an annotation.
 
     Scopes are kept whole, since they are compared one by one. Raises ValueError where they cannot be an answer's.
     """
@@ -123,7 +123,7 @@ class TargetMeta:
 
     credential: str
     owner_uid: str  # of the controller; empty where there is none
-    written_for: str  # the uid that our annotation names, also where the others make no state; empty where it is gone
+    written_for: str  # uid of the credential by our annotation, also where `state` is None; empty where there is none
     state: TokenState | None
     owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"; or _FORGED
     proven: bool  # by its managed fields this operator wrote it, and nobody else
@@ -199,7 +199,7 @@ def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
 
 
 def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, layout: Layout) -> bool:
-    """Whether the target still holds the very token that `state` tells of: nobody took its keys or our annotations.
+    """Whether the target still holds the very token that `state` tells of: nobody changed its data or our annotations.
 
     As long as nobody interferes, our manager owns exactly the keys and annotations that we applied; an edit, a
     removal or a foreign apply of one takes it away (Kubernetes, "Server-Side Apply", field management). So drift
@@ -217,7 +217,7 @@ def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, l
 
 
 def looks_as_asked(secret: SecretMeta, credential: Credential, layout: Layout) -> bool:
-    """Whether there is nothing about the target that a write would change, apart from the token."""
+    """Whether a write would change nothing of the target but the token."""
     target = secret.target
     return (
         target is not None
@@ -286,8 +286,9 @@ def target_manifest(
 def _foreign_owner(credential: Credential, present: SecretMeta | None) -> str:
     """The controller that a target has from elsewhere, such as a backup, and must not keep; empty for none.
 
-    There can be no second controller, and an apply drops only what is its own. So this one is taken over as an owner
-    that controls nothing, and the next write drops it, if the garbage collector has not: its credential is gone.
+    There can be no second controller, and an apply removes only what it has applied itself. So this write takes the
+    reference over as one that controls nothing, and the next write removes it, unless the garbage collector was first:
+    its credential is gone.
     """
     target = present.target if present else None
     stays = target is None or target.proven or target.owner_uid == _controller_uid(credential)
@@ -325,8 +326,8 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
 def _touched(managed: Iterable[Mapping[str, Any]]) -> bool:
     """Whether anybody else owns data, or a label or annotation that is the operator's.
 
-    What others may add without a claim to the whole does not count: labels and annotations of their own, finalizers,
-    owner references, `immutable`. Kubernetes' own controllers do that, too.
+    What others may add without claiming the whole Secret does not count: labels and annotations of their own,
+    finalizers, owner references, `immutable`. Kubernetes' own controllers add such things, too.
     """
     theirs = (_owned(entry.get("fieldsV1") or {}) for entry in managed if not _is_ours(entry))
     return any(name.startswith(_OUR_DOMAIN) or name in _OUR_LABELS for names in theirs for name in names)
@@ -374,8 +375,8 @@ _PROOF: Final = _names("labels", (CREDENTIAL_LABEL,)) | _names("annotations", (_
 def _as_written(owned: frozenset[str], layout: Layout) -> bool:
     """Whether our manager owns what a write would give it now.
 
-    One more annotation in our domain is another version's: it stays until the next token is written. To take it away
-    at once would cost each credential a token request when one version follows another.
+    One more annotation under our domain was written by another version of the operator, and stays until the next token
+    is written: removing it at once would cost each credential a token request at every upgrade.
     """
     labels, annotations = _names("labels", layout.labels), _names("annotations", layout.annotations)
     wanted = _OUR_LABELS | labels | _OUR_ANNOTATIONS | annotations | _names("data", layout.data)

@@ -20,7 +20,7 @@ from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 MAX_BODY: Final = 64 * 1024  # bytes
 MAX_TOKEN: Final = 32 * 1024  # characters
 MAX_LIFETIME: Final = 2_592_000  # seconds; 30 days
-_LEAST_SECRET: Final = 8  # characters; what is shorter is found in innocent words, and is no secret
+_LEAST_SECRET: Final = 8  # characters; anything shorter occurs in innocent words by chance, and is no secret
 
 # RFC 6749 section 5.2. Any other `error` is the server's own text and is not repeated.
 _ERROR_CODES: Final = frozenset(
