@@ -114,7 +114,8 @@ class _Wait:
 
     ask: Ask
     since: Moment
-    turn: int  # of its namespace
+    turn: int  # of its namespace, among those of a standing
+    lot: tuple[Standing, str]  # those that have turns one after the other: of a standing in a namespace
     number: int = -1
     ticket: Ticket | None = None
 
@@ -141,7 +142,7 @@ class _Origin:
     untrusted: int = 0  # of them, held by those not in good standing
     waiting: dict[_Who, _Wait] = field(default_factory=dict)
     line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap, with entries that no longer count
-    turns: dict[tuple[Standing, str], int] = field(default_factory=dict)  # the last one that a namespace has got
+    lots: Counter[tuple[Standing, str]] = field(default_factory=Counter)  # how many wait, by standing and namespace
     served: Counter[Standing] = field(default_factory=Counter)  # the last turn that came
     known: dict[_Who, _Known] = field(default_factory=dict)
     hopeful: set[_Who] = field(default_factory=set)  # their failures speak of the endpoint: any token ends their waits
@@ -182,17 +183,30 @@ class _Origin:
         return self.standing(ask), turn if end is None else end, since
 
     def turn_of(self, ask: Ask) -> int:
-        """The turn of the next one of its namespace: those take turns, however many wait in one of them."""
+        """The turn of who comes now: namespaces take turns, so it is after those who wait in its own alone."""
         standing = self.standing(ask)
-        return max(self.served[standing], self.turns.get((standing, ask.key.namespace), -1) + 1)
+        return self.served[standing] + self.lots[standing, ask.key.namespace]
 
-    def give_turn(self, ask: Ask) -> int:
-        """Note that its namespace has got one turn more; forget those of namespaces whose turns have come."""
-        standing, turn = self.standing(ask), self.turn_of(ask)
-        if len(self.turns) > 2 * len(self.waiting) + _SHORT_LINE:
-            self.turns = {key: last for key, last in self.turns.items() if last >= self.served[key[0]]}
-        self.turns[standing, ask.key.namespace] = turn
-        return turn
+    def turn_came(self, wait: _Wait) -> None:
+        """Note that one is released: whoever comes now does not wait for turns that are over."""
+        standing = wait.lot[0]
+        self.served[standing] = max(self.served[standing], wait.turn)
+
+    def joins(self, ask: Ask, now: Moment) -> _Wait:
+        """One begins to wait."""
+        lot = self.standing(ask), ask.key.namespace
+        wait = self.waiting[ask.who] = _Wait(ask, now, self.turn_of(ask), lot)
+        self.lots[lot] += 1
+        return wait
+
+    def leaves(self, who: _Who) -> _Wait | None:
+        """One does not wait any more; return its wait, if it did."""
+        wait = self.waiting.pop(who, None)
+        if wait is not None:
+            self.lots[wait.lot] -= 1
+            if not self.lots[wait.lot]:
+                del self.lots[wait.lot]
+        return wait
 
     def head(self) -> _Wait | None:
         """The first in the line."""
@@ -229,11 +243,6 @@ class _Origin:
         known, by_turn = self.known.get(wait.ask.who), self.by_end(wait.ask) is None  # a turn is another after each try
         tried = float("-inf") if by_turn or known is None or known.tried < self.ill_since else known.tried
         return tried, self.rank(wait.ask, wait.since.boot, wait.turn)
-
-    def turn_came(self, wait: _Wait) -> None:
-        """Note that one is released: whoever comes now does not wait for turns that are over."""
-        standing = self.standing(wait.ask)
-        self.served[standing] = max(self.served[standing], wait.turn)
 
     def queue(self, wait: _Wait, number: int) -> None:
         """Put one who waits into the line, and clear that once most of its entries no longer count."""
@@ -380,10 +389,8 @@ class Limiter:
     def park(self, ask: Ask, now: Moment) -> None:
         """Keep one who must wait until it is its turn."""
         origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
-        wait = origin.waiting.get(ask.who)
-        if wait is None:
-            wait = origin.waiting[ask.who] = _Wait(ask, now, origin.give_turn(ask))
-        elif wait.ticket is not None:
+        wait = origin.waiting.get(ask.who) or origin.joins(ask, now)
+        if wait.ticket is not None:
             self._give_back(origin, wait.ticket, now.boot)
         wait.ask, wait.ticket = ask, None
         origin.queue(wait, next(self._numbers))
@@ -394,7 +401,7 @@ class Limiter:
         gone, kept = False, {(ask.origin, ask.purpose) for ask in asks}
         for origin, wait in self._waits(key):
             if (wait.ask.origin, wait.ask.purpose) not in kept:
-                del origin.waiting[wait.ask.who]
+                origin.leaves(wait.ask.who)
                 gone = True
                 if wait.ticket is not None:
                     self._give_back(origin, wait.ticket, now.boot)
@@ -417,6 +424,7 @@ class Limiter:
                 if wait.ticket is not None:
                     self._give_back(origin, wait.ticket, now.boot)
             origin.waiting.clear()
+            origin.lots.clear()
             origin.line.clear()
 
     # --- Requests -----------------------------------------------------------------------------------------------------
@@ -424,7 +432,7 @@ class Limiter:
     def begin(self, ask: Ask, now: Moment) -> Ticket:
         """A request is about to be sent, right after a look that let it. One of the three below must follow."""
         origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
-        wait = origin.waiting.pop(ask.who, None)
+        wait = origin.leaves(ask.who)
         ticket = (wait.ticket if wait is not None else None) or self._take(origin, ask, now.boot, probe=False)
         ticket.began, ticket.since = True, now.boot
         origin.pace(now.boot)

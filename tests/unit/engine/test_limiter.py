@@ -368,6 +368,24 @@ def test_the_others_go_by_turns_of_their_namespaces(small: World, standing: str)
     assert "".join(order) == "axbycudvewf"
 
 
+@pytest.mark.parametrize("how", ["they are gone", "another replica led"])
+def test_turns_that_nobody_took_count_for_nothing(small: World, how: str) -> None:
+    """A namespace whose credentials are all made again is no further back than it was."""
+    filling = small.fill()
+    gone = [new(name) for name in "abcdef"]
+    small.park(*gone)
+    if how == "they are gone":
+        for ask in gone:
+            small.limiter.forget(ask.key, small.now)
+    else:
+        small.limiter.start_afresh(small.now)
+    others = [Ask(NamespacedName("others", name), ORIGIN) for name in "xyz"]
+    small.park(*others)
+    small.park(new("a"))
+    order = [name for ticket in filling for name in small.end(ticket)]
+    assert order[:2] == ["x", "a"]
+
+
 def test_who_comes_by_does_not_go_before_who_waits(world: World) -> None:
     world.ask(good("a"), THROTTLED)
     world.wait(0.1)
