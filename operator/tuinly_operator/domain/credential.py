@@ -307,7 +307,7 @@ def json_name(f: Field[Any]) -> str:
 
 
 def to_json(value: object) -> Any:  # noqa: ANN401 -- JSON
-    """Write a status as JSON, with null for what is not set: a merge patch then removes it (RFC 7386)."""
+    """Write a status as JSON, with null for what is not set."""
     if is_dataclass(value) and not isinstance(value, type):
         return {name: to_json(getattr(value, attribute)) for attribute, name, *_ in _members(type(value))}
     if isinstance(value, tuple):

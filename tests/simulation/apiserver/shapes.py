@@ -21,16 +21,18 @@ _PARTIAL_LIST: Final = {"kind": "PartialObjectMetadataList", "apiVersion": "meta
 
 def parsed(body: bytes) -> Json:
     """The object that a body holds, in JSON or YAML. Raises Refusal."""
-    try:
-        raw = json.loads(body)
-    except ValueError:
-        raw = _parsed_yaml(body)
+    raw = parsed_any(body)
     if not isinstance(raw, dict):
         raise bad_request("the body is no object")
     return raw
 
 
-def _parsed_yaml(body: bytes) -> Any:  # noqa: ANN401 - JSON
+def parsed_any(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    """What a body holds, in JSON or YAML. Raises Refusal."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        pass
     try:
         return yaml.safe_load(body)
     except yaml.YAMLError:
@@ -48,6 +50,38 @@ def merged(old: Any, patch: Any) -> Any:  # noqa: ANN401 - JSON
         else:
             result[name] = merged(result.get(name), part)
     return result
+
+
+def patched(raw: Json, operations: Any) -> Json:  # noqa: ANN401 - JSON
+    """What a JSON patch makes of an object: tests, additions, replacements and removals of members (RFC 6902).
+
+    Raises Refusal where one does not hold, or finds nothing.
+    """
+    if not isinstance(operations, list):
+        raise bad_request("a JSON patch is a list")
+    for operation in operations:
+        raw = _operated(raw, operation["path"].split("/")[1:], operation)
+    return raw
+
+
+def _operated(raw: Any, path: list[str], operation: Json) -> Any:  # noqa: ANN401 - JSON
+    name, what = path[0].replace("~1", "/").replace("~0", "~"), operation["op"]
+    lasts = len(path) == 1
+    if not isinstance(raw, dict) or (name not in raw and not (lasts and what == "add")):
+        raise _inapplicable()
+    if not lasts:
+        return {**raw, name: _operated(raw[name], path[1:], operation)}
+    if what == "remove":
+        return {each: part for each, part in raw.items() if each != name}
+    if what != "test":
+        return {**raw, name: operation["value"]}
+    if raw[name] != operation["value"]:
+        raise _inapplicable()
+    return raw
+
+
+def _inapplicable() -> Refusal:
+    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", "the server rejected our request", {})
 
 
 def rfc3339(now: float) -> str:

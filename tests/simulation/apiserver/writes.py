@@ -27,8 +27,9 @@ from tests.simulation.apiserver.messages import (
     own_failure,
 )
 from tests.simulation.apiserver.registry import WIPED, Registry, Review, Target, in_namespace
-from tests.simulation.apiserver.shapes import is_dry, merged, parsed, rfc3339
+from tests.simulation.apiserver.shapes import is_dry, merged, parsed, parsed_any, patched, rfc3339
 
+JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 
@@ -68,19 +69,20 @@ class Writes(Registry):
         return HTTPStatus.OK, self.updated(target, live, raw, managers, dry_run=dry_run)
 
     def patch(self, target: Target, request: Request, now: float) -> Written:
-        """Change an object by a merge patch, or apply it. Raises Refusal."""
+        """Change an object by a merge patch or a JSON patch, or apply it. Raises Refusal."""
         content = request.header("content-type").partition(";")[0].strip()
         if content == APPLY:
             return self._apply(target, request, now)
-        if content != MERGE:
+        if content not in {MERGE, JSON_PATCH}:
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", "no such patch", {})
         kind, live = target.kind, self.found(target)
         if live is None:
             raise target.not_found()
-        patched = merged(live, parsed(request.body))
-        if not kind.readable(patched):
+        patch = parsed_any(request.body)
+        new = patched(live, patch) if content == JSON_PATCH else merged(live, patch)
+        if not isinstance(new, dict) or not kind.readable(new):
             raise invalid("", "", "", [cause("FieldValueInvalid", "patch", "cannot be read as such an object")])
-        raw = _defaulted(kind, patched)
+        raw = _defaulted(kind, new)
         manager = _manager(request, "Update", target)
         managers = update(live, kind.encode(raw), kind, _kept_managers(live, raw, target), manager, rfc3339(now))
         raw = _placed(target, raw)

@@ -17,6 +17,7 @@ LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/NS/leases"
 EVENTS: Final = "/apis/events.k8s.io/v1/namespaces/NS/events"
 
 JSON: Final = {"Content-Type": "application/json"}
+JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
 MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
 PARTIAL: Final = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
@@ -292,6 +293,13 @@ class Sequence:
         meta = self._preconditions(path, version=15, uid=70)
         if self._chance(10):
             meta["labels"] = {"team": "mine"}
+        if self._chance(50):
+            uid = meta.get("uid", NOBODYS)
+            operations = [{"op": "test", "path": "/metadata/uid", "value": uid}] if self._chance(80) else []
+            status = {"op": self._one("add", "add", "replace"), "path": "/status", "value": self._one(*_STATUSES)}
+            return Step(
+                "PATCH", f"{path}/status", self._query(), {**JSON_PATCH, **self._shape()}, [*operations, status]
+            )
         body: Json = {"metadata": meta, "status": self._one(*_STATUSES, None)}
         if self._chance(10):
             body["spec"] = {"suspend": True}

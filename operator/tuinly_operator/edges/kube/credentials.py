@@ -7,7 +7,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure
-from tuinly_operator.edges.kube.requests import MERGE, METADATA, METADATA_LIST, Requests, collection
+from tuinly_operator.edges.kube.requests import JSON_PATCH, METADATA, METADATA_LIST, Requests, collection
 
 
 class Credentials(Requests):
@@ -69,13 +69,21 @@ class Credentials(Requests):
     async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> str:
         """Write a credential's status, if it still is the one with that uid; return its new version.
 
-        Raises ApiFailure.
+        Of a merge patch of the status, or an apply, the API server ignores the metadata, and so a uid: only a JSON
+        patch can test it (RFC 6902, section 4.6). What is null in `status` is left out.
+
+        Raises:
+            ApiFailure: 404 where there is none of that name, 422 where it is another one.
         """
-        body = {"metadata": {"uid": uid}, "status": status}
+        value = {name: part for name, part in status.items() if part is not None}
+        body: list[dict[str, Any]] = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": value},  # in place of what is there, if anything is
+        ]
         path = f"{_credentials(key.namespace)}/{key.name}/status"
         query = {"fieldManager": MANAGER}
         with self.writing(key.namespace):
-            answer = await self.ask("PATCH", path, query=query, body=body, content=MERGE, accept=METADATA)
+            answer = await self.ask("PATCH", path, query=query, body=body, content=JSON_PATCH, accept=METADATA)
         return str(answer["metadata"]["resourceVersion"])
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:

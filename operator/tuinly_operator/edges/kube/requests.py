@@ -6,7 +6,7 @@ memory and most of the time of a call, and what is read here is mostly metadata.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -31,6 +31,7 @@ _OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for what the API server 
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 
 
@@ -150,7 +151,7 @@ class Requests:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | str | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | None = None,
         content: str = "application/json",
         accept: str = "application/json",
         limit: aiohttp.ClientTimeout | None = None,
@@ -174,7 +175,7 @@ class Requests:
         path: str,
         query: Mapping[str, str],
         *,
-        body: Mapping[str, Any] | str | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | None = None,
         content: str = "application/json",
         accept: str = "application/json",
         limit: aiohttp.ClientTimeout | None = None,
