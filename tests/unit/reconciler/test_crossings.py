@@ -88,6 +88,23 @@ async def test_a_refresh_token_of_the_same_token_again_is_used(shop: Shop) -> No
     assert [grant for grant, _ in shop.endpoint.requests][2] == "refresh"
 
 
+@pytest.mark.parametrize("by_refresh", [False, True])
+async def test_the_refresh_token_of_a_token_that_does_not_work_is_not_used(shop: Shop, *, by_refresh: bool) -> None:
+    """Nor the one that it was got by: either would give more of the same. The next attempt is an exchange."""
+    shop.spec(verification={"mode": "Enabled"})
+    shop.endpoint.gives_refresh_tokens = True
+    await shop.pass_time(DUE)
+    assert len(shop.endpoint.ledger) == 2
+    shop.endpoint.graphql = Verdict.REJECTED
+    shop.force("" if by_refresh else "now")
+    await shop.pass_time(DUE if by_refresh else 12)
+    rejected = next(token for token in shop.endpoint.ledger if token.value in shop.endpoint.rejected)
+    tried = [grant for grant, at in shop.endpoint.requests if at >= rejected.issued]
+    assert tried[:2] == ["refresh" if by_refresh else "exchange", "exchange"]
+    assert shop.refreshed() == "False VerificationFailed"
+    assert shop.token() == shop.endpoint.ledger[1].value
+
+
 # --- A token that is held for its verification ------------------------------------------------------------------------
 
 

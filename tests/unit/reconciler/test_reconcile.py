@@ -177,6 +177,20 @@ async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatc
     assert shop.process.store.get(CREDENTIAL) is None
 
 
+@pytest.mark.parametrize("others_wait", [False, True])
+async def test_telling_of_a_token_that_was_just_published_gives_way_to_those_who_wait(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, *, others_wait: bool
+) -> None:
+    monkeypatch.setattr(shop.process.reconciler, "_give_way", lambda _: others_wait)
+    shop.world.pass_time(11)
+    shop.force("now")
+    await shop.process.reconcile(CREDENTIAL)
+    assert shop.token() == shop.endpoint.ledger[1].value
+    assert shop.api.writes[-1].kind == ("target" if others_wait else "status")
+    await shop.process.reconcile(CREDENTIAL)  # once it is its turn again
+    assert shop.api.writes[-1].kind == "status"
+
+
 async def test_a_lead_that_is_too_short_for_a_token_request_is_waited_for(shop: Shop) -> None:
     """Nobody else would look at the credential again: this replica leads, and may go on to."""
     shop.api.lead = ASKING_SECONDS

@@ -77,3 +77,12 @@ async def test_what_is_remembered_of_warnings_is_bounded(shop: Shop, monkeypatch
             await flap(shop, moody, Reason.INVALID_RESPONSE, Reason.INVALID_CLIENT, None)
         shop.world.pass_time(600)
         assert len(shop.record().warned) == most
+
+
+async def test_a_short_lifetime_is_told_once_and_again_where_a_longer_one_came_between(shop: Shop) -> None:
+    for lifetime, told in ((200, 1), (200, 1), (HOUR, 1), (HOUR, 1), (200, 2), (200, 2)):
+        shop.endpoint.lifetime = lifetime
+        shop.force(f"{shop.world.boot}")
+        await shop.pass_time(12)
+        shop.world.pass_time(600)  # so that what is told again is no repetition
+        assert reasons(shop).count(Reason.LIFETIME_TOO_SHORT) == told
