@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo extras test test-unit bench check format manifests architecture image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format manifests architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
@@ -56,6 +56,13 @@ test-unit: $(VENV) ## The tests that need no cluster
 
 bench: $(VENV) binaries ## What the operator costs and holds, measured here: about 20 minutes (N=10000: 45; ONLY=steady,… for some)
 	@$(BIN)/python -m bench $(if $(N),--credentials $(N)) $(if $(ONLY),--only $(ONLY))
+
+mutants: .venv/mutants ## Whether the unit tests notice every small change of domain and engine: an hour at most (ONLY=domain/memory,… for some)
+	@$(BIN)/python hack/mutants
+
+.venv/mutants: $(VENV) requirements/mutants.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/mutants.lock
+	@touch $@
 
 check: $(VENV) ## All static checks
 	$(BIN)/ruff check

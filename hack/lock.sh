@@ -22,3 +22,4 @@ lock dev.lock "$@" --extra test --extra check pyproject.toml requirements/build.
 lock build.lock "$@" requirements/build.in
 lock go.lock "$@" requirements/go.in
 lock uv.lock "$@" requirements/uv.in
+lock mutants.lock "$@" requirements/mutants.in
