@@ -247,6 +247,7 @@ class Life(RuleBasedStateMachine):
         """By then the wall clock has been set right: a new process has nothing else to go by."""
         self.world.set_right()
         self.started, self.counted = self.world.boot, len(self.endpoint.requests)
+        self.endpoint.rejected.clear()  # none but the process that tried them knew what did not work
         self.process = Process(self.world, self.api, self.endpoint, self.events)
         self.work()
 
