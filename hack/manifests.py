@@ -109,10 +109,9 @@ def rendered(kustomization: Path) -> Iterator[str]:
 
 def documents(folder: Path) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield each object of the base: its identity and its text."""
-    for file in sorted(folder.glob("*.yaml")):
-        if file.name != "kustomization.yaml":
-            for text in file.read_text().split("---\n"):
-                yield identity(yaml.safe_load(text)), text
+    for file in yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]:
+        for text in (folder / file).read_text().split("---\n"):
+            yield identity(yaml.safe_load(text)), text
 
 
 def identity(each: dict[str, Any]) -> tuple[str, str]:

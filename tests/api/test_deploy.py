@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.cluster import Cluster, KubectlError
+from tests.support.deployment import variables
 from tests.support.waiting import wait_until
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
@@ -243,7 +244,7 @@ def test_the_deployment_fits_the_program(objects: dict[str, Json]) -> None:
     """Its flags and variables are the program's; Service and probes reach the port where that listens."""
     template = objects["Deployment"]["spec"]["template"]
     [container] = template["spec"]["containers"]
-    settings = parse_settings(container["args"], {each["name"]: each["value"] for each in container["env"]})
+    settings = parse_settings(container["args"], variables(objects["Deployment"]))
     assert container["ports"] == [{"name": "http", "containerPort": settings.listen[1]}]
     probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
     assert {probe: get["path"] for probe, get in probes.items()} == {
@@ -262,7 +263,7 @@ def test_the_deployment_fits_the_program(objects: dict[str, Json]) -> None:
 def test_replicas_elect_one_by_the_lease_that_they_have_rights_to(objects: dict[str, Json]) -> None:
     """Two at work would ask for twice the tokens and write over each other's."""
     [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
-    lease = parse_settings(container["args"], {each["name"]: each["value"] for each in container["env"]}).lease
+    lease = parse_settings(container["args"], variables(objects["Deployment"])).lease
     role = objects["LeaseRole"]
     assert lease == NamespacedName(role["metadata"]["namespace"], "tuinly-operator")
     assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [lease.name]]

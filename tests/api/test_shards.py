@@ -12,6 +12,7 @@ from tests.api.conftest import StartOperator
 from tests.support.acts import force, leave_lease
 from tests.support.auditor import Auditor
 from tests.support.cluster import Cluster
+from tests.support.deployment import variables
 from tests.support.objects import Json, Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import SandboxProcess
@@ -46,10 +47,10 @@ def shards(
         for name in ("a", "b"):
             objects = objects_of(cluster, tmp_path_factory.mktemp(name), name)
             parts.enter_context(applied_rights(cluster, objects))
-            [pod] = [each["spec"]["template"]["spec"] for each in objects if each["kind"] == "Deployment"]
+            [deployment] = [each for each in objects if each["kind"] == "Deployment"]
+            pod = deployment["spec"]["template"]["spec"]
             assert pod["containers"][0]["image"] == "registry.example.com/tuinly-operator:0.1.0"
-            variables = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
-            settings = parse_settings(["run"], variables)
+            settings = parse_settings(["run"], variables(deployment))
             assert settings.lease is not None
             leave_lease(cluster, *settings.lease)
             flags = ("--selector", settings.selector, "--lease", "/".join(settings.lease))

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import deployment
 from tests.support.binaries import BinariesError
 from tests.support.helm import CHART, Helm, HelmError
 from tuinly_operator.base.settings import parse_settings
@@ -76,7 +78,7 @@ def pod_of(objects: list[Json]) -> Json:
 
 
 def variables(objects: list[Json]) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in pod_of(objects)["containers"][0]["env"]}
+    return deployment.variables(chosen(objects, "Deployment"))
 
 
 @pytest.mark.parametrize(("file", "values"), [("install.yaml", {}), ("namespaced.yaml", {"namespaces": ["shop"]})])
@@ -176,9 +178,9 @@ def test_where_and_how_pods_run_is_as_it_was_given(helm: Helm) -> None:
         "podAnnotations": {"note": "yes"},
     }
     objects = helm.template(values)
-    deployment = chosen(objects, "Deployment")
-    template = deployment["spec"]["template"]
-    assert deployment["spec"]["replicas"] == 3
+    spec = chosen(objects, "Deployment")["spec"]
+    template = spec["template"]
+    assert spec["replicas"] == 3
     for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
         assert template["spec"][name] == values[name]
     # Helm merges what is given with what is there by default.
@@ -187,7 +189,7 @@ def test_where_and_how_pods_run_is_as_it_was_given(helm: Helm) -> None:
     assert {"team": "platform", "mesh": "off"}.items() <= template["metadata"]["labels"].items()
     definition = "CustomResourceDefinition"
     assert {each["metadata"]["labels"].get("team") for each in objects if each["kind"] != definition} == {"platform"}
-    assert deployment["spec"]["selector"]["matchLabels"] == {"app.kubernetes.io/name": "tuinly-operator"}
+    assert spec["selector"]["matchLabels"] == {"app.kubernetes.io/name": "tuinly-operator"}
 
 
 def test_the_network_policy_is_the_components_and_can_be_narrowed(helm: Helm) -> None:
@@ -254,6 +256,22 @@ def test_the_policy_is_named_by_the_installation_and_binds_its_account(helm: Hel
     assert {k: binding["spec"]["paramRef"][k] for k in ("name", "namespace")} == {
         k: account[k] for k in ("name", "namespace")
     }
+
+
+def test_the_notes_tell_of_a_policy_that_others_apply(helm: Helm) -> None:
+    """By a command that gives what this release has left out."""
+    command = ("install", "second", str(CHART), "--namespace", "tuinly-system", "--dry-run=client")
+    values: Json = {"push": {"enabled": True, "policy": False}}
+    told = helm.run(*command, values=values).partition("NOTES:\n")[2]
+    assert "Push waits for its policy" in told
+    for others in ({"push": {"enabled": True}}, {"push": {"policy": False}}):
+        assert "policy" not in helm.run(*command, values=others).partition("NOTES:\n")[2]
+    shell_words = re.search(r"helm (template .*?) \|", told.replace("\\\n", ""), re.DOTALL)
+    assert shell_words
+    arguments = shell_words[1].replace("CHART", str(CHART)).split()
+    printed = [each for each in yaml.safe_load_all(helm.run(*arguments)) if each]
+    ours = helm.template({"push": {"enabled": True}}, release="second")
+    assert printed == [each for each in ours if each["kind"].startswith("ValidatingAdmissionPolicy")]
 
 
 def test_monitors_and_alerts_are_those_of_the_plain_files(helm: Helm) -> None:

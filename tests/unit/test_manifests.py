@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+BASE = yaml.safe_load((DEPLOY / "base" / "kustomization.yaml").read_text())
 RENDERED = (
     "deploy/install.yaml",
     "deploy/namespaced.yaml",
@@ -40,18 +41,17 @@ def test_nothing_else_is_rendered(rendered: Path) -> None:
 def test_each_comment_of_the_base_stays_with_what_it_is_about(file: str) -> None:
     """A reader of the rendered file misses nothing: each comment is before or behind the same words as in the base."""
     text = (ROOT / file).read_text()
-    for source in (DEPLOY / "base").glob("*.yaml"):
-        if source.name != "kustomization.yaml":
-            for behind in re.findall(r"^ *(- )?(\S.*?) +(# .*)$", source.read_text(), re.MULTILINE):
-                assert re.search(rf"{re.escape(behind[1])} +{re.escape(behind[2])}$", text, re.MULTILINE), behind
-            for block, after in re.findall(r"((?:^ *#.*\n)+) *([^\s:]+)", source.read_text(), re.MULTILINE):
-                lines = [re.escape(line.strip()) for line in block.splitlines()]
-                assert re.search("\n *".join([*lines, re.escape(after)]), text), block
+    for name in BASE["resources"]:
+        source = (DEPLOY / "base" / name).read_text()
+        for behind in re.findall(r"^ *(- )?(\S.*?) +(# .*)$", source, re.MULTILINE):
+            assert re.search(rf"{re.escape(behind[1])} +{re.escape(behind[2])}$", text, re.MULTILINE), behind
+        for block, after in re.findall(r"((?:^ *#.*\n)+) *([^\s:]+)", source, re.MULTILINE):
+            lines = [re.escape(line.strip()) for line in block.splitlines()]
+            assert re.search("\n *".join([*lines, re.escape(after)]), text), block
 
 
 def test_a_base_for_others_names_nothing_outside_of_itself() -> None:
     """Else kustomize refuses it where it is taken from a repository; and crds/ can be applied as a folder."""
-    base = yaml.safe_load((DEPLOY / "base" / "kustomization.yaml").read_text())
     files = {path.name for path in (DEPLOY / "base").iterdir()} - {"kustomization.yaml"}
-    assert set(base["resources"]) == files
+    assert {*BASE["resources"], *BASE["configurations"]} == files
     assert not (ROOT / "crds" / "kustomization.yaml").exists()
