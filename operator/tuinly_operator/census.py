@@ -1,7 +1,7 @@
-"""Counts the credentials that there are, and finds what kopf did not tell: who went unseen, and who was never brought.
+"""Lists the credentials now and then, and finds what kopf did not tell: deletions, and credentials it never showed.
 
-kopf does not say what went while it was not looking, nor that its first list is complete, nor that it has lost track.
-Where census or watch tell of a name something else than the store knows, a live read decides.
+kopf does not tell what was deleted while it was not watching, nor when its first list is complete, nor when its watch
+has failed for good. If the census or the watch contradicts the store, a live read of that name decides.
 """
 
 import asyncio
@@ -39,8 +39,9 @@ class Census:
     ) -> None:
         """`namespaces` gives those that kopf watches, None for all; before it has begun there are none.
 
-        `lost` is called where kopf brings none of those missing, or should look which namespaces it may watch;
-        `went_back` where the API server's history has gone back, so that all watches wait for what was long ago.
+        `lost` is called when kopf should be started anew: it shows none of those that are missing, or it should find
+        out which namespaces it may watch. `went_back` is called when the API server's resource versions have gone back,
+        as after a restore from a backup: then no watch tells of anything.
         """
         self._kube = kube
         self._store = store
@@ -64,11 +65,11 @@ class Census:
         return {key for key, uid in awaited.items() if not self._store.has_met(key, uid)}
 
     def take_again(self) -> None:
-        """Count anew soon: the API server was out of reach, or kopf was, and nobody tells what went meanwhile."""
+        """Take a census soon: after an outage or a restart of kopf, nobody tells what was deleted meanwhile."""
         self._again.set()
 
     def ask_about(self, key: NamespacedName) -> None:
-        """Have a live read decide which credential has that name, if any."""
+        """Have a live read find out which credential has that name, if any."""
         self._doubtful[key] = None
         self._doubt.set()
 
@@ -118,7 +119,7 @@ class Census:
                 listed = {key: told async for key, told in self._listed(namespaces)}
             except ApiFailure as failure:
                 if failure.status == HTTPStatus.FORBIDDEN:
-                    self._lost()  # kopf's start finds out which it is, and tells; by itself kopf tries for ever
+                    self._lost()  # a new start of kopf finds out which namespace it is; kopf itself would try for ever
                 elif str(failure) != trouble:  # told once
                     trouble = str(failure)
                     missing = "; is the CRD installed?" if failure.not_found else ""
@@ -136,7 +137,7 @@ class Census:
     def _compare(
         self, known: Mapping[NamespacedName, tuple[str, str]], listed: Mapping[NamespacedName, tuple[str, str]]
     ) -> None:
-        """Find whom the store knows by another uid than was listed, or not at all, and versions that went back."""
+        """Have those checked whose uid in the store is not the listed one; notice resource versions that went back."""
         back = False
         for key, (uid, version) in known.items():
             there, now = listed.get(key, ("", ""))
@@ -149,7 +150,7 @@ class Census:
             self._went_back()
 
     async def _not_brought(self) -> set[NamespacedName]:
-        """Wait for what was listed; return what is missing once kopf brings no more, or nothing at the next census."""
+        """Wait until kopf shows what was listed; return what it leaves out, or nothing once another census is due."""
         while unseen := self.unseen:
             await asyncio.sleep(_RETRY)
             if self.unseen == unseen:
@@ -162,7 +163,7 @@ class Census:
         return set()
 
     async def _forget_without_definition(self, known: Mapping[NamespacedName, tuple[str, str]]) -> None:
-        """Drop all credentials where the CRD has been deleted, which the API server's discovery must confirm."""
+        """Drop all credentials if the CRD has been deleted, which the API server's discovery must confirm."""
         with suppress(ApiFailure):
             if not await self._kube.serves_credentials():
                 for key, (uid, _) in known.items():

@@ -48,7 +48,7 @@ _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _PROBE_SECONDS: Final = 1.0
-_WORK: Final = 2  # reconciles for each place at the endpoints: while all are taken, as many read and write for others
+_WORK: Final = 2  # reconciles per place at the endpoints: while those wait for answers, as many others read and write
 _STUCK_SECONDS: Final = 300.0
 _DEFECT_RETRY: Final = 60.0
 _FINISH_POLL: Final = 0.02
@@ -213,7 +213,7 @@ class Operator:
         await self._kube.close()
 
     def alive(self) -> list[str]:
-        """What hangs or is lost; empty if nothing is. A restart would mend it, or at least be all that is left."""
+        """What hangs or is lost, so that a restart of the process is the last resort; empty if nothing does."""
         stuck = self._queue.stalled > _STUCK_SECONDS and not self._queue.holds
         hanging = [f"the queue has not moved for {self._queue.stalled:.0f} s"] if stuck else []
         return hanging + [f"{part} ended and did not come back" for part in self._parts.lost()]
@@ -236,7 +236,7 @@ class Operator:
         return asyncio.create_task(self._parts.add(name, run).keep())
 
     def notes(self) -> list[str]:
-        """What keeps nothing from being ready, and should be known."""
+        """What /readyz tells besides, though it keeps nothing from being ready."""
         return [f"may list and watch {refusal}: no" for refusal in self._refusals]
 
     def _expose_state(self) -> None:
@@ -258,7 +258,7 @@ class Operator:
     # --- Parts --------------------------------------------------------------------------------------------------------
 
     async def _watch_credentials(self) -> None:
-        """Start kopf once the Secrets are known: nothing is decided on half a picture."""
+        """Start kopf once all Secrets are known, so that nothing is decided on half of them."""
         for watch in self._secret_watches:
             await watch.settled.wait()
         self._queue.release(_LISTING)
@@ -269,7 +269,7 @@ class Operator:
         async with asyncio.TaskGroup() as reconciles:
             while True:
                 reconciles.create_task(self._reconcile(await self._queue.get()))
-                # A full queue waits for nothing, nor do reconciles that find nothing to do: let others have a turn.
+                # Neither a full queue nor reconciles with nothing to do ever wait: let other tasks of the loop run.
                 await asyncio.sleep(0)
 
     async def _reconcile(self, key: NamespacedName) -> None:
@@ -290,7 +290,7 @@ class Operator:
                     await self._kube.check_ready()
 
     async def _tend_limiter(self) -> None:
-        """Let go whom time alone lets go: the next probe, the next request where so many a second are allowed."""
+        """Have the limiter release those who only waited for time to pass: a probe, the next of a bounded rate."""
         while True:
             pause = self._limiter.tick(self._clock.now())
             await asyncio.sleep(pause)
@@ -312,7 +312,7 @@ class Operator:
     # --- Election -----------------------------------------------------------------------------------------------------
 
     def _join_election(self) -> Election | None:
-        """With a Lease, only its holder works; the others are warm: they watch, and their queue is closed."""
+        """With a Lease, only its holder works. The others are warm: they watch all, with their queue closed."""
         lease = self._settings.lease
         if lease is None:
             return None
@@ -331,21 +331,21 @@ class Operator:
         return election
 
     def _demoted(self) -> None:
-        """Hold the queue; nobody waits for a request any more, nor is anything remembered of how others went."""
+        """Hold the queue, and have the limiter forget who waits and how requests went."""
         self._queue.hold(_NOT_LEADING)
         self._limiter.start_afresh(self._clock.now())
 
     def _unfit(self) -> str:
-        """Why this replica must not lead: it has not seen everything since its start, or has lost a part of itself.
+        """Why this replica must not lead: it has not listed everything since its start, or has lost a part of itself.
 
-        What lags or is out of reach later is no reason.
+        That a watch lags or the API server is out of reach later is no reason.
         """
         if lost := self._parts.lost():
             return f"{lost[0]} ended and did not come back"
         return "" if self._listed else "not everything has been listed yet"
 
     async def _await_lists(self) -> None:
-        """Note once that everything has been listed, and be done: as a part of the operator, this never ends."""
+        """Wait until everything has been listed, and note it. Like each part of the operator, this never ends."""
         while not self._listed:
             self._note_lists()
             await asyncio.sleep(_LIST_POLL)
@@ -378,7 +378,7 @@ class Operator:
             self._queue.hold(_OUT_OF_REACH)
 
     def _give_way(self, key: NamespacedName) -> bool:
-        """Queue a credential again behind those that wait, if the queue is open: else its turn never comes."""
+        """Queue a credential again behind others, if any wait, and the queue is open so that its turn will come."""
         if not self._queue or self._queue.holds:
             return False
         self._queue.add(key)
@@ -407,7 +407,7 @@ class Operator:
         return any(watch.has_shown(version) for of, watch in watches if of in (None, namespace))
 
     def _urgency(self, key: NamespacedName) -> float:
-        """Who has a place at an endpoint comes first, so that it is not kept empty."""
+        """The order of the queue: first those for whom a place at an endpoint is kept, so that it is used soon."""
         return float("-inf") if self._limiter.holds_place(key) else self._store.urgency(key)
 
 

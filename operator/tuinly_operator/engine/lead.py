@@ -21,7 +21,7 @@ class Lead:
 
     @property
     def until(self) -> float | None:
-        """Boot seconds at which it ends, or has ended without anybody's noticing; None for a standby."""
+        """Boot seconds at which it ends, also where that has passed and nobody has looked yet; None for a standby."""
         return self._until
 
     def holds(self, seconds: float = 0.0) -> bool:

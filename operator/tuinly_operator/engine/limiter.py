@@ -1,9 +1,10 @@
 """Shares out what may be in flight, and learns for each origin what that can take: the limiter.
 
-Whoever needs a request looks whether it may go, and is parked where it may not: that holds no connection and no place.
-Once it is its turn, a place is reserved for it and its credential is released. What a failure says depends on whom it
-meets: only to a credential *in good standing* does it speak of the endpoint, and only a token proves that an endpoint
-works. (docs/decisions/0020-a-limiter-per-origin.md)
+Before each request, the reconciler looks whether it may be sent. If not, the credential is parked: it waits here, and
+holds no connection and no place meanwhile. When its turn comes, a place is reserved for it and it is released, that is,
+queued to be reconciled. What a failure means depends on whom it meets: only from a credential *in good standing* is it
+taken as a sign that the endpoint is ill, and only a token proves that an endpoint works.
+(docs/decisions/0020-a-limiter-per-origin.md)
 """
 
 import heapq
@@ -25,20 +26,20 @@ from tuinly_operator.domain.facts import (
 )
 
 FIRST_LIMIT: Final = 4  # in flight to an origin of which nothing is known yet
-DOWN_AFTER: Final = 3  # failures in a row that speak of the endpoint
+DOWN_AFTER: Final = 3  # failures in a row that are signs of an ill endpoint
 DOWN_SECONDS: Final = 0.5  # over which they must be spread: what breaks at one moment is one failure
 PROBE_SECONDS: Final = 5.0
-EARLY_PROBE_SECONDS: Final = 1.0  # while it has been failing for less than PROBE_SECONDS: it may be mere chance
+EARLY_PROBE_SECONDS: Final = 1.0  # the same, in the first PROBE_SECONDS of its failing, which may be mere chance
 SLOW_SECONDS: Final = 1.0  # a request that takes longer hangs
 HANGS_FOR: Final = 8.0  # seconds after one has timed out for which its origin is taken to hang
-QUIET_SECONDS: Final = 10.0  # without a token, after which nobody is getting any
-QUICK_TRIES: Final = 3  # of one who has a token, after failures while others got theirs
-RATE_CUT: Final = 0.9  # of the tokens of the best second
-RATE_SECONDS: Final = 10  # of which that is the best
+QUIET_SECONDS: Final = 10.0  # without a token for anybody: then nobody can be said to get any
+QUICK_TRIES: Final = 3  # without the drawn wait, of one who has a token and failed while others got theirs
+RATE_CUT: Final = 0.9  # after a 429, requests per second as a share of the tokens in the best second
+RATE_SECONDS: Final = 10  # among which the best second is looked for
 RATE_GROWTH: Final = 1.0  # per second, each second
 LEAST_RATE: Final = 1.0  # per second
-SAID_AFTER: Final = 5.0  # seconds of waiting that are worth a status
-RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential until it is looked at
+SAID_AFTER: Final = 5.0  # seconds of waiting after which the status tells of it
+RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential that is not reconciled yet
 _LONGEST_PAUSE: Final = 0.5  # seconds between two looks at what time alone changes
 _SHORTEST_PAUSE: Final = 0.005
 _SHORT_LINE: Final = 16  # entries that need no clearing
@@ -50,7 +51,7 @@ class Standing(IntEnum):
     GOOD = 0  # the last answer was a token
     SHAKEN = 1  # it had tokens, and has failed since
     NEW = 2  # it has had no token yet, nor failed while others got some
-    FAILING = 3  # it failed while others got tokens, which is its own affair
+    FAILING = 3  # it failed while others got tokens, so the cause lies with it, not with the endpoint
 
 
 _Who = tuple[NamespacedName, Purpose]
@@ -73,13 +74,13 @@ class Ask:
 
     @property
     def who(self) -> _Who:
-        """What its standing is kept by: for each purpose, also where both go to the same origin."""
+        """What its standing is kept by: for each purpose by itself, also if both use the same origin."""
         return self.key, self.purpose
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A place: reserved for who has been released, then taken by a request. `since` is in boot seconds."""
+    """A place, first reserved for a released credential, then taken by its request. `since` is in boot seconds."""
 
     ask: Ask
     standing: Standing
@@ -88,7 +89,7 @@ class Ticket:
     began: bool = False
     picked: bool = False  # its credential is being reconciled
     tokens: int = 0  # that the origin had given when the request began
-    times_up: int = 0  # how often the origin had come back by then
+    times_up: int = 0  # how often the origin had recovered by then
 
     def slow(self, now: float) -> bool:
         """Whether its request has been under way for long."""
@@ -100,17 +101,17 @@ class _Known:
     """What is known of one who has failed, until its next token."""
 
     standing: Standing
-    tokens: int  # that the origin had given when it began to fail
+    tokens: int  # that the origin had given by the time when this one began to fail
     tried: float  # boot seconds of the last failure
     failures: int  # in a row
-    relieved: bool = False  # the endpoint has been seen to work since: the wait after the failure has ended
-    patience: Deadline | None = None
-    client: str = ""  # that was asked for patience
+    relieved: bool = False  # the endpoint has been seen to work since, so it need not wait for its retry
+    patience: Deadline | None = None  # until when Retry-After asked for no request
+    client: str = ""  # the one that Retry-After was told to
 
 
 @dataclass(slots=True)
 class _Wait:
-    """One who waits. `number` finds its place in the line; one that has been released has none."""
+    """One who waits. `number` tells its present entry in the line from older ones; negative once it was released."""
 
     ask: Ask
     since: Moment
@@ -139,23 +140,23 @@ class _Origin:
     most: int
     limit: int
     tickets: dict[Ticket, None] = field(default_factory=dict)
-    untrusted: int = 0  # of them, held by those not in good standing
+    untrusted: int = 0  # how many of the tickets belong to those not in good standing
     waiting: dict[_Who, _Wait] = field(default_factory=dict)
-    line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap, with entries that no longer count
+    line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap, with old entries that are skipped
     lots: Counter[tuple[Standing, str]] = field(default_factory=Counter)  # how many wait, by standing and namespace
     served: Counter[Standing] = field(default_factory=Counter)  # the last turn that came
     known: dict[_Who, _Known] = field(default_factory=dict)
-    hopeful: set[_Who] = field(default_factory=set)  # their failures speak of the endpoint: any token ends their waits
+    hopeful: set[_Who] = field(default_factory=set)  # failed by the endpoint's fault: any token ends their waits
     tokens: int = 0
     last_token: float = float("-inf")
     recent: deque[float] = field(default_factory=deque)  # when the last tokens came
     halved: float = float("-inf")
-    failures: int = 0  # in a row that speak of the endpoint
+    failures: int = 0  # in a row that are signs of an ill endpoint
     first_failure: float = 0.0
-    ill_since: float = 0.0  # when the request began that failed first
-    trusted_failed: bool = False  # one of them met a credential in good standing
+    ill_since: float = 0.0  # when the request began that was the first of them
+    trusted_failed: bool = False  # at least one of them met a credential in good standing
     down: bool = False
-    times_up: int = 0  # how often it has come back
+    times_up: int = 0  # how often it has recovered
     next_probe: float = 0.0
     last_probe: _Who | None = None
     newcomers_turn: bool = False
@@ -167,7 +168,7 @@ class _Origin:
     # --- Who ----------------------------------------------------------------------------------------------------------
 
     def standing(self, ask: Ask) -> Standing:
-        """What is thought of who asks: without a failure since, one who has a token is in good standing."""
+        """What is thought of who asks; of one who has not failed, whether it has a token decides."""
         known = self.known.get(ask.who)
         if known is not None:
             return known.standing
@@ -219,14 +220,14 @@ class _Origin:
         return None
 
     def only_probes(self, ask: Ask) -> bool:
-        """Whether this one may go as a probe alone: it is down, or one in good standing would find that out at once."""
+        """Whether this one may only be sent as a probe: the origin is down, unless one in good standing may try it."""
         return self.down and (self.trusted_failed or self.standing(ask) is not Standing.GOOD)
 
     def candidate(self) -> _Wait | None:
-        """Whom to send as the probe: another one each time where there are others, those not yet tried first.
+        """Whom to send as the probe: another one than last time if there are others, and first those not tried yet.
 
-        Those who had tokens take turns with newcomers, so that neither keep the others from finding out that the
-        endpoint is back. One that is known to fail by itself would find out nothing.
+        Those who had tokens take turns with newcomers, so that neither group keeps the other from finding out that the
+        endpoint works again. One whose failures are its own affair would find out nothing, and is sent last.
         """
         groups: list[list[_Wait]] = [[], [], []]
         for wait in self.waiting.values():
@@ -260,7 +261,7 @@ class _Origin:
     # --- How much -----------------------------------------------------------------------------------------------------
 
     def hangs(self, now: float) -> bool:
-        """Whether requests hang: then each of them holds its place for long, whoever it is for."""
+        """Whether requests to this origin hang: then each may hold its place for long, whoever it is for."""
         return now - self.hung < HANGS_FOR or any(ticket.slow(now) for ticket in self.tickets)
 
     def rate(self, now: float) -> float | None:
@@ -278,7 +279,7 @@ class _Origin:
         return not self.is_pacing() and (standing is Standing.GOOD or self.untrusted < max(1, self.limit // 2))
 
     def is_pacing(self) -> bool:
-        """Whether one is about to begin where the time to the next counts from then."""
+        """Whether the rate is bounded and one is about to begin: the wait for the next counts from its beginning."""
         return self.rate_then is not None and any(not ticket.began for ticket in self.tickets)
 
     def pace(self, now: float) -> None:
@@ -303,14 +304,14 @@ class _Origin:
             self.times_up += 1
 
     def tokens_in_a_second(self, now: float) -> int:
-        """How many tokens came in the best of the last seconds: in the others, fewer may have been asked for."""
+        """The most tokens in any one of the last seconds; in the other seconds, fewer may have been asked for."""
         while self.recent and self.recent[0] < now - RATE_SECONDS:
             self.recent.popleft()
         seconds = Counter(int(now - time) for time in self.recent)
         return max(seconds.values(), default=0)
 
     def is_own_affair(self, ticket: Ticket, now: float) -> bool:
-        """Whether a failure speaks of the credential alone: it fails while others get tokens."""
+        """Whether a failure is the credential's own affair: it fails while others get tokens."""
         known, standing = self.known.get(ticket.ask.who), self.standing(ticket.ask)
         if standing is Standing.NEW and now - self.last_token < QUIET_SECONDS:
             return True
@@ -319,11 +320,14 @@ class _Origin:
         return self.tokens > (known.tokens if known is not None else ticket.tokens)
 
     def speaks_against(self, ticket: Ticket, now: float, *, trusted: bool) -> None:
-        """Take a failure as the endpoint's: less in flight, once for all that began before, and down after a few."""
+        """Take a failure as a sign of an ill endpoint: halve the limit, and call the origin down after a few.
+
+        Of requests that were in flight together, only the first to fail halves it.
+        """
         if ticket.since >= self.halved:
             self.limit, self.halved = max(min(2, self.most), self.limit // 2), now
         if ticket.tokens < self.tokens:
-            return  # others have been answered since it began
+            return  # others have got tokens since it began: no sign of an ill endpoint
         if not self.failures:
             self.first_failure, self.ill_since = now, ticket.since
         self.failures += 1
@@ -367,7 +371,7 @@ class Limiter:
     # --- Asking -------------------------------------------------------------------------------------------------------
 
     def look(self, ask: Ask, now: Moment) -> Turn:
-        """Say whether a request may begin at this moment, what else keeps it back, and whether drawn waits count."""
+        """Say whether a request may begin now; if not, what keeps it back; and whether it may ignore its retry time."""
         origin = self._origins.get(ask.origin) or self._new(ask.origin)
         known, wait = origin.known.get(ask.who), origin.waiting.get(ask.who)
         relieved = known is not None and known.relieved
@@ -416,7 +420,7 @@ class Limiter:
         self.keep_only(key, (), now)
 
     def start_afresh(self, now: Moment) -> None:
-        """Another replica may lead from now on: nobody waits here any more, and nothing is known of anybody."""
+        """Forget everything, since another replica may lead from now on: who waits, and what is known of whom."""
         for origin in self._origins.values():
             origin.known.clear()
             origin.hopeful.clear()
@@ -430,7 +434,7 @@ class Limiter:
     # --- Requests -----------------------------------------------------------------------------------------------------
 
     def begin(self, ask: Ask, now: Moment) -> Ticket:
-        """A request is about to be sent, right after a look that let it. One of the three below must follow."""
+        """Note that a request is sent now, which a look has just allowed. One of the next three tells of its end."""
         origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
         wait = origin.leaves(ask.who)
         ticket = (wait.ticket if wait is not None else None) or self._take(origin, ask, now.boot, probe=False)
@@ -470,7 +474,7 @@ class Limiter:
         if failure.transport and not own:
             origin.speaks_against(ticket, now.boot, trusted=trusted)
         throttled = trusted and failure.status == HTTPStatus.TOO_MANY_REQUESTS
-        if throttled:  # by chance, as far as is known: it loses its turn, but not its standing
+        if throttled:  # as far as is known, it was merely unlucky: it loses its turn, but not its standing
             origin.refused(now.boot)
         known = _Known(
             standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
@@ -479,7 +483,7 @@ class Limiter:
             failures=before.failures + 1 if before is not None else 1,
         )
         origin.known[who] = known
-        # An endpoint that fails now and then fails some twice: who holds a token is worth a few quick tries.
+        # An endpoint that fails now and then fails some credentials twice in a row: with a token, try a few times more.
         quick = ticket.ask.end is not None and known.failures <= QUICK_TRIES and failure.retry_after is None
         hopeful = failure.transport and (quick or not own)
         known.relieved = ticket.times_up < origin.times_up or (hopeful and ticket.tokens < origin.tokens)
@@ -494,7 +498,7 @@ class Limiter:
         self._dispatch(now.boot)
 
     def abandoned(self, ticket: Ticket, now: Moment) -> None:
-        """It was given up without an answer or a failure, if it has not ended before."""
+        """The request was given up without an outcome; nothing happens if it has ended already."""
         origin = self._origins[ticket.ask.origin]
         if ticket in origin.tickets:
             self._leave(origin, ticket)
@@ -516,7 +520,7 @@ class Limiter:
     # --- Places -------------------------------------------------------------------------------------------------------
 
     def _may_go(self, origin: _Origin, ask: Ask, now: float) -> bool:
-        """Whether one who comes by may begin without having been released: not before others, nor as the probe."""
+        """Whether one who was not released may begin all the same: not before others who wait, nor as the probe."""
         if origin.only_probes(ask):
             return False
         standing, head, wait = origin.standing(ask), origin.head(), origin.waiting.get(ask.who)
@@ -608,7 +612,7 @@ class Limiter:
         origin.untrusted -= ticket.standing is not Standing.GOOD
 
     def _give_back(self, origin: _Origin, ticket: Ticket, now: float) -> None:
-        """Free a place that was reserved and not used: the probe is another's now."""
+        """Free a place that was reserved and not used; if it was the probe's, another one may be the probe."""
         self._leave(origin, ticket)
         if ticket.probe:
             origin.next_probe = now
@@ -624,7 +628,7 @@ class Limiter:
         return _Origin(name, self._places, min(FIRST_LIMIT, self._places))
 
     def _next(self, origin: _Origin, now: float) -> float:
-        """When time alone lets somebody go, or may have been set to."""
+        """The next moment at which somebody may be released merely because time has passed."""
         if origin.down:
             return origin.next_probe
         return now + _SHORTEST_PAUSE if origin.is_pacing() else origin.next_start
@@ -636,7 +640,7 @@ def _seen(origin: _Origin, now: float) -> Seen:
 
 
 def _why(origin: _Origin) -> Failure:
-    """Why somebody has waited for long."""
+    """What to tell one who has waited for long."""
     if origin.down:
         message = f"the endpoint {origin.name} failed several times in a row; it is tried every few seconds"
         return Failure(Reason.ENDPOINT_UNAVAILABLE, message)

@@ -1,6 +1,7 @@
-"""Keeps the operator's parts at work: each is a task that is started again whenever it ends, and is missed if in vain.
+"""Keeps the operator's parts running: each is a task that is started again whenever it ends.
 
-A part that waits for something else, such as the API server, the CRD or a right, is at work: it has not ended.
+A part that ends again and again is lost in the end, and then missed. One that waits for something else, such as the API
+server, the CRD or a right, has not ended.
 """
 
 import asyncio
@@ -11,8 +12,8 @@ from typing import Final
 from tuinly_operator.base.chance import Chance, backoff
 from tuinly_operator.base.logs import fields
 
-STEADY: Final = 10.0  # seconds; a part that has run for so long has come back
-PATIENCE: Final = 30.0  # seconds for which the API server has answered, and a part has not come back
+STEADY: Final = 10.0  # seconds; a part that was started again and has run for so long has recovered
+PATIENCE: Final = 30.0  # seconds without recovering, while the API server answered, after which a part is lost
 _MAX_BACKOFF: Final = 5.0  # seconds
 
 _log = logging.getLogger(__name__)
@@ -28,13 +29,13 @@ class Part:
         self._now = now
         self._chance = chance
         self._began = now()
-        self._ended: float | None = None  # for the first time since it was last steady
+        self._ended: float | None = None  # when it first ended since it was last steady
         self._running = False
         self._told = ""
 
     @property
     def down_since(self) -> float | None:
-        """When it ended, by the clock; None if it runs, and has for long enough."""
+        """Since when it has not been running steadily; None if it is."""
         steady = self._running and self._now() - self._began >= STEADY
         return None if steady else self._ended
 
@@ -61,7 +62,7 @@ class Part:
             await asyncio.sleep(backoff(self._chance, failures, first=0.1, most=_MAX_BACKOFF))
 
     def _tell(self, error: BaseException | None) -> None:
-        """Say why it ended, in one line; the same again is for who debugs."""
+        """Say why it ended, in one line; the same cause again is logged for debugging only."""
         status = getattr(error, "status", None)  # what a server answered needs no traceback
         cause = f"{type(error).__name__}{f' {status}' if status else ''}" if error else "it returned"
         level = logging.DEBUG if cause == self._told else logging.ERROR
@@ -81,7 +82,7 @@ class Parts:
         self._answers_since: float | None = now()
 
     def add(self, name: str, run: Callable[[], Awaitable[None]]) -> Part:
-        """Have a part; who calls this has its `keep` run."""
+        """Add a part. The caller runs its `keep`."""
         part = Part(name, run, self._now, self._chance)
         self._parts.append(part)
         return part

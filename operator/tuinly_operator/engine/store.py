@@ -37,7 +37,7 @@ class Record:
     memory: Memory = field(default_factory=Memory)
     status_written: float = float("-inf")  # boot seconds
     warned: tuple[Warned, ...] = ()  # by Events, lately
-    hushed: frozenset[str] = frozenset()  # about what the last Warning was not told again, so its end is no news either
+    hushed: frozenset[str] = frozenset()  # conditions whose last Warning was not sent again; nor is the end of it
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class LiveTarget:
         self._target = key, target
 
     def forget(self) -> None:
-        """All of it may be otherwise by now."""
+        """Forget it all: it may be otherwise by now."""
         self._target, self.served = None, False
 
     def looked_for(self, key: NamespacedName) -> bool:
@@ -79,10 +79,10 @@ class Store:
         gone: Callable[[NamespacedName], None],
         doubtful: Callable[[NamespacedName], None] = lambda _: None,
     ) -> None:
-        """`changed` is called with each credential that should be looked at, `gone` with each that was dropped.
+        """`changed` is called with each credential that should be reconciled.
 
-        That is also called where all that was remembered of one is dropped, and it stays.
-        `doubtful` is called with each name of which contradictory things were told: `credential_read` settles it.
+        `gone` is called with each that was dropped, also where only its memory was (`start_afresh`).
+        `doubtful` is called with each name of which contradictory news came: `credential_read` is to settle it.
         """
         self._changed = changed
         self._gone = gone
@@ -90,7 +90,7 @@ class Store:
         self._ends = Ends()
         self._records: dict[NamespacedName, Record] = {}
         self._secrets: dict[NamespacedName, SecretMeta] = {}
-        self._overtaken: dict[str | None, set[NamespacedName]] = {}  # by the namespace (None: all) that is being listed
+        self._overtaken: dict[str | None, set[NamespacedName]] = {}  # changed while a namespace (None: all) is listed
         self._interested = _Links()  # Secret -> credentials that read or write it
         self._targets = _Links()  # credential -> Secrets labelled with it
 
@@ -105,9 +105,10 @@ class Store:
         return self._records.get(key)
 
     def urgency(self, key: NamespacedName) -> float:
-        """The end of a credential's token, in seconds since the epoch: the least life comes first, and none after all.
+        """The end of a credential's token, in seconds since the epoch, by which the queue orders: the earliest first.
 
-        Before the first reconcile, only the target tells of a token. One who never had any is in nobody's way.
+        Infinite where there is no token, so that those who have one to lose come first. Before the first reconcile,
+        only the target tells of a token.
         """
         record = self._records.get(key)
         if record is None:
@@ -169,7 +170,7 @@ class Store:
     def credential_read(
         self, key: NamespacedName, credential: Credential | None, version: str, since: Told | None
     ) -> None:
-        """Take in what a live read shows, None for nothing, whatever the versions: it decides.
+        """Take in what a live read found, None for nothing. It counts whatever the versions say.
 
         `version` is the resource version of that read, `since` what was known of the name before it began: where that
         has changed meanwhile, the read may be older than the change, and it is decided again.
@@ -222,21 +223,21 @@ class Store:
     def secret_read(
         self, key: NamespacedName, meta: SecretMeta | None, since: SecretMeta | None, by: NamespacedName
     ) -> None:
-        """Take in what a live read, or the answer to a write, shows, None for absent, whatever the versions.
+        """Take in what a live read, or the answer to a write, shows; None for no Secret.
 
-        `since` is what was known before it began. Where that has changed meanwhile, it may be older than the change:
-        then only a newer one is taken. `by` is the credential whose reconcile asked: that one knows already.
+        `since` is what was known when the request began. If that has changed meanwhile, the answer may be older than
+        the change, and is taken only if its version is newer. `by` is the credential that asked: it need not be told.
         """
         old = self._secrets.get(key)
         if old is since or (old is not None and meta is not None and meta.newer_than(old)):
             self._put(key, meta, by)
 
     def list_begins(self, namespace: str | None) -> None:
-        """Remember from now on what changes while Secrets (of one namespace or all) are listed: the list may lag."""
+        """Note from now on which Secrets change while all (of a namespace) are listed: of those the list may be old."""
         self._overtaken[namespace] = set()
 
     def secret_listed(self, namespace: str | None, key: NamespacedName, meta: SecretMeta) -> None:
-        """Take in a Secret of such a list, whatever the versions, unless something later is known."""
+        """Take in a Secret of such a list, whatever its version, unless it has changed since the list began."""
         if key in self._overtaken[namespace]:
             self.secret_seen(key, meta)
         else:
@@ -250,7 +251,7 @@ class Store:
             self._put(key, None)
 
     def _put(self, key: NamespacedName, meta: SecretMeta | None, by: NamespacedName | None = None) -> None:
-        """Believe what is told of a Secret, and tell all whom it concerns, but for the one who told."""
+        """Take in the news of a Secret, and have all credentials that it concerns reconciled, except `by`."""
         old = self._secrets.get(key)
         if old == meta:
             return
@@ -265,7 +266,7 @@ class Store:
         self._touch(key, by, old, meta)
 
     def _take(self, credential: Credential) -> None:
-        """Believe what is told of a credential that is there."""
+        """Take in the news of a credential that exists."""
         record = self._records.get(credential.key)
         if record is None or record.credential.uid != credential.uid:
             self._drop(credential.key)
@@ -282,7 +283,7 @@ class Store:
         self._changed(credential.key)
 
     def _end(self, key: NamespacedName, end: Told) -> None:
-        """Believe that a name has no credential."""
+        """Take in the news that a name has no credential any more."""
         self._drop(key)
         self._ends.note(key, end)
 
@@ -309,7 +310,7 @@ class Store:
 
 
 class _Links:
-    """Which keys belong to which. Nearly all have a single one, which is kept without a set of 216 bytes."""
+    """Which keys belong to which. Nearly all have a single one, which is stored without a set of 216 bytes."""
 
     def __init__(self) -> None:
         self._links: dict[NamespacedName, NamespacedName | set[NamespacedName]] = {}

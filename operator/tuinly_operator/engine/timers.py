@@ -20,7 +20,7 @@ class Timers:
         self._clock = clock
         self._due = due
         self._deadlines: dict[NamespacedName, Deadline] = {}
-        # Replaced and cancelled entries stay until they surface; the dictionary tells which are still meant.
+        # Entries that were replaced or cancelled stay in the heaps until they come first; the dictionary tells.
         self._by_wall: list[tuple[float, NamespacedName]] = []
         self._by_boot: list[tuple[float, NamespacedName]] = []
         self._sooner = asyncio.Event()
@@ -77,7 +77,7 @@ class Timers:
                 continue
 
     def _compact(self) -> None:
-        """Rebuild the heaps once stale entries outnumber the meant ones: memory follows the number of credentials."""
+        """Rebuild the heaps once most entries are old, so that their size follows the number of credentials."""
         if len(self._by_wall) <= 64 + 2 * len(self._deadlines):
             return
         self._by_wall = [(d.wall, key) for key, d in self._deadlines.items()]

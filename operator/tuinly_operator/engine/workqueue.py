@@ -1,8 +1,9 @@
 """Which credential is reconciled next: each once, one reconcile per credential at a time, the most urgent first.
 
-What an admission webhook holds up in some namespaces, however many, must hold up no other. So namespaces with slow
-writes have a lane of their own, and change over as soon as one is noticed; those of which nothing is known get what is
-left by those whose writes have been quick (docs/decisions/0021-lanes-by-how-quick-writes-are.md).
+An admission webhook may hold up writes in some namespaces, however many; that must hold up no other namespace. So
+there are three lanes. Namespaces with slow writes have one of their own, with places of its own, and a namespace moves
+there as soon as one of its writes is slow. Namespaces of which nothing is known yet get the places that those with
+quick writes leave free (docs/decisions/0021-lanes-by-how-quick-writes-are.md).
 """
 
 import asyncio
@@ -15,8 +16,8 @@ from typing import Final
 from tuinly_operator.base.names import NamespacedName
 
 _QUICK, _UNKNOWN, _SLOW = range(3)  # lanes
-_SLOW_SECONDS: Final = 120.0  # after the last slow write; twice the longest wait between two tries of one
-_QUICK_SECONDS: Final = 7200.0  # after the last quick one; many tokens live for an hour
+_SLOW_SECONDS: Final = 120.0  # that a namespace counts as slow after a slow write: twice the longest retry
+_QUICK_SECONDS: Final = 7200.0  # that it counts as quick after a quick one: many tokens live for an hour
 _MOST_QUICK: Final = 20_000  # namespaces that are remembered
 
 _Heap = list[tuple[float, int, NamespacedName]]
@@ -30,7 +31,7 @@ class WorkQueue:
     ) -> None:
         """`urgency` gives a credential's place, the smallest first; `monotonic` is a clock in seconds.
 
-        At most `places` reconciles are begun at a time, and as many of slow namespaces besides.
+        At most `places` reconciles run at a time, and besides as many of slow namespaces.
         """
         self._urgency = urgency
         self._monotonic = monotonic
@@ -56,12 +57,12 @@ class WorkQueue:
 
     @property
     def age(self) -> float:
-        """Seconds that the longest waiting key has waited since it could be handed out; 0 where none waits."""
+        """Seconds for which the oldest waiting key has waited while the queue was open; 0 if none waits."""
         return self._monotonic() - next(iter(self._waiting.values())) if self._waiting else 0.0
 
     @property
     def stalled(self) -> float:
-        """Seconds for which keys have waited and none was handed out. A long queue that moves is no stalled one."""
+        """Seconds for which keys have waited and none was handed out: near 0 in a queue that moves."""
         return min(self.age, self._monotonic() - self._taken)
 
     @property
@@ -74,7 +75,7 @@ class WorkQueue:
         self._holds.add(why)
 
     def release(self, why: str) -> None:
-        """Take back a hold. With the last one waiting begins: until then nobody could have done anything."""
+        """Take back a hold. When the last one goes, all keys count as waiting from that moment on."""
         if why not in self._holds:
             return
         self._holds.discard(why)
@@ -118,10 +119,10 @@ class WorkQueue:
         self._wake()
 
     def mark(self, namespace: str, *, slow: bool) -> None:
-        """Note that a write of a namespace takes its time, or was quick.
+        """Note that a write in a namespace is slow, already while it lasts, or that one was quick.
 
-        What is slow changes over to the lane of the slow, also what is under way, even where that lane is full: as each
-        write has an end, so has what changes over.
+        All keys of a slow namespace move to its lane, also those that are being reconciled, even if the lane is full
+        already: each write ends by its time-out.
         """
         now = self._monotonic()
         was_slow = self._slow.get(namespace, now) > now
@@ -135,7 +136,7 @@ class WorkQueue:
             self._remember_quick(namespace, now)
 
     def _remember_quick(self, namespace: str, now: float) -> None:
-        """Keep them in the order of their ends, so that those of the past make room; of more, nothing is known."""
+        """Remember a quick namespace, in the order in which that ends: the first are dropped once it has ended."""
         self._quick.pop(namespace, None)
         while self._quick and next(iter(self._quick.values())) <= now:
             del self._quick[next(iter(self._quick))]
@@ -153,7 +154,7 @@ class WorkQueue:
         self._wake()
 
     def _settle(self) -> None:
-        """Move the first of each lane to where its namespace belongs by now: time alone ends what is known of one."""
+        """Move the first key of each lane to the lane of its namespace: that one may have changed as time passed."""
         for lane, heap in enumerate(self._heaps):
             while heap and (right := self._lane(heap[0][-1])) != lane:
                 heapq.heappush(self._heaps[right], heapq.heappop(heap))
@@ -165,9 +166,9 @@ class WorkQueue:
         return _QUICK if self._quick.get(key.namespace, now) > now else _UNKNOWN
 
     def _free(self) -> tuple[int, int, int]:
-        """How many more could be begun in each lane now.
+        """How many more reconciles could begin in each lane now.
 
-        While any wait of whom it is known that they are quick, a quarter of the places is for those of whom nothing is.
+        While keys of quick namespaces wait, those of unknown ones have a quarter of the places at most.
         """
         lanes = Counter(map(self._lane, self._active))
         free = self._places - lanes[_QUICK] - lanes[_UNKNOWN]
@@ -184,7 +185,7 @@ class WorkQueue:
         return min(lanes, key=lambda lane: self._heaps[lane][0], default=None)
 
     def _wake(self) -> None:
-        """Let as many who wait look as there are credentials that can be begun."""
+        """Wake as many waiting `get`s as there are keys that can be handed out."""
         if self._holds:
             return
         self._settle()

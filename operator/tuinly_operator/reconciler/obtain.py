@@ -42,7 +42,7 @@ from tuinly_operator.engine.store import LiveTarget, Record, Store
 from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
-_SLOW_REQUEST: Final = 1.0  # seconds after which a token request under way is worth a status
+_SLOW_REQUEST: Final = 1.0  # seconds after which the status tells that a token request is under way
 _CLOCKS_APART: Final = 30.0  # seconds
 
 _Request = Callable[[Ticket], Coroutine[Any, Any, IssuedToken | None]]
@@ -98,22 +98,22 @@ class Attempts:
         self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, client)
 
     def _remember(self, record: Record, facts: Facts, seen: SecretMeta | None, client: Client | Failure) -> None:
-        """Remember what a read gave, and in the store only what the watch shows: nobody tells when other Secrets go."""
+        """Remember what a read gave. The store takes only what the watch shows, which tells when it goes."""
         key, by, ref = facts.credential.client_secret, facts.credential.key, facts.spec.client_secret_ref
         self._store.secret_read(key, seen, facts.client_secret, by)
         read = ClientSecretRead(ref, seen.identity if seen else "", client, self._clock.now())
         record.memory = record.memory.client_secret_read(read)
 
     async def exchange(self, record: Record, facts: Facts, decided: Exchange, live: LiveTarget) -> None:
-        """Ask for a token by client credentials, and take what comes."""
+        """Ask for a token by client credentials, and keep it if it is no worse."""
         await self._attempt(record, facts, decided, live, partial(self._by_client, facts, decided))
 
     async def refresh(self, record: Record, facts: Facts, decided: Refresh, live: LiveTarget) -> None:
-        """Ask for one by refresh token. Where it is refused, the exchange is decided on next."""
+        """Ask for one by refresh token. If that is refused, the next decision is an exchange."""
         await self._attempt(record, facts, decided, live, partial(self._by_refresh_token, record, facts, decided))
 
     async def verify(self, record: Record, facts: Facts, decided: Verify) -> None:
-        """Try a new token. One that does not work is forgotten; one that nobody can tell of waits."""
+        """Try a new token. If it does not work it is dropped; if that cannot be told, it is tried again later."""
         at = origin_of(facts.graphql_url)
         verdict = await self._try(facts, decided)
         if verdict is Verdict.ACCEPTED:
@@ -135,14 +135,14 @@ class Attempts:
             verdict = await self._endpoint.verify(facts.graphql_url, decided.token)
             if verdict is Verdict.ACCEPTED:
                 self._limiter.succeeded(ticket, self._clock.now())
-            else:  # no answer, or one that no endpoint gives that works, unless it speaks of the token
+            else:  # rejected, which speaks of the token alone; or no answer, or one of an ill endpoint
                 failure = TokenRequestFailed(Reason.VERIFICATION_FAILED, "", transport=verdict is Verdict.INCONCLUSIVE)
                 self._limiter.failed(ticket, failure, self._clock.now())
             return verdict
 
     @contextmanager
     def _begun(self, facts: Facts, purpose: Purpose) -> Iterator[Ticket]:
-        """Take the place for a request. Since the look at the limiter nothing may be awaited: others would take it."""
+        """Hold the place for a request. Nothing may be awaited between the look at the limiter and this."""
         ticket = self._limiter.begin(ask_for(facts, purpose), self._clock.now())
         try:
             yield ticket
@@ -166,7 +166,7 @@ class Attempts:
         except Failure as failure:
             self._set_back(record, facts, failure)
         else:
-            # What was seen before a request that took its time has to be looked at again before it is acted on.
+            # What was read live before a request that took long may be otherwise by now.
             if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
                 live.forget()
 
@@ -190,7 +190,7 @@ class Attempts:
                 message = "the server refuses refresh tokens; client credentials are used from now on"
                 self._reporter.warn_once(record, Reason.REFRESH_REFUSED, message)
             return None
-        # From now on it is the answer's: if that is dropped, so is it.
+        # From now on it belongs to the new token: if that is dropped, it is dropped, too.
         record.memory = record.memory.refresh_token_spent(token)
         state = _state(
             facts,
@@ -209,7 +209,7 @@ class Attempts:
         issued = self._clock.now()
         asked = self._endpoint.exchange(facts.token_url, client.id, client.secret, scopes)
         answer = await self._request(facts, ticket, GrantType.CLIENT_CREDENTIALS, asked)
-        # Any exchange does what users may have asked for; a refresh-token grant is not what they meant.
+        # Whatever its reason, an exchange is what users asked for by annotation; a grant by refresh token is not.
         handled = facts.credential.refresh_requested
         state = _state(facts, answer, issued, version=decided.version, scopes=scopes, handled=handled)
         wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
@@ -230,7 +230,9 @@ class Attempts:
                 self._kube.fence(ASKING_SECONDS)  # in the very step that sends: it may have been stopped before
                 answer = await asked
         except TokenRequestFailed as failure:
-            if not (kind is GrantType.REFRESH_TOKEN and failure.rejected):  # else the exchange is still to come
+            if not (
+                kind is GrantType.REFRESH_TOKEN and failure.rejected
+            ):  # after a refused refresh token, the exchange that follows tells
                 self._limiter.failed(ticket, failure, self._clock.now())
             raise
         self._limiter.succeeded(ticket, self._clock.now())
@@ -238,7 +240,7 @@ class Attempts:
         return answer
 
     def _compare_clocks(self, origin: str, server_time: float | None) -> None:
-        """Expiry is counted by this clock and enforced by the server's: warn when they are too far apart."""
+        """Warn if this clock and the server's are too far apart: the one tells the expiry, the other enforces it."""
         if server_time is None:
             return
         ahead = self._clock.now().wall - server_time
@@ -270,7 +272,7 @@ class Attempts:
                 raise WorseAnswer(Reason.INVALID_RESPONSE, message)
 
     def _remark(self, record: Record, facts: Facts, held: IssuedToken, *, first: bool) -> None:
-        """Tell what a new token shows of the server's settings, once."""
+        """Warn once of settings of the server that a new token shows: narrowed scopes, short lifetimes."""
         if first and not held.state.scopes >= facts.spec.scopes:
             message = "the server granted fewer scopes than spec.scopes asks for"
             self._reporter.warn_once(record, Reason.SCOPE_NARROWED, message)
@@ -342,7 +344,7 @@ def _held(  # noqa: PLR0913 -- all that came with a token
 
 
 def ask_for(facts: Facts, purpose: Purpose) -> Ask:
-    """What to ask the limiter for. The client is told as far as it is known."""
+    """What to ask the limiter for; with the client id, if it is known."""
     url = facts.token_url if purpose is Purpose.TOKEN else facts.graphql_url
     read, current = facts.memory.client, facts.memory.current
     client = read.client if read else current.client if current else None

@@ -52,9 +52,10 @@ class Publisher:
         self._clock = clock
 
     async def prove_absence(self, facts: Facts, live: LiveTarget) -> None:
-        """Look for the target past the watch, which may be behind or leave its type out. Raises ApiFailure.
+        """Ask the API server itself for the target: the watch may be late, or leave its type out. Raises ApiFailure.
 
-        Where it is gone the credential may be too, and the watch of those late: for a deleted one nothing is created.
+        If there is none, look for the credential, too: it may have been deleted with its target, and then nothing may
+        be created for it.
         """
         found = await self._kube.read_secret_meta(facts.credential.target)
         live.take(facts.credential.target, found)
@@ -62,10 +63,10 @@ class Publisher:
             await self._look_whether_served(facts, live)
 
     async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, live: LiveTarget) -> None:
-        """Drop a credential that has gone or is another operator's by now, else say once that there is another one.
+        """Drop the credential if it has gone, or is served by another operator by now. Raises ApiFailure.
 
-        What that one wrote is as good as what this one would restore; so neither writes over the other's for ever.
-        Raises ApiFailure.
+        If it is still ours, but another operator has written its target, say so once and leave its token there: it is
+        as good as ours, and else the two would overwrite each other for ever.
         """
         await self._look_whether_served(facts, live)
         if decided.other is None:
@@ -116,7 +117,7 @@ class Publisher:
         self._tell_published(record, facts, decided)
 
     async def remove_old_targets(self, record: Record, facts: Facts, decided: RemoveOldTargets) -> None:
-        """After a rename: the new target is in place, so the old ones go, and what only looks like one is told of.
+        """Delete the targets under earlier names, now that the new one is in place; tell of what only looks like one.
 
         Raises ApiFailure.
         """
@@ -144,7 +145,7 @@ class Publisher:
                 raise
             found = await self._kube.read_secret_meta(key)
             if found == meta:
-                raise  # nobody was quicker: it is an admission webhook that says so
+                raise  # it has not changed, so no conflict is the cause, but an admission webhook that answers like one
             return found
 
     def _tell_published(self, record: Record, facts: Facts, decided: Publish) -> None:
@@ -162,7 +163,7 @@ class Publisher:
             return
         _log.info("restored the target" if broken else "changed the target as the spec asks", extra=extra)
         if broken:
-            # Twice the interval: one that had to wait for it is still in the row.
+            # Twice the interval, so that a restore that had to wait for the interval still counts as in a row.
             record.memory = record.memory.restored(facts.now, 2 * facts.policy.min_interval)
             message = f"Secret {facts.credential.target.name} was changed or deleted and has been restored"
             self._reporter.warn(record, Reason.RESTORED, message)
@@ -174,7 +175,7 @@ class Publisher:
         record.memory = record.memory.write_failed(setback)
 
     async def put_back(self, record: Record, facts: Facts, decided: PutBack, live: LiveTarget) -> None:
-        """Apply what a deleted target held, where nobody else has made one, nor deleted its credential.
+        """Make a deleted target again as it was, unless somebody else has made one, or its credential has gone.
 
         Raises ApiFailure.
         """
@@ -208,7 +209,7 @@ class Publisher:
         return not failure.namespace_ends
 
     async def _raise_if_anyway(self, failure: ApiFailure) -> None:
-        """Raise a failure that says nothing of what was sent, but of the API server or of this replica."""
+        """Raise a failure that is not about what was sent, but about the API server or this replica."""
         away = failure.out_of_reach and not await self._kube.answers()
         if away or isinstance(failure, NotLeading) or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise failure
@@ -216,7 +217,7 @@ class Publisher:
     async def _not_written(
         self, record: Record, facts: Facts, live: LiveTarget, fresh: Mapping[str, Any], failure: ApiFailure
     ) -> SecretMeta | None:
-        """Find out why a write failed: somebody was quicker, it cannot be written to, or the server refuses (wait).
+        """Find out why a write failed: somebody changed the target, it takes no write at all, or the server refuses it.
 
         `fresh` is the target as it would be created. Returns what it became where it was made again.
         """
@@ -227,7 +228,7 @@ class Publisher:
         if found != facts.target:
             self._see_target(facts, live, found)
             return None
-        # Only what the API server calls invalid may be so because of what is there.
+        # Only 422 can mean that what is there takes no write.
         if found is not None and failure.status == HTTPStatus.UNPROCESSABLE_ENTITY:
             raw = await self._kube.read_secret(key)
             if raw.get("immutable") or raw.get("type") != "Opaque":
@@ -246,7 +247,7 @@ class Publisher:
     ) -> SecretMeta | None:
         """Delete a target that takes no write, being immutable or of another type, and make it again.
 
-        What it holds is remembered until the new one is there: the next decision puts it back where this fails.
+        What it held is remembered until the new one is there: if that fails, the next decision puts it back.
         """
         key, until = facts.credential.target, self._end_of_token(found)
         failure = await self._irreplaceable(facts, fresh, found, until)
@@ -279,10 +280,10 @@ class Publisher:
     async def _irreplaceable(
         self, facts: Facts, fresh: Mapping[str, Any], found: SecretMeta, until: Deadline
     ) -> Failure | None:
-        """Why a target that takes no write must stay, or None: it is somebody's, held, or the better one of two.
+        """Why a target that takes no write must not be deleted; None if it may be.
 
-        As long as its token lives it only goes where the new one is known to be acceptable. That is not known, either,
-        where a full quota counts the new one while the old one is still there.
+        It must stay if it may be somebody else's, if a finalizer holds it, or, while its token lives, if the API server
+        might not take a new one. A full quota counts as that, since it counts the new one beside the old.
         """
         name = facts.credential.target.name
         if ownership(found, facts.credential) is not Ownership.PROVEN:
@@ -318,17 +319,17 @@ class Publisher:
         return None
 
     def _see_target(self, facts: Facts, live: LiveTarget, found: SecretMeta | None) -> None:
-        """Believe what was just read or done, ahead of the watch."""
+        """Take in what was just read or done, before the watch tells of it."""
         key, by = facts.credential.target, facts.credential.key
         live.take(key, found)
         if found is None or found.target is not None or self._store.secret(key) is not None:
             self._store.secret_read(key, found, live.stored, by)
-        # Any other may be of a type that the watch leaves out: nobody would tell the store when it goes.
+        # The store takes no other: it may be of a type that the watch leaves out, and nobody would tell when it goes.
         live.stored = self._store.secret(key)
 
 
 def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a deleted Secret again, but for `immutable`: that would only be in the way of the next token."""
+    """The manifest that makes a deleted Secret again, without `immutable`, so that the next token can be written."""
     kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
     meta = {name: raw["metadata"][name] for name in kept if name in raw["metadata"]}
     return {
@@ -341,7 +342,7 @@ def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refusal(key: NamespacedName, failure: ApiFailure) -> str:
-    """What to look at where the API server, which answers for itself, does not take a write."""
+    """The message for a write that failed though the API server works: what to look at."""
     if failure.out_of_reach:
         how = f"{failure.status} {failure.word}" if failure.status else f"no answer in {REQUEST_TIMEOUT:.0f} s"
         return f"the API server did not write the Secret {key.name} ({how}); an admission webhook may be slow or down"

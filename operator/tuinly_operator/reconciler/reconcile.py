@@ -50,10 +50,10 @@ from tuinly_operator.reconciler.publish import Publisher
 from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
-_MOST_ACTS: Final = 12  # in one go; more means that something changes as fast as it is looked at
+_MOST_ACTS: Final = 12  # in one reconcile; more means that something changes as fast as it is looked at
 _RETRY: Final = 5.0  # seconds at most until another try, where nothing else says when
 _LEAST_RETRY: Final = 1.0
-_FAILURES_IN_SILENCE: Final = 2  # in a row; what passes by itself is no news
+_FAILURES_IN_SILENCE: Final = 2  # in a row, before users are told: most pass by themselves
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Reconciler:
             else:
                 parked = await self._until_given_up(record)
         finally:
-            # Whatever came of it: who does not wait for a request holds no place for one.
+            # Whatever came of it: a credential that waits for no request keeps no place for one.
             self._limiter.keep_only(key, parked, self._clock.now())
 
     async def _until_given_up(self, record: Record) -> frozenset[Ask]:
@@ -133,9 +133,9 @@ class Reconciler:
         return frozenset() if task.cancelled() else task.result()
 
     def give_up(self, key: NamespacedName) -> None:
-        """End what is under way for a credential that has gone or has a successor: that one must not wait for it."""
+        """End what is under way for a credential that has gone; a successor of its name must not wait for that."""
         task = self._under_way.get(key)
-        if task is not None and task is not asyncio.current_task():  # who found it gone ends by itself
+        if task is not None and task is not asyncio.current_task():  # else it has found that out itself, and ends
             task.cancel()
 
     async def _bring_to_rest(self, record: Record) -> frozenset[Ask]:
@@ -150,7 +150,7 @@ class Reconciler:
                 await self._rest(record, *rest)
             record.memory = record.memory.came_to_rest()
         except NotLeading:
-            # The lead may only be too short for a token request. Where it is lost, the queue is closed.
+            # What is left of the lead may only be too short for a token request. If it is lost, the queue is closed.
             self._try_again(key)
         except ApiFailure as failure:
             await self._failed(record, failure, telling=telling)
@@ -161,10 +161,12 @@ class Reconciler:
     async def _failed(self, record: Record, failure: ApiFailure, *, telling: bool) -> None:
         """Wait longer each time; tell what the API server refuses, and what it fails again and again.
 
-        `telling` says that it was the status itself.
+        `telling` says that what failed was the write of the status.
         """
         if failure.out_of_reach and not await self._kube.answers():
-            self._try_again(record.credential.key)  # the outage is everybody's; all go on soon after its end
+            self._try_again(
+                record.credential.key
+            )  # an outage is not this credential's failure: all go on soon after its end
             return
         what = "refuses" if failure.refused else "fails"
         message = (
@@ -181,7 +183,7 @@ class Reconciler:
         self._wake(key, Deadline.after(wait, self._clock.now()))
 
     def _wake(self, key: NamespacedName, deadline: Deadline) -> None:
-        """Look again then, or earlier where that was meant already: no trouble holds up a refresh that is due."""
+        """Requeue at that time, or at an earlier one that was set already: trouble must not delay a refresh."""
         self._timers.set(key, deadline.earlier(self._timers.get(key)))
 
     async def _set_back(self, record: Record, failure: Failure, *, tell: bool, least: float | None = None) -> None:
@@ -194,7 +196,7 @@ class Reconciler:
                 await self._reporter.report(record, self._gather(record, LiveTarget()), Rest(failure, setback.retry))
 
     async def _act_until_rest(self, record: Record) -> tuple[Facts, Rest] | None:
-        """Act until there is nothing left to do now; return why, or None where others or another record come first.
+        """Act until nothing is left to do now, and return why; None if others, or another record, come first.
 
         Raises:
             ApiFailure: a request failed; 409 where something changes as fast as it is looked at.
@@ -240,7 +242,7 @@ class Reconciler:
                 assert_never(decided)
 
     def _gather(self, record: Record, live: LiveTarget) -> Facts:
-        """What is known now. What the memory learns by it is remembered."""
+        """Put together what is known now, and remember what is learned by that."""
         credential, now = record.credential, self._clock.now()
         facts = gather(
             credential,
@@ -284,7 +286,7 @@ class Reconciler:
             self._wake(push.key, Deadline.after(0.0, self._clock.now()))
 
     def _park(self, facts: Facts, decision: Rest) -> frozenset[Ask]:
-        """Have what is waited for at the limiter wait there, whatever becomes of the report; return it."""
+        """Put the requests that must wait into the limiter's line, before anything can fail; return them."""
         parked = frozenset(ask_for(facts, purpose) for purpose in decision.parks)
         for ask in parked:
             self._limiter.park(ask, facts.now)

@@ -82,7 +82,7 @@ class Reporter:
             self.warn(record, reason, message)
 
     async def _dropped(self, record: Record) -> bool:
-        """Where no status can be written to this uid: drop the credential if it is gone, whatever the watch says."""
+        """Whether its status cannot be written since the credential has gone; then drop it, whatever the watch says."""
         credential = record.credential
         if await self._kube.credential_exists(credential.key, credential.uid):
             return False
