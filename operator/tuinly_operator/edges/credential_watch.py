@@ -1,8 +1,8 @@
 """The one door to kopf: it watches TuinlyCredentials and tells the store, and nothing else.
 
-kopf runs on a thread and loop of its own. At its end it cancels every task of its loop that came after its start, and
-it takes over the signal handlers of the main thread; here both stay the operator's. What has been learned (store,
-queue, refresh tokens) lives outside, so that kopf can be started again at any time.
+kopf runs on a thread and a loop of its own: when it ends it cancels every task of its loop that began after it, and in
+the main thread it would take over the signal handlers. What has been learned (store, queue, refresh tokens) lives
+outside, so that kopf can be started again at any time.
 """
 
 import asyncio
@@ -58,9 +58,9 @@ class CredentialWatch:
     ) -> None:
         """`seen`, `listed` and `gone` are called on the loop that calls `run`. A namespace of None means all.
 
-        `listed` is called with what a list shows, `seen` and `gone` with what the watch tells of; `begun` each time
-        that kopf has been started: what went before that, it does not tell. What is refused is told to `refusals`; a
-        namespace whose Secrets are refused is not watched, either.
+        `listed` is called with each credential of a list, `seen` and `gone` with those that the watch tells of. `begun`
+        is called each time that kopf has been started: it never tells what was deleted before. `refusals` is told what
+        may not be watched; a namespace whose Secrets may not be is left out, too.
         """
         self._kube = kube
         self._refusals = refusals
@@ -76,13 +76,13 @@ class CredentialWatch:
         self._restarting = False
         self._calls: deque[Callable[[], object]] = deque()  # for the operator's loop
         self._lock = threading.Lock()
-        self._trouble = ""  # why kopf cannot be started, told once
+        self._trouble = ""  # the last reason why kopf cannot be started: logged once
         self.defined: bool | None = None  # whether the API server knows the resource, if it has said so
         self.watched: Sequence[str | None] = ()  # the namespaces that kopf was last started for
         self.alive = False  # whether kopf has come as far as to log in, and has not failed since
 
     async def run(self) -> None:
-        """Watch until kopf fails; to be called again then. Raises what it failed of."""
+        """Watch until kopf fails, and raise its error; then this is to be called again."""
         self._loop = asyncio.get_running_loop()
         try:
             while True:
@@ -99,7 +99,7 @@ class CredentialWatch:
         self._stop()
 
     async def _watch(self, namespaces: Sequence[str | None]) -> None:
-        """Run kopf on its thread until it is to start anew. Raises what it failed of."""
+        """Run kopf on its thread until it is to be started anew. Raises its error if it fails."""
         loop, stop = asyncio.new_event_loop(), asyncio.Event()
         ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._restarting, self._stop = False, partial(_call, loop, stop.set)
@@ -119,7 +119,7 @@ class CredentialWatch:
             raise error or WatchEnded
 
     async def _until_defined(self) -> None:
-        """Wait until the resource is there: kopf looks for it once, and waits for ever where it comes later."""
+        """Wait until the API server knows the resource: kopf looks only once, and would never notice that it came."""
         while True:
             try:
                 known = self.defined
@@ -185,7 +185,7 @@ class CredentialWatch:
         namespaces: Sequence[str | None],
         ended: Callable[[Exception | None], None],
     ) -> None:
-        """The thread. `stop` is an event of kopf's loop: one of threads would be waited for even after a failure."""
+        """What the thread runs. `stop` is an event of its loop: kopf would wait for a thread's, even after failing."""
         error: Exception | None = None
         named = [each for each in namespaces if each is not None]
         try:
@@ -195,7 +195,7 @@ class CredentialWatch:
                         registry=self._handlers(),
                         settings=_settings(self._selector, self._kube.silence, _EndlessBackoffs(self._chance)),
                         standalone=True,
-                        # Else it asks for the user's name, which not every user has. Its type, a str, is kopf's own.
+                        # Else kopf asks for the user's name, which not every user has.
                         identity=MANAGER,  # type: ignore[arg-type]
                         clusterwide=not named,
                         namespaces=named,
@@ -227,9 +227,9 @@ class CredentialWatch:
         return registry
 
     def _hear(self, kind: str | None, raw: Mapping[str, Any]) -> None:
-        """Tell of an event, or of an object of a list, which has no kind of event.
+        """Hand on an event, or an object of a list, for which the kind of event is None.
 
-        kopf swallows what a handler raises; here it is told and counted as seen.
+        Nothing may be raised: kopf would swallow it. So it is logged, and the object counts as seen.
         """
         try:
             credential = Credential.from_object(raw)
@@ -241,7 +241,7 @@ class CredentialWatch:
             self._tell({None: self._listed, "DELETED": self._gone}.get(kind, self._seen), credential)
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:
-        """Call something on the operator's loop, which is woken once for all that comes together."""
+        """Have something called on the operator's loop, which is woken once for all calls that come together."""
         assert self._loop is not None  # noqa: S101 -- set before the thread started
         with self._lock:  # an earlier thread may still be at its end
             self._calls.append(partial(what, *args))
@@ -254,13 +254,13 @@ class CredentialWatch:
             for _ in range(len(self._calls)):
                 self._calls.popleft()()
         finally:
-            # What came meanwhile, or after one that failed, found calls before it and has woken nobody.
+            # What came meanwhile, or is left after a call that failed, has woken nobody: it was not the first.
             if self._calls:
                 asyncio.get_running_loop().call_soon(self._make_calls)
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: object) -> None:
-    """Call something on another thread's loop; at the very end that loop may be closed."""
+    """Call something on another thread's loop, unless that is closed already, as it may be at the very end."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(what, *args)
 
@@ -313,7 +313,7 @@ def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf
     settings.watching.server_timeout = 290
     settings.watching.inactivity_timeout = silence
     settings.watching.chunk_size = CHUNK
-    settings.queueing.idle_timeout = 0.05  # its worker per object lives no longer than its event
+    settings.queueing.idle_timeout = 0.05  # seconds; kopf has a worker per object, which need not outlive its event
     settings.process.ultimate_exiting_timeout = None  # it would end the whole process
     return settings
 

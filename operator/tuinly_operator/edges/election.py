@@ -4,11 +4,12 @@ The leader renews every two seconds and stops believing in its lead ten seconds 
 renewal; the others take over fifteen seconds after the last change that they saw. So between two leaders lie five
 seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
 the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
-suspended. Of what a Lease says only its holder counts, and whether it has changed: its times are not read, and its
-duration is that which all replicas share.
+suspended. Of a Lease, only its holder is read, and whether it has changed. Its times are not read, and all replicas
+take its duration to be the same.
 
-A token request that is under way outlives the lead. Those five seconds, and the lead that must be left when it starts,
-cover one of the default --request-timeout; a longer one may end when another replica leads already.
+A token request that is under way may outlast the lead. The lead that must be left when it begins, together with those
+five seconds, is as long as the default --request-timeout; with a longer one, a request may end when another replica
+leads already.
 """
 
 import asyncio
@@ -26,16 +27,18 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease
 from tuinly_operator.engine.lead import Lead
 
-LEASE_SECONDS: Final = 15  # after the last seen change, others may take over
+LEASE_SECONDS: Final = 15  # after the last change that they saw, others may take over
 RENEW_SECONDS: Final = 2.0
 GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the leader stops
-RELEASE_SECONDS: Final = 4.0  # that giving up the lead may take at the very end
+RELEASE_SECONDS: Final = 4.0  # for giving up the lead when the process ends
 _REQUEST_SECONDS: Final = 8.0  # the default of --request-timeout
-ASKING_SECONDS: Final = _REQUEST_SECONDS - (LEASE_SECONDS - GIVE_UP_SECONDS)  # of lead that a token request needs
-_MOST_TRANSITIONS: Final = 2**31 - 1  # that the API server takes; then they are counted anew
+ASKING_SECONDS: Final = _REQUEST_SECONDS - (
+    LEASE_SECONDS - GIVE_UP_SECONDS
+)  # of the lead that must be left when a token request begins
+_MOST_TRANSITIONS: Final = 2**31 - 1  # the most that the API server takes; after that they are counted anew
 _POLL_SECONDS: Final = 0.1
 _LONGEST_NAME: Final = 253  # characters of a holder in a log line
-_RELEASED_SECONDS: Final = 1  # with no holder: its last one gave it up (client-go's convention); 0 is not allowed
+_RELEASED_SECONDS: Final = 1  # and no holder: the last one gave it up, as with client-go; 0 is not allowed
 
 _log = logging.getLogger(__name__)
 
@@ -71,10 +74,10 @@ class Election:
         self._promoted = promoted
         self._demoted = demoted
         self._lease: Lease | None = None
-        self._open_at = float("inf")  # boot seconds from when on it may be taken, as it was last seen
-        self._own: Lease | None = None  # as the last good renewal left it: while it is so, nobody else can have led
-        self._trouble = ""  # the last failure, told once
-        self._holder = ""  # who was last told to lead
+        self._open_at = float("inf")  # boot seconds from which on the Lease may be taken, unless it changes again
+        self._own: Lease | None = None  # as our last renewal left it; while it is the same, nobody else has led
+        self._trouble = ""  # the last failure: logged once
+        self._holder = ""  # the last leader that the log told of
 
     async def run(self) -> None:
         """Take part until cancelled."""
@@ -86,7 +89,7 @@ class Election:
         """Look at the Lease once; renew it, or take it, if this replica may."""
         self._notice_gap()
         if self._lead.until is not None and (why := self._unfit()):
-            # It is not released: what is under way may go on until the lead would have ended.
+            # Not released, so that nobody else leads while what is under way here may still go on.
             self._step_down(why)
         try:
             await (self._try_to_lead() if self._lead.until is None else self._renew())
@@ -102,13 +105,13 @@ class Election:
         self._lead.end()
         with suppress(ApiFailure, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
-                # Read anew, also by a standby: a write that was cancelled on its way may have arrived.
+                # Read it anew, also as a standby: a write of ours that was cancelled may have arrived all the same.
                 lease = await self._kube.read_lease(self._key)
                 if lease is not None and lease.holder == self._identity:
                     await self._write(replace(lease, holder="", seconds=_RELEASED_SECONDS))
 
     async def _rest(self, seconds: float) -> None:
-        """Wait until the next look, which is at once where this replica has become fit to lead."""
+        """Wait until the next look; it comes at once when this replica becomes fit to lead."""
         if not self._unfit():
             await asyncio.sleep(seconds)
             return
@@ -130,17 +133,17 @@ class Election:
         except ApiFailure as failure:
             if failure.status != HTTPStatus.CONFLICT:
                 raise
-            # Somebody edited or deleted it, or our own write arrived and its answer did not: what stands there counts.
+            # Somebody edited or deleted it, or our own write arrived without an answer: see what is there.
             self._see(lease := await self._kube.read_lease(self._key))
             if lease is not None and self._passed_on(lease):
                 self._step_down(f"{lease.holder[:_LONGEST_NAME] or 'nobody'} holds the Lease")
-            elif self._lead.holds():  # and so nobody else does: no time to lose
+            elif self._lead.holds():  # nobody else does, so hurry to renew
                 await self._take()
 
     async def _try_to_lead(self) -> None:
         self._see(await self._kube.read_lease(self._key))
         if self._lease is None:
-            # Without a holder, it is waited for like any other: the one before may have been deleted, and believed in.
+            # It begins without a holder, and must age: the last one may have been deleted while its holder led.
             self._see(await self._write(Lease("", LEASE_SECONDS)))
         if self._unfit():
             return
@@ -148,9 +151,10 @@ class Election:
             await self._take()
 
     async def _take(self) -> None:
-        """Write this replica into the Lease, if that is as it was last seen, and lead for a while from that start on.
+        """Write this replica into the Lease, if that has not changed since it was last seen; then lead for a while.
 
-        After the least gap the lead is a new one, even if nobody else led: reconciles were turned away meanwhile.
+        The time counts from the beginning of the write. After any gap the lead counts as a new one, even if nobody else
+        led meanwhile: reconciles were turned away in the gap.
         """
         start = self._clock.now().boot
         lease = self._lease or Lease("", LEASE_SECONDS)
@@ -162,7 +166,7 @@ class Election:
         self._see(await self._write(ours))
         self._notice_gap()
         if self._clock.now().boot >= start + GIVE_UP_SECONDS:
-            return  # an answer as late as this says nothing of now
+            return  # the answer came too late to lead by it
         new = self._lead.until is None
         self._lead.prolong(start + GIVE_UP_SECONDS)
         self._own = self._lease
@@ -175,11 +179,11 @@ class Election:
         return await self._kube.write_lease(self._key, lease, at=self._clock.now().wall)
 
     def _passed_on(self, lease: Lease) -> bool:
-        """Whether another replica holds it, or its holder has released it, so that another may at any time."""
+        """Whether another replica holds the Lease, or it was released, so that another may hold it at any time."""
         return _released(lease) or lease.holder not in ("", self._identity)
 
     def _notice_gap(self) -> None:
-        """Step down where the lead was not renewed in time, even if it could be by now."""
+        """Step down if the lead was not renewed in time, even if it could be renewed now."""
         if self._lead.until is not None and not self._lead.holds():
             self._step_down("it was not renewed in time")
 
@@ -208,14 +212,14 @@ class Election:
 
 
 def _released(lease: Lease) -> bool:
-    """Whether its holder gave it up: only a holder makes a Lease look like this."""
+    """Whether its holder gave it up: only that makes a Lease look like this."""
     return not lease.holder and lease.seconds == _RELEASED_SECONDS
 
 
 def _patience(lease: Lease) -> float:
     """Seconds after the last change for which nobody may take over: whoever led until then has given up by their end.
 
-    A Lease that is new, or has been emptied, shortened or prolonged, is no other: its last holder may still be believed
-    in, and for no longer.
+    That also holds for a Lease that is new, or of which somebody has changed the holder or the duration: the replica
+    that held it before may go on leading for as long.
     """
     return 0 if _released(lease) else LEASE_SECONDS

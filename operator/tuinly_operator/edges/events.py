@@ -14,7 +14,7 @@ from tuinly_operator.domain.status import Transition
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading, event
 
 _MOST_WAITING: Final = 1000
-_PLACES: Final = 10  # requests at the same time, of those that take less than
+_PLACES: Final = 10  # requests at the same time; one gives up its place after
 _PLACE_SECONDS: Final = 1.0
 _MAX_NOTE: Final = 1024  # bytes, events.k8s.io/v1
 
@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 class EventSender:
     """Sends Events: those of one namespace one after the other, those of several at the same time.
 
-    A namespace in which that takes its time, as an admission webhook may have it, holds up no other: a request gives
-    its place to the next one after a second. When more wait than fit, the namespace with most of them loses its last.
+    A namespace in which a request takes long, as by an admission webhook, holds up no other: after a second, the
+    request gives its place to the next one. If too many Events wait, the namespace with most of them loses its latest.
     """
 
     def __init__(self, kube: Kube, clock: Clock, host: str) -> None:
@@ -99,7 +99,7 @@ class EventSender:
         self._sent += 1
         return event(
             credential.key.namespace,
-            # Unique without asking the server: the time to the microsecond, and a count for two in the same one.
+            # A unique name: the time to the microsecond, and a count in case two are sent in the same microsecond.
             f"{credential.key.name}.{int(now * 1e6):x}{self._sent % 4096:03x}",
             {
                 "apiVersion": API_VERSION,

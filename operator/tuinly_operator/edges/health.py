@@ -20,13 +20,13 @@ Check = Callable[[], Sequence[str]]
 class HealthServer:
     """Serves GET and HEAD of three paths. The checks and `metrics` answer at once, from memory.
 
-    A check that fails counts as not passed and is logged; none can hang, as kopf's own probe endpoint does then.
+    A check that raises counts as not passed and is logged. None can hang, unlike the probes of kopf's own server.
     """
 
     def __init__(
         self, listen: tuple[str, int], *, alive: Check, ready: Check, notes: Check, metrics: Callable[[], bytes]
     ) -> None:
-        """`notes` are what /readyz says besides: they make nothing unready."""
+        """`notes` are lines that /readyz adds; they do not make it fail."""
         self._listen = listen
         self._metrics = metrics
         app = web.Application()

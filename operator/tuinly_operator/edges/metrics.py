@@ -1,8 +1,8 @@
 """What Prometheus is told; the one door to its client.
 
-Counters and histograms are recorded as things happen. Gauges are read off the operator's state when they are asked for,
-so that they go with what they tell of. Those of a credential are its status, as `kubectl get` shows it: every replica
-tells the same, also one that stands by.
+Counters and histograms are recorded as things happen. Gauges are computed from the operator's state at each scrape, so
+that they vanish with what they are about. Those of a credential come from its status, as `kubectl get` shows it: so
+every replica tells the same, also one that stands by.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -203,7 +203,7 @@ class _Gauges(Collector):
             "origin",
         )
         seen = self._state.limiter.seen(self._clock.now())
-        # A replica that leads no more remembers endpoints as they were then.
+        # What a replica knows of endpoints is old once it leads no more.
         for origin in sorted(self._state.origins()) if self._state.leading() else ():
             for name, gauge in limits.items():
                 value = getattr(seen.get(origin), name, None)
@@ -224,7 +224,7 @@ def _is(credential: Credential, kind: str, status: str) -> bool:
 
 
 def _add_time(gauge: GaugeMetricFamily, key: tuple[str, str], time: str | None) -> None:
-    """Add a time of the status, if it is one: anybody with the right to may have written it."""
+    """Add a time of the status, if it is one: others may have written the status, too."""
     if time is not None:
         with suppress(ValueError):
             gauge.add_metric(key, parse_rfc3339(time))

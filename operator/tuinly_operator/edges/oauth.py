@@ -1,4 +1,4 @@
-"""The one door to httpx: token requests and verifications, which no server can stretch, swell or make to talk."""
+"""The one door to httpx: token requests and verifications, bounded in time and size, and silent about secrets."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ _KEEPALIVE: Final = 4.0
 
 _HEADERS: Final = {
     "Accept": "application/json",
-    # No compression: a few KiB gain nothing by it, and a decompressor is what a bomb needs.
+    # No compression: a few KiB gain nothing by it, and a small answer could unpack to a huge one.
     "Accept-Encoding": "identity",
     "User-Agent": "tuinly-operator",
 }
@@ -77,9 +77,9 @@ class TokenEndpoint:
 
         `ca_bundle` is a PEM file whose roots are trusted besides the usual ones. `request_timeout`, in seconds, bounds
         a token request in all, from the look-up of the name to the last byte. `connections` is how many there are at
-        most: more than requests, or one that waits for a connection would use up its time. Raises OSError for a bundle
-        that cannot be read, ValueError with a sentence for a proxy variable that is of no use. With a `transport`,
-        that one takes all requests, and neither bundle nor connections count.
+        most; there must be more than requests, since the time that one waits for a connection counts. Raises OSError
+        for a bundle that cannot be read, ValueError with a sentence for a proxy variable that is of no use. With a
+        `transport`, that one takes all requests, and neither bundle nor connections count.
         """
         self._clock = clock
         self._request_timeout = request_timeout
@@ -152,7 +152,7 @@ class TokenEndpoint:
 
 
 class _NoCookies(CookieJar):
-    """Keeps no cookie and sends none: one tenant's requests must not be told by another's."""
+    """Keeps no cookie and sends none, so that no server can link the requests of one tenant to those of another."""
 
     def extract_cookies(self, response: object, request: object) -> None:
         """Ignore what the answer sets, unread."""
@@ -244,7 +244,7 @@ def origin_of(url: str) -> str:
 
 
 def _explain(error: BaseException) -> str:
-    """Say what went wrong, by the classes of the exception and its causes: httpx-aiohttp maps them too roughly."""
+    """Say what went wrong, by the classes of the exception and its causes: httpx's own classes are too coarse."""
     causes = list(_chain(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         # aiohttp's exception is of this class too, but only the one from OpenSSL, last in the chain, has a code.

@@ -1,6 +1,6 @@
-"""What the API server refuses to list or watch, and in which namespaces; each is told once, and so is its end.
+"""In which namespaces the API server refuses (403) to list or watch something; each is logged once, and so is its end.
 
-Such a namespace was deleted together with its Role, or never got one. It holds up none of the others.
+Such a namespace was deleted together with its Role, or never had one. It holds up none of the others.
 """
 
 import logging
@@ -44,7 +44,7 @@ class Refusals:
         return what in self._tries
 
     def note(self, what: Refusal, failure: ApiFailure) -> bool:
-        """Note a failure, if it is a refusal; return whether it is one: any other speaks of no namespace."""
+        """Note a failure if it is a refusal (403), and return whether it is one."""
         if failure.status != HTTPStatus.FORBIDDEN:
             return False
         if what not in self._tries:

@@ -1,7 +1,7 @@
 """Keeps the store's view of Secrets: a list and watch of their metadata that knows when it is complete.
 
-Only a few words of each Secret stay; content is never received. kopf's watch of Secrets would receive all of it, and
-does not say when its first list is complete (docs/decisions).
+Of each Secret only a few words of metadata are kept, and its content is never received. kopf's watch of Secrets would
+receive all of it, and does not say when its first list is complete (docs/decisions).
 """
 
 import asyncio
@@ -33,11 +33,11 @@ class SecretWatch:
         self._refusals = refusals
         self._chance = chance
         self._failures = 0
-        self._version = ""  # up to which everything has been seen; empty: nothing, or too long ago
-        self._limit: asyncio.Timeout | None = None  # of the watch under way
+        self._version = ""  # resource version up to which all has been seen; empty: a list is needed
+        self._limit: asyncio.Timeout | None = None  # ends the watch that is under way
         self.what = Refusal(SECRETS, namespace)
         self.listed = False  # whether the first list is complete
-        self.settled = asyncio.Event()  # set once it is, or has been refused
+        self.settled = asyncio.Event()  # set once the first list is complete, or was refused
         self.alive = False  # whether the last list or watch worked
 
     def has_shown(self, version: str) -> bool:
@@ -76,7 +76,7 @@ class SecretWatch:
         self.settled.set()
 
     def list_again(self) -> None:
-        """End the watch that is under way, if any: it seems to have lost its place."""
+        """End the watch that is under way, if any, and list anew: it may wait for versions that never come."""
         if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
 

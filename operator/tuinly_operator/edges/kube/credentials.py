@@ -11,7 +11,7 @@ from tuinly_operator.edges.kube.requests import JSON_PATCH, METADATA, METADATA_L
 
 
 class Credentials(Requests):
-    """What the operator asks about TuinlyCredentials, of which `selector` says by labels which are there for us."""
+    """What the operator asks about TuinlyCredentials. It knows only those whose labels match its `selector`."""
 
     selector = ""
 

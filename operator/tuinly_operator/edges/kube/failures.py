@@ -38,12 +38,12 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
 
     @property
     def out_of_reach(self) -> bool:
-        """Whether the API server as a whole may not be available; a slow or broken admission webhook looks the same."""
+        """Whether the whole API server may be unavailable; a slow or broken admission webhook looks the same."""
         return self.status is None or self.status in _UNREACHABLE
 
     @property
     def refused(self) -> bool:
-        """Whether the API server understood and will not do it, now or later, until somebody changes something."""
+        """Whether the API server understood the request and will refuse it until somebody changes something."""
         return self.status in _REFUSALS
 
     @property
@@ -70,7 +70,7 @@ class NotLeading(ApiFailure):
 
 
 def word(status: Mapping[str, Any]) -> str:
-    """The reason of a Status object, if it is the one word that it should be; its message may quote what was sent."""
+    """The reason of a Status object, if it is one word. Its message is not used: it may quote what was sent."""
     # The one cause that matters more than the reason (Forbidden) it comes with.
     ending = any(cause.get("reason") == _ENDING for cause in _causes(status))
     word = _ENDING if ending else str(status.get("reason") or "")

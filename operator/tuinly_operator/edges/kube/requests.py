@@ -27,7 +27,7 @@ PAGE: Final = 500
 # Bytes. Anybody may fill the metadata of an object with a quarter of a MiB of annotations, and more of managed fields.
 _MOST_OF_A_PAGE: Final = 8 * 1024 * 1024
 _SLOW_WRITE: Final = 1.0  # seconds; one that nobody holds up takes some 10 ms, and on a busy API server more
-_OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for what the API server says of itself
+_OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for asking the API server whether it is ready
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -61,7 +61,7 @@ class Requests:
         # The proxy of the environment is looked up once: aiohttp's own trust_env asks a thread at each request.
         configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "trust_env": False}
         configuration.proxy = configuration.proxy or _proxy(configuration.host)
-        # No limit: those who ask are bounded themselves, and the Lease's renewal must not wait behind all the others.
+        # No limit: reconciles are limited elsewhere, and the renewal of the Lease must not wait behind them.
         configuration.connection_pool_maxsize = 0
         self.configuration = configuration
         self._rest = rest(configuration)
@@ -90,7 +90,7 @@ class Requests:
             self._pace(namespace, False)  # noqa: FBT003 -- a callback
 
     async def answers(self) -> bool:
-        """Whether the API server is within reach, after a failure that made this doubtful: once a check has told."""
+        """Whether the API server is within reach; after a failure that made it doubtful, wait for the check."""
         if self._check is not None:
             await asyncio.wait({self._check})
         return self._reachable
@@ -204,7 +204,7 @@ class Requests:
                 failure = _failure(response, await response.read())
         except (aiohttp.ClientError, OSError, ValueError, config.ConfigException) as error:  # the last: no login
             failure = ApiFailure(None, type(error).__name__)
-        # A refusal does not say that it is back: a server that has just started refuses what it does not know yet.
+        # A refusal does not prove that it is back: a server that has just started refuses what it does not know yet.
         if failure.out_of_reach:
             self._doubt()
         raise failure from None
@@ -212,7 +212,7 @@ class Requests:
     def _doubt(self) -> None:
         """Have the API server asked about itself, once for all who have doubts.
 
-        A time-out or a 504 of one write is no sign: an admission webhook, which tenants may run, chooses both.
+        A time-out or a 504 of one write proves nothing: an admission webhook, which tenants may run, can cause both.
         """
         if self._reachable and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(self._check_reach())

@@ -13,11 +13,11 @@ from tuinly_operator.domain.target import MANAGER, SecretMeta
 from tuinly_operator.edges.kube.failures import ApiFailure, word
 from tuinly_operator.edges.kube.requests import METADATA, REQUEST_TIMEOUT, Requests, collection, lines
 
-_WATCH_SECONDS: Final = 290  # the server ends a watch after this long, so that a lost one is not believed for ever
+_WATCH_SECONDS: Final = 290  # after which the server ends a watch, so that a dead one is noticed in the end
 _APPLY: Final = "application/apply-patch+yaml; charset=utf-8"  # without more, the library would write JSON itself
 _WATCHED_TYPES: Final = ",".join(f"type!={kind}" for kind in REFUSED_TYPES)
 _NO_ASCII: Final = re.compile(r"[^ -~]")
-_BMP: Final = 0xFFFF  # the last letter that four digits can name
+_BMP: Final = 0xFFFF  # the last letter that \u with four digits can name
 
 
 class Secrets(Requests):
@@ -49,11 +49,11 @@ class Secrets(Requests):
         return SecretMeta.from_object(answer)
 
     async def try_create_secret(self, key: NamespacedName, manifest: Mapping[str, Any]) -> None:
-        """Ask whether a Secret would be accepted if it were created: nothing is.
+        """Ask whether a Secret would be accepted if it were created, by a dry run.
 
         Raises:
-            ApiFailure: 409 `AlreadyExists` if so, but for the one that is there, since validation and admission come
-                before that; others where it is refused.
+            ApiFailure: 409 `AlreadyExists` if it would be, but for the one that is there (validation and admission come
+                before that check); others where it would be refused.
         """
         meta = {name: value for name, value in manifest["metadata"].items() if name != "resourceVersion"}
         query = {"fieldManager": MANAGER, "dryRun": "All"}
