@@ -11,6 +11,7 @@ from http import HTTPStatus
 from tuinly_operator.base.chance import Chance, backoff
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.versions import older
 from tuinly_operator.domain.target import SecretMeta, secret_key
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
@@ -41,9 +42,8 @@ class SecretWatch:
         self.alive = False  # whether the last list or watch worked
 
     def has_shown(self, version: str) -> bool:
-        """Whether it has shown all up to a version. Resource versions of one resource can be compared (KEP-5504)."""
-        known = self._version.isdigit() and version.isdigit()
-        return known and int(self._version) >= int(version)
+        """Whether it has shown all up to a version."""
+        return self._version == version or older(version, self._version)
 
     async def run(self) -> None:
         """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""

@@ -322,6 +322,17 @@ def test_delivered(changes: Changes, expected: str | None) -> None:
     assert all(len(one.message) <= 500 for one in found.conditions)
 
 
+def test_how_many_pods_were_told_is_the_same_story_and_who_cannot_be_is_another() -> None:
+    def of(delivery: Delivery) -> Status:
+        return told(Scene(PUSH, enabled, came(delivery)))
+
+    assert of(CAME) != of(Delivery(told=8))
+    assert same_story(of(CAME), of(Delivery(told=8)))
+    for other in (Delivery(told=7, late=1), MANY_BEYOND, Delivery(refused="no")):
+        assert not same_story(of(CAME), of(other))
+    assert not same_story(of(MANY_BEYOND), of(replace(MANY_BEYOND, beyond=8)))
+
+
 def test_expiry_is_told_at_the_second() -> None:
     assert verdicts(told(Scene(passed(LIFETIME - 0.001), failing())))["Ready"] == FRESH
     assert verdicts(told(Scene(passed(LIFETIME), failing())))["Ready"] == "False TokenExpired"

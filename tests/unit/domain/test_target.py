@@ -688,3 +688,18 @@ def test_whatever_bears_our_name_does_no_harm(metadata: Json) -> None:
 
 def test_a_key_is_namespace_and_name() -> None:
     assert str(secret_key({"metadata": {"namespace": "shop", "name": "s"}})) == "shop/s"
+
+
+@pytest.mark.parametrize(
+    ("time", "written"),
+    [("2026-11-24T07:00:00Z", ISSUED.wall), (None, 0.0), ("", 0.0), ("yesterday", 0.0)],
+)
+def test_when_it_was_written_last_is_what_the_api_server_says(time: str | None, written: float) -> None:
+    """Whatever others have written since."""
+    target = TargetObject()
+    target.meta["managedFields"][0]["time"] = time
+    target.shared("annotations", "note")
+    target.meta["managedFields"][-1]["time"] = "2026-11-24T08:00:00Z"
+    seen = target.seen().target
+    assert seen is not None
+    assert seen.written == written

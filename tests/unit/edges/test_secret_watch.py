@@ -78,3 +78,18 @@ async def test_told_to_it_lists_again_and_watches_from_there(monkeypatch: pytest
     await asyncio.gather(running, return_exceptions=True)
     assert running.cancelled()
     assert kube.watched == ["100", "5", "7"]
+
+
+async def test_it_tells_how_far_it_has_come() -> None:
+    """Push waits for that."""
+    kube, store = Quiet(), Store(lambda _: None, lambda _: None)
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
+    assert not watch.has_shown("1")
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        await watch.settled.wait()
+    assert [watch.has_shown(version) for version in ("99", "100", "101", "1000", "no number")] == [
+        *(True, True),
+        *(False, False, False),
+    ]
+    running.cancel()
