@@ -20,8 +20,8 @@ from tests.simulation.people import at, decoded
 from tests.simulation.replica import GRAPHQL_URL, OTHER_URL, TOKEN_URL, Replica
 from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import PLURAL, parse_spec
-from tuinly_operator.domain.schedule import lead
+from tuinly_operator.domain.credential import GROUP, PLURAL, parse_spec
+from tuinly_operator.domain.schedule import MIN_LEAD, lead
 from tuinly_operator.edges.election import ASKING_SECONDS
 
 if TYPE_CHECKING:
@@ -204,6 +204,9 @@ class Audit:
             told.popleft()
         if len(told) > MOST_WRITES:
             self.broken(f"{len(told)} writes of the status of {key} in a minute")
+        client = self.client_of(key)
+        if client is None or client.repeats:
+            return  # the same token again moves the time of the next refresh, which is told when it may be
         if self._quiet_since is not None and now - self._written.get(key, 0.0) > SKEW and self._is_well(key):
             self._moved.append(f"the status of {key} was written at {self._history.loop.time():.1f}")
 
@@ -214,7 +217,8 @@ class Audit:
         if new is None:
             self.broken(f"{where} was written without a token that the endpoint gave")
             return
-        self._judge_exchange_of(key, where, old, new)
+        if before is not None and _made_for(before) == _made_for(after):
+            self._judge_exchange_of(key, where, old, new)
         if old is None or old.value != new.value:
             self.refreshes += 1
             history.network.later(max(0.0, new.expires - now) + 0.01, self._judge_freshness, key, where, new)
@@ -233,9 +237,11 @@ class Audit:
             self._moved.append(f"{key} was refreshed {now - old.issued:.0f} s after its token was issued")
 
     def _judge_exchange_of(self, key: NamespacedName, where: Key, old: Token | None, new: Token) -> None:
-        """A good token is only replaced by one at least as good."""
+        """A good token is only replaced by one at least as good, until little of its life is left."""
         history = self._history
         if old is None or old.value == new.value or not history.endpoint.lives(old):
+            return
+        if old.expires - history.now() < MIN_LEAD + SKEW:
             return
         spec = self._spec(key)
         if spec is None or old.client != new.client:
@@ -408,6 +414,11 @@ class Audit:
 def _condition(raw: Json, kind: str) -> tuple[str, str]:
     found = [each for each in (raw.get("status") or {}).get("conditions") or () if each["type"] == kind]
     return (found[0]["status"], found[0]["reason"]) if found else ("", "")
+
+
+def _made_for(target: Json) -> str:
+    """The uid of the credential that a target was written for."""
+    return str((target["metadata"].get("annotations") or {}).get(f"{GROUP}/credential-uid") or "")
 
 
 def _credential(client: str) -> NamespacedName | None:

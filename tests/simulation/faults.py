@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.simulation.apiserver import Refusal, Review
+from tests.simulation.apiserver import Key, Refusal, Review
 from tests.simulation.endpoint import CANARY
-from tests.simulation.people import at, credential_path, lease_path, secret_path
+from tests.simulation.people import at, credential_path, decoded, lease_path, objects, secret_path
 from tests.simulation.replica import OTHER_URL, SHARD, Replica
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import PLURAL
+from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
 
 if TYPE_CHECKING:
     from tests.simulation.history import History
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PHASES: Final = ("asks", "given", "heard", "writes", "written", "confirmed", "tells", "told")
 _PATIENCE: Final = 150.0  # seconds for which a fault waits for its phase
 _BACKUP_SECONDS: Final = 60.0
+_GARBAGE_SECONDS: Final = 7.0
 SECRETS: Final = "secrets"
 CREDENTIALS: Final = f"{PLURAL}.tuinly.com"
 
@@ -115,6 +116,7 @@ class Faults:
         for fault in self._faults:
             self.history.network.later(fault.at, self._arm, fault)
         self.history.network.later(_BACKUP_SECONDS, self._back_up)
+        self.history.network.later(_GARBAGE_SECONDS, self._collect_garbage)
         return max((fault.at + fault.seconds for fault in self._faults), default=60.0) + 30.0
 
     def phase(self, replica: Replica, key: NamespacedName, phase: str) -> None:
@@ -200,6 +202,16 @@ class Faults:
         if not self._over:
             self._backups = [*self._backups[-3:], self.history.server.back_up()]
             self.history.network.later(_BACKUP_SECONDS, self._back_up)
+
+    def _collect_garbage(self) -> None:
+        """As Kubernetes' controller does: what is owned goes once all of its owners have gone."""
+        server = self.history.server
+        alive = {raw["metadata"]["uid"] for raw in objects(server, CREDENTIALS).values()}
+        for key, raw in objects(server, SECRETS).items():
+            owners = raw["metadata"].get("ownerReferences") or []
+            if owners and all(owner["uid"] not in alive for owner in owners):
+                self.history.people.delete(secret_path(key))
+        self.history.network.later(_GARBAGE_SECONDS, self._collect_garbage)
 
     def backup(self, arg: float) -> Any | None:  # noqa: ANN401 -- a Storage
         """One of the last backups."""
@@ -650,6 +662,61 @@ def move_label(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) 
     return None
 
 
+@kind(wait=150.0)
+def delete_namespace(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """A namespace is deleted with all that is in it, and made anew later with the same credentials."""
+    history, namespace = f.history, key.namespace
+    credentials = {
+        each: raw for each, raw in objects(history.server, CREDENTIALS).items() if each.namespace == namespace
+    }
+    clients = {
+        each: at(history.server, SECRETS, NamespacedName(namespace, f"{each.name}-client")) for each in credentials
+    }
+    history.people.delete(f"/api/v1/namespaces/{namespace}")
+
+    def empty() -> None:
+        for resource in (SECRETS, CREDENTIALS, "events.events.k8s.io"):
+            for each in objects(history.server, resource):
+                if each.namespace == namespace:
+                    history.server.storage.delete(Key(resource, namespace, each.name))
+        history.network.changed()
+
+    history.network.later(fault.arg * 10.0, empty)
+
+    def make_again() -> None:
+        empty()
+        place = Key("namespaces", "", namespace)
+        if place in history.server.storage.objects:
+            history.server.storage.delete(place)
+        history.people.make_namespace(namespace)
+        for each, raw in credentials.items():
+            if (client := clients[each]) is not None:
+                secret = NamespacedName(namespace, f"{each.name}-client")
+                history.people.store_client(secret, decoded(client, "client_id"), decoded(client, "client_secret"))
+            history.people.make_credential(each, raw["spec"], raw["metadata"].get("labels") or {})
+
+    return make_again
+
+
+@kind(wait=150.0)
+def delete_crd(f: Faults, _fault: Fault, _replica: Replica, _key: NamespacedName) -> Undo:
+    """The CRD is deleted, and with it all credentials; later all are applied again."""
+    history = f.history
+    credentials = objects(history.server, CREDENTIALS)
+    found = history.server.kinds.get((f"/apis/{GROUP}/{VERSION}", PLURAL))
+    if found is None:
+        return None
+    history.server.remove(found)
+    history.network.changed()
+
+    def apply_again() -> None:
+        history.server.serve(found)
+        for each, raw in credentials.items():
+            history.people.make_credential(each, raw["spec"], raw["metadata"].get("labels") or {})
+
+    return apply_again
+
+
 @kind(wait=60.0)
 def force(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
     """Somebody asks for an exchange."""
@@ -663,8 +730,8 @@ def spoil_lease(f: Faults, fault: Fault, replica: Replica, _key: NamespacedName)
     change = (
         {"holderIdentity": None},
         {"holderIdentity": "nobody-knows"},
-        {"leaseDurationSeconds": 1},
-        {"holderIdentity": None, "leaseDurationSeconds": 1},
+        {"leaseDurationSeconds": 2},
+        {"holderIdentity": None, "leaseDurationSeconds": 3},  # not 1: that is how a holder gives it up
         {"leaseTransitions": 2**31 - 1},
     )[int(fault.arg * 5)]
     f.history.people.patch(lease_path(replica.shard.lease), {"spec": change})

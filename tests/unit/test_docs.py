@@ -78,6 +78,7 @@ def test_the_contract_is_made_of_rules_and_words() -> None:
     assert len(rules()) > 100
     assert {len(row) for row in rules()} == {2}
     others = tables(text, "Word", "Meaning") + tables(text, "While it lasts", "attempts")
+    others += tables(text, "What ended", "Seconds at most")
     assert len(tables(text)) == len(rules()) + len(others)
 
 
