@@ -29,6 +29,10 @@ Json = dict[str, Any]
 LIFETIME = 240
 """Seconds that a token lives: the shortest life that bears the kubelet's own delay, by the README's promise."""
 CALLERS = 12
+PUSHED_LIFETIME = 120
+"""The same for credentials that ask for Push: so short that the kubelet alone would be too late. The lead is half of
+it, which outlasts each of the faults."""
+PUSHED_CALLERS = 4
 
 
 class Figures:
@@ -113,11 +117,12 @@ class Stage(Installed):
     Attributes:
         figures: what was measured.
         leases: who led when.
-        tenants: the credentials, each with a program that uses its token.
+        plain, pushed: the credentials whose tokens the kubelet finds by itself, and those that ask for Push.
+        tenants: all of them, each with a program that uses its token.
     """
 
     def __init__(self, node: AnyNode, image: Image, helm: Helm, figures: Figures) -> None:
-        """Install operator and sandbox, and `CALLERS` credentials with a program each; wait until all call."""
+        """Install operator and sandbox, and credentials with a program each; wait until all call."""
         super().__init__(node)
         self.figures = figures
         self._helm = helm
@@ -187,10 +192,14 @@ class Stage(Installed):
         return tenants
 
     def _start_callers(self) -> None:
-        self.tenants = [Tenant(self.shop, self.sandbox, f"caller-{number}") for number in range(1, CALLERS + 1)]
+        self.plain = [Tenant(self.shop, self.sandbox, f"caller-{number}") for number in range(CALLERS)]
+        self.pushed = [Tenant(self.shop, self.sandbox, f"pushed-{number}") for number in range(PUSHED_CALLERS)]
+        self.tenants = [*self.plain, *self.pushed]
         begun = time.time()
-        for tenant in self.tenants:
+        for tenant in self.plain:
             tenant.start(lifetime=LIFETIME)
+        for tenant in self.pushed:
+            tenant.start({"delivery": {"pods": "Push"}}, lifetime=PUSHED_LIFETIME)
         self.tenants[0].await_ready(WAIT)
         self.figures.add("the first credential ready, after it was applied", f"{time.time() - begun:.1f} s")
         for tenant in self.tenants:
@@ -207,6 +216,12 @@ class Stage(Installed):
         """Whether each token has been replaced that is to be: those that are due again are due from now on."""
         due = [seconds_of(tenant.target().notes["next-refresh"]) for tenant in self.tenants]
         return min(due) > time.time()
+
+    def all_is_pushed(self) -> bool:
+        """Whether each Pod that is pushed to has the token of its target."""
+        told = {tenant.name: self._told(tenant.name) for tenant in self.pushed}
+        present = {tenant.name: seconds_of(tenant.target().data["expires_at"]) for tenant in self.pushed}
+        return all(told[name].tokens[-1][1] == expires_at for name, expires_at in present.items())
 
     def working_sets(self) -> list[float]:
         """Return the working set of each of the operator's containers, in MB, as the kubelet tells it."""

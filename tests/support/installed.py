@@ -17,7 +17,7 @@ NAME = "tuinly-operator"
 REPLICAS = 2
 LEASE_SECONDS = 15
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/{NAME}"
-WAIT = 120.0  # seconds
+WAIT = 240.0  # seconds, for hanging: on a machine with much else to do, twenty Pods take two minutes to start
 
 
 def lease_holder(lease: Json) -> tuple[str, float]:

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -41,12 +43,20 @@ def authority(certificates: trustme.CA, namespaces: Iterable[str]) -> list[Json]
     ]
 
 
+def with_push() -> list[Json]:
+    """Return deploy/install.yaml with Push, which is a component of what it is rendered from."""
+    kubectl = Path(sysconfig.get_path("scripts")) / "kubectl"
+    folder = Path(__file__).parent / "push"
+    rendered = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=True)  # noqa: S603
+    return list(yaml.safe_load_all(rendered.stdout))
+
+
 def installation(settings: Mapping[str, str] = MappingProxyType({})) -> list[Json]:
-    """Return deploy/install.yaml with the image's name, the endpoints, and the authority from a ConfigMap.
+    """Return deploy/install.yaml with Push, the image's name, the endpoints, and the authority from a ConfigMap.
 
     `settings` are more variables of the operator.
     """
-    objects = list(yaml.safe_load_all((ROOT / "deploy" / "install.yaml").read_text().replace(PLACEHOLDER, IMAGE)))
+    objects: list[Json] = json.loads(json.dumps(with_push()).replace(PLACEHOLDER, IMAGE))
     [deployment] = [each for each in objects if each["kind"] == "Deployment"]
     endpoints = {"TUINLY_TOKEN_URL": TOKEN_URL, "TUINLY_GRAPHQL_URL": GRAPHQL_URL, "TUINLY_CA_BUNDLE": CA_BUNDLE}
     _with_authority(deployment, {**endpoints, **settings})
@@ -54,12 +64,13 @@ def installation(settings: Mapping[str, str] = MappingProxyType({})) -> list[Jso
 
 
 def chart_values() -> Json:
-    """Return values with which the chart makes the same of it."""
+    """Return values with which the chart makes the same of it, with Push."""
     repository, _, tag = IMAGE.rpartition(":")
     return {
         "image": {"repository": repository, "tag": tag},
         "settings": {"TUINLY_TOKEN_URL": TOKEN_URL, "TUINLY_GRAPHQL_URL": GRAPHQL_URL},
         "caBundle": {"configMap": "private-ca", "key": "ca.crt"},
+        "push": {"enabled": True},
     }
 
 
