@@ -126,7 +126,7 @@ class Store:
 
     def targets_of(self, credential: Credential) -> dict[NamespacedName, SecretMeta]:
         """The Secrets that were written for this very credential."""
-        found = {key: self._secrets[key] for key in self._targets.of(credential.key)}
+        found = {key: self._secrets[key] for key in sorted(self._targets.of(credential.key))}
         return {key: s for key, s in found.items() if s.target and s.target.owner_uid == credential.uid}
 
     def known(self, key: NamespacedName) -> Told | None:
@@ -295,7 +295,7 @@ class Store:
 
     def _touch(self, key: NamespacedName, by: NamespacedName | None, *metas: SecretMeta | None) -> None:
         labelled = {NamespacedName(key.namespace, m.target.credential) for m in metas if m and m.target}
-        for credential in labelled | self._interested.of(key):
+        for credential in sorted(labelled | self._interested.of(key)):  # a set's order differs by process
             if credential in self._records and credential != by:
                 self._changed(credential)
 

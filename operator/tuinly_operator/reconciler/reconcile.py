@@ -287,10 +287,10 @@ class Reconciler:
 
     def _park(self, facts: Facts, decision: Rest) -> frozenset[Ask]:
         """Put the requests that must wait into the limiter's line, before anything can fail; return them."""
-        parked = frozenset(ask_for(facts, purpose) for purpose in decision.parks)
+        parked = [ask_for(facts, purpose) for purpose in Purpose if purpose in decision.parks]
         for ask in parked:
             self._limiter.park(ask, facts.now)
-        return parked
+        return frozenset(parked)
 
     async def _rest(self, record: Record, facts: Facts, decision: Rest) -> None:
         """Report, and set the timer for when time alone changes something."""

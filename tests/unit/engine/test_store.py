@@ -321,6 +321,17 @@ def test_interest_follows_a_changed_spec(store: Watched, patch: Json, secrets: s
         assert store.news() == ([ME] if secret in secrets else []), secret
 
 
+def test_those_who_share_a_secret_are_told_in_the_same_order_in_every_process(store: Watched) -> None:
+    """A set's order would differ with what Python hashes texts to, and a simulated history could not be repeated."""
+    names = [f"shop-{number}" for number in range(20)]
+    for name in reversed(names):
+        shared: Json = {"metadata": {"name": name, "uid": name}, "spec": {"clientSecretRef": {"name": CLIENT.name}}}
+        store.credential_seen(credential(shared))
+    store.news()
+    store.secret_seen(CLIENT, meta("5"))
+    assert store.news() == sorted([ME, *(NamespacedName("shop", name) for name in names)])
+
+
 def test_interest_that_others_share_stays_when_one_turns_away(store: Watched) -> None:
     shared: Json = {"spec": {"clientSecretRef": {"name": "storefront-client"}}}
     store.credential_seen(neighbour(shared))
