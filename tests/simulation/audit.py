@@ -116,7 +116,7 @@ class Audit:
         if request.method == "GET" or "/leases" in request.path:
             return
         self._judge_lead(sender, f"{request.method} {request.path}", 0.0)
-        body = json.loads(request.body) if request.body else {}
+        body = _body(request)
         self._judge_preconditions(request, body)
         text = request.body.decode()
         if CANARY in text or (f"/{SECRETS}" in request.path and self._leaks(body)):
@@ -132,7 +132,7 @@ class Audit:
         self._history.tell("made", sender, request.method, request.path, answer.status)
         if request.method == "GET" or "/leases" in request.path:
             return
-        key = self._key_of(request, json.loads(request.body) if request.body else {})
+        key = self._key_of(request, _body(request))
         if answer.status < 300 and request.query.get("dryRun") is None:
             self._judge_write(request, key)
         if request.path.endswith("/events"):
@@ -144,7 +144,7 @@ class Audit:
         """An answer is back."""
         self._history.tell("hears", sender, request.method, request.path, answer.status)
         if request.method == "PATCH" and f"/{SECRETS}/" in request.path:
-            key = self._key_of(request, json.loads(request.body))
+            key = self._key_of(request, _body(request))
             if key is not None:
                 self.faults.phase(sender, key, "confirmed")
 
@@ -426,9 +426,18 @@ def _credential(client: str) -> NamespacedName | None:
     return NamespacedName(namespace, name) if name else None
 
 
+def _body(request: Request) -> Json:
+    """What a request sends; of a JSON patch, what it tests and sets, as an object."""
+    body = json.loads(request.body) if request.body else {}
+    if isinstance(body, dict):
+        return body
+    told = {step["path"]: step["value"] for step in body}
+    return {"metadata": {"uid": told.get("/metadata/uid")}, "status": told.get("/status") or {}}
+
+
 def _shown(request: Request) -> str:
     """What a trace shows of a request's body: its length, and of a status its reasons."""
     if not request.path.endswith("/status"):
         return str(len(request.body)) if request.body else ""
-    conditions = json.loads(request.body)["status"].get("conditions") or ()
+    conditions = _body(request)["status"].get("conditions") or ()
     return " ".join(f"{each['type']}={each['status']}:{each['reason']}" for each in conditions)
