@@ -147,7 +147,7 @@ def test_the_pods_that_mount_the_target_are_told_of_each_new_token_and_no_others
         before = pods.make("web")
         tenant.start(PUSH)
         condition = tenant.await_condition("Delivered", "True", "Pushed")
-        assert condition.message.endswith("storefront-token: 6")
+        assert condition.message.endswith("token: 6")
         target = tenant.await_ready()
         assert pods.values([*users, "web"]) == {target.version}
         assert pods.values([*others, "finished"]) == {None}

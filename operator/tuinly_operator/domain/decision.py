@@ -351,7 +351,8 @@ def to_push(f: Facts) -> Push | None:
     new, credential = f.memory.unpushed, f.credential
     if new is None or not f.pushes or not f.in_place or new.until.due(f.now):
         return None
-    return Push(credential.key, credential.uid, credential.target, new, f.memory.thawed)
+    thaw = f.memory.thaw if f.memory.thaw and f.memory.thaw.target == credential.target else None
+    return Push(credential.key, credential.uid, credential.target, new, thaw)
 
 
 def leftovers(f: Facts) -> tuple[tuple[NamespacedName, SecretMeta], ...]:

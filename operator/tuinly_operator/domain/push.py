@@ -5,11 +5,11 @@ changes is looked at at once: a push is such a change, of one annotation. (docs/
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
@@ -78,11 +78,15 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
 
 
 def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The containers of all three kinds that have not ended: what an init container has read is of no matter then."""
+    """The containers of all three kinds that run, as far as is known.
+
+    One that has yet to start, also again, starts with what is there then; what one had that has ended is no matter.
+    """
     for kind in ("container", "initContainer", "ephemeralContainer"):
         states = {told["name"]: told.get("state") or {} for told in status.get(f"{kind}Statuses") or ()}
         for container in spec.get(f"{kind}s") or ():
-            if "terminated" not in states.get(container["name"], {}):
+            state = states.get(container["name"])
+            if not state or "running" in state:
                 yield container
 
 
@@ -123,37 +127,51 @@ class Content:
         return Deadline.after(PUSH_SECONDS if self.ours else CATCH_UP_SECONDS, self.at)
 
 
+class Thaw(NamedTuple):
+    """A target was made again since it was immutable; `at` is in seconds since the epoch."""
+
+    target: NamespacedName
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The content that the Pods of one target are to be told of.
-
-    `thawed` is when the target was last made again since it was immutable, in seconds since the epoch, None for never.
-    """
+    """The content that the Pods of one target are to be told of; `thaw` is the last one of it, if there was any."""
 
     key: NamespacedName
     uid: str
     target: NamespacedName
     content: Content
-    thawed: float | None = None
+    thaw: Thaw | None = None
 
 
-def to_tell(push: Push, pods: Iterable[Pod]) -> tuple[list[Pod], list[str]]:
-    """Of Pods that use Secrets: whom to tell, and the names of those who need a restart instead.
+class Users(NamedTuple):
+    """The Pods that use a target: whom to tell, how many know already, and the names of those who need a restart."""
+
+    tell: Sequence[Pod]
+    know: int
+    beyond: Sequence[str]
+
+
+def users_of(push: Push, pods: Iterable[Pod]) -> Users:
+    """Sort out what a push means to Pods that use Secrets.
 
     A kubelet that has seen a Secret immutable keeps it as it was, for all Pods of its node, for as long as one of them
-    runs that has used it since then.
+    runs that has used it since then, and the kubelet itself.
     """
     name, content = push.target.name, push.content
     users = [pod for pod in pods if name in pod.shows or name in pod.keeps]
-    frozen = {pod.node for pod in users if _began_by(pod, push.thawed)}
-    tell = [pod for pod in users if name in pod.shows and pod.node not in frozen and pod.value != content.version]
+    frozen = {pod.node for pod in users if push.thaw is not None and _began_by(pod, push.thaw.at)}
+    shown = [pod for pod in users if name in pod.shows]
+    tell = [pod for pod in shown if pod.value != content.version]
+    know = len(shown) - len(tell)
     if not content.ours:
         tell = [pod for pod in tell if _began_by(pod, content.at.wall)]
-    return tell, sorted(pod.name for pod in users if name in pod.keeps or pod.node in frozen)
+    return Users(tell, know, sorted(pod.name for pod in users if name in pod.keeps or pod.node in frozen))
 
 
-def _began_by(pod: Pod, time: float | None) -> bool:
-    return pod.started is not None and time is not None and pod.started <= time
+def _began_by(pod: Pod, time: float) -> bool:
+    return pod.started is not None and pod.started <= time
 
 
 class Answer(Enum):
@@ -189,11 +207,11 @@ def judge(status: int | None, *, other_uid: bool) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of a push: how many Pods were told, and how many were not in time.
+    """What came of a push: how many Pods know of it by their annotation, and how many were not told in time.
 
-    `beyond` is how many Pods cannot be told of anything, and `names` are the first of them. `unlisted` says that nobody
-    knows which Pods there are, as they could not be listed in time; `refused` why Pods may not be told, empty if they
-    may.
+    `beyond` is how many Pods need a restart to see new content, and `names` are the first of them. `unlisted` says that
+    nobody knows which Pods there are, as they could not be listed in time; `refused` why Pods may not be told, empty if
+    they may.
     """
 
     told: int = 0
@@ -204,14 +222,14 @@ class Delivery:
     refused: str = ""
 
 
-def delivery(told: int, late: int, beyond: list[str], *, unlisted: bool, refused: str) -> Delivery:
+def delivery(told: int, late: int, beyond: Sequence[str], *, unlisted: bool, refused: str) -> Delivery:
     """Sum up a push."""
     return Delivery(told, late, len(beyond), tuple(beyond[:_MOST_NAMED]), unlisted, refused)
 
 
-def verdict(target: str, came: Delivery) -> tuple[str, Reason, str]:
+def verdict(came: Delivery) -> tuple[str, Reason, str]:
     """Status, reason and message of the condition `Delivered`; what is before the first semicolon are mere numbers."""
-    told = f"Pods that were told of the present token in the Secret {target}: {came.told}"
+    told = f"Pods that were told of the present token: {came.told}"
     if came.late:
         told += f", not in time: {came.late}"
     more = "".join(f"; {text}" for text in (came.refused, _beyond(came), _late(came)) if text)
@@ -227,7 +245,7 @@ def _beyond(came: Delivery) -> str:
         return ""
     names = ", ".join(came.names) + (" and others" if came.beyond > len(came.names) else "")
     return (
-        f"Pods that cannot be told, since they use the Secret by an environment variable or a subPath, or saw it while "
+        f"Pods that do not see it, since they use the Secret by an environment variable or a subPath, or saw it while "
         f"it was immutable: {came.beyond} ({names}); restart them"
     )
 

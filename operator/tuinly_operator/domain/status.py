@@ -177,7 +177,7 @@ def _delivered(f: Facts) -> tuple[str, Reason, str]:
         )
         return "False", Reason.PUSH_NOT_ENABLED, message
     if f.memory.delivery is not None:
-        return verdict(f.credential.target.name, f.memory.delivery)
+        return verdict(f.memory.delivery)
     before = f.credential.status.condition(DELIVERED)
     if before is not None and before.reason in _RESULTS:
         return before.status, Reason(before.reason), before.message

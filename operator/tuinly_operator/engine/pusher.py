@@ -6,17 +6,18 @@ was not told by then is left to the kubelet.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
 from tuinly_operator.base.chance import Chance, backoff
 from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.push import PUSH_SECONDS, Answer, Delivery, Pod, Push, Reply, delivery, to_tell
+from tuinly_operator.domain.push import PUSH_SECONDS, Answer, Delivery, Pod, Push, Reply, Users, delivery, users_of
 
 _PATIENCE: Final = 2.0  # seconds for which a push waits for the watch of Secrets to show what was written
 _LOOK: Final = 0.02  # seconds between two looks at that
+_LISTS: Final = 4  # at the same time, over all namespaces: each has a page in memory
 _LEAST_WAIT: Final = 0.5  # seconds until a request is made again
 _MOST_WAIT: Final = 10.0
 _EVEN: Final = 1e-6  # seconds that are no difference
@@ -69,7 +70,7 @@ class _Work:
     push: Push
     waiting: deque[_Turn] = field(default_factory=deque)
     under_way: int = 0  # requests, and waits before another one
-    beyond: list[str] = field(default_factory=list)
+    beyond: Sequence[str] = ()
     told: int = 0
     late: int = 0
     unlisted: bool = False
@@ -112,6 +113,7 @@ class Pusher:
         self._most = int(rate * (PUSH_SECONDS + 2))  # who can be told in time, if there is nobody else to tell
         self._work: dict[NamespacedName, _Work] = {}  # by credential
         self._unlisted: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: who waits for a list to begin
+        self._lists = asyncio.Semaphore(_LISTS)
         self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces in which somebody began to
         self._telling: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: who has Pods to tell
         self._some = asyncio.Event()  # set while there are any
@@ -159,24 +161,18 @@ class Pusher:
         failures = 0
         while self._unlisted[namespace]:
             await self._let_watch_catch_up(namespace)
-            waiting, self._unlisted[namespace] = self._unlisted[namespace], {}
-            found = await self._find(namespace, [work.push for work in waiting.values()])
-            current = [work for work in waiting.values() if self._work.get(work.push.key) is work]
-            if not isinstance(found, Reply):
-                failures = 0
-                for work in current:
-                    self._begin(work, *found[work.push.key])
+            async with self._lists:
+                waiting, self._unlisted[namespace] = self._unlisted[namespace], {}
+                pods = await self._door.users(namespace, frozenset(w.push.target.name for w in waiting.values()))
+            found = pods if isinstance(pods, Reply) else await self._sort_out(namespace, waiting.values(), pods)
+            if isinstance(found, Reply):
+                failures += 1
+                await self._not_listed(namespace, waiting.values(), found, self._backoff(failures))
                 continue
-            failures += 1
-            wait = max(found.retry_after, self._backoff(failures))
-            again = [work for work in current if found.answer is Answer.AGAIN and self._in_time(work, wait)]
-            for work in current:
-                if work in again:
-                    self._unlisted[namespace].setdefault(work.push.key, work)
-                else:
-                    self._not_listed(work, found)
-            if again:
-                await asyncio.sleep(wait)
+            failures = 0
+            for key, work in waiting.items():
+                if self._is_current(work):
+                    self._begin(work, found[key])
         del self._unlisted[namespace]
 
     async def _let_watch_catch_up(self, namespace: str) -> None:
@@ -192,15 +188,12 @@ class Pusher:
                 return
             await asyncio.sleep(_LOOK)
 
-    async def _find(
-        self, namespace: str, pushes: Sequence[Push]
-    ) -> Mapping[NamespacedName, tuple[list[Pod], list[str]]] | Reply:
-        """Whom to tell and who is beyond reach, by credential; or why nobody may be told, or not now."""
-        pods = await self._door.users(namespace, frozenset(push.target.name for push in pushes))
-        if isinstance(pods, Reply):
-            return pods
-        found = {push.key: to_tell(push, pods) for push in pushes}
-        trial = [pod for tell, _ in found.values() for pod in tell]
+    async def _sort_out(
+        self, namespace: str, waiting: Iterable[_Work], pods: Sequence[Pod]
+    ) -> Mapping[NamespacedName, Users] | Reply:
+        """Whom to tell, by credential; or why nobody may be told, or not now."""
+        found = {work.push.key: users_of(work.push, pods) for work in waiting}
+        trial = [pod for users in found.values() for pod in users.tell]
         reply = await self._prove(namespace, trial) if trial else None
         return found if reply is None else reply
 
@@ -224,27 +217,35 @@ class Pusher:
         for namespace in [name for name, proof in self._proofs.items() if now - proof.at >= _PROVEN_SECONDS]:
             del self._proofs[namespace]
 
-    def _not_listed(self, work: _Work, reply: Reply) -> None:
-        if reply.answer is Answer.REFUSED:
-            work.refused = reply.why
-            self._count("Refused", None)
-        else:
-            work.unlisted = True
-            self._count("Late", None)
-        self._end(work)
+    async def _not_listed(self, namespace: str, waiting: Iterable[_Work], reply: Reply, least: float) -> None:
+        """Have them listed again after a wait, as far as there is time for that; for the others that is the end."""
+        wait, again = max(reply.retry_after, least), False
+        for work in waiting:
+            if not self._is_current(work):
+                continue
+            if reply.answer is Answer.AGAIN and self._in_time(work, wait):
+                self._unlisted[namespace].setdefault(work.push.key, work)
+                again = True
+                continue
+            refused = reply.answer is Answer.REFUSED
+            work.refused, work.unlisted = reply.why if refused else "", not refused
+            self._count("Refused" if refused else "Late", None)
+            self._end(work)
+        if again:
+            await asyncio.sleep(wait)
 
     # --- Pods ---------------------------------------------------------------------------------------------------------
 
-    def _begin(self, work: _Work, pods: list[Pod], beyond: list[str]) -> None:
+    def _begin(self, work: _Work, users: Users) -> None:
         """Have Pods told, as many as can be in time."""
-        work.beyond = beyond
-        work.waiting = deque(_Turn(pod, 0) for pod in pods[: self._most])
-        self._leave(work, len(pods) - len(work.waiting))
+        work.told, work.beyond = users.know, users.beyond
+        work.waiting = deque(_Turn(pod, 0) for pod in users.tell[: self._most])
+        self._leave(work, len(users.tell) - len(work.waiting))
         self._go_on(work)
 
     def _go_on(self, work: _Work) -> None:
         """Have those told who wait; where nothing is left to do, say what came of it."""
-        if self._work.get(work.push.key) is not work:
+        if not self._is_current(work):
             return
         if work.waiting:
             self._telling.setdefault(work.push.key.namespace, {})[work.push.key] = work
@@ -291,14 +292,14 @@ class Pusher:
 
     async def _tell(self, work: _Work, turn: _Turn) -> None:
         push, pod = work.push, turn.pod
-        if self._work.get(push.key) is not work:
+        if not self._is_current(work):
             return  # dropped since it was its turn
         reply = await self._door.tell(push.target.namespace, pod, push.content.version)
         if reply.answer is Answer.AGAIN:
             wait = max(reply.retry_after, self._backoff(turn.tries + 1))
             if self._in_time(work, wait):
                 await asyncio.sleep(wait)
-                if self._work.get(push.key) is work:
+                if self._is_current(work):
                     work.waiting.append(_Turn(pod, turn.tries + 1))
             else:
                 self._leave(work, 1)
@@ -313,6 +314,10 @@ class Pusher:
             self._count("Gone", None)
         work.under_way -= 1
         self._go_on(work)
+
+    def _is_current(self, work: _Work) -> bool:
+        """Whether it was neither dropped nor replaced."""
+        return self._work.get(work.push.key) is work
 
     def _in_time(self, work: _Work, wait: float) -> bool:
         return work.push.content.until.remaining(self._clock.now()) > wait

@@ -25,7 +25,7 @@ from tuinly_operator.domain.facts import (
     Facts,
 )
 from tuinly_operator.domain.memory import IssuedToken, Removed
-from tuinly_operator.domain.push import Content
+from tuinly_operator.domain.push import Content, Thaw
 from tuinly_operator.domain.target import CREDENTIAL_LABEL, NOT_THERE, Ownership, SecretMeta, ownership, target_manifest
 from tuinly_operator.domain.template import render
 from tuinly_operator.edges.kube import REQUEST_TIMEOUT, ApiFailure, Kube, NotLeading
@@ -265,7 +265,7 @@ class Publisher:
         if left is not None:
             return None
         if raw.get("immutable"):
-            record.memory = record.memory.was_immutable(self._clock.now().wall)
+            record.memory = record.memory.thawed(Thaw(key, self._clock.now().wall))
         _log.info("deleted a target that takes no write", extra=fields(credential=facts.credential.key))
         try:
             return await self._kube.apply_secret(key, fresh)

@@ -17,11 +17,12 @@ from tuinly_operator.domain.push import (
     Delivery,
     Pod,
     Push,
+    Thaw,
     delivery,
     judge,
     pod_of,
     story,
-    to_tell,
+    users_of,
     verdict,
 )
 
@@ -123,19 +124,30 @@ def test_how_a_pod_uses_a_secret(patch: Json, expected: tuple[bool, bool] | None
     assert use(pod(patch)) == expected
 
 
-KINDS = {"initContainers": "initContainerStatuses", "ephemeralContainers": "ephemeralContainerStatuses"}
+KINDS = {
+    "containers": "containerStatuses",
+    "initContainers": "initContainerStatuses",
+    "ephemeralContainers": "ephemeralContainerStatuses",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_init_and_ephemeral_containers_count_until_they_have_ended(kind: str) -> None:
+def test_a_container_counts_while_it_runs_of_whichever_kind_it_is(kind: str) -> None:
+    """Before, it has yet to read what is there; afterwards nobody is left to need it."""
     uses = spec(**{kind: [container("other", env=[VARIABLE])]})
-    ended, runs = (
-        {"status": {KINDS[kind]: [{"name": "other", "state": {state: {}}}]}} for state in ("terminated", "running")
+    waits, runs, ended = (
+        {"status": {KINDS[kind]: [{"name": "other", "state": {state: {}}}]}}
+        for state in ("waiting", "running", "terminated")
     )
     assert use(pod(uses)) == BOTH
     assert use(pod(uses, runs)) == BOTH
+    assert use(pod(uses, waits)) == SHOWN
     assert use(pod(uses, ended)) == SHOWN
     assert use(pod(NO_VOLUME, uses, ended)) is None
+
+
+def test_those_who_know_already_are_counted() -> None:
+    assert users_of(THEIRS, [seen("a", valued("77")), seen("b", valued("76"), started(50))]).know == 1
 
 
 OUT_OF_THE_QUESTION: dict[str, Json] = {
@@ -171,8 +183,8 @@ def seen(name: str = "web-1", *patches: Json) -> Pod:
 
 
 def told(push: Push, *pods: Pod) -> tuple[list[str], list[str]]:
-    tell, beyond = to_tell(push, pods)
-    return [one.name for one in tell], beyond
+    tell, _, beyond = users_of(push, pods)
+    return [one.name for one in tell], list(beyond)
 
 
 def started(seconds: float) -> Json:
@@ -215,11 +227,11 @@ def test_who_keeps_what_it_has_is_named_in_order() -> None:
 
 
 def test_who_saw_it_immutable_keeps_it_and_so_does_who_came_to_that_node_since() -> None:
-    thawed = replace(PUSH, thawed=WRITTEN.wall)
+    thawed = replace(PUSH, thaw=Thaw(PUSH.target, WRITTEN.wall))
     there, elsewhere = spec(nodeName="node-1"), spec(nodeName="node-2")
     old, new = seen("old", there, started(-50)), seen("new", there, started(50))
     fresh, waiting = seen("fresh", elsewhere, started(50)), seen("waiting", elsewhere, {"status": {"startTime": None}})
-    assert told(thawed, old, new, fresh, waiting) == (["fresh", "waiting"], ["new", "old"])
+    assert told(thawed, old, new, fresh, waiting) == (["old", "new", "fresh", "waiting"], ["new", "old"])
     assert told(thawed, new, fresh) == (["new", "fresh"], [])
     assert told(PUSH, old, new, fresh) == (["old", "new", "fresh"], [])
 
@@ -270,20 +282,20 @@ VERDICTS: dict[str, tuple[Delivery, str, Reason]] = {
 
 @pytest.mark.parametrize(("came", "status", "reason"), VERDICTS.values(), ids=VERDICTS.keys())
 def test_what_came_of_a_push(came: Delivery, status: str, reason: Reason) -> None:
-    assert verdict(SECRET, came)[:2] == (status, reason)
+    assert verdict(came)[:2] == (status, reason)
 
 
 def test_three_are_named_who_need_a_restart() -> None:
     came = delivery(5, 0, ["a", "b", "c", "d"], unlisted=False, refused="")
-    *_, message = verdict(SECRET, came)
+    *_, message = verdict(came)
     assert ": 4 (a, b, c and others); restart them" in message
-    *_, message = verdict(SECRET, replace(came, beyond=3))
+    *_, message = verdict(replace(came, beyond=3))
     assert ": 3 (a, b, c); restart them" in message
 
 
 def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:
     one, more, late, beyond, other = (
-        story(verdict(SECRET, came)[2])
+        story(verdict(came)[2])
         for came in (
             Delivery(told=1),
             Delivery(told=20),
@@ -293,5 +305,5 @@ def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:
         )
     )
     assert one == more
-    assert story(verdict(SECRET, Delivery(told=3, late=8))[2]) == late
+    assert story(verdict(Delivery(told=3, late=8))[2]) == late
     assert len({one, late, beyond, other}) == 4

@@ -230,6 +230,23 @@ def test_one_list_at_a_time_serves_all_who_wait_and_began_after_what_they_wrote(
     assert cluster.counts == {"Pushed": 20}
 
 
+def test_few_lists_are_under_way_at_the_same_time() -> None:
+    cluster = Cluster(list_seconds=1.0)
+    namespaces = [f"namespace-{number}" for number in range(30)]
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            for namespace in namespaces:
+                cluster.add(namespace, 1)
+                pusher.order(push(namespace))
+            await asyncio.sleep(30.0)
+
+    live(story())
+    for listing in cluster.lists:
+        assert sum(one.began <= listing.began < one.ended for one in cluster.lists) <= 4
+    assert cluster.counts == {"Pushed": 30}
+
+
 def test_a_list_begins_once_the_watch_of_secrets_shows_the_write_or_two_seconds_have_passed() -> None:
     quick, late = Cluster(behind_until=0.3), Cluster(behind_until=1000.0)
     for cluster, expected in ((quick, 0.3), (late, 2.0)):

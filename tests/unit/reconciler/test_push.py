@@ -155,10 +155,13 @@ async def test_a_target_that_was_immutable_is_remembered_as_such(shop: Shop) -> 
     shop.api.freeze_secret(TARGET)
     await refresh(shop)
     *_, push = ordered(shop)
-    assert push.thawed is not None
-    before = push.thawed
+    assert push.thaw is not None
+    before = push.thaw
     await refresh(shop)
-    assert ordered(shop)[-1].thawed == before
+    assert ordered(shop)[-1].thaw == before
+    shop.spec(**PUSH, target={"name": "elsewhere"})
+    await shop.process.work()
+    assert ordered(shop)[-1].thaw is None
 
 
 # --- What is told -----------------------------------------------------------------------------------------------------
