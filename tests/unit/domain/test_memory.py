@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.facts import CLIENT, ISSUED, OTHER_CLIENT, REF, token_state
 from tuinly_operator.base.clock import Deadline, Moment
+from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
@@ -17,6 +18,7 @@ from tuinly_operator.domain.memory import (
     Memory,
     Pending,
     RefreshToken,
+    Removed,
     Restores,
     Setback,
     WantedTarget,
@@ -127,7 +129,7 @@ def test_a_verification_is_of_one_token_and_no_other(memory: Memory, two: Issued
     assert unsure.pending == Pending(two, unverified=setback())
     assert unsure.verified(two).pending == Pending(two, verified=True)
     gone = waiting.rejected(two)
-    assert (gone.pending, gone.current) == (None, memory.current)
+    assert gone == replace(memory, rejected_token=two.token)
     for other in (held(2), held(3)):  # the one that was tried may have gone while it was
         assert waiting.verified(other) == waiting.unverified(other, setback()) == waiting.rejected(other) == waiting
 
@@ -158,6 +160,35 @@ def test_the_same_token_again_is_asked_for_later_by_what_came_with_it(
 
 def test_without_a_token_none_can_be_the_same() -> None:
     assert Memory().same_again("now", SOON, None) == Memory()
+
+
+def test_of_two_tokens_of_the_same_second_the_one_in_the_target_counts(memory: Memory, two: IssuedToken) -> None:
+    other = replace(two, token=None)
+    assert memory.obtained(two, None).met_target(other) == replace(memory, written=Written(other))
+
+
+def test_a_target_that_was_met_is_not_met_anew(memory: Memory) -> None:
+    assert memory.met_target(None) == memory
+
+
+@pytest.mark.parametrize("written", [None, Written(held(1), WANTED, untried=True)])
+def test_what_another_wrote_is_what_the_target_holds_and_how_it_is_wanted_stays(
+    two: IssuedToken, written: Written | None
+) -> None:
+    after = Memory(met=True, written=written).overtaken(two)
+    assert after == Memory(met=True, written=Written(two, written.wanted if written else None))
+
+
+REMOVED = Removed(NamespacedName("shop", "storefront-token"), Sensitive("{}"), Deadline.after(3600, ISSUED))
+
+
+def test_a_target_that_was_removed_is_put_back_later_until_it_is_there_again(memory: Memory, one: IssuedToken) -> None:
+    removed = memory.target_removed(REMOVED)
+    assert removed == replace(memory, removed=REMOVED)
+    refused = removed.not_put_back(setback())
+    assert refused == replace(memory, removed=replace(REMOVED, refused=setback()))
+    assert memory.not_put_back(setback()) == memory
+    assert refused.put_back() == refused.wrote(one, WANTED) == memory
 
 
 # --- Refresh tokens ---------------------------------------------------------------------------------------------------
@@ -216,6 +247,17 @@ def test_what_is_told_once_is_told_again_once_it_was_over(memory: Memory) -> Non
     assert told.told == {Reason.LIFETIME_TOO_SHORT}
     assert told.may_tell_again(Reason.LIFETIME_TOO_SHORT) == memory
     assert memory.may_tell_again(Reason.LIFETIME_TOO_SHORT) is memory
+
+
+def test_the_look_alikes_that_were_told_of_are_those_of_the_last_time(memory: Memory) -> None:
+    one, other = frozenset({"a"}), frozenset({"b"})
+    assert memory.told_of_look_alikes(one).told_of_look_alikes(other) == replace(memory, look_alikes=other)
+
+
+def test_each_thing_that_is_told_once_is_kept_apart(memory: Memory) -> None:
+    both = memory.told_once(Reason.LIFETIME_TOO_SHORT).told_once(Reason.SCOPE_NARROWED)
+    assert both.told == {Reason.LIFETIME_TOO_SHORT, Reason.SCOPE_NARROWED}
+    assert both.may_tell_again(Reason.SCOPE_NARROWED) == memory.told_once(Reason.LIFETIME_TOO_SHORT)
 
 
 def test_at_rest_nothing_is_refused_any_more(memory: Memory) -> None:
