@@ -239,6 +239,18 @@ def test_a_place_that_one_leaves_goes_to_who_waits_and_is_kept_for_it(world: Wor
     assert world.seen().in_flight == FIRST_LIMIT
 
 
+def test_who_has_been_released_holds_a_place_until_it_has_begun(small: World) -> None:
+    """Its credential is looked at before all others."""
+    first, *_ = small.fill()
+    waits = good("waits")
+    small.park(waits)
+    assert not small.limiter.holds_place(waits.key)
+    small.end(first)
+    assert small.limiter.holds_place(waits.key)
+    small.begin(waits)
+    assert not small.limiter.holds_place(waits.key)
+
+
 def test_a_place_is_not_kept_for_long(small: World) -> None:
     first, *_ = small.fill()
     small.park(good("waits"), good("next", 70))

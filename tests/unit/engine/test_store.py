@@ -292,6 +292,24 @@ def test_what_a_live_read_gave_is_kept_for_one_reconcile() -> None:
     assert (live.looked_for(TARGET), live.of(TARGET)) == (False, None)
 
 
+@pytest.mark.parametrize("looked", [None, meta("1")], ids=["not looked for", "found"])
+@pytest.mark.parametrize("stored", [None, meta("2")], ids=["not in the store", "in the store"])
+def test_the_store_is_fresher_than_what_was_read_live_and_that_counts_where_it_has_nothing(
+    stored: SecretMeta | None, looked: SecretMeta | None
+) -> None:
+    live = LiveTarget()
+    if looked is not None:
+        live.take(TARGET, looked)
+    assert live.freshest(TARGET, stored) == (stored or looked)
+    assert live.stored == stored
+
+
+def test_once_all_may_be_otherwise_nobody_is_known_to_be_served() -> None:
+    live = LiveTarget(served=True)
+    live.forget()
+    assert not live.served
+
+
 def test_a_secret_made_again_is_news(store: Watched) -> None:
     store.secret_seen(TARGET, meta("10", "one"))
     store.news()
