@@ -125,7 +125,9 @@ def _defaulted(value: Any, schema: Schema) -> Any:  # noqa: ANN401 - JSON
         known, more = schema.get("properties") or {}, schema.get("additionalProperties")
         filled = dict(value)
         for name, part in known.items():
-            if "default" in part and (name not in filled or (filled[name] is None and not part.get("nullable"))):
+            if filled.get(name, part) is None and not part.get("nullable"):
+                del filled[name]
+            if "default" in part and name not in filled:
                 filled[name] = part["default"]
         return {name: _defaulted(part, known.get(name) or more or {}) for name, part in filled.items()}
     if isinstance(value, list) and "items" in schema:

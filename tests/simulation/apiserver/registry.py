@@ -99,7 +99,9 @@ class Registry:
         meta = {**{name: value for name, value in raw["metadata"].items() if name not in WIPED}, **own}
         if kind.custom:
             meta["generation"] = 1
-        raw = {**raw, "metadata": {**meta, "managedFields": entries_of(managers, kind)}}
+        if managers:
+            meta["managedFields"] = entries_of(managers, kind)
+        raw = {**raw, "metadata": meta}
         if kind.status:
             raw.pop("status", None)
         if kind is NAMESPACE:
