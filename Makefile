@@ -54,7 +54,8 @@ simulate: $(VENV) ## Histories of the whole operator in a simulated world, for M
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
 
-bench: $(VENV) binaries ## What the operator costs and holds, measured here: about 20 minutes (N=10000: 45; ONLY=steady,… for some)
+bench: $(VENV) binaries ## What the operator costs and holds, measured here: about 45 minutes (N=10000: 70; ONLY=steady,… for some)
+	@if $(BIN)/python -m tests.support.node check; then $(BIN)/python -m tests.support.binaries --node > /dev/null; fi
 	@$(BIN)/python -m bench $(if $(N),--credentials $(N)) $(if $(ONLY),--only $(ONLY))
 
 mutants: .venv/mutants ## Whether the unit tests notice every small change of domain and engine: an hour at most (ONLY=domain/memory,… for some)

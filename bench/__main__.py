@@ -4,16 +4,20 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 
-from bench import everyday, extremes, rivals
+from bench import everyday, extremes, pods, rivals
 from bench.measures import machine
 from bench.report import Figure, Lines, picture, table
 from bench.run import Figures, Run
 from bench.stand import Narrator, standing
+from tests.support.cluster import KubectlError
+from tests.support.node import NodeError, Unavailable, check_machine
+from tests.support.objects import ApiError
 
 SCENARIOS: Mapping[str, Callable[[Run], Figures]] = {
     "bare": rivals.bare_loop,
@@ -32,6 +36,8 @@ SCENARIOS: Mapping[str, Callable[[Run], Figures]] = {
     "unrelated": extremes.unrelated,
 }
 """They run in this order. Each brings about the state that it needs, so that one can be run alone."""
+PUSH = "push"
+"""The scenario that needs a node; it comes first."""
 FOLDER = Path(__file__).parents[1] / ".bench"
 
 
@@ -47,11 +53,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = machine()
         lines.write("machine", where)
         tell(", ".join(f"{name} {value}" for name, value in where.items()))
-        figures, bars, broken = asyncio.run(_run(options.credentials, options.only or list(SCENARIOS), lines, tell))
+        chosen = options.only or [*SCENARIOS, PUSH]
+        figures, bars, broken = _on_a_node(lines, tell) if PUSH in chosen else ([], "", [])
+        if any(name in SCENARIOS for name in chosen):
+            more, bars, others = asyncio.run(_run(options.credentials, chosen, lines, tell))
+            figures, broken = figures + more, broken + others
     print(table(figures))  # noqa: T201 -- to a person
     print(bars)  # noqa: T201 -- the same
     tell(f"JSON lines: {out}")
     return int(bool(broken) or any(figure.met is False for figure in figures))
+
+
+def _on_a_node(lines: Lines, tell: Narrator) -> tuple[list[Figure], str, list[str]]:
+    """Run the scenario that needs a node, in a thread of its own: that moves into the node's network."""
+    figures: list[Figure] = []
+
+    def run() -> None:
+        for figure in pods.push(tell):
+            figures.append(figure)
+            lines.figure(figure)
+
+    try:
+        check_machine()
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(run).result()
+    except Unavailable as reason:
+        tell(f"{PUSH} is left out: {reason}")
+    except (OSError, RuntimeError, TimeoutError, NodeError, ApiError, KubectlError) as error:
+        tell(f"{PUSH} broke off: {type(error).__name__}: {error}")
+        return figures, "", [PUSH]
+    return figures, "", []
 
 
 async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) -> tuple[list[Figure], str, list[str]]:
@@ -75,8 +106,9 @@ async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) 
 
 
 def _parser() -> argparse.ArgumentParser:
+    scenarios: Mapping[str, Callable[..., object]] = {PUSH: pods.push, **SCENARIOS}
     about = "\n".join(
-        f"  {name:<13} {(scenario.__doc__ or '').splitlines()[0]}" for name, scenario in SCENARIOS.items()
+        f"  {name:<13} {(scenario.__doc__ or '').splitlines()[0]}" for name, scenario in scenarios.items()
     )
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -93,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 def _scenarios(text: str) -> list[str]:
     """Names that there are."""
     names = text.split(",")
-    if unknown := [name for name in names if name not in SCENARIOS]:
+    if unknown := [name for name in names if name not in {PUSH, *SCENARIOS}]:
         raise argparse.ArgumentTypeError(f"there is no scenario {unknown[0]!r}; see --help for those that there are")
     return names
 

@@ -12,6 +12,7 @@ import yaml
 from bench import bare, naive
 from bench.everyday import SCRAPE_INTERVAL, batches
 from bench.measures import Lateness, grants, of_credentials, quantile, requests, watches
+from bench.pods import MOUNTING, PUSHED_ROUNDS, Cost, Sample, costs, delays
 from bench.report import Bars, Figure, Lines, picture, table
 from bench.run import pages
 from bench.stand import Window, applied_at, lifetime_for
@@ -189,3 +190,33 @@ def test_json_lines_tell_all_of_a_figure() -> None:
     told = json.loads(file.getvalue())
     assert (told["kind"], told["value"], told["met"]) == ("figure", 12.0, False)
     assert told["details"] == {"cpu": {"operator": 1.0}}
+
+
+def test_a_pushed_file_must_be_quick_and_one_that_the_kubelet_finds_is_only_told() -> None:
+    samples = [Sample("pod", seconds) for seconds in (0.1, 0.2, 0.4, 12.0)]
+    told = {figure.name.removeprefix("Push: "): figure for figure in delays("Push", samples, pushed=True)}
+    assert {name: (figure.value, figure.met) for name, figure in told.items()} == {
+        "samples": (4, None),
+        "issued → file changed, p50": (0.2, True),
+        "issued → file changed, p99": (12.0, False),
+        "issued → file changed, slowest": (12.0, None),
+        "files later than 10 s": (1, False),
+    }
+    assert {figure.met for figure in delays("none", samples, pushed=False)} == {None}
+    busy = [figure for figure in delays("busy", samples, pushed=None) if figure.met is not None]
+    assert [figure.name for figure in busy] == ["busy: files later than 10 s"]
+
+
+def test_what_a_push_costs_is_what_refreshes_with_it_cost_more() -> None:
+    plain = Cost({"operator": 0.5}, Counter({"LIST pods": 3, "PATCH pods/status": 5}))
+    pushed = Cost(
+        {"operator": 0.5 + 0.002 * PUSHED_ROUNDS * MOUNTING},
+        Counter({"LIST pods": 3 + PUSHED_ROUNDS, "PATCH pods/status": 5 + PUSHED_ROUNDS * MOUNTING}),
+    )
+    told = {figure.name: figure.value for figure in costs("here", plain, pushed)}
+    assert told == {
+        "here: operator, CPU per refresh, no Push": pytest.approx(500 / PUSHED_ROUNDS),
+        "here: operator, CPU per push beyond that": pytest.approx(2.0),
+        "here: LIST pods, more of them per refresh": 1,
+        "here: PATCH pods/status, more of them per refresh": MOUNTING,
+    }
