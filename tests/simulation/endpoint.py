@@ -77,6 +77,7 @@ class Endpoint:
         self.clients: dict[str, Client] = {}
         self.tokens: dict[str, Token] = {}
         self.by_refresh_token: dict[str, Token] = {}
+        self.distrusts = 0  # how many faults have the GraphQL endpoint refuse all tokens
         self.moods: list[str] = []  # of the whole endpoint: one of FAILURES each; the last counts
 
     @property
@@ -106,7 +107,7 @@ class Endpoint:
         if self.mood is not None:
             return self._fail(self.mood)
         token = self.tokens.get(authorization.removeprefix("Bearer "))
-        if token is None or not self.lives(token):
+        if token is None or self.distrusts or not self.lives(token):
             return self._answer(401, {"errors": [{"message": "unauthorized"}]})
         return self._answer(200, {"data": {"__typename": "Query"}})
 

@@ -453,7 +453,7 @@ def client_fails(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName
 def narrower(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
     """A client gets fewer scopes than it asks for."""
     client = f.history.audit.client_of(key)
-    if client is None:
+    if client is None or client.narrows:
         return None
     client.narrows = True
 
@@ -461,6 +461,18 @@ def narrower(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -
         client.narrows = False
 
     return widen
+
+
+@kind(wait=150.0)
+def graphql_refuses(f: Faults, _fault: Fault, _replica: Replica, _key: NamespacedName) -> Undo:
+    """The GraphQL endpoint refuses all tokens, so that no new one passes its verification."""
+    endpoint = f.history.endpoint
+    endpoint.distrusts += 1
+
+    def trust() -> None:
+        endpoint.distrusts -= 1
+
+    return trust
 
 
 # --- Clocks -----------------------------------------------------------------------------------------------------------
@@ -538,6 +550,22 @@ def freeze_target(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedNa
 
 
 @kind(wait=150.0)
+def freeze_and_refuse(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """The target is immutable, and what would be made in its place is refused, but only when it is really made."""
+    f.history.people.patch(secret_path(f.target_of(key)), {"immutable": True})
+
+    def refuse(review: Review) -> Refusal | None:
+        made = review.kind.plural == SECRETS and review.operation == "CREATE" and not review.dry_run
+        mine = review.key.namespace == key.namespace and "-client" not in review.key.name
+        fresh = not (review.after or {}).get("immutable")
+        return Refusal(403, "Forbidden", "exceeded quota") if made and mine and fresh else None
+
+    admissions = f.history.server.admissions
+    admissions.append(refuse)
+    return lambda: admissions.remove(refuse)
+
+
+@kind(wait=150.0)
 def hold_target(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
     """A finalizer holds the target, and it is deleted."""
     path, people = secret_path(f.target_of(key)), f.history.people
@@ -578,6 +606,22 @@ def recreate(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -
         return None
     f.history.people.delete(credential_path(key))
     return lambda: f.history.people.make_credential(key, raw["spec"], raw["metadata"].get("labels") or {})
+
+
+@kind(wait=90.0)
+def hold_credential(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """A credential is deleted, but held by a finalizer for a while; then it is made anew."""
+    raw, people, path = at(f.history.server, CREDENTIALS, key), f.history.people, credential_path(key)
+    if raw is None or "deletionTimestamp" in raw["metadata"]:
+        return None
+    people.patch(path, {"metadata": {"finalizers": ["example.com/hold"]}})
+    people.delete(path)
+
+    def let_go() -> None:
+        people.patch(path, {"metadata": {"finalizers": None}})
+        people.make_credential(key, raw["spec"], raw["metadata"].get("labels") or {})
+
+    return let_go
 
 
 def _change(changes: Callable[["Faults", Fault, NamespacedName], dict[str, Any]], *, back: bool = True) -> Strike:

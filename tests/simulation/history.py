@@ -125,6 +125,7 @@ class History:
             revokes=world.random() < 0.15,
             refreshes=world.choice(("yes", "yes", "no", "refused")),
             repeats=world.choice((0.0, 0.0, 0.0, 0.4)),
+            narrows=world.random() < 0.06,
             fails=world.choice(FAILURES) if self.bad and world.random() < 0.2 else None,
         )
         client.repeats *= client.lifetime
