@@ -167,6 +167,12 @@ def refused_again_later(scene: Scene) -> None:
     scene.remember(write=replace(scene.memory.write, retry=Deadline.after(0, scene.now)))
 
 
+def graphql_throttled(scene: Scene) -> None:
+    """The GraphQL endpoint has asked for a minute."""
+    throttled(scene)
+    scene.turn, scene.verify_turn = Turn(), scene.turn
+
+
 def annotations_removed(scene: Scene) -> None:
     """Somebody removed all annotations of the target."""
     if scene.target is not None:
@@ -531,6 +537,7 @@ TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
     ([blocked], None, True, False),
     ([VERIFIES, pending, graphql_down], Purpose.VERIFICATION, True, False),
     ([VERIFIES, pending, graphql_queued], Purpose.VERIFICATION, True, True),
+    ([VERIFIES, pending, graphql_throttled], None, True, False),
     ([VERIFIES, brand_new, client_known, pending, graphql_queued], Purpose.VERIFICATION, True, True),
 ]
 
