@@ -43,6 +43,7 @@ RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released creden
 _LONGEST_PAUSE: Final = 0.5  # seconds between two looks at what time alone changes
 _SHORTEST_PAUSE: Final = 0.005
 _SHORT_LINE: Final = 16  # entries that need no clearing
+_MOST_TURNS: Final = 4096  # of namespaces, that are remembered for an origin
 
 
 class Standing(IntEnum):
@@ -56,6 +57,7 @@ class Standing(IntEnum):
 
 _Who = tuple[NamespacedName, Purpose]
 _Rank = tuple[int, float, float]
+_Lot = tuple[Standing, str]  # those of a namespace, of one standing: they have turns one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class _Wait:
     ask: Ask
     since: Moment
     turn: int  # of its namespace, among those of a standing
-    lot: tuple[Standing, str]  # those that have turns one after the other: of a standing in a namespace
+    lot: _Lot
     number: int = -1
     ticket: Ticket | None = None
 
@@ -143,7 +145,8 @@ class _Origin:
     untrusted: int = 0  # how many of the tickets belong to those not in good standing
     waiting: dict[_Who, _Wait] = field(default_factory=dict)
     line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap, with old entries that are skipped
-    lots: Counter[tuple[Standing, str]] = field(default_factory=Counter)  # how many wait, by standing and namespace
+    lots: Counter[_Lot] = field(default_factory=Counter)  # how many wait in each
+    next_turns: dict[_Lot, int] = field(default_factory=dict)  # after the last one that came
     served: Counter[Standing] = field(default_factory=Counter)  # the last turn that came
     known: dict[_Who, _Known] = field(default_factory=dict)
     hopeful: set[_Who] = field(default_factory=set)  # failed by the endpoint's fault: any token ends their waits
@@ -184,20 +187,23 @@ class _Origin:
         return self.standing(ask), turn if end is None else end, since
 
     def turn_of(self, ask: Ask) -> int:
-        """The turn of who comes now: namespaces take turns, so it is after those who wait in its own alone."""
+        """The turn of who comes now: namespaces take turns, so it is after those of its own alone."""
         standing = self.standing(ask)
-        return self.served[standing] + self.lots[standing, ask.key.namespace]
+        lot = standing, ask.key.namespace
+        return max(self.served[standing], self.next_turns.get(lot, 0)) + self.lots[lot]
 
     def turn_came(self, wait: _Wait) -> None:
         """Note that one is released: whoever comes now does not wait for turns that are over."""
         standing = wait.lot[0]
         self.served[standing] = max(self.served[standing], wait.turn)
+        if len(self.next_turns) >= _MOST_TURNS:  # whoever comes again after that comes a turn too early, once
+            self.next_turns.clear()
+        self.next_turns[wait.lot] = wait.turn + 1
 
     def joins(self, ask: Ask, now: Moment) -> _Wait:
         """One begins to wait."""
-        lot = self.standing(ask), ask.key.namespace
-        wait = self.waiting[ask.who] = _Wait(ask, now, self.turn_of(ask), lot)
-        self.lots[lot] += 1
+        wait = self.waiting[ask.who] = _Wait(ask, now, self.turn_of(ask), (self.standing(ask), ask.key.namespace))
+        self.lots[wait.lot] += 1
         return wait
 
     def leaves(self, who: _Who) -> _Wait | None:
@@ -429,6 +435,7 @@ class Limiter:
                     self._give_back(origin, wait.ticket, now.boot)
             origin.waiting.clear()
             origin.lots.clear()
+            origin.next_turns.clear()
             origin.line.clear()
 
     # --- Requests -----------------------------------------------------------------------------------------------------

@@ -380,6 +380,24 @@ def test_the_others_go_by_turns_of_their_namespaces(small: World, standing: str)
     assert "".join(order) == "axbycudvewf"
 
 
+def test_who_comes_again_at_once_keeps_nobody_waiting(small: World) -> None:
+    """Also where each namespace but one has a single credential that waits."""
+    filling = small.fill()
+    asks = [Ask(NamespacedName(namespace, name), ORIGIN) for namespace, name in ("aa", "bb", "xx", "xy", "xz")]
+    small.park(*asks)
+    order = small.end(filling.pop())
+    for _ in range(11):
+        ask = next(ask for ask in asks if ask.key.name == order[-1])
+        [ticket] = small.begin(ask)
+        small.wait(0.1)
+        if ask.key.namespace != "x":
+            small.park(ask)
+        before = len(small.released)
+        small.limiter.abandoned(ticket, small.now)
+        order += [key.name for key in small.released[before:]]
+    assert "".join(order) == "abxyabzababa"
+
+
 @pytest.mark.parametrize("how", ["they are gone", "another replica led"])
 def test_turns_that_nobody_took_count_for_nothing(small: World, how: str) -> None:
     """A namespace whose credentials are all made again is no further back than it was."""
