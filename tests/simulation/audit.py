@@ -112,7 +112,8 @@ class Audit:
 
     def api_sent(self, sender: Replica, request: Request) -> None:
         """Judge what a replica sends, in this very step."""
-        self._history.tell("sends", sender, request.method, request.path, _shown(request))
+        if self._history.traced:
+            self._history.tell("sends", sender, request.method, request.path, _shown(request))
         if request.method == "GET" or "/leases" in request.path:
             return
         self._judge_lead(sender, f"{request.method} {request.path}", 0.0)
@@ -129,7 +130,8 @@ class Audit:
 
     def api_made(self, sender: Replica, request: Request, answer: Answer) -> None:
         """Judge what a write has made of the storage."""
-        self._history.tell("made", sender, request.method, request.path, answer.status)
+        if self._history.traced:
+            self._history.tell("made", sender, request.method, request.path, answer.status)
         if request.method == "GET" or "/leases" in request.path:
             return
         key = self._key_of(request, _body(request))
@@ -142,7 +144,8 @@ class Audit:
 
     def api_heard(self, sender: Replica, request: Request, answer: Answer) -> None:
         """An answer is back."""
-        self._history.tell("hears", sender, request.method, request.path, answer.status)
+        if self._history.traced:
+            self._history.tell("hears", sender, request.method, request.path, answer.status)
         if request.method == "PATCH" and f"/{SECRETS}/" in request.path:
             key = self._key_of(request, _body(request))
             if key is not None:
@@ -187,8 +190,8 @@ class Audit:
     def _judge_write(self, request: Request, key: NamespacedName | None) -> None:
         history = self._history.server.storage.history
         change = history[-1] if history else None
-        if change is None or key is None:
-            return
+        if change is None or key is None or change.key.name not in request.path.split("/"):
+            return  # it has changed nothing
         if request.path.endswith("/status"):
             self._note_status(key, change.after or {})
         elif request.method == "PATCH" and change.key.resource == SECRETS:

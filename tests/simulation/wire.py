@@ -196,7 +196,7 @@ class Rest:
         else:
             answer = network.server.handle(request, network.now())
         network.observer.api_made(self._sender, request, answer)
-        if changes:
+        if changes and answer.status < 300 and "/leases" not in request.path:  # which nobody watches
             network.changed()
         return answer, network.slow.get(namespace, 0.0) if changes else 0.0
 
