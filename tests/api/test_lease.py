@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from http import HTTPStatus
+from itertools import count
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, connect
 from tuinly_operator.engine.lead import Lead
 
 HELD = Lease("one", 15)
-NOW = 1_800_000_000.0
+NOW = count(1_800_000_000)  # each write is another moment: one that changes nothing is no write to the API server
 
 
 @pytest.fixture
@@ -44,25 +45,25 @@ async def assert_conflict(kube: Kube, key: NamespacedName, lease: Lease) -> None
     """It is not taken, and what was there is there still."""
     before = await kube.read_lease(key)
     with pytest.raises(ApiFailure) as refusal:
-        await kube.write_lease(key, lease, at=NOW)
+        await kube.write_lease(key, lease, at=next(NOW))
     assert refusal.value.status == HTTPStatus.CONFLICT
     assert await kube.read_lease(key) == before
 
 
 async def test_a_lease_is_made_once_and_replaced_by_who_knows_its_version(kube: Kube, key: NamespacedName) -> None:
     assert await kube.read_lease(key) is None
-    made = await kube.write_lease(key, HELD, at=NOW)
+    made = await kube.write_lease(key, HELD, at=next(NOW))
     await assert_conflict(kube, key, HELD)
-    renewed = await kube.write_lease(key, made, at=NOW)
+    renewed = await kube.write_lease(key, made, at=next(NOW))
     assert renewed == replace(made, version=renewed.version) != made
     await assert_conflict(kube, key, made)
     assert await kube.read_lease(key) == renewed
 
 
 async def test_a_lease_without_a_holder_is_made_and_taken(kube: Kube, key: NamespacedName) -> None:
-    made = await kube.write_lease(key, Lease("", 15), at=NOW)
+    made = await kube.write_lease(key, Lease("", 15), at=next(NOW))
     assert made == Lease("", 15, 0, made.version, made.uid)
-    taken = await kube.write_lease(key, replace(made, holder="one"), at=NOW)
+    taken = await kube.write_lease(key, replace(made, holder="one"), at=next(NOW))
     assert (taken.holder, taken.uid) == ("one", made.uid)
 
 
@@ -70,10 +71,10 @@ async def test_a_deleted_lease_does_not_come_back_by_a_late_write(
     cluster: Cluster, kube: Kube, key: NamespacedName
 ) -> None:
     """Nor is one that was made in its place overwritten."""
-    made = await kube.write_lease(key, HELD, at=NOW)
+    made = await kube.write_lease(key, HELD, at=next(NOW))
     delete(cluster, key)
     await assert_conflict(kube, key, made)
-    await kube.write_lease(key, HELD, at=NOW)
+    await kube.write_lease(key, HELD, at=next(NOW))
     await assert_conflict(kube, key, made)
 
 
@@ -81,9 +82,9 @@ async def test_without_its_uid_a_deleted_lease_would_come_back(
     cluster: Cluster, kube: Kube, key: NamespacedName
 ) -> None:
     """What the operator's model of the API server takes for granted: of Leases, a PUT creates what is not there."""
-    made = await kube.write_lease(key, HELD, at=NOW)
+    made = await kube.write_lease(key, HELD, at=next(NOW))
     delete(cluster, key)
-    made_again = await kube.write_lease(key, replace(made, uid=""), at=NOW)
+    made_again = await kube.write_lease(key, replace(made, uid=""), at=next(NOW))
     assert made_again.uid not in ("", made.uid)
 
 
@@ -125,7 +126,7 @@ class HastyClock:
 
 async def spoil(kube: Kube, key: NamespacedName, spec: Any, meta: Any) -> bool:  # noqa: ANN401 - JSON
     """Write this into the Lease as somebody else; return whether the API server takes it."""
-    before = await kube.read_lease(key) or await kube.write_lease(key, HELD, at=NOW)
+    before = await kube.read_lease(key) or await kube.write_lease(key, HELD, at=next(NOW))
     meta = meta | {"name": key.name, "namespace": key.namespace, "resourceVersion": before.version}
     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
     path = f"/apis/coordination.k8s.io/v1/namespaces/{key.namespace}/leases/{key.name}"
