@@ -115,6 +115,16 @@ def in_a_pod(stage: Stage) -> None:
         "at times later. It is why a token is replaced 2 minutes before its end at the latest."
     )
     stage.check("the file in the Pod has changed", shows, within=DELIVERY, expected=60)
+    stage.narrator.say(
+        "Where that is too late, a credential asks for Push: the operator then touches the Pods that mount its Secret, "
+        "and the kubelet looks at once."
+    )
+    push = '{"spec": {"delivery": {"pods": "Push"}}}'
+    stage.kubectl("patch", "tc", shop.name, *_IN_SHOP, "--type=merge", "-p", push)
+    _force(stage)
+    stage.check("the file in the Pod has changed", shows, within=DELIVERY, expected=1)
+    delivered = partial(facts.conditions, shop, Delivered="True")
+    stage.check("the credential says so", delivered, within=SOON)
 
 
 def damaged_target(stage: Stage) -> None:
