@@ -231,4 +231,4 @@ def _catch_up(memory: Memory, target: SecretMeta, credential: Credential, policy
     if not policy.push or credential.spec.delivery.pods is not PodDelivery.PUSH:
         return memory
     content = Content(target.version, now.moved_to(target.target.written if target.target else 0.0), ours=False)
-    return memory if content.until.due(now) else memory.to_be_pushed(content)
+    return memory.to_be_pushed(content)

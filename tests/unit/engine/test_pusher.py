@@ -5,7 +5,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -154,6 +154,33 @@ def test_who_was_not_told_after_a_minute_is_left_to_the_kubelet() -> None:
     assert delivery.told == cluster.counts["Pushed"]
     assert 1220 <= delivery.told <= 1242
     assert delivery.late == cluster.counts["Late"] == 5000 - delivery.told
+
+
+def test_what_more_credentials_need_than_there_is_time_for_is_left_as_well() -> None:
+    cluster = Cluster()
+    cluster.add("crowd", 1200)
+    cluster.add("other", 1200)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push("crowd"))
+            pusher.order(push("other"))
+            await asyncio.sleep(120.0)
+
+    live(story())
+    assert max(cluster.times()) < 60.1
+    assert cluster.counts["Pushed"] + cluster.counts["Late"] == 2400
+    told = [delivery.told for *_, delivery in cluster.came]
+    assert max(told) - min(told) <= 42  # but for the burst, which the first one had alone
+
+
+def test_those_who_know_already_are_not_told_again_and_count() -> None:
+    cluster = Cluster()
+    cluster.add("shop", 3)
+    cluster.pods["shop"][0] = replace(cluster.pods["shop"][0], value="77")
+    story_of(cluster)
+    assert len(cluster.told) == 2
+    assert [delivery for *_, delivery in cluster.came] == [Delivery(told=3)]
 
 
 def test_a_crowd_in_one_namespace_holds_up_no_other() -> None:

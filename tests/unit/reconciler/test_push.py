@@ -102,6 +102,17 @@ async def test_after_a_restart_an_older_token_is_let_be(shop: Shop) -> None:
     assert (len(shop.api.writes), shop.api.requests) == (written, requests)
 
 
+async def test_what_was_just_written_is_of_no_interest_two_minutes_later(shop: Shop) -> None:
+    shop.spec(**PUSH, suspend=True)
+    await shop.process.work()
+    shop.process = shop.start()
+    await shop.process.work()
+    await shop.pass_time(120)
+    shop.spec(**PUSH)
+    await shop.process.work()
+    assert ordered(shop) == []
+
+
 async def test_where_the_answer_to_the_write_was_lost_those_are_told_who_may_not_know(shop: Shop) -> None:
     shop.api.deaf = True
     await refresh(shop)
