@@ -29,7 +29,7 @@ from tests.support.demo.checker import require
 def scene(stage):
     stage.check("the moon is made of cheese", lambda: require(False, "it is made of stone"))
 
-demo.STORY = [("The moon", scene)]
+demo.scenes = lambda **_: [("The moon", scene)]
 sys.exit(demo.main())
 """
 

@@ -12,8 +12,8 @@ import yaml
 
 from tests.api.conftest import StartOperator
 from tests.support.acts import force
-from tests.support.cluster import LocalCluster
-from tests.support.crd import CRD, FILE, GOOD, Credentials, Json
+from tests.support.cluster import LocalCluster, running_cluster
+from tests.support.crd import CRD, FILE, GOOD, Credentials, Json, wait_until_served
 from tests.support.helm import Helm, HelmError
 from tests.support.tenant import Tenant
 from tests.support.waiting import wait_until
@@ -49,41 +49,31 @@ def test_before_anybody_looked_it_is_pending(local_cluster: LocalCluster, instal
 
 
 @pytest.fixture
-def earlier_definition(local_cluster: LocalCluster, installed: None, tmp_path: Path) -> Iterator[None]:
-    """The CRD as it was before it had a default status."""
-    del installed
+def earlier_cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    """A cluster of its own with the CRD as it was before it had a default status.
+
+    A definition that changes takes the history of its objects along, which tests in the shared cluster read.
+    """
     earlier = copy.deepcopy(CRD)
     for version in earlier["spec"]["versions"]:
         status = version["schema"]["openAPIV3Schema"]["properties"]["status"]
         del status["default"]
     file = tmp_path / "earlier.yaml"
     file.write_text(yaml.safe_dump(earlier))
-    local_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file))
-    yield
-    local_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(FILE))
+    with running_cluster() as cluster:
+        cluster.kubectl("apply", "--server-side", "-f", str(file))
+        wait_until_served(cluster)
+        yield cluster
 
 
-def test_objects_from_before_the_default_are_pending_without_a_write(
-    local_cluster: LocalCluster, earlier_definition: None, namespace: str
-) -> None:
-    del earlier_definition
-
+def test_objects_from_before_the_default_are_pending_without_a_write(earlier_cluster: LocalCluster) -> None:
     def read() -> Json:
-        raw: Json = json.loads(local_cluster.kubectl("get", "tc", "storefront", "-n", namespace, "-o", "json"))
+        raw: Json = json.loads(earlier_cluster.kubectl("get", "tc", "storefront", "-o", "json"))
         return raw
 
-    credentials = Credentials(local_cluster, namespace)
-
-    def made_without_status() -> bool:
-        """Return whether the API server has taken the earlier definition by now."""
-        if "status" not in credentials.create(GOOD):
-            return True
-        local_cluster.kubectl("delete", "tc", "storefront", "-n", namespace)
-        return False
-
-    wait_until(made_without_status, what="the earlier definition is served")
+    assert "status" not in Credentials(earlier_cluster, "default").create(GOOD)
     before = read()
-    local_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(FILE))
+    earlier_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(FILE))
     wait_until(lambda: "status" in read(), what="the default is served")
     after = read()
     assert after["status"]["observedGeneration"] == -1

@@ -18,9 +18,9 @@ from tests.support.waiting import wait_until
 LEASE = "tuinly-operator"
 BREAKS = {
     # kopf fails on its thread at each start, as it did for a user without a name.
-    "watch.py": ("identity=MANAGER,", "identity=nowhere,"),
+    "edges/credential_watch.py": ("identity=MANAGER,", "identity=nowhere,"),
     # It is missed after less than half a minute.
-    "parts.py": ("PATIENCE: Final = 30.0", "PATIENCE: Final = 1.0"),
+    "engine/parts.py": ("PATIENCE: Final = 30.0", "PATIENCE: Final = 1.0"),
 }
 """By file, what is broken in a version of the operator."""
 

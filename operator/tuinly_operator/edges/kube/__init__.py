@@ -1,6 +1,7 @@
 """The one door to the Kubernetes client: what the operator asks of the API server, a file for each kind of thing."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,4 +66,5 @@ async def connect(  # noqa: PLR0913 -- the same
 ) -> Kube:
     """Log in, as `log_in` says, and connect; without a lead, this is the only replica. Raises KubeconfigError."""
     lead = lead or Lead.alone(SystemClock())
-    return Kube(await log_in(kubeconfig), selector, lead, reachable=reachable, pace=pace, silence=silence)
+    make = partial(Kube, selector=selector, lead=lead, reachable=reachable, pace=pace, silence=silence)
+    return await log_in(kubeconfig, make)

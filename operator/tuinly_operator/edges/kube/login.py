@@ -5,9 +5,11 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kubernetes.aio import client, config
+
+_Connection = TypeVar("_Connection")
 
 _LOGIN_SECONDS: Final = 60.0
 
@@ -29,8 +31,10 @@ class Login:
     key_file: str | None
 
 
-async def log_in(kubeconfig: Path | None) -> client.Configuration:
-    """Log in: by the kubeconfig if one is named, else as the Pod's service account, else as kubectl would.
+async def log_in(kubeconfig: Path | None, connect: Callable[[client.Configuration], _Connection]) -> _Connection:
+    """Log in and connect: by the kubeconfig if one is named, else as the Pod's service account, else as kubectl would.
+
+    What is wrong with a certificate shows only where `connect` uses it.
 
     Raises:
         KubeconfigError: none of them can be used.
@@ -50,6 +54,7 @@ async def log_in(kubeconfig: Path | None) -> client.Configuration:
             load: Any = config.load_kube_config  # untyped
             loader = await load(path, client_configuration=configuration, persist_config=False)
             setattr(configuration, "refresh_api_key_hook", _keep_login_fresh(loader))  # noqa: B010 -- declared as None
+        connection = connect(configuration)
     except config.ConfigException:
         problem = "is not complete; check its current-context, cluster and user"
     except OSError as error:
@@ -57,7 +62,7 @@ async def log_in(kubeconfig: Path | None) -> client.Configuration:
     except Exception as error:  # noqa: BLE001 -- the parsers raise what they like; their texts may quote secrets
         problem = f"cannot be understood ({type(error).__name__})"
     else:
-        return configuration
+        return connection
     message = f"{source} {problem}"
     raise KubeconfigError(message)
 
