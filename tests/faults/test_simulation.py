@@ -6,7 +6,7 @@ The same seed is the same history, what is broken is found, and a failure become
 import os
 import subprocess
 import sys
-import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,9 @@ from tests.simulation.history import History, Result, play
 from tests.simulation.shrink import shortest
 
 SEED = 3
+
+HISTORIES = 24
+DRAWN_FROM = "dcba06ea3dacf61fa6dbfd2aa5d96f65357b5627"
 
 
 def trace(seed: int, hash_seed: str, path: Path) -> bytes:
@@ -55,20 +58,10 @@ def test_what_once_failed_is_well(seed: int, faults: list[Fault]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_new_histories_are_well() -> None:
-    """Sixty seconds of them, others with each commit."""
-    end = time.monotonic() + 60.0
-    for seed in seeds_of(commit()):
-        result = play(seed)
-        assert not result.broken, f"make simulate SEED={seed}"
-        if time.monotonic() > end:
-            break
-
-
-def commit() -> str:
-    """What this checkout is of, the same text where it is none."""
-    told = subprocess.run(["git", "rev-parse", "HEAD"], check=False, capture_output=True, text=True)  # noqa: S607 -- git
-    return told.stdout.strip()
+def test_some_histories_are_well() -> None:
+    """The same each time, as long as docs/reliability.md knows of some that go wrong."""
+    for seed in islice(seeds_of(DRAWN_FROM), HISTORIES):
+        assert not play(seed).broken, f"make simulate SEED={seed}"
 
 
 def test_what_goes_wrong_is_told_and_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
