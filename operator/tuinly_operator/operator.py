@@ -19,9 +19,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import Settings, SettingsError
 from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.census import Census
-from tuinly_operator.domain.facts import (
-    Policy,
-)
+from tuinly_operator.domain.facts import Policy
 from tuinly_operator.edges.credential_watch import CredentialWatch
 from tuinly_operator.edges.election import Election
 from tuinly_operator.edges.events import EventSender

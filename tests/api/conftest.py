@@ -5,7 +5,7 @@ The Kubernetes API is our own control plane, or the cluster that KUBECONFIG_UNDE
 
 import itertools
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from tests.support.objects import Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import SandboxProcess
 from tests.support.tenant import Tenant
+from tuinly_operator.edges.kube import Kube, connect
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +44,14 @@ def local_cluster(cluster: Cluster) -> LocalCluster:
     if not isinstance(cluster, LocalCluster):
         pytest.skip("stops the API server, which is not ours: KUBECONFIG_UNDER_TEST is set")
     return cluster
+
+
+@pytest.fixture
+async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
+    """Return the operator's way to the API server."""
+    connection = await connect(cluster.kubeconfig)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

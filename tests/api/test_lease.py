@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import count
@@ -22,14 +21,6 @@ from tuinly_operator.engine.lead import Lead
 
 HELD = Lease("one", 15)
 NOW = count(1_800_000_000)  # each write is another moment: one that changes nothing is no write to the API server
-
-
-@pytest.fixture
-async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
-    """Return the operator's way to the API server."""
-    connection = await connect(cluster.kubeconfig)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

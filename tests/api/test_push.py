@@ -1,7 +1,6 @@
 """Push against the real API server, without a kubelet: Pods get their node and their status by hand."""
 
 import json
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import yaml
 from tests.api.conftest import StartOperator
 from tests.support.acts import force
 from tests.support.cluster import Cluster
+from tests.support.kustomization import write_push_kustomization
 from tests.support.merge import merged
 from tests.support.objects import ApiError, Objects
 from tests.support.tenant import Tenant
@@ -24,7 +24,6 @@ from tuinly_operator.edges.kube import ApiFailure, connect
 
 Json = dict[str, Any]
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 PUSHED = "tuinly.com/pushed"
 MERGE = "merge-patch+json"
@@ -103,14 +102,8 @@ class Pods:
 @pytest.fixture(scope="module")
 def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     mark, folder = secrets.token_hex(3), tmp_path_factory.mktemp("push")
-    home, deploy = f"test-push-{mark}", os.path.relpath(DEPLOY, folder)
-    kustomization = {
-        "namespace": home,
-        "namePrefix": f"t{mark}-",
-        "resources": [f"{deploy}/base"],
-        "components": [f"{deploy}/components/push"],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    home = f"test-push-{mark}"
+    write_push_kustomization(folder, home, prefix=f"t{mark}-")
     objects = list(yaml.safe_load_all(cluster.kubectl("kustomize", str(folder))))
     rest, policy = (
         json.dumps({"apiVersion": "v1", "kind": "List", "items": items})

@@ -6,24 +6,22 @@ the Pod, not what was answered.
 
 import copy
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.cluster import Cluster
+from tests.support.kustomization import DEPLOY, write_push_kustomization
 from tests.support.merge import merged
 from tests.support.objects import ApiError, Objects
 from tests.support.waiting import eventually, wait_until
 
 Json = dict[str, Any]
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 POLICY = DEPLOY / "components" / "push" / "policy.yaml"
 PUSHED = "tuinly.com/pushed"
 PUSH: Json = {"metadata": {"annotations": {PUSHED: "7"}}}
@@ -107,14 +105,7 @@ def bare(pod: Json) -> Json:
 def stage(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     mark = secrets.token_hex(3)
     home, account, folder = f"test-push-{mark}", f"t{mark}-tuinly-operator", tmp_path_factory.mktemp("push")
-    deploy = os.path.relpath(DEPLOY, folder)
-    kustomization = {
-        "namespace": home,
-        "namePrefix": f"t{mark}-",
-        "resources": [f"{deploy}/base"],
-        "components": [f"{deploy}/components/push"],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    write_push_kustomization(folder, home, prefix=f"t{mark}-")
     cluster.kubectl("apply", "-k", str(folder))
     cluster.kubectl("create", "role", "all", "-n", home, "--verb=*", f"--resource={','.join(PODS)}")
     cluster.kubectl("create", "rolebinding", "all", "-n", home, "--role=all", f"--serviceaccount={home}:{account}")

@@ -1,25 +1,15 @@
 """Writes of a credential's status on the real API server: for which credential they are, and what they replace."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.objects import Json, Objects
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Status, to_json
-from tuinly_operator.edges.kube import ApiFailure, Kube, connect
+from tuinly_operator.edges.kube import ApiFailure, Kube
 
 STATUS: Json = to_json(Status(observed_generation=1, secret_name="storefront-token"))
 OTHER: Json = to_json(Status(observed_generation=2, token_url="https://oauth.example.com/token"))
-
-
-@pytest.fixture
-async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
-    """Return the operator's way to the API server."""
-    connection = await connect(cluster.kubeconfig)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

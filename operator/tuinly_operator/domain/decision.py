@@ -31,22 +31,10 @@ from tuinly_operator.domain.acts import (
 from tuinly_operator.domain.credential import DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import Block, Facts, Purpose
-from tuinly_operator.domain.memory import (
-    Client,
-    IssuedToken,
-    Pending,
-    Setback,
-    WantedTarget,
-    WriteInputs,
-)
+from tuinly_operator.domain.memory import Client, IssuedToken, Pending, Setback, WantedTarget, WriteInputs
 from tuinly_operator.domain.push import Push
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
-from tuinly_operator.domain.target import (
-    Ownership,
-    SecretMeta,
-    believe,
-    ownership,
-)
+from tuinly_operator.domain.target import Ownership, SecretMeta, believe, ownership
 
 RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before

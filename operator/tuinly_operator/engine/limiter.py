@@ -19,11 +19,7 @@ from typing import Final
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed
-from tuinly_operator.domain.facts import (
-    Block,
-    Purpose,
-    Turn,
-)
+from tuinly_operator.domain.facts import Block, Purpose, Turn
 
 FIRST_LIMIT: Final = 4  # in flight to an origin of which nothing is known yet
 DOWN_AFTER: Final = 3  # failures in a row that are signs of an ill endpoint

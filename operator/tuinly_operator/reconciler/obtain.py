@@ -12,23 +12,12 @@ from typing import Any, Final
 from tuinly_operator.base.clock import Clock, Deadline, Moment
 from tuinly_operator.base.logs import fields
 from tuinly_operator.domain import decision as rules
-from tuinly_operator.domain.acts import (
-    Attempt,
-    Exchange,
-    Need,
-    Refresh,
-    Verify,
-)
+from tuinly_operator.domain.acts import Attempt, Exchange, Need, Refresh, Verify
 from tuinly_operator.domain.client_secret import is_watched, not_found, not_readable, parse_client_secret
 from tuinly_operator.domain.credential import GrantType
-from tuinly_operator.domain.decision import (
-    Comparison,
-)
+from tuinly_operator.domain.decision import Comparison
 from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
-from tuinly_operator.domain.facts import (
-    Facts,
-    Purpose,
-)
+from tuinly_operator.domain.facts import Facts, Purpose
 from tuinly_operator.domain.memory import Attempted, Client, ClientSecretRead, IssuedToken, RefreshToken
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
 from tuinly_operator.domain.target import SecretMeta, TokenState

@@ -13,17 +13,9 @@ from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain import decision as rules
-from tuinly_operator.domain.acts import (
-    AskWhoServes,
-    Cause,
-    Publish,
-    PutBack,
-    RemoveOldTargets,
-)
+from tuinly_operator.domain.acts import AskWhoServes, Cause, Publish, PutBack, RemoveOldTargets
 from tuinly_operator.domain.errors import Failure, InTheWay, Reason
-from tuinly_operator.domain.facts import (
-    Facts,
-)
+from tuinly_operator.domain.facts import Facts
 from tuinly_operator.domain.memory import IssuedToken, Removed
 from tuinly_operator.domain.push import Content, Thaw
 from tuinly_operator.domain.target import CREDENTIAL_LABEL, NOT_THERE, Ownership, SecretMeta, ownership, target_manifest

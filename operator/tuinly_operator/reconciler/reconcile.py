@@ -30,12 +30,7 @@ from tuinly_operator.domain.acts import (
     Verify,
 )
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.facts import (
-    Facts,
-    Policy,
-    Purpose,
-    gather,
-)
+from tuinly_operator.domain.facts import Facts, Policy, Purpose, gather
 from tuinly_operator.domain.push import Delivery, Push
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading

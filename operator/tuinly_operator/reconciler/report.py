@@ -4,14 +4,10 @@ from http import HTTPStatus
 from typing import Final
 
 from tuinly_operator.base.clock import Clock, Deadline
-from tuinly_operator.domain.acts import (
-    Rest,
-)
+from tuinly_operator.domain.acts import Rest
 from tuinly_operator.domain.credential import to_json
 from tuinly_operator.domain.errors import Reason
-from tuinly_operator.domain.facts import (
-    Facts,
-)
+from tuinly_operator.domain.facts import Facts
 from tuinly_operator.domain.status import Transition, same_story, status, transitions
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube
