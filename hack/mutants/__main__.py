@@ -2,7 +2,7 @@
 
 What lives must stand in living.toml, with the reason why it means the same as the code; what lives and does not stand
 there is an error, and so is what stands there and died. In the environment, ONLY=domain/memory,engine takes some of the
-modules.
+modules, and JOBS=1 tries one at a time.
 """
 
 import os
