@@ -85,7 +85,7 @@ def test_a_user_that_nobody_knows_needs_no_home_and_nothing_to_write_to(
     tenant.start(lifetime=8)
     tenant.await_token(other_than=tenant.await_ready().token)
     assert operator.terminate() == 0
-    assert [line for line in operator.logs() if line["level"] != "info"] == []
+    assert operator.complaints(tenant.objects.namespace) == []
 
 
 def test_with_credentials_there_from_the_start_it_is_ready(

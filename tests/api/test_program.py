@@ -148,7 +148,7 @@ def test_with_rights_in_one_namespace_it_serves_that_one(
         tenant.await_token(other_than=tenant.await_ready().token)
         assert (other.requests(), other.status()) == ([], {})
     assert operator.metric("tuinly_credentials") == 1
-    assert [line for line in operator.logs() if line["level"] != "info"] == []
+    assert operator.complaints(tenant.objects.namespace) == []
 
 
 # --- The definition of the resource -----------------------------------------------------------------------------------

@@ -504,7 +504,7 @@ def test_the_operator_asks_for_what_it_has_a_right_to_and_has_no_right_that_it_d
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert [line for line in operator.logs() if "403" in line.get("cause", "")] == []
+    assert [line for line in operator.complaints(intruder.namespace) if "403" in line.get("cause", "")] == []
 
 
 def is_the_operators_role(raw: Json) -> bool:

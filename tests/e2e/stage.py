@@ -162,7 +162,7 @@ class Stage(Installed):
 
     def test_chart(self) -> None:
         """Run the chart's own test, a Pod that asks the operator how it is."""
-        self._helm.run("test", NAME, "--namespace", SYSTEM)
+        self._helm.run("test", NAME, "--namespace", SYSTEM, "--logs")
 
     def uninstall_chart(self) -> None:
         """Uninstall the chart, and wait until all of its Pods are gone."""

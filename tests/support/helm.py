@@ -44,7 +44,7 @@ class Helm:
             check=False,
         )
         if answer.returncode != 0:
-            raise HelmError(answer.stderr)
+            raise HelmError(answer.stderr + answer.stdout)
         return answer.stdout
 
     def template(self, values: Json | None = None, *, release: str = "tuinly-operator") -> list[Json]:

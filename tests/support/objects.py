@@ -42,12 +42,30 @@ class ApiError(Exception):
 
 
 @contextmanager
+def _unless(*statuses: HTTPStatus) -> Iterator[None]:
+    """A refusal with one of these is no error."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status not in statuses:
+            raise
+
+
+@contextmanager
 def new_namespace(cluster: Cluster) -> Iterator[str]:
-    """Make a namespace for as long as the context lasts; its end is asked for, not waited for."""
-    name = f"test-{secrets.token_hex(4)}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+    """Make a namespace for as long as the context lasts; its end is asked for, not waited for.
+
+    Its credentials are deleted at once, though: the operator of the next test has nothing to do with them any more.
+    """
+    objects = Objects(cluster, f"test-{secrets.token_hex(4)}")
+    objects.ask("POST", "/api/v1/namespaces", {"metadata": {"name": objects.namespace}})
+    try:
+        yield objects.namespace
+    finally:
+        objects.close()  # a connection from before may be half open, if the API server was killed
+        objects.delete_all("TuinlyCredential")
+        objects.delete_namespace()
+        objects.close()
 
 
 class Objects:
@@ -128,6 +146,16 @@ class Objects:
     def delete(self, kind: Kind, name: str) -> None:
         """Delete the object, which is there; what it owns is left to the garbage collector."""
         self._json("DELETE", self._path(kind, name), {"propagationPolicy": "Background"})
+
+    def delete_all(self, kind: Kind) -> None:
+        """Delete all objects of a kind, where there is such a kind and a namespace."""
+        with _unless(HTTPStatus.NOT_FOUND):
+            self._json("DELETE", self._path(kind))
+
+    def delete_namespace(self) -> None:
+        """Delete the namespace, if that has not begun already."""
+        with _unless(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+            self._json("DELETE", f"/api/v1/namespaces/{self.namespace}")
 
     def version(self, kind: Kind) -> str:
         """Return the present version of the collection: what is written from now on has a later one."""

@@ -140,6 +140,13 @@ class OperatorProcess:
         lines = self.log_file.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
+    def complaints(self, namespace: str) -> list[Json]:
+        """Return its warnings and errors but those about credentials of other namespaces, which other tests left."""
+        about = f"{namespace}/"
+        return [
+            line for line in self.logs() if line["level"] != "info" and line.get("credential", about).startswith(about)
+        ]
+
     def wait_for_log(self, wanted: Callable[[Json], bool], seconds: float = 30.0) -> Json:
         """Return the first log line that is `wanted`, once it is there.
 

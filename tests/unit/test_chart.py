@@ -1,12 +1,15 @@
 """The Helm chart, as it is rendered: the objects of the plain files by default, and what its values choose."""
 
 import copy
+import itertools
 import json
 import os
 import re
 import subprocess
 import sysconfig
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -370,6 +373,56 @@ def test_the_test_asks_the_service_and_is_selected_by_nothing(helm: Helm) -> Non
     assert (container["image"], container["securityContext"]) == (operator["image"], operator["securityContext"])
     address = f"http://{service['metadata']['name']}.tuinly-system:{service['spec']['ports'][0]['port']}/"
     assert address in container["args"][0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        ([200], ["healthz", "readyz", "metrics"]),
+        ([200, 503, 200], ["healthz", "readyz", "readyz", "metrics"]),
+        ([None, 200], ["healthz", "healthz", "readyz", "metrics"]),
+    ],
+)
+def test_the_test_asks_again_what_was_not_answered(
+    helm: Helm, monkeypatch: pytest.MonkeyPatch, answers: list[int | None], asked: list[str]
+) -> None:
+    """Right after a rollout, a node may still lead the Service to a Pod that is gone."""
+    endpoint = AnswersInOrder(answers)
+    run_the_test(helm, monkeypatch, endpoint)
+    assert endpoint.asked == asked
+
+
+def test_the_test_fails_after_half_a_minute(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = AnswersInOrder([200, 503])
+    with pytest.raises(OSError, match="503"):
+        run_the_test(helm, monkeypatch, endpoint)
+    assert endpoint.asked == ["healthz", *["readyz"] * 31]
+
+
+class AnswersInOrder:
+    """A status for each request, the last of them ever after; None refuses the connection."""
+
+    def __init__(self, answers: list[int | None]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def urlopen(self, url: str, timeout: float) -> nullcontext[SimpleNamespace]:
+        status = self.answers[min(len(self.asked), len(self.answers) - 1)]
+        self.asked.append(url.rpartition("/")[2])
+        assert timeout
+        if status != 200:
+            raise OSError(status or "refused")
+        return nullcontext(SimpleNamespace(status=status))
+
+
+def run_the_test(helm: Helm, monkeypatch: pytest.MonkeyPatch, endpoint: AnswersInOrder) -> None:
+    """Run what the chart's test runs, where the seconds that it waits pass at once."""
+    seconds = itertools.count()
+    monkeypatch.setattr("urllib.request.urlopen", endpoint.urlopen)
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    objects = [each for each in yaml.safe_load_all(helm.run("template", "tuinly-operator", str(CHART))) if each]
+    exec(chosen(objects, "Pod")["spec"]["containers"][0]["args"][0], {})  # noqa: S102 -- our own chart's
 
 
 @pytest.mark.parametrize("values", [{}, {"namespaces": ["shop"], "image": {"repository": "registry.example.com/t"}}])
