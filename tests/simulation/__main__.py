@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -57,7 +58,10 @@ class Sums:
 
 def _play(seed: int) -> tuple[Result, float]:
     began = time.process_time()
-    result = play(seed)
+    try:
+        result = play(seed)
+    except Exception:  # noqa: BLE001 -- told with its seed
+        result = Result(seed, [], broken=f"the simulation itself: {traceback.format_exc()}")
     return result, time.process_time() - began
 
 
@@ -72,7 +76,10 @@ def play_for(seconds: float, seeds: Iterator[int], *, quiet: bool = False) -> Su
                 running.add(pool.submit(_play, next(seeds)))
             done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
             for each in done:
-                sums.add(*each.result())
+                result, cpu = each.result()
+                sums.add(result, cpu)
+                if result.broken and not quiet:
+                    print(f"seed {result.seed}: {result.broken}", flush=True)  # noqa: T201 -- for a person
             if not quiet and time.monotonic() - told > 15:
                 told = time.monotonic()
                 print(f"{end - told:5.0f} s left: {sums.line()}", flush=True)  # noqa: T201 -- for a person

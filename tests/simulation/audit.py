@@ -22,6 +22,7 @@ from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import GROUP, PLURAL, parse_spec
 from tuinly_operator.domain.schedule import MIN_LEAD, lead
+from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.election import ASKING_SECONDS
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ MOST_REQUESTS: Final = (
 MOST_WRITES: Final = 60  # of one credential's status, in a minute
 SAME_END: Final = 10.0
 SKEW: Final = 12.0  # seconds by which a clock here may be off
+CLOCKS_APART: Final = 30.0  # seconds by which the promise of freshness lets an operator's clock be off
 
 
 class BrokenRuleError(Exception):
@@ -60,6 +62,7 @@ class Audit:
         self._quiet_since: float | None = None
         self._moved: list[str] = []
         self._back_at = float("-inf")  # when the storage went back to a backup, by the loop's time
+        self._ahead: dict[str, list[float]] = defaultdict(list)  # seconds that a token's asker's clock was, each time
         self.reached: set[str] = set()
         self.refreshes = 0
         self.requests = 0
@@ -236,7 +239,7 @@ class Audit:
             return
         lifetime = old.expires - old.issued
         least = 0.9 * (lifetime - lead(parse_spec(spec).refresh, lifetime))
-        if now - old.issued < least - SKEW:
+        if now - old.issued < least - SKEW + min(0.0, *self._ahead[old.value]):
             self._moved.append(f"{key} was refreshed {now - old.issued:.0f} s after its token was issued")
 
     def _judge_exchange_of(self, key: NamespacedName, where: Key, old: Token | None, new: Token) -> None:
@@ -264,7 +267,7 @@ class Audit:
         self.reached.add("expired")
         lifetime = token.expires - token.issued
         spec = self._spec(key)
-        if spec is None:
+        if spec is None or not self._is_promised(token):
             return
         end = history.loop.time()
         begin = max(self._back_at, end - lead(parse_spec(spec).refresh, lifetime))
@@ -276,6 +279,7 @@ class Audit:
     def token_sent(self, sender: Replica, request: httpx.Request) -> None:
         """Judge what a replica sends, in this very step."""
         verifies = request.url.path.endswith("/graphql")
+        request.extensions["ahead"] = sender.clock.now().wall - self._history.now()
         self._judge_lead(sender, str(request.url), 0.0 if verifies else ASKING_SECONDS)
         client = self._client(request)
         self._history.tell("asks", sender, request.url, client)
@@ -297,9 +301,11 @@ class Audit:
         if (key := _credential(client)) is not None:
             self.faults.phase(sender, key, "asks")
 
-    def token_made(self, sender: Replica, _request: httpx.Request, reply: Reply) -> None:
+    def token_made(self, sender: Replica, request: httpx.Request, reply: Reply) -> None:
         """A token request has been answered."""
         self._history.tell("gives", sender, reply.status, reply.token.value.split("-")[-1] if reply.token else "")
+        if reply.token is not None:
+            self._ahead[reply.token.value].append(request.extensions["ahead"])
         if reply.token is not None and (key := _credential(reply.token.client)) is not None:
             self.faults.phase(sender, key, "given")
 
@@ -360,15 +366,24 @@ class Audit:
         token = self._present(key)
         if token is None:
             return f"the target holds no token: {told}"
-        if not self._history.endpoint.lives(token):
+        if not self._history.endpoint.lives(token) and (token.revoked or self._is_promised(token)):
             return f"the token has ended{' by revocation' if token.revoked else ''}: {told}"
         if ready != ("True", "Issued") or refreshed != ("True", "Issued"):
             return told
         return self._flaw_of_times(raw, token)
 
     def _flaw_of_times(self, raw: Json, token: Token) -> str | None:
+        """Times are those of the clock by which the token was asked for: as wrong as that was, until the next one."""
         said = parse_rfc3339(raw["status"]["tokenExpirationTime"])
-        return None if abs(said - token.expires) < SKEW else f"the status says that {token.expires} is {said}"
+        true = any(abs(said - ahead - token.expires) < SKEW for ahead in self._ahead[token.value])
+        return None if true else f"the status says that {token.expires} is {said}"
+
+    def _is_promised(self, token: Token) -> bool:
+        """Whether the promise of freshness covers a token: the clock by which it was asked for was nearly right.
+
+        After a restart, all that is known of a token's end is what that clock said.
+        """
+        return max(self._ahead[token.value]) <= CLOCKS_APART
 
     def _is_well(self, key: NamespacedName) -> bool:
         client = self.client_of(key)
@@ -388,7 +403,12 @@ class Audit:
         if secret is None or decoded(secret, "client_secret") not in client.secrets:
             return False
         target = at(self._history.server, SECRETS, self.faults.target_of(key))
-        return target is None or self._belongs(target, key)
+        return target is None or (self._belongs(target, key) and not self._is_stuck(target))
+
+    def _is_stuck(self, target: Json) -> bool:
+        """Whether a target takes no write, and somebody else wrote to it, too: that is a conflict, and stays one."""
+        others = [each["fieldsV1"] for each in target["metadata"]["managedFields"] if each["manager"] != MANAGER]
+        return bool(target.get("immutable")) and any("f:data" in each or GROUP in json.dumps(each) for each in others)
 
     def _belongs(self, target: Json, key: NamespacedName) -> bool:
         return (target["metadata"].get("labels") or {}).get(LABEL) == key.name

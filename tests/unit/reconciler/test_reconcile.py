@@ -7,8 +7,8 @@ from typing import NoReturn
 import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CLIENT_SECRET, CREDENTIAL, Process
-from tuinly_operator.base.clock import Moment
+from tests.unit.world import BOOTED, CLIENT_SECRET, CREDENTIAL, Process
+from tuinly_operator.base.clock import Moment, parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import Credential
@@ -541,3 +541,23 @@ async def test_a_short_wait_for_its_turn_writes_nothing_and_a_longer_one_is_told
     assert [write.kind for write in shop.api.writes[writes:]] == ["status"]
     assert (shop.told("Ready"), shop.refreshed()) == ("True Issued", "Unknown Issuing")
     assert shop.events.sent[1:] == []
+
+
+# --- A wall clock is wrong for a while --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [-73, 2 * HOUR], ids=["behind", "ahead"])
+async def test_the_times_of_a_token_are_those_of_the_clock_by_which_it_was_asked_for(shop: Shop, wrong: int) -> None:
+    """As wrong as that was, until the next one, which comes in time."""
+    shop.world.wall += wrong
+    shop.force("now")
+    await shop.pass_time(10)
+    shop.world.set_right()
+    await shop.pass_time(60)
+    token = shop.endpoint.ledger[-1]
+    assert shop.token() == token.value
+    assert parse_rfc3339(shop.status()["tokenExpirationTime"]) == BOOTED + token.expires + wrong
+    while shop.token() == token.value:
+        await shop.pass_time(10)
+        assert shop.world.boot < token.expires
+    assert parse_rfc3339(shop.status()["tokenExpirationTime"]) == BOOTED + shop.endpoint.ledger[-1].expires
