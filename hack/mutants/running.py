@@ -30,7 +30,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 from making import Mutant
 
-JOBS = int(os.environ.get("JOBS", 0)) or os.cpu_count() or 1
+JOBS = int(os.environ.get("JOBS", "0")) or os.cpu_count() or 1
 MEMORY = 4 << 30  # bytes, for a mutant that grows without end
 
 hypothesis.settings.register_profile(
