@@ -103,7 +103,7 @@ class Operator:
         self._time = asyncio.get_running_loop().time  # seconds, of which none pass while the machine is suspended
         self._lead = Lead(self._clock) if settings.lease else Lead.alone(self._clock)
         self._queue = WorkQueue(self._urgency, self._time, places=_WORK * settings.concurrency)
-        self._timers = Timers(self._clock, self._queue.add)
+        self._timers = Timers(self._clock, self._queue.add, burst=settings.concurrency)
         self._limiter = Limiter(settings.concurrency, self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics(self._clock)

@@ -536,7 +536,7 @@ class Process:
         self._world, self._api = world, api
         self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot)
         self.limiter = Limiter(20, self.queue.add)
-        self.timers = Timers(world, self.queue.add)
+        self.timers = Timers(world, self.queue.add, burst=20)
         self.metrics = Metrics(world)
         self.pusher = FakePusher()
         self.doubts: list[NamespacedName] = []

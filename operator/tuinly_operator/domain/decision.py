@@ -33,7 +33,7 @@ from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import Block, Facts, Purpose
 from tuinly_operator.domain.memory import Client, IssuedToken, Pending, Setback, WantedTarget, WriteInputs
 from tuinly_operator.domain.push import Push
-from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
+from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset, slack
 from tuinly_operator.domain.target import Ownership, SecretMeta, believe, ownership
 
 RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
@@ -255,6 +255,7 @@ def need(f: Facts) -> Need | None:
     held = f.memory.current
     if held is None:
         return Need.FIRST
+    due = refresh_at(f, held)
     reasons = {
         Need.LOST: _lost(f, held),
         Need.LAYOUT_CHANGED: held.token is None and not f.looks_as_asked,
@@ -262,7 +263,7 @@ def need(f: Facts) -> Need | None:
         Need.INPUTS_CHANGED: held.state.exchange_inputs != f.inputs,
         Need.CLIENT_CHANGED: client_changed(f),
         Need.FORCED: forced(f),
-        Need.DUE: refresh_at(f, held).due(f.now),
+        Need.DUE: due.remaining(f.now) <= leeway(f, due),
     }
     return next((why for why, true in reasons.items() if true), None)
 
@@ -413,6 +414,12 @@ def setback(f: Facts) -> Setback | None:
 def refresh_at(f: Facts, held: IssuedToken) -> Deadline:
     """When the token is due for its refresh."""
     return held.ask_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
+
+
+def leeway(f: Facts, wake: Deadline | None) -> float:
+    """Seconds by which what is to be done at a deadline may be done earlier: a refresh may, and nothing else."""
+    held = f.memory.current
+    return slack(held.state.lifetime) if held and not held.ask_again and wake == refresh_at(f, held) else 0.0
 
 
 def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:

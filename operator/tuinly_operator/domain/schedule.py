@@ -1,4 +1,4 @@
-"""When a token is refreshed and when a failed attempt is tried again: lead, jitter and backoff, as pure arithmetic."""
+"""When a token is refreshed and when a failed attempt is tried again: lead, jitter, slack, backoff, pure arithmetic."""
 
 import hashlib
 from typing import Final
@@ -11,6 +11,8 @@ from tuinly_operator.domain.target import TokenState
 MIN_LEAD: Final = 120.0  # seconds: 80 for the kubelet to show a changed Secret to its Pods, the rest for retries
 DEFAULT_LEAD_PERCENTAGE: Final = 33
 JITTER: Final = 0.1  # of the time from issue to the latest refresh; and the least jitter above a least wait
+_SLACK: Final = 0.01  # of the lifetime
+_MOST_SLACK: Final = 30.0  # seconds
 _BACKOFF_BASE: Final = 2.0  # seconds
 _LONGEST: Final = 60.0  # seconds between two attempts
 _SOON: Final = 10.0  # the same, at the end of a token's life
@@ -39,6 +41,11 @@ def refresh_offset(refresh: Refresh, state: TokenState) -> float:
     latest = state.lifetime - lead(refresh, state.lifetime)
     drawn = hashlib.sha256(f"{state.credential_uid} {state.issued_at}".encode()).digest()
     return latest * (1 - JITTER * int.from_bytes(drawn[:8]) / 2**64)
+
+
+def slack(lifetime: float) -> float:
+    """Seconds by which a refresh may be earlier than it is due, so as to share a wake-up with others."""
+    return min(lifetime * _SLACK, _MOST_SLACK)
 
 
 def retry_delay(failure: Failure, attempts: int, life_left: float, least: float, drawn: float) -> float:

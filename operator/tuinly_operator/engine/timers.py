@@ -1,4 +1,8 @@
-"""When to look at a credential again: deadlines on both clocks, kept in two heaps and watched by one task."""
+"""When to look at a credential again: deadlines on both clocks, kept in two heaps and watched by one task.
+
+A single wake-up is dear, here and at the API server, so those that may be a little early come with the next that is due
+(docs/decisions/0025-timers-with-slack.md).
+"""
 
 import asyncio
 import heapq
@@ -15,11 +19,16 @@ _TICK = 0.5
 class Timers:
     """One deadline per credential; setting another replaces it."""
 
-    def __init__(self, clock: Clock, due: Callable[[NamespacedName], None]) -> None:
-        """`due` is called with each credential whose deadline has come, once."""
+    def __init__(self, clock: Clock, due: Callable[[NamespacedName], None], burst: int = 1) -> None:
+        """`due` is called with each credential whose deadline has come, once.
+
+        Those that have slack come with one that is due, until they are `burst` together.
+        """
         self._clock = clock
         self._due = due
+        self._burst = burst
         self._deadlines: dict[NamespacedName, Deadline] = {}
+        self._slacks: dict[NamespacedName, float] = {}  # of those that have any
         # Entries that were replaced or cancelled stay in the heaps until they come first; the dictionary tells.
         self._by_wall: list[tuple[float, NamespacedName]] = []
         self._by_boot: list[tuple[float, NamespacedName]] = []
@@ -32,8 +41,11 @@ class Timers:
         """The deadline that is set for a credential."""
         return self._deadlines.get(key)
 
-    def set(self, key: NamespacedName, deadline: Deadline) -> None:
-        """Set or replace a credential's deadline."""
+    def set(self, key: NamespacedName, deadline: Deadline, slack: float = 0.0) -> None:
+        """Set or replace a credential's deadline; `slack` is the seconds by which it may come earlier, with others."""
+        self._slacks.pop(key, None)
+        if slack:
+            self._slacks[key] = slack
         if self._deadlines.get(key) == deadline:
             return
         self._deadlines[key] = deadline
@@ -46,20 +58,25 @@ class Timers:
     def cancel(self, key: NamespacedName) -> None:
         """Forget a credential's deadline."""
         self._deadlines.pop(key, None)
+        self._slacks.pop(key, None)
 
     def fire(self, now: Moment) -> float:
-        """Hand over every credential whose deadline is due by either clock; return the seconds until the next."""
-        soonest = float("inf")
+        """Hand over every credential whose deadline is due by either clock, and with them those that may be early.
+
+        Returns the seconds until the next.
+        """
+        soonest, handed_over = float("inf"), 0
         for heap, time, clock in ((self._by_wall, now.wall, "wall"), (self._by_boot, now.boot, "boot")):
             while heap:
                 at, key = heap[0]
                 deadline = self._deadlines.get(key)
                 if deadline is None or getattr(deadline, clock) != at:
                     heapq.heappop(heap)
-                elif at <= time:
+                elif at - time <= (self._slacks.get(key, 0.0) if 0 < handed_over < self._burst else 0.0):
                     heapq.heappop(heap)
-                    del self._deadlines[key]
+                    self.cancel(key)
                     self._due(key)
+                    handed_over += 1
                 else:
                     soonest = min(soonest, at - time)
                     break

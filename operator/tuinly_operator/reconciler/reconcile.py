@@ -305,4 +305,4 @@ class Reconciler:
         if wake is None:
             self._timers.cancel(key)
         else:
-            self._timers.set(key, wake)
+            self._timers.set(key, wake, rules.leeway(facts, wake))

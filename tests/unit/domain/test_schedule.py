@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.facts import UID
 from tuinly_operator.domain.credential import Refresh
 from tuinly_operator.domain.errors import Failure, Reason, WorseAnswer
-from tuinly_operator.domain.schedule import JITTER, lead, refresh_offset, retry_delay
+from tuinly_operator.domain.schedule import JITTER, lead, refresh_offset, retry_delay, slack
 from tuinly_operator.domain.target import TokenState
 
 HOUR, DAY = 3600, 86_400
@@ -104,6 +104,11 @@ def test_the_jitter_is_uniform() -> None:
     for tenth in range(10):
         share = sum(tenth / 100 <= jitter < (tenth + 1) / 100 for jitter in drawn) / len(drawn)
         assert share == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize(("lifetime", "seconds"), [(60, 0.6), (HOUR / 2, 18), (HOUR, 30), (DAY, 30)])
+def test_the_slack_is_a_hundredth_of_the_lifetime_and_half_a_minute_at_most(lifetime: float, seconds: float) -> None:
+    assert slack(lifetime) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(

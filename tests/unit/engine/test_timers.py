@@ -142,6 +142,63 @@ def test_a_told_deadline_can_be_set_again_to_the_same_time(
     assert told == [A, A]
 
 
+# --- Slack ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_bursts(clock: FakeClock, told: list[NamespacedName]) -> Timers:
+    return Timers(clock, told.append, burst=2)
+
+
+@pytest.mark.parametrize(("by_wall", "by_boot"), [(1, 0), (0, 1)], ids=["wall", "boot"])
+def test_what_may_be_early_comes_with_what_is_due_and_not_by_itself(
+    in_bursts: Timers, clock: FakeClock, told: list[NamespacedName], by_wall: int, by_boot: int
+) -> None:
+    in_bursts.set(A, in_seconds(60), slack=10)
+    in_bursts.set(B, in_seconds(65), slack=10)
+    assert in_bursts.fire(clock.after(59 * by_wall, 59 * by_boot)) == 1
+    assert told == []
+    in_bursts.fire(clock.after(by_wall, by_boot))
+    assert told == [A, B]
+
+
+def test_nobody_comes_earlier_than_by_its_slack(
+    in_bursts: Timers, clock: FakeClock, told: list[NamespacedName]
+) -> None:
+    in_bursts.set(A, in_seconds(60))
+    in_bursts.set(B, in_seconds(65), slack=4.9)
+    assert in_bursts.fire(clock.after(60)) == 5
+    assert told == [A]
+
+
+def test_a_burst_is_bounded_but_for_what_is_due(
+    in_bursts: Timers, clock: FakeClock, told: list[NamespacedName]
+) -> None:
+    for key, seconds in ((A, 58), (B, 59), (C, 61)):
+        in_bursts.set(key, in_seconds(seconds), slack=10)
+    in_bursts.fire(clock.after(58))
+    assert told == [A, B]
+    for key in (A, B):
+        in_bursts.set(key, in_seconds(60))
+    assert in_bursts.fire(clock.after(2)) == 1
+    assert told == [A, B] * 2
+    in_bursts.fire(clock.after(1))
+    assert told == [A, B, A, B, C]
+
+
+def test_slack_goes_with_the_deadline_it_was_given_with(
+    in_bursts: Timers, clock: FakeClock, told: list[NamespacedName]
+) -> None:
+    in_bursts.set(A, in_seconds(60))
+    in_bursts.set(B, in_seconds(65), slack=10)
+    in_bursts.set(B, in_seconds(65))
+    in_bursts.set(C, in_seconds(65), slack=10)
+    in_bursts.cancel(C)
+    in_bursts.set(C, in_seconds(65))
+    in_bursts.fire(clock.after(60))
+    assert told == [A]
+
+
 @pytest.mark.parametrize(("by_wall", "by_boot"), [(1, 0), (0, 1)], ids=["wall", "boot"])
 def test_memory_follows_the_number_of_credentials(
     timers: Timers, clock: FakeClock, told: list[NamespacedName], by_wall: int, by_boot: int

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
 from tests.unit.world import BOOTED, CLIENT_SECRET, CREDENTIAL, Process
-from tuinly_operator.base.clock import Moment, parse_rfc3339
+from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import Credential
@@ -17,6 +17,8 @@ from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.election import ASKING_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
 from tuinly_operator.engine.limiter import Ask, Ticket
+
+OTHER = NamespacedName(CREDENTIAL.namespace, "other")
 
 
 @pytest.fixture
@@ -100,6 +102,24 @@ async def test_how_late_a_refresh_is_counts_from_when_it_was_due_and_not_from_an
     shown = shop.process.metrics.render().decode()
     late = [line.split()[1] for line in shown.splitlines() if line.startswith("tuinly_refresh_lateness_seconds_sum")]
     assert 0 <= float(late[0]) <= 1  # the world's tick
+
+
+async def test_a_refresh_that_is_almost_due_shares_the_wake_up_of_another(shop: Shop) -> None:
+    """A retry that is almost due does not: it would find that it has to wait."""
+    due = shop.process.timers.get(CREDENTIAL)
+    assert due is not None
+    for seconds, requests in ((-31.0, 1), (-29.0, 2)):
+        shop.process.timers.set(OTHER, Deadline(due.wall + seconds, due.boot + seconds))
+        await shop.pass_time(int(due.remaining(shop.world.now()) + seconds) + 1)
+        assert len(shop.endpoint.requests) == requests
+    shop.endpoint.mood = "down"
+    shop.force("now")
+    await shop.pass_time(10)
+    retry = shop.process.timers.get(CREDENTIAL)
+    assert retry is not None
+    shop.process.timers.set(OTHER, Deadline.after(0.0, shop.world.now()))
+    shop.process.timers.fire(shop.world.now())
+    assert shop.process.timers.get(CREDENTIAL) == retry
 
 
 async def refuse(*_: object) -> NoReturn:
