@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format manifests architecture image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format manifests version architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
@@ -84,6 +84,10 @@ base-image: ## Images to build it on, from Debian's packages, where no registry 
 
 manifests: $(VENV) ## Render deploy/install.yaml and deploy/namespaced.yaml from the kustomizations in deploy/
 	@$(BIN)/python hack/manifests.py
+
+version: $(VENV) ## Write pyproject's version wherever else it stands (VERSION=1.2.3 sets it)
+	@$(BIN)/python hack/version.py $(VERSION)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
 architecture: $(VENV) ## Draw docs/architecture.svg from the import graph
 	@$(BIN)/python hack/architecture.py

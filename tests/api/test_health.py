@@ -29,7 +29,7 @@ def chart(tmp_path: Path) -> Path:
     """An application's chart that brings its credential."""
     folder = tmp_path / "storefront"
     (folder / "templates").mkdir(parents=True)
-    (folder / "Chart.yaml").write_text("apiVersion: v2\nname: storefront\nversion: 0.1.0\n")
+    (folder / "Chart.yaml").write_text("apiVersion: v2\nname: storefront\nversion: 1.0.0\n")
     credential = copy.deepcopy(GOOD)
     credential["spec"]["scopes"] = "{{ .Values.scopes }}"
     text = yaml.safe_dump(credential).replace("'{{ .Values.scopes }}'", "{{ toJson .Values.scopes }}")

@@ -19,6 +19,7 @@ import yaml
 from tests.support.binaries import find_helm
 from tests.support.cluster import LocalCluster, running_cluster
 from tests.support.deployment import variables
+from tests.support.manifests import IMAGE, VERSION
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
@@ -31,7 +32,6 @@ EARLIER = Path(__file__).parent / "earlier"
 CLUSTER_WIDE = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
 MONITORING = ("podmonitors", "prometheusrules", "servicemonitors")
 README = (ROOT / "README.md").read_text()
-IMAGE = "registry.example.com/tuinly-operator:0.1.0"
 DEPLOYMENT = ("-n", "tuinly-system", "deployment/tuinly-operator")
 pytestmark = pytest.mark.timeout(300)  # seconds: each ends with the removal of namespaces
 SPEC = {"clientSecretRef": {"name": "storefront-client"}}
@@ -162,7 +162,7 @@ def install_earlier(shell: Shell, file: str) -> None:
     """Install the earlier version, as its own README told, with a setting."""
     told_then = f"""
         kubectl apply -f crds/ -f {file}
-        kubectl -n tuinly-system set image deployment/tuinly-operator operator={IMAGE.replace("0.1.0", "0.0.9")}
+        kubectl -n tuinly-system set image deployment/tuinly-operator operator={IMAGE.replace(VERSION, "0.0.9")}
         kubectl -n tuinly-system set env deployment/tuinly-operator TUINLY_TOKEN_URL=https://oauth.tuinly.example/token
         kubectl wait --for=condition=Established crd/tuinlycredentials.tuinly.com
     """
@@ -296,7 +296,7 @@ def test_an_upgrade_of_an_installation_that_was_made_so(bare: LocalCluster, shel
     before = found(bare, *DEPLOYMENT)
     shell.run(told("Upgrade"))
     assert found(bare, *DEPLOYMENT)["metadata"]["generation"] == before["metadata"]["generation"]
-    newer = IMAGE.replace("0.1.0", "0.1.1")
+    newer = IMAGE.replace(VERSION, "9.9.9")
     shell.run(told("Upgrade").replace(IMAGE, newer))
     after = found(bare, *DEPLOYMENT)
     assert container(bare)["image"] == newer
@@ -391,8 +391,8 @@ def test_the_chart_is_installed_upgraded_removed_and_installed_again(bare: Local
     assert may(bare, FIRST, "get", "secrets", "shop")
 
     before = found(bare, *DEPLOYMENT)
-    newer = IMAGE.replace("0.1.0", "0.1.1")
-    shell.run(upgrade.replace("0.1.0", "0.1.1"))
+    newer = IMAGE.replace(VERSION, "9.9.9")
+    shell.run(upgrade.replace(VERSION, "9.9.9"))
     after = found(bare, *DEPLOYMENT)
     assert container(bare)["image"] == newer
     assert after["metadata"]["uid"] == before["metadata"]["uid"]

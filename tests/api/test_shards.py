@@ -13,6 +13,7 @@ from tests.support.acts import force, leave_lease
 from tests.support.auditor import Auditor
 from tests.support.cluster import Cluster
 from tests.support.deployment import variables
+from tests.support.manifests import IMAGE
 from tests.support.objects import Json, Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import SandboxProcess
@@ -49,7 +50,7 @@ def shards(
             parts.enter_context(applied_rights(cluster, objects))
             [deployment] = [each for each in objects if each["kind"] == "Deployment"]
             pod = deployment["spec"]["template"]["spec"]
-            assert pod["containers"][0]["image"] == "registry.example.com/tuinly-operator:0.1.0"
+            assert pod["containers"][0]["image"] == IMAGE
             settings = parse_settings(["run"], variables(deployment))
             assert settings.lease is not None
             leave_lease(cluster, *settings.lease)

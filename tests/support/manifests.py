@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sysconfig
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,8 +16,9 @@ import yaml
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "registry.example.com/tuinly-operator:0.1.0"
-PLACEHOLDER = "registry.invalid/tuinly-operator:0.1.0"
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+IMAGE = f"registry.example.com/tuinly-operator:{VERSION}"
+PLACEHOLDER = f"registry.invalid/tuinly-operator:{VERSION}"
 SYSTEM = "tuinly-system"
 SHOP = "shop"
 SANDBOX = "sandbox"

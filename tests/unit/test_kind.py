@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.manifests import VERSION
+
 ROOT = Path(__file__).parents[2]
-IMAGE = "tuinly-operator:0.1.0"
+IMAGE = f"tuinly-operator:{VERSION}"
 
 # kubectl notes, too, which image a file on its standard input names.
 STAND_IN = """#!/bin/sh
