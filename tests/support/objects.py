@@ -41,6 +41,14 @@ class ApiError(Exception):
         self.status = status
 
 
+def _message(answer: bytes) -> str:
+    """Return what a refusal says; of a kind that it does not serve, the API server does not speak in JSON."""
+    try:
+        return str(json.loads(answer).get("message", ""))
+    except ValueError:
+        return answer.decode(errors="replace").strip()
+
+
 @contextmanager
 def _unless(*statuses: HTTPStatus) -> Iterator[None]:
     """A refusal with one of these is no error."""
@@ -243,5 +251,5 @@ class Objects:
         if response.status >= HTTPStatus.BAD_REQUEST:
             text = response.read()
             response.release_conn()
-            raise ApiError(response.status, json.loads(text).get("message", ""))
+            raise ApiError(response.status, _message(text))
         return response
