@@ -52,14 +52,14 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
     node, over = spec.get("nodeName"), status.get("phase") in _FINISHED or meta.get("deletionTimestamp") is not None
     if not node or over or _MIRROR in annotations:
         return None
-    containers = tuple(_containers(spec, status))
+    containers = tuple(living_containers(spec, status))
     mounts: dict[str, list[bool]] = defaultdict(list)  # by volume: of each mount, whether it is a part of it
     for mount in (mount for container in containers for mount in container.get("volumeMounts") or ()):
         mounts[mount["name"]].append(bool(mount.get("subPath") or mount.get("subPathExpr")))
     shows: set[str] = set()
-    keeps = {name for container in containers for name in _variables(container)}
+    keeps = {name for container in containers for name in variables(container)}
     for volume in spec.get("volumes") or ():
-        found, how = set(_mounted(volume)), mounts[volume["name"]]
+        found, how = set(mounted(volume)), mounts[volume["name"]]
         keeps |= found if any(how) else set()
         shows |= set() if how and all(how) else found
     shows, keeps = shows.intersection(secrets), keeps.intersection(secrets)
@@ -77,7 +77,7 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
     )
 
 
-def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def living_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The containers of all three kinds that run, as far as is known.
 
     One that has yet to start, also again, starts with what is there then; what one had that has ended is no matter.
@@ -90,7 +90,7 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[
                 yield container
 
 
-def _variables(container: Mapping[str, Any]) -> Iterator[str]:
+def variables(container: Mapping[str, Any]) -> Iterator[str]:
     """The Secrets of which a container has environment variables."""
     for variable in container.get("env") or ():
         reference = (variable.get("valueFrom") or {}).get("secretKeyRef") or {}
@@ -99,7 +99,7 @@ def _variables(container: Mapping[str, Any]) -> Iterator[str]:
         yield (source.get("secretRef") or {}).get("name") or ""
 
 
-def _mounted(volume: Mapping[str, Any]) -> Iterator[str]:
+def mounted(volume: Mapping[str, Any]) -> Iterator[str]:
     """The Secrets in a volume."""
     if volume.get("secret"):
         yield volume["secret"].get("secretName") or ""

@@ -251,6 +251,18 @@ def _inputs_digest(url: str, scopes: frozenset[str], ref: ClientSecretRef) -> st
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def template_values(state: TokenState, token: str, client_id: str) -> dict[str, str]:
+    """What a template's variables stand for."""
+    return {
+        "access_token": token,
+        "token_type": "Bearer",
+        "expires_at": rfc3339(state.expires_at),
+        "expires_in": str(state.lifetime),
+        "scope": state.granted_scopes,
+        "client_id": client_id,
+    }
+
+
 def target_manifest(
     credential: Credential, state: TokenState, layout: Layout, data: Mapping[str, bytes], present: SecretMeta | None
 ) -> dict[str, Any]:

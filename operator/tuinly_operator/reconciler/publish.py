@@ -16,9 +16,17 @@ from tuinly_operator.domain import decision as rules
 from tuinly_operator.domain.acts import AskWhoServes, Cause, Publish, PutBack, RemoveOldTargets
 from tuinly_operator.domain.errors import Failure, InTheWay, Reason
 from tuinly_operator.domain.facts import Facts
-from tuinly_operator.domain.memory import IssuedToken, Removed
+from tuinly_operator.domain.memory import Removed
 from tuinly_operator.domain.push import Content, Thaw
-from tuinly_operator.domain.target import CREDENTIAL_LABEL, NOT_THERE, Ownership, SecretMeta, ownership, target_manifest
+from tuinly_operator.domain.target import (
+    CREDENTIAL_LABEL,
+    NOT_THERE,
+    Ownership,
+    SecretMeta,
+    ownership,
+    target_manifest,
+    template_values,
+)
 from tuinly_operator.domain.template import render
 from tuinly_operator.edges.kube import REQUEST_TIMEOUT, ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
@@ -90,7 +98,8 @@ class Publisher:
         """
         held = replace(decided.held, state=replace(decided.held.state, template=facts.layout.digest))
         try:
-            data = render(facts.layout, _values(held, decided.token))
+            client_id = held.client.id if held.client else ""
+            data = render(facts.layout, template_values(held.state, decided.token.reveal(), client_id))
         except Failure as failure:
             self._set_back(record, facts, failure)
             return
@@ -342,15 +351,3 @@ def _refusal(key: NamespacedName, failure: ApiFailure) -> str:
         f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
         "check quotas, admission policies and the operator's RBAC in this namespace"
     )
-
-
-def _values(held: IssuedToken, token: Sensitive) -> dict[str, str]:
-    """What a template's placeholders stand for."""
-    return {
-        "access_token": token.reveal(),
-        "token_type": "Bearer",
-        "expires_at": rfc3339(held.state.expires_at),
-        "expires_in": str(held.state.lifetime),
-        "scope": held.state.granted_scopes,
-        "client_id": held.client.id if held.client else "",
-    }
