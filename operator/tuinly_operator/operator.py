@@ -144,6 +144,7 @@ class Operator:
             selector=s.selector,
             begun=self._count_again,
             seen=self._store.credential_seen,
+            created=partial(self._store.credential_seen, created=True),
             listed=partial(self._store.credential_seen, listed=True),
             gone=self._store.credential_ended,
         )

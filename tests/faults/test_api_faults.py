@@ -201,6 +201,7 @@ async def test_a_watch_of_credentials_that_falls_silent_is_made_anew(
             namespaces=[tenant.objects.namespace],
             selector="",
             begun=lambda: None,
+            created=seen.append,
             seen=seen.append,
             listed=seen.append,
             gone=gone.append,

@@ -196,6 +196,7 @@ class Scene:
         self.foreign: SecretMeta | None = None
         self.old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = ()
         self.absence_proven = False
+        self.created = False
         self.served = False
         self.turn = Turn()
         self.verify_turn = Turn()
@@ -249,6 +250,7 @@ class Scene:
             client_secret=self.client_secret,
             target=self.foreign or (self.target.seen() if self.target else None),
             looked=self.absence_proven,
+            created=self.created,
             served=self.served,
             old_targets=self.old_targets,
         )
@@ -340,6 +342,11 @@ def deleting(scene: Scene) -> None:
 def brand_new(scene: Scene) -> None:
     """The credential has just been created: no token, no target, nothing read."""
     scene.memory, scene.target = Memory(met=True), None
+
+
+def created(scene: Scene) -> None:
+    """The same, and this leader saw it created."""
+    scene.memory, scene.target, scene.created = Memory(), None, True
 
 
 def lives(lifetime: int) -> Change:

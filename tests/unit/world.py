@@ -558,7 +558,9 @@ class Process:
         api.changed = self.secret_changed
         for key in api.secrets:
             self.secret_changed(key)
+        self._listed = False
         self.credentials_changed()
+        self._listed = True
 
     def secret_changed(self, key: NamespacedName) -> None:
         """The watch of Secrets, which the server keeps free of some types."""
@@ -573,7 +575,7 @@ class Process:
     def credentials_changed(self) -> None:
         """The watch of credentials, and the live reads that settle doubts of it."""
         for raw in self._api.credentials.values():
-            self.store.credential_seen(Credential.from_object(copy.deepcopy(raw)))
+            self.store.credential_seen(Credential.from_object(copy.deepcopy(raw)), created=self._listed)
         self.doubts += [key for record in self.store if (key := record.credential.key) not in self._api.credentials]
         while self.doubts:
             key = self.doubts.pop()

@@ -160,7 +160,7 @@ def _publish(f: Facts) -> Decision | None:
     wanted = unwritten(f)
     if wanted is None:
         return None
-    if f.target is None and not f.absence_proven:
+    if f.target is None and not f.may_create:
         return ProveAbsence()
     refused = f.memory.write
     if refused and refused.inputs == write_inputs(f) and not refused.retry.due(f.now):
@@ -206,7 +206,7 @@ def _request(f: Facts, why: Need) -> Decision:
     failed, wait = setback(f), _wait_before_attempt(f, why)
     if wait is not None:
         return _rest(f, failed.failure if failed else None, wait)
-    if f.target is None and not f.absence_proven:
+    if f.target is None and not f.may_create:
         return ProveAbsence()
     refresh = _refresh(f, why)
     if refresh is not None:

@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import Credential, PodDelivery, Spec, VerificationMode
+from tuinly_operator.domain.credential import Credential, DeletionPolicy, PodDelivery, Spec, VerificationMode
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.memory import AttemptInputs, IssuedToken, Memory
 from tuinly_operator.domain.push import Content
@@ -81,8 +81,9 @@ class Facts:
 
     `problem` says why the spec cannot be followed. `target` is the freshest view of it, `old_targets` are Secrets under
     other names that say they are this credential's target. `absence_proven`: live reads have shown that there is no
-    target, while the credential exists. `served`: a live read has shown that the credential exists and is ours to
-    serve. `turn` is what the limiter says of a token request, `verify_turn` of a verification.
+    target, while the credential exists. `created`: this leader saw the credential created. `served`: a live read has
+    shown that it exists and is ours to serve. `turn` is what the limiter says of a token request, `verify_turn` of a
+    verification.
     """
 
     credential: Credential
@@ -95,6 +96,7 @@ class Facts:
     target: SecretMeta | None = None
     old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = ()
     absence_proven: bool = False
+    created: bool = False
     served: bool = False
     turn: Turn = Turn()
     verify_turn: Turn = Turn()
@@ -141,6 +143,17 @@ class Facts:
         return AttemptInputs(self.inputs, self.client_identity)
 
     @property
+    def may_create(self) -> bool:
+        """Whether a target that is not seen may be taken for absent.
+
+        Without a proof, that is so where nobody else can have made one for this credential: the write, which only
+        creates, finds out whatever else may be there. One that is retained is proven nevertheless: should its
+        credential have gone, the garbage collector would not collect it.
+        """
+        retained = self.spec.target.deletion_policy is DeletionPolicy.RETAIN
+        return self.absence_proven or (self.created and not self.memory.met and not retained)
+
+    @property
     def in_place(self) -> bool:
         """Whether the target holds the token that we last wrote."""
         held, target = self.memory.published, self.target
@@ -172,12 +185,14 @@ def gather(  # noqa: PLR0913 -- all that is known
     client_secret: SecretMeta | None,
     target: SecretMeta | None,
     looked: bool,
+    created: bool = False,
     served: bool = False,
     old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = (),
 ) -> Facts:
     """Put the facts together. Their memory is the one that was given, changed by what is seen now: keep it.
 
-    `looked` says that the target was looked for live, `served` that the credential was.
+    `looked` says that the target was looked for live, `served` that the credential was, `created` that this leader saw
+    the credential created.
     """
     wanted, problem = DEFAULT_LAYOUT, credential.problem
     try:
@@ -201,6 +216,7 @@ def gather(  # noqa: PLR0913 -- all that is known
         target=target,
         old_targets=old_targets,
         absence_proven=looked and target is None,
+        created=created,
         served=served,
     )
 

@@ -170,7 +170,7 @@ class Restores:
 class Memory:
     """It is lost with the process, and nothing breaks by that: what is missing costs one attempt at most."""
 
-    met: bool = False  # the target's annotations have been read
+    met: bool = False  # the target's annotations have been read, or written
     written: Written | None = None
     pending: Pending | None = None
     rejected_token: Sensitive | None = None  # failed its verification; the server may give it once more
@@ -289,7 +289,7 @@ class Memory:
     def wrote(self, held: IssuedToken, wanted: WantedTarget | None, *, untried: bool = False) -> "Memory":
         """The target holds this token now, and is as the spec wanted it when that was decided."""
         new = self.pending is not None and self.pending.held.state.same_token(held.state)
-        memory = replace(self, written=Written(held, wanted, untried), write=None, removed=None)
+        memory = replace(self, met=True, written=Written(held, wanted, untried), write=None, removed=None)
         return replace(memory, pending=None, attempt=None) if new else memory
 
     def overtaken(self, held: IssuedToken) -> "Memory":

@@ -52,13 +52,15 @@ class CredentialWatch:
         namespaces: Sequence[str | None],
         selector: str,
         begun: Callable[[], None],
+        created: Callable[[Credential], None],
         seen: Callable[[Credential], None],
         listed: Callable[[Credential], None],
         gone: Callable[[Credential], None],
     ) -> None:
-        """`seen`, `listed` and `gone` are called on the loop that calls `run`. A namespace of None means all.
+        """What is told of credentials is told on the loop that calls `run`. A namespace of None means all.
 
-        `listed` is called with each credential of a list, `seen` and `gone` with those that the watch tells of. `begun`
+        `listed` is called with each credential of a list, and of those that the watch tells of `created` with each that
+        was made, or is selected by now, `seen` with each that has changed, and `gone` with each that has gone. `begun`
         is called each time that kopf has been started: it never tells what was deleted before. `refusals` is told what
         may not be watched; a namespace whose Secrets may not be is left out, too.
         """
@@ -68,6 +70,7 @@ class CredentialWatch:
         self._namespaces = namespaces
         self._selector = selector
         self._begun = begun
+        self._created = created
         self._seen = seen
         self._listed = listed
         self._gone = gone
@@ -238,7 +241,8 @@ class CredentialWatch:
         except Exception:  # noqa: BLE001 -- one odd object must not stop the others
             _log.exception("could not read a TuinlyCredential")
         else:
-            self._tell({None: self._listed, "DELETED": self._gone}.get(kind, self._seen), credential)
+            of_kind = {None: self._listed, "ADDED": self._created, "DELETED": self._gone}
+            self._tell(of_kind.get(kind, self._seen), credential)
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:
         """Have something called on the operator's loop, which is woken once for all calls that come together."""

@@ -35,6 +35,7 @@ class Record:
 
     credential: Credential
     memory: Memory = field(default_factory=Memory)
+    created: bool = False  # the watch told of its creation, so no other leader can have done anything for it
     status_written: float = float("-inf")  # boot seconds
     warned: tuple[Warned, ...] = ()  # by Events, lately
     hushed: frozenset[str] = frozenset()  # conditions whose last Warning was not sent again; nor is the end of it
@@ -143,12 +144,15 @@ class Store:
         end = self._ends.get(key)
         return end is not None and end.uid == uid
 
-    def credential_seen(self, credential: Credential, *, listed: bool = False) -> None:
-        """Take in a credential as the watch, or a relist, shows it, if that is news (succession.py)."""
+    def credential_seen(self, credential: Credential, *, listed: bool = False, created: bool = False) -> None:
+        """Take in a credential as the watch, or a relist, shows it, if that is news (succession.py).
+
+        `created` says that the watch tells of its creation.
+        """
         key = credential.key
         verdict = judge(self.known(key), Told(credential.uid, credential.version, there=True), listed=listed)
         if verdict is Verdict.NEWS:
-            self._take(credential)
+            self._take(credential, created=created)
         elif verdict is Verdict.DOUBTFUL:
             self._doubtful(key)
 
@@ -265,13 +269,13 @@ class Store:
         self._label(key, old, meta)
         self._touch(key, by, old, meta)
 
-    def _take(self, credential: Credential) -> None:
+    def _take(self, credential: Credential, *, created: bool = False) -> None:
         """Take in the news of a credential that exists."""
         record = self._records.get(credential.key)
         if record is None or record.credential.uid != credential.uid:
             self._drop(credential.key)
             self._ends.forget(credential.key)
-            self._records[credential.key] = record = Record(credential)
+            self._records[credential.key] = record = Record(credential, created=created)
         else:
             old, record.credential = record.credential, credential
             if replace(old, version=credential.version) == credential:

@@ -247,6 +247,7 @@ class Reconciler:
             client_secret=self._store.secret(credential.client_secret),
             target=live.freshest(credential.target, self._store.secret(credential.target)),
             looked=live.looked_for(credential.target),
+            created=record.created,
             served=live.served,
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
         )

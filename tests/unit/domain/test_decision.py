@@ -38,6 +38,7 @@ from tests.unit.facts import (
     client_relabelled,
     client_rotated,
     client_unread,
+    created,
     deleting,
     failing,
     graphql_down,
@@ -104,6 +105,7 @@ from tuinly_operator.domain.target import SecretMeta
 Changes = Sequence[Change]
 
 CLIENT_CREDENTIALS = spec({"refresh": {"grant": "ClientCredentials"}})
+RETAINED = spec({"target": {"deletionPolicy": "Retain"}})
 OTHER_LEAD = spec({"refresh": {"before": "30m"}})
 OTHER_KEY = spec({"clientSecretRef": {"clientSecretKey": "other"}})
 
@@ -118,6 +120,19 @@ def client_read_anew(scene: Scene) -> None:
     facts = scene.facts()
     if facts.client_secret is not None:
         world.has_read(scene, facts.client_identity, world.OTHER_CLIENT)
+
+
+def in_doubt(scene: Scene) -> None:
+    """That was before: it has not been looked for since."""
+    scene.facts()
+    scene.absence_proven = False
+
+
+def created_obtained(scene: Scene) -> None:
+    """The pending token is the first of a credential that this leader saw created."""
+    obtained = scene.memory.pending
+    created(scene)
+    scene.remember(pending=obtained)
 
 
 def refresh_refused(scene: Scene) -> None:
@@ -212,6 +227,12 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "new": ([brand_new], ReadClientSecret),
     "new, client known": ([brand_new, client_known], ProveAbsence),
     "new, no target for sure": ([brand_new, client_known, absence_proven], Exchange),
+    "created, client known": ([created, client_known], Exchange),
+    "created, to be retained": ([created, RETAINED, client_known], ProveAbsence),
+    "created, and what was in the way has gone": ([created, client_known, absence_proven, in_doubt], ProveAbsence),
+    "created, obtained": ([pending, created_obtained], Publish),
+    "created, obtained some time ago": ([pending, created_obtained, passed(6)], AskWhoServes),
+    "created, obtained, to be retained": ([pending, created_obtained, RETAINED], ProveAbsence),
     "new, its client Secret not seen": ([brand_new, client_gone], ReadClientSecret),
     "new, client Secret changed since it was read": ([brand_new, client_known, client_edited], ReadClientSecret),
     # A token in memory is written before anything else is thought of.

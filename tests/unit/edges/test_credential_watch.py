@@ -46,6 +46,7 @@ async def watch(heard: Heard) -> CredentialWatch:
         namespaces=(None,),
         selector="",
         begun=lambda: None,
+        created=heard.by("created"),
         seen=heard.by("seen"),
         listed=heard.by("listed"),
         gone=heard.by("gone"),
@@ -114,7 +115,7 @@ async def test_a_list_is_told_from_an_event_and_an_end_from_both(watch: Credenti
         watch._hear(kind, credential_object())  # noqa: SLF001 -- what kopf's handler calls
         watch._hear(kind, {})  # noqa: SLF001 -- the same
     await until(lambda: len(heard.calls) >= 4)
-    assert heard.calls == [("listed", UID), ("seen", UID), ("seen", UID), ("gone", UID)]
+    assert heard.calls == [("listed", UID), ("created", UID), ("seen", UID), ("gone", UID)]
 
 
 # --- When kopf runs, and for whom -------------------------------------------------------------------------------------
@@ -144,6 +145,7 @@ class Cluster:
             namespaces=namespaces,
             selector="",
             begun=self._begin,
+            created=nothing,
             seen=nothing,
             listed=nothing,
             gone=nothing,

@@ -11,6 +11,7 @@ from tests.unit.world import BOOTED, CLIENT_SECRET, CREDENTIAL, Process
 from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import TokenResponse
@@ -512,6 +513,77 @@ async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytes
     shop.api.edit_secret(TARGET, "access_token", "damaged")
     await shop.process.work()
     assert looked == [CREDENTIAL]  # and a restore, at any time, looks once
+
+
+# --- The first token of a credential that this leader saw created -----------------------------------------------------
+
+
+OTHERS_TARGET = NamespacedName(CREDENTIAL.namespace, f"{OTHER.name}-token")
+
+
+@pytest.fixture
+def looked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is read live of credentials and targets."""
+    names: list[str] = []
+
+    def listen(name: str) -> None:
+        read = getattr(shop.api, name)
+
+        async def heard(*args: object) -> object:
+            names.append(name)
+            return await read(*args)
+
+        monkeypatch.setattr(shop.api, name, heard)
+
+    listen("read_secret_meta")
+    listen("credential_exists")
+    return names
+
+
+async def create(shop: Shop, policy: str = "Delete") -> None:
+    """A team creates another credential."""
+    target = {"deletionPolicy": policy}
+    shop.api.put_credential(OTHER, {"clientSecretRef": {"name": CLIENT_SECRET.name}, "target": target})
+    shop.process.credentials_changed()
+    await shop.process.work()
+
+
+async def test_that_its_target_is_absent_is_proven_by_the_write(shop: Shop, looked: list[str]) -> None:
+    await create(shop)
+    assert OTHERS_TARGET in shop.api.secrets
+    assert looked == []
+    shop.api.remove_secret(OTHERS_TARGET)
+    await shop.process.work()
+    assert OTHERS_TARGET in shop.api.secrets
+    assert looked == ["read_secret_meta", "credential_exists"]  # one that is lost is another matter
+
+
+async def test_one_that_is_to_be_retained_is_proven_by_reads(shop: Shop, looked: list[str]) -> None:
+    """Nothing collects it if its credential has gone."""
+    await create(shop, "Retain")
+    assert OTHERS_TARGET in shop.api.secrets
+    assert looked == ["read_secret_meta", "credential_exists"]
+
+
+async def test_who_was_created_before_this_lead_is_proven_by_reads(shop: Shop, looked: list[str]) -> None:
+    shop.api.reachable = False
+    await create(shop)
+    shop.process.store.start_afresh()
+    shop.api.reachable = True
+    await shop.process.work()
+    assert OTHERS_TARGET in shop.api.secrets
+    assert looked == ["read_secret_meta", "credential_exists"]
+
+
+async def test_what_is_in_its_way_unseen_stays_and_costs_one_token_request(shop: Shop, looked: list[str]) -> None:
+    shop.api.put_secret(OTHERS_TARGET, {"theirs": "1"}, min(REFUSED_TYPES))
+    await create(shop)
+    assert looked == ["read_secret_meta"]
+    await shop.pass_time(HOUR // 2)
+    assert "theirs" in shop.api.secrets[OTHERS_TARGET]["data"]
+    [ready] = [each for each in shop.api.credentials[OTHER]["status"]["conditions"] if each["type"] == "Ready"]
+    assert ready["reason"] == Reason.TARGET_CONFLICT
+    assert len(shop.endpoint.requests) == 2
 
 
 # --- At the limiter ---------------------------------------------------------------------------------------------------
