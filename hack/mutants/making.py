@@ -119,7 +119,7 @@ class _Visitor(cst.CSTVisitor):
         return range(place.start.line, end.line + 1)
 
     def _add(self, node: cst.CSTNode, instead: cst.CSTNode) -> None:
-        if not _changes_message(node, instead):
+        if not _changes_message(node, instead) and not _is_infinity(node):
             lines = self._lines[-1]
             self.mutants.append(Mutant(self._source, self._statement, self._function, lines, node, instead))
 
@@ -152,6 +152,11 @@ def _is_message(node: cst.CSTNode) -> bool:
     return isinstance(node, cst.Name) and node.value == "message"
 
 
+def _is_infinity(node: cst.CSTNode) -> bool:
+    """Whether it is the text of an infinite number, in which case does not count and all else would break."""
+    return isinstance(node, cst.SimpleString) and node.raw_value in ("inf", "-inf")
+
+
 def _changes_message(node: cst.CSTNode, instead: cst.CSTNode) -> bool:
     """Whether a message is changed, also where it is an argument or gets a name."""
     match node, instead:
@@ -170,7 +175,8 @@ def _without_one(node: cst.Tuple | cst.List | cst.Set | cst.Dict) -> Iterator[cs
 
 
 def _without_result(node: cst.Return) -> Iterator[cst.CSTNode]:
-    if node.value is not None and not (isinstance(node.value, cst.Name) and node.value.value == "None"):
+    """Return nothing. In the place of `False` that would mean the same to all who ask, and mypy refuses it."""
+    if node.value is not None and not (isinstance(node.value, cst.Name) and node.value.value in ("None", "False")):
         yield node.with_changes(value=cst.Name("None"))
 
 

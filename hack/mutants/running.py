@@ -14,6 +14,7 @@ import json
 import math
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ from making import Mutant
 
 JOBS = int(os.environ.get("JOBS", "0")) or os.cpu_count() or 1
 MEMORY = 4 << 30  # bytes, for a mutant that grows without end
+WAIT = 30  # seconds, for a mutant that waits without end
 
 hypothesis.settings.register_profile(
     "mutants",
@@ -44,6 +46,7 @@ hypothesis.settings.register_profile(
 )
 _ARGUMENTS = (
     *("-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "-m", "not slow", "-o", "timeout=60"),
+    *("--tb=native", "--assert=plain"),  # nobody reads why a test fails
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # hypothesis has just been imported
 )
 
@@ -74,8 +77,12 @@ class Seen:
         return sorted({test for tests in found for test in tests}, key=lambda test: (self.seconds[test], test))
 
     def run(self, tests: Iterable[str], items: Mapping[str, pytest.Item]) -> End:
-        """Run tests until one fails. What takes much longer than without a mutant has no end, and ends here."""
+        """Run tests until one fails. What takes much longer than without a mutant has no end, and ends here.
+
+        It may also wait for what never comes, which takes no CPU time.
+        """
         for test in tests:
+            signal.alarm(math.ceil(WAIT + 20 * self.seconds[test]))
             used = resource.getrusage(resource.RUSAGE_SELF)
             most = math.ceil(used.ru_utime + used.ru_stime + 2 + 5 * self.seconds[test])
             resource.setrlimit(resource.RLIMIT_CPU, (most, most))
