@@ -1,15 +1,14 @@
-"""The way to Pods: which of them use a Secret, the annotation that tells them of its new content, and the trial."""
+"""What is asked of Pods: which of them use a Secret, to take an annotation, and whether the policy guards them."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from tuinly_operator.domain.credential import GROUP
 from tuinly_operator.domain.push import PUSHED, SCHEDULED, Answer, Pod, Reply, judge, pod_of
 from tuinly_operator.edges.kube import ApiFailure, Kube
 
-_FORBIDDEN: Final = f"{GROUP}/push-trial"  # an annotation that the admission policy must not let pass
+_FORBIDDEN: Final = f"{GROUP}/push-trial"  # an annotation that the admission policy refuses if it is in force
 _HOW_POLICIES_REFUSE: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY})
 _NOT_IN_FORCE: Final = (
     "the admission policy that limits what the operator may do to Pods is not in force in this namespace, so no Pod is "
@@ -19,21 +18,21 @@ _LOOK: Final = "check the admission policies and webhooks in this namespace"
 
 
 class PodDoor:
-    """Lists Pods and sets their annotation; a failure is an answer like any other."""
+    """Lists Pods and sets their annotation. A failed request is returned as a Reply, not raised."""
 
     def __init__(self, kube: Kube) -> None:
-        """Nothing is asked yet."""
+        """Makes no request yet."""
         self._kube = kube
 
     async def users(self, namespace: str, secrets: frozenset[str]) -> Sequence[Pod] | Reply:
         """List the Pods of a namespace that use one of these Secrets."""
         try:
-            return await self._kube.list_pods(namespace, SCHEDULED, partial(_keep, secrets))
+            return await self._kube.list_pods(namespace, SCHEDULED, lambda raw: pod_of(raw, secrets))
         except ApiFailure as failure:
             return _reply(failure, "to list the Pods of this namespace")
 
     async def tell(self, namespace: str, pod: Pod, value: str) -> Reply:
-        """Set the annotation of a Pod."""
+        """Set the annotation by which a Pod is told of new content; `value` is the version of that content."""
         try:
             annotations = await self._kube.annotate_pod(namespace, pod, {PUSHED: value})
         except ApiFailure as failure:
@@ -43,7 +42,7 @@ class PodDoor:
         return Reply(Answer.DONE)
 
     async def try_forbidden(self, namespace: str, pod: Pod) -> Reply:
-        """Try to set another annotation, of which nothing stays. `DONE` says that it is not known to be forbidden."""
+        """Try, by a dry run, to set another annotation. `DONE` means that nothing is known to forbid it."""
         try:
             await self._kube.annotate_pod(namespace, pod, {_FORBIDDEN: "1"}, dry_run=True)
         except ApiFailure as failure:
@@ -52,10 +51,6 @@ class PodDoor:
                 return Reply(Answer.DONE, f"{reply.why}, so that nobody knows whether its policy for Pods is in force")
             return reply
         return Reply(Answer.DONE, _NOT_IN_FORCE)
-
-
-def _keep(secrets: frozenset[str], raw: Mapping[str, Any]) -> Pod | None:
-    return pod_of(raw, secrets)
 
 
 def _reply(failure: ApiFailure, what: str) -> Reply:

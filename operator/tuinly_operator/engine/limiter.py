@@ -1,10 +1,10 @@
-"""Shares out what may be in flight, and learns for each origin what that can take: the limiter.
+"""The limiter: says how many requests may be in flight, and learns from the answers how many each origin can take.
 
-Before each request, the reconciler looks whether it may be sent. If not, the credential is parked: it waits here, and
-holds no connection and no place meanwhile. When its turn comes, a place is reserved for it and it is released, that is,
-queued to be reconciled. What a failure means depends on whom it meets: only from a credential *in good standing* is it
-taken as a sign that the endpoint is ill, and only a token proves that an endpoint works.
-(docs/decisions/0020-a-limiter-per-origin.md)
+Before each request, the reconciler asks whether it may be sent now. If not, it parks the credential, which waits here
+and meanwhile holds neither a connection nor a place. When its turn comes, the limiter reserves a place for it and
+releases it, that is, has it queued to be reconciled. What a failure means depends on the credential: one that fails
+while others get tokens is taken to be at fault itself, and says nothing of the endpoint. Only a token proves that an
+endpoint works. (docs/decisions/0020-a-limiter-per-origin.md)
 """
 
 import heapq
@@ -21,39 +21,39 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed
 from tuinly_operator.domain.facts import Block, Purpose, Turn
 
-FIRST_LIMIT: Final = 4  # in flight to an origin of which nothing is known yet
-DOWN_AFTER: Final = 3  # failures in a row that are signs of an ill endpoint
-DOWN_SECONDS: Final = 0.5  # over which they must be spread: what breaks at one moment is one failure
-PROBE_SECONDS: Final = 5.0
-EARLY_PROBE_SECONDS: Final = 1.0  # the same, in the first PROBE_SECONDS of its failing, which may be mere chance
-SLOW_SECONDS: Final = 1.0  # a request that takes longer hangs
-HANGS_FOR: Final = 8.0  # seconds after one has timed out for which its origin is taken to hang
-QUIET_SECONDS: Final = 10.0  # without a token for anybody: then nobody can be said to get any
-QUICK_TRIES: Final = 3  # without the drawn wait, of one who has a token and failed while others got theirs
-RATE_CUT: Final = 0.9  # after a 429, requests per second as a share of the tokens in the best second
-RATE_SECONDS: Final = 10  # among which the best second is looked for
-RATE_GROWTH: Final = 1.0  # per second, each second
-LEAST_RATE: Final = 1.0  # per second
+FIRST_LIMIT: Final = 4  # requests in flight to an origin that has given no token yet
+DOWN_AFTER: Final = 3  # failures in a row, with no token between them, after which an endpoint is taken to be down
+DOWN_SECONDS: Final = 0.5  # the least time from the first of them to the last: what breaks at one moment is one failure
+PROBE_SECONDS: Final = 5.0  # between two probes of an endpoint that is down
+EARLY_PROBE_SECONDS: Final = 1.0  # the same, in the first PROBE_SECONDS: a few failures may be mere chance
+SLOW_SECONDS: Final = 1.0  # a request that has taken longer is taken to hang
+HANGS_FOR: Final = 8.0  # after a request has timed out, all those to its origin are taken to hang for so long
+QUIET_SECONDS: Final = 10.0  # after so long without any token, nobody can be said to fail while others get tokens
+QUICK_TRIES: Final = 3  # retries without the random wait, for one who has a token and failed while others got theirs
+RATE_CUT: Final = 0.9  # after a 429, requests per second are this share of the tokens in the best second
+RATE_SECONDS: Final = 10  # the last seconds, among which the best one is looked for
+RATE_GROWTH: Final = 1.0  # by so many requests per second the rate grows each second
+LEAST_RATE: Final = 1.0  # requests per second
 SAID_AFTER: Final = 5.0  # seconds of waiting after which the status tells of it
-RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential that is not reconciled yet
-_LONGEST_PAUSE: Final = 0.5  # seconds between two looks at what time alone changes
+RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential whose reconcile has not begun
+_LONGEST_PAUSE: Final = 0.5  # seconds until the next `tick`, at most
 _SHORTEST_PAUSE: Final = 0.005
-_SHORT_LINE: Final = 16  # entries that need no clearing
-_MOST_TURNS: Final = 4096  # of namespaces, that are remembered for an origin
+_SHORT_LINE: Final = 16  # so many old entries may stay in a line
+_MOST_TURNS: Final = 4096  # namespaces whose next turn is remembered, for each origin
 
 
 class Standing(IntEnum):
-    """What is thought of who asks, in the order in which they are served."""
+    """How far a credential is trusted. They are served in this order."""
 
     GOOD = 0  # the last answer was a token
-    SHAKEN = 1  # it had tokens, and has failed since
-    NEW = 2  # it has had no token yet, nor failed while others got some
-    FAILING = 3  # it failed while others got tokens, so the cause lies with it, not with the endpoint
+    SHAKEN = 1  # it had a token, and has failed since then
+    NEW = 2  # it has had no token yet, and has not failed while others got theirs
+    FAILING = 3  # it failed while others got tokens, so the fault is its own and not the endpoint's
 
 
 _Who = tuple[NamespacedName, Purpose]
 _Rank = tuple[int, float, float]
-_Lot = tuple[Standing, str]  # those of a namespace, of one standing: they have turns one after the other
+_Lot = tuple[Standing, str]  # all of one namespace and standing: each of them gets a turn of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +72,24 @@ class Ask:
 
     @property
     def who(self) -> _Who:
-        """What its standing is kept by: for each purpose by itself, also if both use the same origin."""
+        """The key of its standing, which each purpose has for itself, even if both go to the same origin."""
         return self.key, self.purpose
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A place, first reserved for a released credential, then taken by its request. `since` is in boot seconds."""
+    """A place among those in flight: first reserved for a released credential, then taken by its request.
+
+    `since` is when it was reserved or, later, when the request began, in boot seconds.
+    """
 
     ask: Ask
     standing: Standing
     since: float
     probe: bool
     began: bool = False
-    picked: bool = False  # its credential is being reconciled
-    tokens: int = 0  # that the origin had given when the request began
+    picked: bool = False  # the reconcile of its credential has begun
+    tokens: int = 0  # how many the origin had given when the request began
     times_up: int = 0  # how often the origin had recovered by then
 
     def slow(self, now: float) -> bool:
@@ -99,21 +102,24 @@ class _Known:
     """What is known of one who has failed, until its next token."""
 
     standing: Standing
-    tokens: int  # that the origin had given by the time when this one began to fail
+    tokens: int  # how many the origin had given when this one first failed
     tried: float  # boot seconds of the last failure
     failures: int  # in a row
-    relieved: bool = False  # the endpoint has been seen to work since, so it need not wait for its retry
-    patience: Deadline | None = None  # until when Retry-After asked for no request
-    client: str = ""  # the one that Retry-After was told to
+    relieved: bool = False  # the endpoint has given tokens since: it may try again without waiting for its retry
+    patience: Deadline | None = None  # until when it may send nothing, by Retry-After
+    client: str = ""  # the client id with which it was told Retry-After
 
 
 @dataclass(slots=True)
 class _Wait:
-    """One who waits. `number` tells its present entry in the line from older ones; negative once it was released."""
+    """One who waits.
+
+    `number` is that of its entry in the line, which may also hold older ones of it; negative once it was released.
+    """
 
     ask: Ask
     since: Moment
-    turn: int  # of its namespace, among those of a standing
+    turn: int  # when its namespace's turn comes; counted for each standing
     lot: _Lot
     number: int = -1
     ticket: Ticket | None = None
@@ -121,7 +127,7 @@ class _Wait:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the metrics tell of an origin. `rate` is in requests per second, None where it is not bounded."""
+    """What the metrics show of an origin. `rate` is in requests per second, None where it has no bound."""
 
     limit: int
     in_flight: int
@@ -138,72 +144,72 @@ class _Origin:
     most: int
     limit: int
     tickets: dict[Ticket, None] = field(default_factory=dict)
-    untrusted: int = 0  # how many of the tickets belong to those not in good standing
+    untrusted: int = 0  # how many of the tickets are of credentials that are not in good standing
     waiting: dict[_Who, _Wait] = field(default_factory=dict)
-    line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap, with old entries that are skipped
+    line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap; old entries are left in it and skipped
     lots: Counter[_Lot] = field(default_factory=Counter)  # how many wait in each
-    next_turns: dict[_Lot, int] = field(default_factory=dict)  # after the last one that came
-    served: Counter[Standing] = field(default_factory=Counter)  # the last turn that came
+    next_turns: dict[_Lot, int] = field(default_factory=dict)  # the turn after the one that came last
+    served: Counter[Standing] = field(default_factory=Counter)  # the turn that came last
     known: dict[_Who, _Known] = field(default_factory=dict)
-    hopeful: set[_Who] = field(default_factory=set)  # failed by the endpoint's fault: any token ends their waits
+    hopeful: set[_Who] = field(default_factory=set)  # the endpoint failed them: anybody's next token ends their waits
     tokens: int = 0
     last_token: float = float("-inf")
-    recent: deque[float] = field(default_factory=deque)  # when the last tokens came
-    halved: float = float("-inf")
-    failures: int = 0  # in a row that are signs of an ill endpoint
+    recent: deque[float] = field(default_factory=deque)  # when tokens came, lately
+    halved: float = float("-inf")  # when the limit last was
+    failures: int = 0  # in a row that speak against the endpoint
     first_failure: float = 0.0
-    ill_since: float = 0.0  # when the request began that was the first of them
-    trusted_failed: bool = False  # at least one of them met a credential in good standing
+    ill_since: float = 0.0  # when the request of the first of them began
+    trusted_failed: bool = False  # whether one of them met a credential in good standing
     down: bool = False
     times_up: int = 0  # how often it has recovered
     next_probe: float = 0.0
     last_probe: _Who | None = None
     newcomers_turn: bool = False
     hung: float = float("-inf")  # when a request last timed out
-    rate_then: float | None = None  # after the last cut
-    cut: float = float("-inf")
-    next_start: float = float("-inf")
+    rate_then: float | None = None  # requests per second right after the last cut; None: there is no bound
+    cut: float = float("-inf")  # when the rate was last cut
+    next_start: float = float("-inf")  # before that no request may begin
 
     # --- Who ----------------------------------------------------------------------------------------------------------
 
     def standing(self, ask: Ask) -> Standing:
-        """What is thought of who asks; of one who has not failed, whether it has a token decides."""
+        """How far the one that asks is trusted. If it has not failed, this depends on whether it has a token."""
         known = self.known.get(ask.who)
         if known is not None:
             return known.standing
         return Standing.NEW if ask.end is None else Standing.GOOD
 
     def by_end(self, ask: Ask) -> float | None:
-        """The end of its token, where its place goes by that: it had one, and does not fail by itself."""
+        """When its token ends, if its place in the line goes by that: it had a token, and is not itself at fault."""
         return ask.end if self.standing(ask) <= Standing.SHAKEN else None
 
     def rank(self, ask: Ask, since: float, turn: int) -> _Rank:
-        """The place in the line: by standing, then by the end of the token or by turn."""
+        """Its place in the line: by standing, then by the end of its token or by its turn."""
         end = self.by_end(ask)
         return self.standing(ask), turn if end is None else end, since
 
     def turn_of(self, ask: Ask) -> int:
-        """The turn of who comes now: namespaces take turns, so it is after those of its own alone."""
+        """The turn of one who comes now. Namespaces take turns, so it only comes after those of its own namespace."""
         standing = self.standing(ask)
         lot = standing, ask.key.namespace
         return max(self.served[standing], self.next_turns.get(lot, 0)) + self.lots[lot]
 
     def turn_came(self, wait: _Wait) -> None:
-        """Note that one is released: whoever comes now does not wait for turns that are over."""
+        """Note that one is released. Whoever comes from now on gets none of the turns that are over."""
         standing = wait.lot[0]
         self.served[standing] = max(self.served[standing], wait.turn)
-        if len(self.next_turns) >= _MOST_TURNS:  # whoever comes again after that comes a turn too early, once
+        if len(self.next_turns) >= _MOST_TURNS:  # then some come one turn too early, once
             self.next_turns.clear()
         self.next_turns[wait.lot] = wait.turn + 1
 
     def joins(self, ask: Ask, now: Moment) -> _Wait:
-        """One begins to wait."""
+        """Let one begin to wait."""
         wait = self.waiting[ask.who] = _Wait(ask, now, self.turn_of(ask), (self.standing(ask), ask.key.namespace))
         self.lots[wait.lot] += 1
         return wait
 
     def leaves(self, who: _Who) -> _Wait | None:
-        """One does not wait any more; return its wait, if it did."""
+        """Let one wait no more; return its wait, None if it did not wait."""
         wait = self.waiting.pop(who, None)
         if wait is not None:
             self.lots[wait.lot] -= 1
@@ -222,14 +228,17 @@ class _Origin:
         return None
 
     def only_probes(self, ask: Ask) -> bool:
-        """Whether this one may only be sent as a probe: the origin is down, unless one in good standing may try it."""
+        """Whether this one may send nothing but a probe, because the origin is down.
+
+        One in good standing may still try an origin that only others have found to be down.
+        """
         return self.down and (self.trusted_failed or self.standing(ask) is not Standing.GOOD)
 
     def candidate(self) -> _Wait | None:
-        """Whom to send as the probe: another one than last time if there are others, and first those not tried yet.
+        """The one to be sent as the next probe: not the last one again if there are others; first those not tried yet.
 
         Those who had tokens take turns with newcomers, so that neither group keeps the other from finding out that the
-        endpoint works again. One whose failures are its own affair would find out nothing, and is sent last.
+        endpoint works again. One whose failures are its own fault would find out nothing, and comes last.
         """
         groups: list[list[_Wait]] = [[], [], []]
         for wait in self.waiting.values():
@@ -243,12 +252,13 @@ class _Origin:
         return min(group, key=self._untried_first, default=None)
 
     def _untried_first(self, wait: _Wait) -> tuple[float, _Rank]:
-        known, by_turn = self.known.get(wait.ask.who), self.by_end(wait.ask) is None  # a turn is another after each try
+        known = self.known.get(wait.ask.who)
+        by_turn = self.by_end(wait.ask) is None  # then it gets a later turn after each try
         tried = float("-inf") if by_turn or known is None or known.tried < self.ill_since else known.tried
         return tried, self.rank(wait.ask, wait.since.boot, wait.turn)
 
     def queue(self, wait: _Wait, number: int) -> None:
-        """Put one who waits into the line, and clear that once most of its entries no longer count."""
+        """Put one who waits into the line, and remove the old entries from the line once they are most of it."""
         wait.number = number
         heapq.heappush(self.line, (self.rank(wait.ask, wait.since.boot, wait.turn), number, wait.ask.who))
         if len(self.line) > 2 * len(self.waiting) + _SHORT_LINE:
@@ -263,17 +273,17 @@ class _Origin:
     # --- How much -----------------------------------------------------------------------------------------------------
 
     def hangs(self, now: float) -> bool:
-        """Whether requests to this origin hang: then each may hold its place for long, whoever it is for."""
+        """Whether requests to this origin hang, so that each of them may hold its place for long."""
         return now - self.hung < HANGS_FOR or any(ticket.slow(now) for ticket in self.tickets)
 
     def rate(self, now: float) -> float | None:
-        """How many requests per second may begin, None where that is not bounded."""
+        """How many requests may begin per second; None where there is no bound."""
         return None if self.rate_then is None else self.rate_then + RATE_GROWTH * (now - self.cut)
 
     def has_room(self, standing: Standing, now: float) -> bool:
-        """Whether one more may be in flight here. Those not in good standing hold half of the limit at most.
+        """Whether this origin can take one more request now. Those not in good standing hold half of its limit at most.
 
-        What hangs does not count against the limit: it would keep out those who could show that others are answered.
+        Requests that hang do not count: else they would keep out those that could show that the others are answered.
         """
         quick = sum(not ticket.slow(now) for ticket in self.tickets)
         if quick >= self.limit or now < self.next_start:
@@ -281,7 +291,7 @@ class _Origin:
         return not self.is_pacing() and (standing is Standing.GOOD or self.untrusted < max(1, self.limit // 2))
 
     def is_pacing(self) -> bool:
-        """Whether the rate is bounded and one is about to begin: the wait for the next counts from its beginning."""
+        """Whether the next one must wait for a request that is about to begin, as the rate has a bound."""
         return self.rate_then is not None and any(not ticket.began for ticket in self.tickets)
 
     def pace(self, now: float) -> None:
@@ -289,13 +299,13 @@ class _Origin:
         rate = self.rate(now)
         if rate is not None:
             self.next_start = now + 1 / rate
-            if rate > 20 * self.most:  # more than its places can use, however quick it is
+            if rate > 20 * self.most:  # no bound that could ever be met by so few places
                 self.rate_then = None
 
     # --- What answers say ---------------------------------------------------------------------------------------------
 
     def took(self, now: float) -> None:
-        """Somebody got a token: it works."""
+        """Note that somebody got a token: the endpoint works."""
         self.tokens += 1
         self.last_token = now
         self.recent.append(now)
@@ -306,14 +316,14 @@ class _Origin:
             self.times_up += 1
 
     def tokens_in_a_second(self, now: float) -> int:
-        """The most tokens in any one of the last seconds; in the other seconds, fewer may have been asked for."""
+        """How many tokens came in the best of the last seconds: in the others, perhaps fewer were asked for."""
         while self.recent and self.recent[0] < now - RATE_SECONDS:
             self.recent.popleft()
         seconds = Counter(int(now - time) for time in self.recent)
         return max(seconds.values(), default=0)
 
     def is_own_affair(self, ticket: Ticket, now: float) -> bool:
-        """Whether a failure is the credential's own affair: it fails while others get tokens."""
+        """Whether a failure is the credential's own fault, as others get tokens meanwhile."""
         known, standing = self.known.get(ticket.ask.who), self.standing(ticket.ask)
         if standing is Standing.NEW and now - self.last_token < QUIET_SECONDS:
             return True
@@ -322,14 +332,14 @@ class _Origin:
         return self.tokens > (known.tokens if known is not None else ticket.tokens)
 
     def speaks_against(self, ticket: Ticket, now: float, *, trusted: bool) -> None:
-        """Take a failure as a sign of an ill endpoint: halve the limit, and call the origin down after a few.
+        """Hold a failure against the endpoint: halve its limit, and take it to be down after a few such failures.
 
-        Of requests that were in flight together, only the first to fail halves it.
+        Of requests that were in flight together, only the first one to fail halves the limit.
         """
         if ticket.since >= self.halved:
             self.limit, self.halved = max(min(2, self.most), self.limit // 2), now
         if ticket.tokens < self.tokens:
-            return  # others have got tokens since it began: no sign of an ill endpoint
+            return  # others have got tokens since it began: the endpoint is not down
         if not self.failures:
             self.first_failure, self.ill_since = now, ticket.since
         self.failures += 1
@@ -338,7 +348,7 @@ class _Origin:
             self.down, self.next_probe = True, now + self._probe_pause(now)
 
     def refused(self, now: float) -> None:
-        """One in good standing was told that there are too many requests: send fewer in a second."""
+        """Lower the rate, as one in good standing was told that there are too many requests."""
         if now - self.cut >= 1:
             self.rate_then = max(LEAST_RATE, RATE_CUT * self.tokens_in_a_second(now))
             self.cut, self.next_start = now, now + 1 / self.rate_then
@@ -353,7 +363,7 @@ class _Origin:
 
 
 class Limiter:
-    """One for all endpoints. The reconciler looks before each request, parks who must wait, and tells how it went."""
+    """One for all endpoints. The reconciler asks before each request, parks those that must wait, tells how it went."""
 
     def __init__(self, places: int, release: Callable[[NamespacedName], None]) -> None:
         """`places` bounds what is in flight in all; `release` is called with each credential whose turn has come."""
@@ -363,7 +373,7 @@ class Limiter:
         self._numbers = count()
 
     def seen(self, now: Moment) -> dict[str, Seen]:
-        """What the metrics tell, by origin."""
+        """What the metrics show, by origin."""
         return {name: _seen(origin, now.boot) for name, origin in self._origins.items()}
 
     def holds_place(self, key: NamespacedName) -> bool:
@@ -373,7 +383,7 @@ class Limiter:
     # --- Asking -------------------------------------------------------------------------------------------------------
 
     def look(self, ask: Ask, now: Moment) -> Turn:
-        """Say whether a request may begin now; if not, what keeps it back; and whether it may ignore its retry time."""
+        """Say whether a request may begin now, if not, why not, and whether it may begin before its retry is due."""
         origin = self._origins.get(ask.origin) or self._new(ask.origin)
         known, wait = origin.known.get(ask.who), origin.waiting.get(ask.who)
         relieved = known is not None and known.relieved
@@ -437,7 +447,7 @@ class Limiter:
     # --- Requests -----------------------------------------------------------------------------------------------------
 
     def begin(self, ask: Ask, now: Moment) -> Ticket:
-        """Note that a request is sent now, which a look has just allowed. One of the next three tells of its end."""
+        """Note that a request is sent, which `look` has just allowed. Its end is told by one of the next three."""
         origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
         wait = origin.leaves(ask.who)
         ticket = (wait.ticket if wait is not None else None) or self._take(origin, ask, now.boot, probe=False)
@@ -452,7 +462,7 @@ class Limiter:
         return ticket
 
     def succeeded(self, ticket: Ticket, now: Moment) -> None:
-        """It gave a token (or a verification that says that the token works): the endpoint works."""
+        """Note that a request gave a token, or a verification said that the token works: the endpoint works."""
         origin = self._origins[ticket.ask.origin]
         self._leave(origin, ticket)
         origin.known.pop(ticket.ask.who, None)
@@ -466,7 +476,7 @@ class Limiter:
         self._dispatch(now.boot)
 
     def failed(self, ticket: Ticket, failure: TokenRequestFailed, now: Moment) -> None:
-        """It gave none. What that says depends on whom it met."""
+        """Note that a request gave none, and decide what that says of the endpoint and of the credential."""
         origin, who = self._origins[ticket.ask.origin], ticket.ask.who
         self._leave(origin, ticket)
         before = origin.known.get(who)
@@ -477,7 +487,7 @@ class Limiter:
         if failure.transport and not own:
             origin.speaks_against(ticket, now.boot, trusted=trusted)
         throttled = trusted and failure.status == HTTPStatus.TOO_MANY_REQUESTS
-        if throttled:  # as far as is known, it was merely unlucky: it loses its turn, but not its standing
+        if throttled:  # it may merely have been unlucky: it goes to the back, but keeps its standing
             origin.refused(now.boot)
         known = _Known(
             standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
@@ -486,7 +496,7 @@ class Limiter:
             failures=before.failures + 1 if before is not None else 1,
         )
         origin.known[who] = known
-        # An endpoint that fails now and then fails some credentials twice in a row: with a token, try a few times more.
+        # An endpoint that fails now and then fails some credentials twice in a row. Those with a token try again soon.
         quick = ticket.ask.end is not None and known.failures <= QUICK_TRIES and failure.retry_after is None
         hopeful = failure.transport and (quick or not own)
         known.relieved = ticket.times_up < origin.times_up or (hopeful and ticket.tokens < origin.tokens)
@@ -501,17 +511,17 @@ class Limiter:
         self._dispatch(now.boot)
 
     def abandoned(self, ticket: Ticket, now: Moment) -> None:
-        """The request was given up without an outcome; nothing happens if it has ended already."""
+        """Note that a request was given up without an outcome. Does nothing if it has ended already."""
         origin = self._origins[ticket.ask.origin]
         if ticket in origin.tickets:
             self._leave(origin, ticket)
             self._dispatch(now.boot)
 
     def tick(self, now: Moment) -> float:
-        """Do what time alone brings about; return the seconds after which to look again."""
+        """Do what is due because time has passed; return in how many seconds to call this again."""
         for origin in self._origins.values():
             for ticket in [t for t in origin.tickets if not t.picked and now.boot - t.since > RESERVED_SECONDS]:
-                if not ticket.began:  # released already: it will look by itself, and keeps its place in the line
+                if not ticket.began:  # it was released already, so it will ask by itself
                     self._give_back(origin, ticket, now.boot)
                     origin.waiting[ticket.ask.who].ticket = None
         self._dispatch(now.boot)
@@ -523,7 +533,7 @@ class Limiter:
     # --- Places -------------------------------------------------------------------------------------------------------
 
     def _may_go(self, origin: _Origin, ask: Ask, now: float) -> bool:
-        """Whether one who was not released may begin all the same: not before others who wait, nor as the probe."""
+        """Whether one who was not released may begin: not as a probe, nor if another one that waits comes first."""
         if origin.only_probes(ask):
             return False
         standing, head, wait = origin.standing(ask), origin.head(), origin.waiting.get(ask.who)
@@ -532,10 +542,10 @@ class Limiter:
         return not before and self._has_place(origin, standing, now) and origin.has_room(standing, now)
 
     def _has_place(self, origin: _Origin, standing: Standing, now: float) -> bool:
-        """Whether there is a place for it. The first half is for everybody, the last quarter for those who are quick.
+        """Whether a place is free for it. Half of all places are for everybody, the last quarter only for the quick.
 
-        What may hold its place for long counts against the shares: whatever hangs, and all requests of those who are
-        not in good standing.
+        What may hold its place for long counts against these shares: whatever hangs, and all requests of credentials
+        that are not in good standing.
         """
         if self._held() >= self._places:
             return False
@@ -549,9 +559,9 @@ class Limiter:
         return len(origin.tickets) < self._most()
 
     def _may_probe(self, now: float) -> bool:
-        """Whether there is a place for a probe: however many endpoints are down and hang, a quarter is for those.
+        """Whether a place is free for a probe. All endpoints that are down share a quarter of the places.
 
-        They take turns with it, and what is left of the last quarter is not theirs, either.
+        Probes may hang as well, so the last quarter, which is for the quick, is not theirs.
         """
         probes = sum(ticket.probe for each in self._origins.values() for ticket in each.tickets)
         free = self._held() < self._places and len(self._risky(now)) < self._most()
@@ -561,7 +571,7 @@ class Limiter:
         return sum(len(each.tickets) for each in self._origins.values())
 
     def _risky(self, now: float) -> list[Ticket]:
-        """Who may hold a place for long: whatever hangs, and all who are not in good standing."""
+        """What may hold a place for long: whatever hangs, and all requests of those not in good standing."""
         risky = []
         for origin in self._origins.values():
             hangs = origin.hangs(now)
@@ -569,7 +579,7 @@ class Limiter:
         return risky
 
     def _most(self) -> int:
-        """The places without the last quarter, where there are several origins."""
+        """How many places others than the quick may hold: not the last quarter, where there are several origins."""
         return self._places - (self._places // 4 if len(self._origins) > 1 else 0)
 
     def _dispatch(self, now: float) -> None:
@@ -585,7 +595,7 @@ class Limiter:
             self._release(wait.ask.key)
 
     def _ready(self, origin: _Origin, now: float) -> _Wait | None:
-        """Whose turn it is at an origin, if there is room."""
+        """The one whose turn it is at an origin; None where nobody waits or there is no room."""
         head = origin.head()
         if head is None:
             return None
@@ -598,7 +608,7 @@ class Limiter:
 
     @staticmethod
     def _precedence(origin: _Origin, wait: _Wait) -> tuple[int, float, float]:
-        """Who is released first. Probes, the longest due first, come after all who do not fail by themselves."""
+        """Sorts those of several origins. Probes come before those at fault only, the one that is due longest first."""
         if origin.only_probes(wait.ask):
             return Standing.NEW, float("inf"), origin.next_probe
         end = origin.by_end(wait.ask)
@@ -615,7 +625,7 @@ class Limiter:
         origin.untrusted -= ticket.standing is not Standing.GOOD
 
     def _give_back(self, origin: _Origin, ticket: Ticket, now: float) -> None:
-        """Free a place that was reserved and not used; if it was the probe's, another one may be the probe."""
+        """Free a place that was reserved and not used. If it was for a probe, another probe may go at once."""
         self._leave(origin, ticket)
         if ticket.probe:
             origin.next_probe = now
@@ -631,7 +641,7 @@ class Limiter:
         return _Origin(name, self._places, min(FIRST_LIMIT, self._places))
 
     def _next(self, origin: _Origin, now: float) -> float:
-        """The next moment at which somebody may be released merely because time has passed."""
+        """When somebody may next be released merely because time has passed, in boot seconds."""
         if origin.down:
             return origin.next_probe
         return now + _SHORTEST_PAUSE if origin.is_pacing() else origin.next_start

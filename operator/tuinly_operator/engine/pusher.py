@@ -1,7 +1,8 @@
-"""Tells Pods of new tokens in the background: one list per namespace at a time, and so many requests a second over all.
+"""Pushes: tells Pods of new tokens in the background, at a bounded rate over all.
 
-Nobody waits for it. Of each credential only the most recent content is pushed, for as long as that makes sense; what
-was not told by then is left to the kubelet.
+It first lists the Pods of a namespace, one list per namespace at a time, and then tells one Pod after the other.
+Nothing else waits for that. Of each credential only the newest content is pushed, for about a minute. Pods that have
+not been told by then see the new content when the kubelet next looks at them by itself.
 """
 
 import asyncio
@@ -15,18 +16,18 @@ from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.push import PUSH_SECONDS, Answer, Delivery, Pod, Push, Reply, Users, delivery, users_of
 
-_PATIENCE: Final = 2.0  # seconds for which a push waits for the watch of Secrets to show what was written
-_LOOK: Final = 0.02  # seconds between two looks at that
-_LISTS: Final = 4  # at the same time, over all namespaces: each has a page in memory
-_LEAST_WAIT: Final = 0.5  # seconds until a request is made again
-_MOST_WAIT: Final = 10.0
-_EVEN: Final = 1e-6  # seconds that are no difference
-_PROVEN_SECONDS: Final = 3600.0  # for which a policy that was seen to be in force is taken to be
-_UNPROVEN_SECONDS: Final = 60.0  # until another look where it was not
+_PATIENCE: Final = 2.0  # seconds for which a list waits, at most, until the watch of Secrets shows what was written
+_LOOK: Final = 0.02  # seconds between two looks whether it does
+_LISTS: Final = 4  # lists at the same time, over all namespaces, since each holds a page of Pods in memory
+_LEAST_WAIT: Final = 0.5  # seconds until a failed request is made again
+_MOST_WAIT: Final = 10.0  # the same, without what Retry-After asks for
+_EVEN: Final = 1e-6  # seconds; two times that are closer together are the same
+_PROVEN_SECONDS: Final = 3600.0  # after these, a policy that was found to be in force is tried again
+_UNPROVEN_SECONDS: Final = 60.0  # the same for one that was not in force
 
 
 class Door(Protocol):
-    """What leads to the Pods."""
+    """The way to the Pods: the three requests that are made about them (edges/pods.py)."""
 
     async def users(self, namespace: str, secrets: frozenset[str]) -> Sequence[Pod] | Reply:
         """List the Pods that use one of these Secrets."""
@@ -35,20 +36,20 @@ class Door(Protocol):
         """Tell a Pod."""
 
     async def try_forbidden(self, namespace: str, pod: Pod) -> Reply:
-        """Try what the admission policy forbids; nothing is changed. `DONE` means that nobody forbids it."""
+        """Try, by a dry run, what the admission policy forbids. The answer `DONE` means that it was not forbidden."""
 
 
 class Bucket:
-    """So many a second, and as many more at once as have not been used, up to a burst."""
+    """Bounds a rate. What was not used in the past may be used at once, up to a burst."""
 
     def __init__(self, rate: float, burst: float) -> None:
         """`rate` is per second."""
         self._apart = 1 / rate
         self._most_saved = (burst - 1) / rate
-        self._next = float("-inf")  # when the next one would be due at an even pace
+        self._next = float("-inf")  # when the next one would be due if all came at even intervals
 
     def take(self, now: float) -> float:
-        """Take one and return 0, or return in how many seconds there is one. `now` is in seconds."""
+        """Take one and return 0; or, if there is none now, return in how many seconds there is. `now` is in seconds."""
         due = max(self._next, now - self._most_saved)
         if due - now > _EVEN:
             return due - now
@@ -57,7 +58,7 @@ class Bucket:
 
 
 class _Turn(NamedTuple):
-    """A Pod that is to be told, and how often that has been tried."""
+    """A Pod that is to be told, and how often that has failed so far."""
 
     pod: Pod
     tries: int
@@ -69,7 +70,7 @@ class _Work:
 
     push: Push
     waiting: deque[_Turn] = field(default_factory=deque)
-    under_way: int = 0  # requests, and waits before another one
+    under_way: int = 0  # Pods for which a request, or the wait before the next one, is under way
     beyond: Sequence[str] = ()
     told: int = 0
     late: int = 0
@@ -78,14 +79,17 @@ class _Work:
 
 
 class _Proof(NamedTuple):
-    """Whether the admission policy was in force in a namespace: why not, empty where it was; and when, in seconds."""
+    """What was found of the admission policy in a namespace.
+
+    `why_not` says why it is taken not to be in force, and is empty if it is. `at` is in seconds of the event loop.
+    """
 
     why_not: str
     at: float
 
 
 class Pusher:
-    """Has Pods told, fairly: each namespace in turn, and in it each credential in turn."""
+    """Has Pods told. Namespaces take turns, and so do the credentials of a namespace."""
 
     def __init__(  # noqa: PLR0913 -- what it rests on
         self,
@@ -100,8 +104,9 @@ class Pusher:
     ) -> None:
         """Nothing is done before `run`. `rate` is in requests per second.
 
-        `shown` tells whether the watch of a namespace's Secrets has shown all up to a version. `came` is told what came
-        of each push, `count` of each Pod the outcome and, where it was told, the seconds since the write.
+        `shown` answers whether the watch of a namespace's Secrets has come up to a resource version. `came` is called
+        with the outcome of each push. `count` is called with the outcome for each Pod and, if the Pod was told, with
+        the seconds since the Secret was written.
         """
         self._door = door
         self._clock = clock
@@ -110,25 +115,25 @@ class Pusher:
         self._came = came
         self._count = count
         self._bucket = Bucket(rate, 2 * rate)
-        self._most = int(rate * (PUSH_SECONDS + 2))  # who can be told in time, if there is nobody else to tell
+        self._most = int(rate * (PUSH_SECONDS + 2))  # no more Pods than this can be told in time
         self._work: dict[NamespacedName, _Work] = {}  # by credential
-        self._unlisted: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: who waits for a list to begin
+        self._unlisted: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: waits for the next list to begin
         self._lists = asyncio.Semaphore(_LISTS)
-        self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces in which somebody began to
-        self._telling: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: who has Pods to tell
-        self._some = asyncio.Event()  # set while there are any
+        self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces that have just come into `_unlisted`
+        self._telling: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: has Pods to tell now
+        self._some = asyncio.Event()  # set while there is anything in `_telling`
         self._proofs: dict[str, _Proof] = {}  # by namespace
 
     def __len__(self) -> int:
         return len(self._work)
 
     def order(self, push: Push) -> None:
-        """Have Pods told of what was written just now; what is under way for an earlier token is dropped."""
+        """Have Pods told of what was just written. A push of an earlier token of that credential is dropped."""
         self.drop(push.key)
         self._await_list(push.key, _Work(push))
 
     def drop(self, key: NamespacedName) -> None:
-        """Tell nobody any more for a credential."""
+        """Give up the push of a credential; no Pod is told any more."""
         work = self._work.pop(key, None)
         if work is not None:
             work.waiting.clear()
@@ -136,7 +141,7 @@ class Pusher:
             self._rest_from_telling(work)
 
     async def run(self) -> None:
-        """Tell Pods until cancelled; begun again, begin with all that was under way."""
+        """Tell Pods until cancelled. If this is started again, the pushes that were under way begin anew."""
         interrupted = [work.push for work in self._work.values()]
         self._work, self._unlisted, self._telling = {}, {}, {}
         self._begun, self._some = asyncio.Queue(), asyncio.Event()
@@ -157,7 +162,7 @@ class Pusher:
         self._unlisted[key.namespace][key] = work
 
     async def _list_all(self, namespace: str) -> None:
-        """List the Pods of a namespace for all who wait for that, until nobody does: one list at a time."""
+        """List the Pods of a namespace, one list after the other, until no push waits for a list any more."""
         failures = 0
         while self._unlisted[namespace]:
             await self._let_watch_catch_up(namespace)
@@ -178,8 +183,9 @@ class Pusher:
     async def _let_watch_catch_up(self, namespace: str) -> None:
         """Wait until our watch of Secrets shows what was written, though not for long.
 
-        Kubelets show a Pod what they know of the Secret by their own watch of it, which the change of the Pod may
-        overtake: the Pod would be shown the old token again, and not looked at for a minute.
+        A kubelet has a watch of its own. If the change of the Pod reached it before the new content of the Secret did,
+        it would show the Pod the old token again, and then not look at the Pod for a minute. What our watch shows, the
+        kubelet's most likely shows as well.
         """
         until = asyncio.get_running_loop().time() + _PATIENCE
         while asyncio.get_running_loop().time() < until:
@@ -191,16 +197,16 @@ class Pusher:
     async def _sort_out(
         self, namespace: str, waiting: Iterable[_Work], pods: Sequence[Pod]
     ) -> Mapping[NamespacedName, Users] | Reply:
-        """Whom to tell, by credential; or why nobody may be told, or not now."""
+        """Find out which Pods to tell, by credential; or return why none may be told now, or at all."""
         found = {work.push.key: users_of(work.push, pods) for work in waiting}
         trial = [pod for users in found.values() for pod in users.tell]
         reply = await self._prove(namespace, trial) if trial else None
         return found if reply is None else reply
 
     async def _prove(self, namespace: str, pods: Sequence[Pod]) -> Reply | None:
-        """Look, though not each time, whether the admission policy is in force: one that is missing permits anything.
+        """Make sure that the admission policy is in force, since without it the operator could change any Pod.
 
-        None where it is.
+        Return None if it is, else what to do instead. What was found is remembered for a while.
         """
         now = asyncio.get_running_loop().time()
         known = self._proofs.get(namespace)
@@ -218,7 +224,7 @@ class Pusher:
             del self._proofs[namespace]
 
     async def _not_listed(self, namespace: str, waiting: Iterable[_Work], reply: Reply, least: float) -> None:
-        """Have them listed again after a wait, as far as there is time for that; for the others that is the end."""
+        """Wait and have the Pods listed again, for each push that still has time for that; end the others."""
         wait, again = max(reply.retry_after, least), False
         for work in waiting:
             if not self._is_current(work):
@@ -237,14 +243,14 @@ class Pusher:
     # --- Pods ---------------------------------------------------------------------------------------------------------
 
     def _begin(self, work: _Work, users: Users) -> None:
-        """Have Pods told, as many as can be in time."""
+        """Have the Pods told, as many as can be told in time."""
         work.told, work.beyond = users.know, users.beyond
         work.waiting = deque(_Turn(pod, 0) for pod in users.tell[: self._most])
         self._leave(work, len(users.tell) - len(work.waiting))
         self._go_on(work)
 
     def _go_on(self, work: _Work) -> None:
-        """Have those told who wait; where nothing is left to do, say what came of it."""
+        """Have the next Pod told if there is one; if nothing is left to do or to wait for, end the push."""
         if not self._is_current(work):
             return
         if work.waiting:
@@ -260,19 +266,19 @@ class Pusher:
             if work is None:
                 continue
             await self._have_turn()
-            if work.waiting:  # else dropped meanwhile
+            if work.waiting:  # else it was dropped meanwhile
                 work.under_way += 1
                 group.create_task(self._tell(work, work.waiting.popleft()))
                 if not work.waiting:
                     self._rest_from_telling(work)
 
     async def _have_turn(self) -> None:
-        """Wait until one more request may be made."""
+        """Wait until the rate allows one more request."""
         while wait := self._bucket.take(asyncio.get_running_loop().time()):  # noqa: ASYNC110 -- it says how long
             await asyncio.sleep(wait)
 
     def _next(self) -> _Work | None:
-        """Whose turn it is; who is late is left to the kubelet on the way."""
+        """The push whose turn it is, None if there is none. Pushes whose time is over end on the way."""
         while self._telling:
             namespace, lane = next(iter(self._telling.items()))
             key, work = next(iter(lane.items()))
@@ -282,7 +288,7 @@ class Pusher:
                 self._rest_from_telling(work)
                 self._go_on(work)
                 continue
-            # To the end of both lines.
+            # Both the namespace and the credential go to the end of their lines.
             del self._telling[namespace], lane[key]
             self._telling[namespace] = lane
             lane[key] = work
@@ -293,7 +299,7 @@ class Pusher:
     async def _tell(self, work: _Work, turn: _Turn) -> None:
         push, pod = work.push, turn.pod
         if not self._is_current(work):
-            return  # dropped since it was its turn
+            return  # it was dropped after its turn had come
         reply = await self._door.tell(push.target.namespace, pod, push.content.version)
         if reply.answer is Answer.AGAIN:
             wait = max(reply.retry_after, self._backoff(turn.tries + 1))
@@ -309,21 +315,21 @@ class Pusher:
         elif reply.answer is Answer.REFUSED:
             work.refused = reply.why
             self._count("Refused", None)
-            self._proofs.pop(push.target.namespace, None)  # it may not have been the policy that refused the trial
+            self._proofs.pop(push.target.namespace, None)  # perhaps something else refused the trial, not the policy
         else:
             self._count("Gone", None)
         work.under_way -= 1
         self._go_on(work)
 
     def _is_current(self, work: _Work) -> bool:
-        """Whether it was neither dropped nor replaced."""
+        """Whether it has neither ended nor been dropped or replaced."""
         return self._work.get(work.push.key) is work
 
     def _in_time(self, work: _Work, wait: float) -> bool:
         return work.push.content.until.remaining(self._clock.now()) > wait
 
     def _leave(self, work: _Work, pods: int) -> None:
-        """Leave Pods to the kubelet."""
+        """Count Pods as late: they see the new content when the kubelet next looks at them."""
         work.late += pods
         for _ in range(pods):
             self._count("Late", None)

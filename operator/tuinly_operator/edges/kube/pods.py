@@ -1,4 +1,4 @@
-"""What is asked of Pods: those of a namespace, and annotations by their status."""
+"""The requests about Pods: to list those of a namespace, and to set annotations by way of their status."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -7,8 +7,8 @@ from tuinly_operator.domain.push import Pod
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.requests import MERGE, METADATA, Requests, collection
 
-# A page of Pods, which are read whole: JSON becomes about five times as large in memory.
-_PAGE: Final = 100
+# Pods are read whole, and JSON becomes about five times as large in memory: so a page has few of them.
+_PAGE: Final = 100  # Pods
 _MOST_OF_A_PAGE: Final = 2 * 1024 * 1024  # bytes
 
 
@@ -18,9 +18,9 @@ class Pods(Requests):
     async def list_pods(
         self, namespace: str, selector: str, keep: Callable[[Mapping[str, Any]], Pod | None]
     ) -> list[Pod]:
-        """List the Pods of a namespace by pages, and of each what `keep` makes of it, if anything.
+        """List the Pods of a namespace by pages; return what `keep` makes of each Pod, except None.
 
-        `selector` is one of fields. Only who leads has a use for them. Raises ApiFailure.
+        `selector` selects by fields. Only the leader may do this. Raises ApiFailure.
         """
         self.fence()
         kept: list[Pod] = []
@@ -32,7 +32,7 @@ class Pods(Requests):
             most=_MOST_OF_A_PAGE,
         )
         async for page, _ in pages:
-            while page:  # nothing of it stays while the next one is read
+            while page:  # so that nothing of this page is in memory while the next one is read
                 found = keep(page.pop())
                 if found is not None:
                     kept.append(found)
@@ -41,9 +41,9 @@ class Pods(Requests):
     async def annotate_pod(
         self, namespace: str, pod: Pod, annotations: Mapping[str, str], *, dry_run: bool = False
     ) -> Mapping[str, str]:
-        """Set annotations of this very Pod by its status, which reaches nothing of its spec; return all that it has.
+        """Set annotations of exactly this Pod, and return all annotations that it has then.
 
-        Raises ApiFailure.
+        The request goes to the Pod's status, by which nothing of its spec can be changed. Raises ApiFailure.
         """
         query = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
         body = {"metadata": {"uid": pod.uid, "annotations": annotations}}
