@@ -35,7 +35,7 @@ class Scraped:
 
     def __init__(self) -> None:
         """Nothing has happened yet."""
-        self.queue = WorkQueue(lambda _: 0.0, time.monotonic)
+        self.queue = WorkQueue(lambda _: 0.0, time.monotonic, places=20)
         self.limiter = Limiter(20, lambda _: None)
         self.store = Store(changed=lambda _: None, gone=lambda _: None)
         self.origins: set[str] = set()

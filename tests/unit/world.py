@@ -534,7 +534,7 @@ class Process:
 
     def __init__(self, world: World, api: FakeApi, endpoint: FakeEndpoint, events: FakeEvents) -> None:
         self._world, self._api = world, api
-        self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot)
+        self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot, places=20)
         self.limiter = Limiter(20, self.queue.add)
         self.timers = Timers(world, self.queue.add, burst=20)
         self.metrics = Metrics(world)

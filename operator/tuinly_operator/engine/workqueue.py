@@ -26,9 +26,7 @@ _Heap = list[tuple[float, int, NamespacedName]]
 class WorkQueue:
     """A deduplicating priority queue that hands out nothing while something holds it."""
 
-    def __init__(
-        self, urgency: Callable[[NamespacedName], float], monotonic: Callable[[], float], places: int = 20
-    ) -> None:
+    def __init__(self, urgency: Callable[[NamespacedName], float], monotonic: Callable[[], float], places: int) -> None:
         """`urgency` gives a credential's place, the smallest first; `monotonic` is a clock in seconds.
 
         At most `places` reconciles run at a time, and besides as many of slow namespaces.
@@ -146,9 +144,8 @@ class WorkQueue:
     def _change_over(self, namespace: str) -> None:
         for heap in self._heaps[:_SLOW]:
             moved = [entry for entry in heap if entry[-1].namespace == namespace]
-            if moved:
-                heap[:] = [entry for entry in heap if entry[-1].namespace != namespace]
-                heapq.heapify(heap)
+            heap[:] = [entry for entry in heap if entry[-1].namespace != namespace]
+            heapq.heapify(heap)
             for entry in moved:
                 heapq.heappush(self._heaps[_SLOW], entry)
         self._wake()

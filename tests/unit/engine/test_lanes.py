@@ -2,6 +2,8 @@
 
 import asyncio
 import heapq
+import random
+import sys
 from itertools import count, pairwise
 
 import pytest
@@ -143,12 +145,14 @@ async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
     waiting.cancel()
 
 
-async def test_what_has_waited_for_long_is_begun_by_what_is_known_then() -> None:
+@pytest.mark.parametrize("held", [False, True])
+async def test_what_has_waited_for_long_is_begun_by_what_is_known_then(*, held: bool) -> None:
     """As after an outage or a lead of another replica, during which nothing is handed out."""
     now = 0.0
     queue = WorkQueue(lambda _: 0.0, lambda: now, places=2)
     queue.mark("slow", slow=True)
-    queue.hold("an outage")
+    if held:
+        queue.hold("an outage")
     for number in range(20):
         queue.add(NamespacedName("slow", str(number)))
     now = 121.0
@@ -224,3 +228,175 @@ async def test_a_quick_write_does_not_make_a_namespace_quick_in_which_others_are
         for key in taken:
             queue.done(key)
         now = 121.0  # it is slow no more, but not known to be quick, either
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("places", "unknown"), [(1, 1), (2, 1), (7, 1), (8, 2), (20, 5)])
+async def test_while_quick_ones_wait_those_of_whom_nothing_is_known_have_a_quarter_and_at_least_one(
+    places: int, unknown: int
+) -> None:
+    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places)
+    queue.mark("quick", slow=False)
+    for number in range(places):
+        queue.add(NamespacedName(f"new{number}", str(number)))
+        queue.add(NamespacedName("quick", str(100 + number)))
+    taken = [(await queue.get()).namespace for _ in range(places)]
+    assert taken == [f"new{number}" for number in range(unknown)] + ["quick"] * (places - unknown)
+
+
+@pytest.mark.parametrize("next_one", ["quick", "unknown"])
+async def test_where_quick_ones_have_all_places_the_next_one_waits(next_one: str) -> None:
+    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=4)
+    queue.mark("quick", slow=False)
+    for name in "abcd":
+        queue.add(NamespacedName("quick", name))
+        await queue.get()
+    waiting = asyncio.create_task(queue.get())
+    queue.add(NamespacedName(next_one, "e"))
+    await settle()
+    assert not waiting.done()
+    queue.done(NamespacedName("quick", "a"))
+    await settle()
+    assert waiting.result() == NamespacedName(next_one, "e")
+
+
+async def test_a_lane_of_slow_ones_that_is_more_than_full_keeps_no_worker_of_the_others_asleep() -> None:
+    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=2)
+    for namespace in ("one", "other"):
+        for name in "ab":
+            queue.add(NamespacedName(namespace, name))
+            await queue.get()
+        queue.mark(namespace, slow=True)
+    workers = [asyncio.create_task(queue.get()) for _ in range(2)]
+    await settle()
+    for name in "ab":
+        queue.add(NamespacedName("quick", name))
+    queue.add(NamespacedName("one", "c"))
+    await settle()
+    assert [worker.done() for worker in workers] == [True, True]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_however_namespaces_turn_slow_and_quick_again_the_most_urgent_key_is_the_next(seed: int) -> None:
+    """With a place for each, so that no lane has to wait."""
+    chance, now = random.Random(seed), 0.0  # noqa: S311 -- the same each time
+    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=400)
+    for number in chance.sample(range(60), 60):
+        queue.add(NamespacedName(chance.choice("abc"), str(number)))
+        if chance.random() < 0.2:
+            queue.mark(chance.choice("abc"), slow=chance.random() < 0.7)
+            now += chance.choice([0.0, 50.0, 121.0])
+    now += chance.choice([0.0, 121.0])
+    assert [(await queue.get()).name for _ in range(60)] == [str(number) for number in range(60)]
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_turns_slow_waits_no_more_behind_what_cannot_be_begun(*, known: bool) -> None:
+    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=1)
+    if known:
+        queue.mark("turns", slow=False)
+        queue.mark("quick", slow=False)
+    for namespace, name in (("quick", "0"), ("quick", "1"), ("turns", "2")):
+        queue.add(NamespacedName(namespace, name))
+    assert (await queue.get()).name == "0"
+    worker = asyncio.create_task(queue.get())
+    await settle()
+    queue.mark("turns", slow=True)
+    await settle()
+    assert worker.result() == NamespacedName("turns", "2")
+
+
+async def test_a_worker_wakes_for_a_key_that_may_be_begun_since_time_has_passed_as_soon_as_anything_happens() -> None:
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=1)
+    queue.mark("slow", slow=True)
+    queue.mark("slow once", slow=True)
+    queue.add(NamespacedName("slow", "a"))
+    await queue.get()
+    queue.add(NamespacedName("slow once", "a"))
+    worker = asyncio.create_task(queue.get())
+    await settle()
+    now = 60.0
+    queue.mark("slow", slow=True)
+    now = 120.0
+    await settle()
+    assert not worker.done()
+    queue.add(NamespacedName("slow", "b"))
+    await settle()
+    assert worker.result() == NamespacedName("slow once", "a")
+
+
+@pytest.mark.parametrize(("passed", "alive"), [(119.9, True), (120.0, False)])
+async def test_a_namespace_is_slow_for_two_minutes_after_its_last_slow_write(passed: float, *, alive: bool) -> None:
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=1)
+    queue.mark("slow", slow=True)
+    now = 60.0
+    queue.mark("slow", slow=True)
+    queue.mark("slow", slow=False)  # says nothing against that
+    now += passed
+    queue.add(NamespacedName("slow", "a"))
+    queue.add(NamespacedName("other", "a"))
+    await queue.get()
+    waiting = asyncio.create_task(queue.get())
+    await settle()
+    assert waiting.done() is alive  # there is a place in each lane
+    waiting.cancel()
+
+
+@pytest.mark.parametrize(("passed", "quick"), [(7199.9, True), (7200.0, False)])
+async def test_a_namespace_is_quick_for_two_hours_after_its_last_quick_write(passed: float, *, quick: bool) -> None:
+    now = 0.0
+    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=4)
+    queue.mark("quick", slow=False)
+    now = 100.0
+    queue.mark("quick", slow=False)
+    now += passed
+    for number in range(4):
+        queue.add(NamespacedName("unknown", str(number)))
+        queue.add(NamespacedName("quick", str(10 + number)))
+    taken = [(await queue.get()).namespace for _ in range(4)]
+    assert taken == (["unknown"] + ["quick"] * 3 if quick else ["unknown"] * 4)
+
+
+async def test_so_many_quick_namespaces_are_remembered_and_the_first_to_end_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tuinly_operator.engine.workqueue._MOST_QUICK", 2)
+    now = 0.0
+    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=4)
+
+    async def is_quick(namespace: str) -> bool:
+        keys = [NamespacedName("unknown", str(number)) for number in range(2)] + [NamespacedName(namespace, "9")]
+        for key in keys:
+            queue.add(key)
+        taken = [await queue.get() for _ in keys]
+        for key in taken:
+            queue.done(key)
+        return taken[1].namespace == namespace
+
+    for namespace in ("first", "second", "third"):
+        queue.mark(namespace, slow=False)
+    assert [await is_quick(namespace) for namespace in ("first", "second", "third")] == [True, True, False]
+    now = 10.0
+    queue.mark("first", slow=False)
+    now = 7200.0
+    queue.mark("third", slow=False)  # in the place of the second
+    assert [await is_quick(namespace) for namespace in ("first", "second", "third")] == [True, False, True]
+
+
+def test_a_namespace_that_is_slow_no_more_is_forgotten() -> None:
+    now = 0.0
+    queue = WorkQueue(lambda _: 0.0, lambda: now, places=4)
+    namespace = "slow once".replace(" ", "-")  # of its own, not the constant
+    before = sys.getrefcount(namespace)
+    queue.mark(namespace, slow=True)
+    queue.mark("another", slow=True)
+    assert sys.getrefcount(namespace) > before
+    now = 120.0
+    queue.mark("a third", slow=True)
+    assert sys.getrefcount(namespace) == before

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.facts import ISSUED as NOW
+from tests.unit.virtual import VirtualClock, live
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.engine.timers import Timers
@@ -299,3 +300,35 @@ async def test_a_deadline_set_later_but_due_earlier_is_told_first(
         await comes_true(told, [B])
         clock.after(3600)
         await comes_true(told, [B, A])
+
+
+class JumpingClock(VirtualClock):
+    """Follows the loop's time, and can be set."""
+
+    jump = 0.0
+
+    def now(self) -> Moment:
+        moment = super().now()
+        return Moment(moment.wall + self.jump, moment.boot)
+
+
+def test_each_deadline_is_told_on_time_and_after_a_jump_of_a_clock_within_half_a_second() -> None:
+    """Also one that is set while the task sleeps, however soon it is due."""
+    clock, told = JumpingClock(), dict[NamespacedName, float]()
+
+    async def story() -> None:
+        def due(key: NamespacedName) -> None:
+            told[key] = asyncio.get_running_loop().time()
+
+        timers = Timers(clock, due)
+        async with running(timers):
+            timers.set(C, Deadline.after(3600, clock.now()))
+            timers.set(A, Deadline.after(0.9, clock.now()))
+            await asyncio.sleep(0.6)
+            timers.set(B, Deadline.after(0.1, clock.now()))
+            await asyncio.sleep(10.1)
+            clock.jump = 3600
+            await asyncio.sleep(0.51)
+
+    live(story())
+    assert told == {A: pytest.approx(0.9, abs=0.01), B: pytest.approx(0.7, abs=0.01), C: pytest.approx(11, abs=0.25)}

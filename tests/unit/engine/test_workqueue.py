@@ -23,7 +23,7 @@ class World:
     time: float = 1000.0
 
     def queue(self) -> WorkQueue:
-        return WorkQueue(lambda key: self.urgency.get(key, 0.0), lambda: self.time)
+        return WorkQueue(lambda key: self.urgency.get(key, 0.0), lambda: self.time, places=20)
 
 
 @pytest.fixture
@@ -144,13 +144,15 @@ async def test_a_release_lets_as_many_workers_go_on_as_there_is_work(queue: Work
         assert sorted(await asyncio.gather(*workers)) == list(KEYS)
 
 
-@pytest.mark.parametrize("when", ["before the work comes", "just after"])
+@pytest.mark.parametrize("when", ["long before", "just before", "just after"])
 async def test_a_cancelled_worker_takes_no_work_along(queue: WorkQueue, when: str) -> None:
     stays, goes = (asyncio.create_task(queue.get()) for _ in range(2))
     await settle()
     steps: list[Callable[[], object]] = [goes.cancel, lambda: queue.add(A)]
-    for step in steps if when == "before the work comes" else reversed(steps):
+    for step in reversed(steps) if when == "just after" else steps:
         step()
+        if when == "long before":
+            await settle()
     await asyncio.gather(goes, return_exceptions=True)
     await settle()
     try:
