@@ -132,6 +132,11 @@ class Verification:
     mode: VerificationMode = VerificationMode.DISABLED
     graphql_url: str | None = _json("graphqlURL", None)
 
+    @property
+    def enabled(self) -> bool:
+        """Whether a new token must work before it is published."""
+        return self.mode is VerificationMode.ENABLED
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

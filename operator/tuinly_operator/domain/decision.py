@@ -294,8 +294,7 @@ def unwritten(f: Facts) -> Publish | None:
     """
     pending, written = f.memory.pending, f.memory.written
     if pending is not None and held_back(f) is None and (token := _writable(f, pending.held)):
-        untried = pending.unverified is not None or (f.verifies and not pending.verified)
-        return Publish(pending.held, token, Cause.NEW_TOKEN, untried, pending.due)
+        return Publish(pending.held, token, Cause.NEW_TOKEN, f.verifies and not pending.verified, pending.due)
     if written is not None and not f.looks_as_asked and (token := _writable(f, written.held)):
         cause = Cause.BROKEN if written.wanted == wanted_target(f) else Cause.NEW_LAYOUT
         return Publish(written.held, token, cause, written.untried)
@@ -386,8 +385,7 @@ def _refresh(f: Facts, why: Need) -> Refresh | None:
     routine = why in (Need.DUE, Need.EXPIRED) and not client_changed(f) and not forced(f)
     if held is None or held.refresh is None or held.state.exchange_inputs != f.inputs or not (welcome and routine):
         return None
-    known = read is not None and read.client == held.client
-    version = read.identity if read is not None and known else held.state.client_secret_version
+    version = read.identity if read and read.client == held.client else held.state.client_secret_version
     return Refresh(why, held.refresh, held, version)
 
 

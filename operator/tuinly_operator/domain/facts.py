@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import Credential, DeletionPolicy, PodDelivery, Spec, VerificationMode
+from tuinly_operator.domain.credential import Credential, DeletionPolicy, PodDelivery, Spec
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.memory import AttemptInputs, IssuedToken, Memory
 from tuinly_operator.domain.push import Content
@@ -37,8 +37,8 @@ class Policy:
 
     def urls_of(self, spec: Spec) -> tuple[str, ...]:
         """The URLs that requests are sent to."""
-        verifies = spec.verification.mode is VerificationMode.ENABLED
-        return (self.token_url_of(spec), self.graphql_url_of(spec)) if verifies else (self.token_url_of(spec),)
+        token_url = self.token_url_of(spec)
+        return (token_url, self.graphql_url_of(spec)) if spec.verification.enabled else (token_url,)
 
 
 class Purpose(Enum):
@@ -119,7 +119,7 @@ class Facts:
     @property
     def verifies(self) -> bool:
         """Whether a new token must work before it is published."""
-        return self.spec.verification.mode is VerificationMode.ENABLED
+        return self.spec.verification.enabled
 
     @property
     def pushes(self) -> bool:
@@ -208,7 +208,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     return Facts(
         credential=credential,
         policy=policy,
-        memory=memory.asked_for(inputs, verified=credential.spec.verification.mode is VerificationMode.ENABLED),
+        memory=memory.asked_for(inputs, verified=credential.spec.verification.enabled),
         now=now,
         layout=wanted,
         problem=problem,
@@ -236,7 +236,8 @@ def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wante
     if state is None:
         return memory.met_target(None)
     if pending is not None and pending.held.state.same_token(state):
-        return memory.wrote(pending.held, None, untried=pending.unverified is not None)
+        untried = credential.spec.verification.enabled and not pending.verified
+        return memory.wrote(pending.held, None, untried=untried)
     if memory.met and present is not None and present.token is not None:
         return memory  # a rule finds out who wrote it, before anything is written over it
     return memory.met_target(IssuedToken(state, now.moved_to(state.issued_at)))

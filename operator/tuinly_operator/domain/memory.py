@@ -264,14 +264,15 @@ class Memory:
 
     def same_again(self, asked: str, ask_again: Deadline, refresh: RefreshToken | None) -> "Memory":
         """The server gave the newest token once more, unchanged. It is asked again later, by the new refresh token."""
-        held = self.current
-        if held is None:
-            return self
-        held = replace(held, handled=asked or held.handled, ask_again=ask_again, refresh=refresh)
+
+        def again(held: IssuedToken) -> IssuedToken:
+            return replace(held, handled=asked or held.handled, ask_again=ask_again, refresh=refresh)
+
         if self.pending is not None:
-            return replace(self, pending=replace(self.pending, held=held), attempt=None)
-        written = replace(self.written, held=held) if self.written else None
-        return replace(self, written=written, attempt=None)
+            return replace(self, pending=replace(self.pending, held=again(self.pending.held)), attempt=None)
+        if self.written is not None:
+            return replace(self, written=replace(self.written, held=again(self.written.held)), attempt=None)
+        return self
 
     def verified(self, held: IssuedToken) -> "Memory":
         """The token works."""

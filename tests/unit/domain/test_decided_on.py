@@ -27,6 +27,8 @@ from tests.unit.facts import (
     client_relabelled,
     client_rotated,
     client_unread,
+    deleting,
+    graphql_down,
     label_removed,
     named,
     passed,
@@ -57,18 +59,28 @@ from tuinly_operator.domain.acts import (
     Verify,
 )
 from tuinly_operator.domain.credential import ClientSecretRef
-from tuinly_operator.domain.decision import counts_from, leftovers, look_alikes, present_end, written_by_another
+from tuinly_operator.domain.decision import (
+    counts_from,
+    leftovers,
+    look_alikes,
+    present_end,
+    to_push,
+    written_by_another,
+)
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.memory import Client, Removed
+from tuinly_operator.domain.push import Content, Push, Thaw
 
 Changes = Sequence[Change]
+
+NEW: Changes = [brand_new, client_known, absence_proven]
 
 
 @pytest.mark.parametrize(
     ("changes", "why", "client", "version"),
     [
         ([DUE], Need.DUE, CLIENT, "client-uid/20"),
-        ([brand_new, client_known, absence_proven], Need.FIRST, CLIENT, "client-uid/20"),
+        (NEW, Need.FIRST, CLIENT, "client-uid/20"),
         ([client_rotated], Need.CLIENT_CHANGED, OTHER_CLIENT, "client-uid/21"),
         ([client_relabelled, FORCED], Need.FORCED, CLIENT, "client-uid/21"),
         ([OTHER_SCOPES, FORCED, EXPIRED], Need.EXPIRED, CLIENT, "client-uid/20"),  # the first reason counts
@@ -111,6 +123,7 @@ def verified(scene: Scene) -> None:
         ([pending], Cause.NEW_TOKEN, False),
         ([VERIFIES, pending, verified], Cause.NEW_TOKEN, False),
         ([VERIFIES, passed(3500), pending, unverifiable], Cause.NEW_TOKEN, True),
+        ([VERIFIES, *NEW, pending, graphql_down], Cause.NEW_TOKEN, True),
         ([target_edited], Cause.BROKEN, False),
         ([label_removed], Cause.BROKEN, False),
         ([unverifiable, target_edited], Cause.BROKEN, False),  # nothing is to be verified any more
@@ -120,7 +133,7 @@ def verified(scene: Scene) -> None:
         ([renamed, absence_proven], Cause.NEW_LAYOUT, False),
         ([spec({"target": {"deletionPolicy": "Retain"}})], Cause.NEW_LAYOUT, False),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_write_knows_its_cause_and_whether_the_token_was_tried(
     changes: Changes, cause: Cause, *, untried: bool
@@ -159,17 +172,24 @@ def expires_before_ours(scene: Scene) -> None:
     scene.hold(state=replace(scene.published.state, issued_at=int(ISSUED.wall) + 2))
 
 
+def obtained_that_second(scene: Scene) -> None:
+    """The present token was issued in the second of another operator's."""
+    target_overtaken(scene)
+    scene.hold(state=replace(scene.published.state, issued_at=int(ISSUED.wall) + 1))
+
+
 @pytest.mark.parametrize(
     ("changes", "another"),
     [
         ([], False),
         ([target_overtaken], True),
+        ([obtained_that_second], True),
         ([target_overtaken, target_edited], False),  # it is not intact
         ([expires_before_ours], False),
         ([brand_new], False),
         ([target_overtaken, target_gone], False),
     ],
-    ids=["ours", "another's", "edited", "earlier", "new", "gone"],
+    ids=["ours", "another's", "of the same second", "edited", "earlier", "new", "gone"],
 )
 def test_a_token_of_another_operator_is_known_by_what_the_target_tells(changes: Changes, *, another: bool) -> None:
     scene = Scene(*changes)
@@ -250,6 +270,57 @@ def test_what_is_proven_and_not_going_is_deleted_and_what_is_not_proven_is_told_
     assert not isinstance(scene.decide(), RemoveOldTargets)
     scene.old_targets = scene.old_targets[:1]
     assert scene.decide() == RemoveOldTargets((), frozenset())  # it is gone, and would be told of again
+
+
+# --- What Pods are told of --------------------------------------------------------------------------------------------
+
+
+CONTENT = Content("31", ISSUED, ours=True)
+
+
+def pushes(scene: Scene) -> None:
+    """Push is asked for and installed, and new content was written a moment ago."""
+    spec({"delivery": {"pods": "Push"}})(scene)
+    scene.policy = replace(scene.policy, push=True)
+    scene.memory = scene.memory.to_be_pushed(CONTENT)
+
+
+def thawed(name: str) -> Change:
+    """A target of that name was immutable until now."""
+    return named(f"thawed({name})", lambda scene: scene.remember(thaw=Thaw(NamespacedName("shop", name), ISSUED.wall)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "pushed"),
+    [
+        ([], True),
+        ([passed(59)], True),
+        ([passed(60)], False),
+        ([label_removed], True),
+        ([target_edited], False),  # the content is not that any more
+        ([lambda scene: scene.remember(unpushed=None)], False),
+        ([lambda scene: setattr(scene, "policy", replace(scene.policy, push=False))], False),
+        ([spec({"delivery": {"pods": "None"}})], False),
+        ([spec({"suspend": True})], False),
+        ([spec({"scopes": 5})], False),
+        ([deleting], False),
+        ([lambda scene: scene.remember(namespace_ends=True)], False),
+    ],
+    ids=range(12),
+)
+def test_new_content_is_pushed_for_a_minute_while_it_is_there_and_that_is_asked_for(
+    changes: Changes, *, pushed: bool
+) -> None:
+    scene = Scene(pushes, *changes)
+    credential, push = scene.facts().credential, to_push(scene.facts())
+    assert push == (Push(credential.key, credential.uid, credential.target, CONTENT) if pushed else None)
+
+
+@pytest.mark.parametrize(("name", "known"), [("storefront-token", True), ("an-earlier-one", False)])
+def test_a_push_knows_of_the_last_thaw_of_its_target_and_of_no_other(name: str, *, known: bool) -> None:
+    push = to_push(Scene(pushes, thawed(name)).facts())
+    assert push is not None
+    assert push.thaw == (Thaw(NamespacedName("shop", name), ISSUED.wall) if known else None)
 
 
 # --- What the limiter and the least interval go by --------------------------------------------------------------------

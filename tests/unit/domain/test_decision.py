@@ -88,13 +88,16 @@ from tuinly_operator.domain.decision import (
     Comparison,
     compare,
     counts_from,
+    meanwhile,
     need,
     setback,
+    unblocked,
     unwritten,
     wanted_target,
 )
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import (
+    Block,
     Facts,
     Purpose,
     Turn,
@@ -108,6 +111,7 @@ CLIENT_CREDENTIALS = spec({"refresh": {"grant": "ClientCredentials"}})
 RETAINED = spec({"target": {"deletionPolicy": "Retain"}})
 OTHER_LEAD = spec({"refresh": {"before": "30m"}})
 OTHER_KEY = spec({"clientSecretRef": {"clientSecretKey": "other"}})
+RETAINED = spec({"target": {"deletionPolicy": "Retain"}})
 
 
 def namespace_ends(scene: Scene) -> None:
@@ -188,6 +192,17 @@ def graphql_throttled(scene: Scene) -> None:
     scene.turn, scene.verify_turn = Turn(), scene.turn
 
 
+def graphql_queued_long(scene: Scene) -> None:
+    """Others have gone first at the GraphQL endpoint for a while."""
+    queued_long(scene)
+    scene.turn, scene.verify_turn = Turn(), scene.turn
+
+
+def graphql_down_of_late(scene: Scene) -> None:
+    """The GraphQL endpoint is down, and this credential has only just come to wait for it."""
+    scene.verify_turn = Turn(Block(None, Deadline.after(5, scene.now), parks=True, long=True))
+
+
 def annotations_removed(scene: Scene) -> None:
     """Somebody removed all annotations of the target."""
     if scene.target is not None:
@@ -218,6 +233,8 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "expired, refresh token": ([refreshable, EXPIRED], Refresh),
     "expired, client secret rotated": ([refreshable, client_rotated, EXPIRED], Exchange),
     "expired, forced": ([refreshable, FORCED, EXPIRED], Exchange),
+    "expired, other scopes": ([refreshable, OTHER_SCOPES, EXPIRED], Exchange),
+    "due, forced a moment ago": ([DUE, forced_before], Exchange),
     "a longer lead makes it due": ([passed(2000), OTHER_LEAD], Exchange),
     "a shorter lead puts it off": ([DUE, spec({"refresh": {"before": "2m"}})], Rest),
     "the same token again": ([DUE, same_token_again], Rest),
@@ -252,6 +269,7 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "edited": ([target_edited], Publish),
     "label removed": ([label_removed], Publish),
     "edited again": ([target_edited, restored], Publish),
+    "edited for the third time": ([target_edited, restored, restored], Publish),
     "edited a while after": ([restored_often, passed(5), target_edited], Publish),
     "edited again and again, a new token obtained": ([target_edited, restored_often, pending], Publish),
     "edited again and again, and now the template changes": ([target_edited, restored_often, TEMPLATED], Publish),
@@ -299,12 +317,14 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "client secret rotated": ([client_rotated], Exchange),
     "client secret rotated, refresh token": ([refreshable, client_rotated, DUE], Exchange),
     "client Secret gone, perhaps": ([client_gone], ReadClientSecret),
+    "client Secret gone five minutes ago": ([client_missing, passed(300)], ReadClientSecret),
     # A rename: the new target first, then the old one goes.
     "renamed": ([renamed], ProveAbsence),
     "renamed, no target there": ([renamed, absence_proven], Publish),
     "renamed, other scopes": ([renamed, absence_proven, OTHER_SCOPES], Exchange),
     "old target left": ([old_left], RemoveOldTargets),
     "old target left, new one edited": ([old_left, target_edited], Publish),
+    "old target left, to be retained": ([RETAINED, token(), old_left], Rest),
     "old target left, new one lost": ([old_left, target_gone, restarted, client_known], ProveAbsence),
     # What users ask for.
     "forced": ([FORCED], Exchange),
@@ -379,6 +399,14 @@ HINDRANCES: dict[str, tuple[Changes, Reason]] = {
     "write refused": ([pending, write_refused], Reason.TARGET_REJECTED),
     "restore refused": ([target_edited, write_refused], Reason.TARGET_REJECTED),
     "verification inconclusive": ([VERIFIES, pending, unverifiable], Reason.VERIFICATION_INCONCLUSIVE),
+    "verification inconclusive, GraphQL down": (
+        [VERIFIES, pending, unverifiable, graphql_down],
+        Reason.VERIFICATION_INCONCLUSIVE,
+    ),
+    "odd client Secret, verification inconclusive": (
+        [VERIFIES, pending, unverifiable, client_invalid],
+        Reason.CLIENT_SECRET_INVALID,
+    ),
 }
 
 
@@ -436,6 +464,33 @@ def test_suspended_does_nothing(work: Changes) -> None:
     assert (decision.requeue_at, decision.silent) == (None, False)
     assert decision.blocked_by is not None
     assert decision.blocked_by.reason is Reason.SUSPENDED
+
+
+FORBIDDEN: dict[Change, Reason | None] = {
+    REFUSED_URL: Reason.URL_NOT_ALLOWED,
+    SUSPENDED: Reason.SUSPENDED,
+    target_foreign: Reason.TARGET_CONFLICT,
+    failing(): None,
+    blocked: None,
+    client_missing: None,
+    target_edited: None,
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), FORBIDDEN.items())
+def test_while_a_token_is_asked_for_only_what_forbids_that_by_now_is_told(
+    change: Change, reason: Reason | None
+) -> None:
+    scene = Scene(change)
+    rest = meanwhile(scene.facts())
+    assert (rest.blocked_by.reason if rest.blocked_by else None) is reason
+    assert rest.silent is False
+    assert reason or rest == unblocked(scene.facts())
+
+
+@pytest.mark.parametrize("change", [deleting, namespace_ends], ids=["credential", "namespace"])
+def test_while_a_token_is_asked_for_nothing_is_told_of_what_is_being_deleted(change: Change) -> None:
+    assert meanwhile(Scene(change).facts()) == Rest(silent=True)
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
@@ -520,9 +575,12 @@ def requeued_in(*changes: Change) -> float:
         ([DUE, failing(), throttled], 60),  # Retry-After binds whatever else was planned
         ([DUE, same_token_again], 600),
         ([VERIFIES, pending, unverifiable], 30),
+        ([VERIFIES, pending, unverifiable, at_once], 4),  # five seconds between two verifications
+        ([VERIFIES, pending, unverifiable, FORCED, attempted], 4),  # whichever comes first
+        ([VERIFIES, DUE, pending, graphql_throttled], 60),
         ([VERIFIES, passed(3490), pending, unverifiable], 10),  # the present token comes to its last 100 s first
     ],
-    ids=range(18),
+    ids=range(21),
 )
 def test_how_long_it_waits(changes: Changes, seconds: float) -> None:
     assert requeued_in(*changes) == pytest.approx(seconds)
@@ -562,6 +620,10 @@ TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
     ([VERIFIES, pending, graphql_queued], Purpose.VERIFICATION, True, True),
     ([VERIFIES, pending, graphql_throttled], None, True, False),
     ([VERIFIES, brand_new, client_known, pending, graphql_queued], Purpose.VERIFICATION, True, True),
+    ([VERIFIES, brand_new, client_known, pending, graphql_down_of_late], Purpose.VERIFICATION, True, True),
+    ([VERIFIES, brand_new, client_known, pending, graphql_queued_long], Purpose.VERIFICATION, True, False),
+    ([VERIFIES, pending, unverifiable, graphql_queued], None, True, False),  # it does not wait for its turn yet
+    ([VERIFIES, pending, unverifiable, graphql_down], Purpose.VERIFICATION, True, False),
 ]
 
 
@@ -754,9 +816,11 @@ def test_a_token_for_former_inputs_is_not_written_where_the_target_is_restored()
         ([passed(3500), pending], Verify),  # it is tried once in any case
         ([client_known, pending, unverifiable, absence_proven], Publish),  # there is no token at all
         ([OTHER_SCOPES, pending, unverifiable], Publish),  # nor one for what is asked for now
+        ([restarted, target_edited, client_known, pending, unverifiable], Publish),  # nor one that could be restored
+        ([EXPIRED, pending, unverifiable], Publish),
         ([passed(2500), pending, unverifiable, passed(2530)], Verify),  # the wait is over
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_token_that_nobody_can_verify_is_held_while_the_present_one_lasts(
     changes: Changes, act: type[Decision]
@@ -796,6 +860,7 @@ WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
         ([DUE, restarted], SAME, Comparison.BETTER),  # which the present one is, is not known any more
         # With less than two minutes left anything is better than nothing.
         ([passed(HOUR - 120)], EARLIER, Comparison.WORSE),
+        ([passed(HOUR - 120)], NARROWER, Comparison.WORSE),
         ([passed(HOUR - 119)], EARLIER, Comparison.BETTER),
         ([ENDING], NARROWER, Comparison.BETTER),
         ([EXPIRED], NARROWER, Comparison.BETTER),
@@ -821,12 +886,21 @@ WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
         # The target only looks otherwise than is asked for; its token is good.
         ([restarted, TEMPLATED], EARLIER, Comparison.WORSE),
     ],
-    ids=range(33),
+    ids=range(34),
 )
 def test_an_answer_is_judged_against_the_present_token(
     changes: Changes, offered: IssuedToken, judgement: Comparison
 ) -> None:
     assert compare(Scene(token(granted_scopes="a b"), *changes).facts(), offered) is judgement
+
+
+@pytest.mark.parametrize("wall", [-1, 0, 1])
+@pytest.mark.parametrize("boot", [-1, 0, 1])
+def test_an_answer_ends_earlier_only_if_both_clocks_say_so(wall: int, boot: int) -> None:
+    """After one of them was set, every new token seems to end before the present one."""
+    offered = replace(offer(1100), issued=Moment(ISSUED.wall + 2500 + wall, ISSUED.boot + 2500 + boot))
+    judgement = compare(Scene(DUE).facts(), offered)
+    assert judgement is (Comparison.WORSE if wall < 0 and boot < 0 else Comparison.BETTER)
 
 
 SCOPES = st.frozensets(st.sampled_from("abc")).map(lambda scopes: " ".join(sorted(scopes)))
@@ -861,7 +935,7 @@ def test_a_good_token_is_only_replaced_by_one_at_least_as_good(
 
 ANYTHING: Changes = [
     *(SUSPENDED, OTHER_SCOPES, OTHER_TOKEN_URL, REFUSED_URL, VERIFIES, TEMPLATED, FORCED, CLIENT_CREDENTIALS),
-    *(spec({"scopes": 5}), spec({"target": {"deletionPolicy": "Retain"}}), annotated(None)),
+    *(spec({"scopes": 5}), RETAINED, annotated(None)),
     *(brand_new, restarted, deleting, namespace_ends),
     *(
         target_gone,

@@ -1,6 +1,7 @@
 """What is remembered, change by change: each is named after what happened, and makes another memory of the last."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import MISSING, fields, replace
 
 import pytest
 
@@ -24,7 +25,10 @@ from tuinly_operator.domain.memory import (
     WantedTarget,
     Written,
 )
+from tuinly_operator.domain.push import Content, Delivery, Thaw
 
+CONTENT = Content("31", ISSUED, ours=True)
+THAW = Thaw(NamespacedName("shop", "storefront-token"), ISSUED.wall)
 INPUTS = AttemptInputs(token_state().exchange_inputs, "client-uid/20")
 OTHER_INPUTS = INPUTS._replace(client_secret="client-uid/21")
 WANTED = WantedTarget("storefront-token", "a layout", DeletionPolicy.DELETE)
@@ -158,17 +162,9 @@ def test_the_same_token_again_is_asked_for_later_by_what_came_with_it(
     assert after.same_again("", SOON, None).current == replace(after.current, refresh=None)  # it stays handled
 
 
-def test_without_a_token_none_can_be_the_same() -> None:
-    assert Memory().same_again("now", SOON, None) == Memory()
-
-
 def test_of_two_tokens_of_the_same_second_the_one_in_the_target_counts(memory: Memory, two: IssuedToken) -> None:
     other = replace(two, token=None)
     assert memory.obtained(two, None).met_target(other) == replace(memory, written=Written(other))
-
-
-def test_a_target_that_was_met_is_not_met_anew(memory: Memory) -> None:
-    assert memory.met_target(None) == memory
 
 
 @pytest.mark.parametrize("written", [None, Written(held(1), WANTED, untried=True)])
@@ -246,7 +242,6 @@ def test_what_is_told_once_is_told_again_once_it_was_over(memory: Memory) -> Non
     told = memory.told_once(Reason.LIFETIME_TOO_SHORT)
     assert told.told == {Reason.LIFETIME_TOO_SHORT}
     assert told.may_tell_again(Reason.LIFETIME_TOO_SHORT) == memory
-    assert memory.may_tell_again(Reason.LIFETIME_TOO_SHORT) is memory
 
 
 def test_the_look_alikes_that_were_told_of_are_those_of_the_last_time(memory: Memory) -> None:
@@ -262,13 +257,66 @@ def test_each_thing_that_is_told_once_is_kept_apart(memory: Memory) -> None:
 
 def test_at_rest_nothing_is_refused_any_more(memory: Memory) -> None:
     assert memory.refused(setback()).came_to_rest() == memory
-    assert memory.came_to_rest() is memory
 
 
 def test_what_was_read_of_the_client_secret_is_the_latest(memory: Memory) -> None:
     first = ClientSecretRead(REF, "a/1", CLIENT, ISSUED)
     second = ClientSecretRead(REF, "a/2", OTHER_CLIENT, ISSUED)
     assert memory.client_secret_read(first).client_secret_read(second).client == second
+
+
+KEPT: dict[str, tuple[Callable[[Memory], Memory], dict[str, object]]] = {
+    "an attempt that failed": (lambda memory: memory.attempt_failed(setback()), {"attempt": setback()}),
+    "a write that failed": (lambda memory: memory.write_failed(setback()), {"write": setback()}),
+    "something else that was refused": (lambda memory: memory.refused(setback()), {"refusal": setback()}),
+    "a namespace that ends": (Memory.namespace_ended, {"namespace_ends": True}),
+    "content that no Pod knows": (lambda memory: memory.to_be_pushed(CONTENT), {"unpushed": CONTENT}),
+    "what came of a push": (lambda memory: memory.pushed(Delivery(told=7)), {"delivery": Delivery(told=7)}),
+    "a target that was immutable": (lambda memory: memory.thawed(THAW), {"thaw": THAW}),
+}
+
+
+@pytest.mark.parametrize(("happens", "changes"), KEPT.values(), ids=KEPT.keys())
+def test_what_happened_is_kept_and_changes_nothing_else(
+    memory: Memory, happens: Callable[[Memory], Memory], changes: dict[str, object]
+) -> None:
+    assert happens(memory) == replace(memory, **changes)  # type: ignore[arg-type]
+
+
+def test_once_a_push_is_ordered_its_content_is_not_pushed_again(memory: Memory) -> None:
+    assert memory.to_be_pushed(CONTENT).push_ordered() == memory
+
+
+NOTHING: dict[str, Callable[[Memory], Memory]] = {
+    "a target that was met": lambda memory: memory.met_target(None),
+    "the same inputs": lambda memory: memory.asked_for(INPUTS.exchange, verified=True),
+    "the same inputs, not to be verified": lambda memory: memory.asked_for(INPUTS.exchange, verified=False),
+    "rest, and nothing was refused": Memory.came_to_rest,
+    "what was not told": lambda memory: memory.may_tell_again(Reason.LIFETIME_TOO_SHORT),
+    "a target that was not removed": lambda memory: memory.not_put_back(setback()),
+    "a token that does not wait": lambda memory: memory.verified(held(2)),
+}
+
+
+@pytest.mark.parametrize("happens", NOTHING.values(), ids=NOTHING.keys())
+@pytest.mark.parametrize("waits", [False, True], ids=["", "a token waits"])
+@pytest.mark.parametrize("written", [None, Written(held(1), WANTED)], ids=["new", "written"])
+def test_what_changes_nothing_leaves_the_very_memory(
+    happens: Callable[[Memory], Memory], written: Written | None, *, waits: bool
+) -> None:
+    """Nothing is made anew, each time that a credential is looked at."""
+    memory = Memory(met=True, written=written, pending=Pending(held(2)) if waits else None)
+    assert happens(memory) is memory
+
+
+def test_without_a_token_none_can_be_the_same() -> None:
+    memory = Memory()
+    assert memory.same_again("now", SOON, None) is memory
+
+
+@pytest.mark.parametrize("kind", [IssuedToken, RefreshToken, Setback, Pending, Written, Removed, Memory])
+def test_what_is_not_told_is_not_known(kind: type) -> None:
+    assert not any(field.default for field in fields(kind) if field.default is not MISSING)
 
 
 def test_a_namespace_that_ends_stays_so(memory: Memory) -> None:
