@@ -229,8 +229,7 @@ def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wante
     this process does not know itself.
     """
     present, pending = memory.published, memory.pending
-    told = target.target.state if target.target else None
-    if memory.met and (told is None or (present and told.issued_at <= present.state.issued_at)):
+    if memory.met and (target.state is None or (present and target.state.issued_at <= present.state.issued_at)):
         return memory
     state = believe(target, credential, wanted, now.wall)
     if state is None:

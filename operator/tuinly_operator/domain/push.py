@@ -93,18 +93,22 @@ def living_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Ite
 def variables(container: Mapping[str, Any]) -> Iterator[str]:
     """The Secrets of which a container has environment variables."""
     for variable in container.get("env") or ():
-        reference = (variable.get("valueFrom") or {}).get("secretKeyRef") or {}
-        yield reference.get("name") or ""
+        yield from _named(variable.get("valueFrom") or {}, "secretKeyRef", "name")
     for source in container.get("envFrom") or ():
-        yield (source.get("secretRef") or {}).get("name") or ""
+        yield from _named(source, "secretRef", "name")
 
 
 def mounted(volume: Mapping[str, Any]) -> Iterator[str]:
     """The Secrets in a volume."""
-    if volume.get("secret"):
-        yield volume["secret"].get("secretName") or ""
+    yield from _named(volume, "secret", "secretName")
     for source in (volume.get("projected") or {}).get("sources") or ():
-        yield (source.get("secret") or {}).get("name") or ""
+        yield from _named(source, "secret", "name")
+
+
+def _named(source: Mapping[str, Any], kind: str, key: str) -> Iterator[str]:
+    """The Secret that a source of this kind names, if it is one and does."""
+    if name := (source.get(kind) or {}).get(key):
+        yield name
 
 
 # --- What is pushed ---------------------------------------------------------------------------------------------------

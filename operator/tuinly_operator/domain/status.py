@@ -90,8 +90,6 @@ def transitions(before: Status, after: Status) -> list[Transition]:
         old, new = before.condition(kind), after.condition(kind)
         if new is None or (old is not None and old.verdict == new.verdict) or new.reason == Reason.ISSUING:
             continue
-        if kind == REFRESHED and old is None and new.status == "True":
-            continue  # the first token is told of by Ready
         warning = new.status == "False" and new.reason != Reason.SUSPENDED
         told.setdefault(new.reason, Transition(warning, Reason(new.reason), new.message))
     old, new = before.condition(DELIVERED), after.condition(DELIVERED)
@@ -117,7 +115,7 @@ def _conditions(f: Facts, decision: Rest) -> tuple[Condition, ...]:
 
 def _has_template(f: Facts) -> bool:
     """Whether the target was last written by the template that the spec has now; what others did to it is no matter."""
-    state = f.target.target.state if f.target and f.target.target else None
+    state = f.target.state if f.target else None
     return state is not None and state.template == f.layout.digest
 
 

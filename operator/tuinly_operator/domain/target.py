@@ -146,6 +146,11 @@ class SecretMeta:
         """Which content this is: changes whenever the Secret does, and says nothing of what it holds."""
         return f"{self.uid}/{self.version}"
 
+    @property
+    def state(self) -> TokenState | None:
+        """What our annotations tell of a token; None for nothing that could be."""
+        return self.target.state if self.target else None
+
     def newer_than(self, other: "SecretMeta") -> bool:
         """Whether this was read later; of two versions that cannot be compared, what came last is believed."""
         return self.version != other.version and not older(self.version, other.version)
@@ -234,7 +239,7 @@ def believe(secret: SecretMeta, credential: Credential, layout: Layout, wall: fl
 
     `wall` is the present time in seconds since the epoch.
     """
-    state = secret.target.state if secret.target is not None else None
+    state = secret.state
     if state is None or state.credential_uid != credential.uid or state.issued_at > wall + _MOST_AHEAD:
         return None
     return state if holds_state(secret, credential, state, layout) else None

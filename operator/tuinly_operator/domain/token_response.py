@@ -83,7 +83,7 @@ def judge_graphql(status: int, body: bytes) -> Verdict:
     """
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return Verdict.REJECTED
-    members = _json_object(body) if status == HTTPStatus.OK and len(body) <= MAX_BODY else None
+    members = _json_object(body) if status == HTTPStatus.OK else None
     if members is None:
         return Verdict.INCONCLUSIVE
     if members.get("data") is not None:
@@ -182,7 +182,8 @@ def _unusable(answer: Answer, flaw: str) -> TokenRequestFailed:
 def _refusal(answer: Answer, now: float) -> TokenRequestFailed:
     """What a status other than 200 means."""
     endpoint, status = f"the token endpoint {answer.origin}", answer.status
-    if 500 <= status < 600:  # noqa: PLR2004 -- HTTP status classes
+    kind = status // 100
+    if kind == 5:  # noqa: PLR2004 -- HTTP status classes
         # Whatever its body says: an error code from a server that fails proves nothing about the client.
         retry_after = _retry_after(answer, now) if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         message = f"{endpoint} fails (HTTP {status}); it is asked again until it recovers"
@@ -190,9 +191,9 @@ def _refusal(answer: Answer, now: float) -> TokenRequestFailed:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         message = f"{endpoint} limits the rate of requests (HTTP {status}); it is asked again later"
         return TokenRequestFailed(Reason.ENDPOINT_THROTTLED, message, status, _retry_after(answer, now))
-    if 400 <= status < 500:  # noqa: PLR2004 -- HTTP status classes
+    if kind == 4:  # noqa: PLR2004 -- HTTP status classes
         return _rejection(answer)
-    if 300 <= status < 400:  # noqa: PLR2004 -- HTTP status classes
+    if kind == 3:  # noqa: PLR2004 -- HTTP status classes
         message = (
             f"{endpoint} redirects (HTTP {status}), which a secret must not follow; set the token URL to its target"
         )

@@ -118,7 +118,7 @@ class Store:
             held = record.memory.published
             return held.state.expires_at if held else float("inf")
         target = self._secrets.get(record.credential.target)
-        state = target.target.state if target and target.target else None
+        state = target.state if target else None
         return state.expires_at if state else float("inf")
 
     def secret(self, key: NamespacedName) -> SecretMeta | None:

@@ -112,7 +112,15 @@ USES: dict[str, tuple[Json, tuple[bool, bool] | None]] = {
         None,
     ),
     "plain variables": (
-        spec(containers=[container(env=[{"name": "A", "value": "b"}, {"name": "C"}], volumeMounts=[MOUNT])]),
+        spec(
+            containers=[
+                container(
+                    env=[{"name": "A", "value": "b"}, {"name": "C"}, {"name": "D", "valueFrom": {"fieldRef": {}}}],
+                    envFrom=[{"configMapRef": {"name": SECRET}}],
+                    volumeMounts=[MOUNT],
+                )
+            ]
+        ),
         SHOWN,
     ),
     "a variable and a directory": (spec(containers=[container(env=[VARIABLE], volumeMounts=[MOUNT])]), BOTH),
@@ -122,6 +130,20 @@ USES: dict[str, tuple[Json, tuple[bool, bool] | None]] = {
 @pytest.mark.parametrize(("patch", "expected"), USES.values(), ids=USES.keys())
 def test_how_a_pod_uses_a_secret(patch: Json, expected: tuple[bool, bool] | None) -> None:
     assert use(pod(patch)) == expected
+
+
+def test_of_a_pod_a_few_words_are_kept_and_of_the_secrets_those_that_are_looked_for() -> None:
+    volumes = [{"name": name, "secret": {"secretName": name}} for name in (SECRET, "another", "of-no-interest")]
+    raw = pod(spec(volumes=volumes, containers=[container(env=[VARIABLE, OTHER_VARIABLE])]), valued("76"))
+    assert pod_of(raw, {SECRET, "another"}) == Pod(
+        name="web-1",
+        uid="pod-uid",
+        node="node-1",
+        value="76",
+        started=parse_rfc3339(STARTED),
+        shows=frozenset({SECRET, "another"}),
+        keeps=frozenset({SECRET}),
+    )
 
 
 KINDS = {
@@ -291,6 +313,12 @@ def test_three_are_named_who_need_a_restart() -> None:
     assert ": 4 (a, b, c and others); restart them" in message
     *_, message = verdict(replace(came, beyond=3))
     assert ": 3 (a, b, c); restart them" in message
+
+
+def test_a_push_is_summed_up() -> None:
+    came = delivery(5, 2, ["a", "b", "c", "d"], unlisted=True, refused="no")
+    assert came == Delivery(told=5, late=2, beyond=4, names=("a", "b", "c"), unlisted=True, refused="no")
+    assert delivery(0, 0, [], unlisted=False, refused="") == Delivery()
 
 
 def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:

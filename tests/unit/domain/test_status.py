@@ -15,6 +15,7 @@ from tests.unit.facts import (
     DUE,
     EXPIRED,
     FORCED,
+    ISSUED,
     LIFETIME,
     OTHER_SCOPES,
     OTHER_TOKEN_URL,
@@ -27,6 +28,7 @@ from tests.unit.facts import (
     Change,
     Scene,
     absence_proven,
+    annotated,
     attempted,
     blocked,
     brand_new,
@@ -41,6 +43,7 @@ from tests.unit.facts import (
     named,
     passed,
     pending,
+    queued_long,
     refreshable,
     renamed,
     reported,
@@ -128,6 +131,9 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
     "new, odd client Secret": ([brand_new, client_invalid], "False ClientSecretInvalid", "False ClientSecretInvalid"),
     "new, endpoint down": ([*NEW, blocked], "False EndpointUnavailable", "False EndpointUnavailable"),
     "new, throttled": ([*NEW, throttled], "False EndpointThrottled", "False EndpointThrottled"),
+    "new, others first for a while": ([*NEW, queued_long], "False Issuing", "Unknown Issuing"),
+    "fresh, due, others first for a while": ([DUE, queued_long], FRESH, "Unknown Issuing"),
+    "fresh, failing, and a new one obtained": ([DUE, failing(), pending], FRESH, "False EndpointUnavailable"),
     "new, target foreign": ([brand_new, target_foreign], "False TargetConflict", "False TargetConflict"),
     "new, write refused": ([*NEW, pending, write_refused], "False TargetRejected", "False TargetRejected"),
     "lost, restore refused": ([target_edited, write_refused], "False TargetRejected", "False TargetRejected"),
@@ -333,6 +339,33 @@ def test_how_many_pods_were_told_is_the_same_story_and_who_cannot_be_is_another(
     assert not same_story(of(MANY_BEYOND), of(replace(MANY_BEYOND, beyond=8)))
 
 
+def tried(scene: Scene) -> None:
+    """A later token was written, and has been tried."""
+    scene.written(untried=False)
+
+
+UNTRIED: Changes = [VERIFIES, unverifiable, REPORTED]
+INCONCLUSIVE = "False VerificationInconclusive"
+REMEMBERED: dict[str, tuple[Changes, str]] = {
+    "restarted": ([*UNTRIED, restarted], INCONCLUSIVE),
+    "tried since": ([*UNTRIED, tried], FRESH),
+    "restarted, and nothing is to be verified any more": (
+        [*UNTRIED, restarted, spec({"verification": {"mode": "Disabled"}})],
+        FRESH,
+    ),
+    "restarted, and another token is there": ([*UNTRIED, token(issued_at=int(ISSUED.wall) + 1), restarted], FRESH),
+    "restarted, and another one was held back": ([VERIFIES, DUE, pending, unverifiable, REPORTED, restarted], FRESH),
+    "restarted, and nothing was told": ([VERIFIES, unverifiable, restarted], FRESH),
+}
+
+
+@pytest.mark.parametrize(("changes", "refreshed"), REMEMBERED.values(), ids=REMEMBERED.keys())
+def test_that_a_token_was_published_untried_is_known_by_the_status_as_long_as_it_is_that_one(
+    changes: Changes, refreshed: str
+) -> None:
+    assert verdicts(told(Scene(*changes)))["Refreshed"] == refreshed
+
+
 def test_expiry_is_told_at_the_second() -> None:
     assert verdicts(told(Scene(passed(LIFETIME - 0.001), failing())))["Ready"] == FRESH
     assert verdicts(told(Scene(passed(LIFETIME), failing())))["Ready"] == "False TokenExpired"
@@ -416,6 +449,29 @@ def test_what_only_an_earlier_process_knew_is_carried_over() -> None:
     found = told(scene)
     assert found.last_grant is GrantType.REFRESH_TOKEN
     assert found.last_failure_time == "2026-11-24T06:00:00Z"
+
+
+BEFORE = named("before", lambda scene: reported(scene, replace(told(scene), last_handled_refresh="before")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "handled"),
+    [
+        ([], "before"),  # an earlier process knew
+        ([brand_new], "before"),
+        ([FORCED], "before"),  # under way
+        ([FORCED, failing()], "now"),
+        ([FORCED, token(handled_refresh="now")], "now"),
+        ([FORCED, lambda scene: scene.hold(handled="now")], "now"),  # the same token came
+        ([token(handled_refresh="earlier"), FORCED], "before"),
+        ([token(handled_refresh="earlier")], "before"),  # of attempts that failed since, only the status tells
+        ([FORCED, token(handled_refresh="now"), failing(), annotated(None)], "now"),
+        ([FORCED, token(handled_refresh="now"), annotated(None), failing()], "before"),
+    ],
+    ids=range(10),
+)
+def test_which_forced_exchange_was_tried_last_is_told(changes: Changes, handled: str) -> None:
+    assert told(Scene(BEFORE, *changes)).last_handled_refresh == handled
 
 
 @pytest.mark.parametrize("time", [0.0, 600.0, 2000.9])
@@ -565,6 +621,21 @@ def test_events_tell_of_transitions_once_per_reason(before: Status, after: Statu
     assert [f"{'Warning' if one.warning else 'Normal'} {one.reason}" for one in found] == events
     messages = {one.message for one in after.conditions}
     assert all(one.message in messages for one in found)
+
+
+def delivered(value: str) -> Status:
+    """The condition Delivered has that value; none for an empty one."""
+    reason = {"True": "Pushed", "False": "PushIncomplete", "Unknown": "Pushing"}.get(value, "")
+    return Status(conditions=(Condition("Delivered", value, reason, "as it came", 1, ""),) if value else ())
+
+
+@pytest.mark.parametrize("after", ["True", "False", "Unknown", ""])
+@pytest.mark.parametrize("before", ["True", "False", "Unknown", ""])
+def test_of_pushes_an_event_tells_when_all_pods_were_told_or_no_longer_all(before: str, after: str) -> None:
+    reason = {"True": Reason.PUSHED, "False": Reason.PUSH_INCOMPLETE}
+    turns = {before, after} == {"True", "False"}
+    event = [Transition(after == "False", reason[after], "as it came", "Delivered")] if turns else []
+    assert transitions(delivered(before), delivered(after)) == event
 
 
 def test_a_message_that_changes_is_no_transition() -> None:

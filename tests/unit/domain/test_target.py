@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -175,6 +175,18 @@ def test_of_very_many_fields_under_our_name_none_is_kept(part: str) -> None:
     assert not holds_state(found, credential(), token_state(), DEFAULT)
 
 
+@pytest.mark.parametrize(("fields", "kept"), [(256, 256), (257, 1)])
+def test_as_many_fields_are_kept_as_a_template_can_have(fields: int, kept: int) -> None:
+    target = TargetObject()
+    for number in range(fields - len(LABELS) - len(ANNOTATIONS)):
+        target.ours["f:data"][f"f:{number}"] = {}
+    for key in DEFAULT_KEYS:
+        del target.ours["f:data"][f"f:{key}"]
+    found = target.seen().target
+    assert found is not None
+    assert len(found.owned) == kept
+
+
 def test_no_uid_is_kept_at_length() -> None:
     """Of an owner reference the API server asks no more than that its uid is not empty."""
     owner: Json = {"uid": "x" * 250_000, "controller": True}
@@ -243,6 +255,28 @@ def test_a_template_adds_labels_and_annotations_and_replaces_the_keys() -> None:
     assert written["data"].keys() == {"authorization"}
     assert written["metadata"]["labels"].keys() == {*LABELS, "team"}
     assert written["metadata"]["annotations"].keys() == ANNOTATIONS | {"example.com/note"}
+
+
+OF_ANOTHER: Json = {"apiVersion": "tuinly.com/v1alpha1", "kind": "TuinlyCredential", "name": "storefront"}
+
+
+@pytest.mark.parametrize("patch", [None, RETAIN], ids=["owned", "retained"])
+@pytest.mark.parametrize(
+    ("found", "stays"),
+    [
+        ("ours", False),
+        ("retained", False),
+        ("recreated", False),  # what this operator has applied, it takes away by leaving it out
+        ("recreated, a copy", True),
+        ("recreated, retained, a copy", False),  # which has no owner
+    ],
+)
+def test_a_controller_that_came_with_a_copy_is_taken_over_as_an_owner_that_controls_nothing(
+    found: str, patch: Json | None, *, stays: bool
+) -> None:
+    owners = manifest(patch, OWNERSHIPS[found][0])["metadata"].get("ownerReferences", [])
+    ours = [OF_ANOTHER | {"uid": UID, "controller": True}] if patch is None else []
+    assert owners == [*ours, *([OF_ANOTHER | {"uid": OTHER_UID, "controller": False}] if stays else [])]
 
 
 # --- Whose it is ------------------------------------------------------------------------------------------------------
@@ -381,6 +415,16 @@ def test_what_somebody_has_a_hand_in_is_not_proven(part: str, name: str, manager
     assert ownership(target.seen(), credential()) is (Ownership.PROVEN if proven else Ownership.OURS)
 
 
+def test_an_owner_that_controls_nothing_owns_nothing() -> None:
+    target = TargetObject()
+    target.meta["ownerReferences"].insert(0, {"uid": OTHER_UID, "name": "backup"})
+    assert ownership(target.seen(), credential()) is Ownership.PROVEN
+    del target.meta["ownerReferences"][1]
+    seen = target.seen().target
+    assert seen is not None
+    assert seen.owner_uid == ""
+
+
 def test_what_was_taken_back_by_force_is_proven_again() -> None:
     """What is left of the other manager's entry then owns nothing by name."""
     target = TargetObject()
@@ -440,6 +484,19 @@ def test_an_edited_annotation_of_ours_is_seen(name: str) -> None:
     target = TargetObject()
     target.taken("annotations", name)
     assert not holds(target)
+    assert not fits(target)
+
+
+def test_one_more_key_in_our_name_is_seen() -> None:
+    target = TargetObject()
+    target.ours["f:data"]["f:more"] = {}
+    assert not holds(target)
+
+
+def test_a_label_for_another_credential_in_our_name_is_put_right() -> None:
+    target = TargetObject()
+    target.meta["labels"]["tuinly.com/credential"] = "neighbour"
+    assert not fits(target)
 
 
 @pytest.mark.parametrize("interfere", [NO_STATE, GARBLED], ids=["gone", "garbled"])
@@ -458,6 +515,14 @@ def test_another_state_is_another_token() -> None:
     """Both by us, but not the one that is remembered: a former leader wrote it, or a write was answered and lost."""
     later = replace(token_state(), issued_at=int(ISSUED.wall) + 1)
     assert not holds(TargetObject(state=later))
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TokenState)])
+def test_a_token_is_the_same_if_all_that_is_known_of_it_is_but_for_the_template(name: str) -> None:
+    state = token_state()
+    other = replace(state, **{name: getattr(state, name) * 2 + type(getattr(state, name))(1)})
+    assert state.same_token(replace(state))
+    assert state.same_token(other) is (name == "template")
 
 
 @pytest.mark.parametrize(
@@ -538,6 +603,7 @@ def test_a_target_on_its_way_out_holds_its_token_until_it_is_gone() -> None:
     terminating(target)
     assert holds(target)
     assert fits(target)
+    assert (target.seen().deleting, TargetObject().seen().deleting) == (True, False)
 
 
 def test_only_our_own_applies_count() -> None:

@@ -18,6 +18,8 @@ from tuinly_operator.domain.token_response import (
     MAX_TOKEN,
     Answer,
     TokenResponse,
+    Verdict,
+    judge_graphql,
     parse_token_response,
 )
 
@@ -69,7 +71,7 @@ def test_a_good_answer_becomes_a_grant() -> None:
 
 
 def test_no_repr_shows_a_token() -> None:
-    good = answer()
+    good = answer(headers={"set-cookie": "at-1", "x-refresh": "rt-1"})
     assert "at-1" not in repr(good) + repr(parse_token_response(good, NOW))
     assert "rt-1" not in repr(good) + repr(parse_token_response(good, NOW))
 
@@ -259,9 +261,14 @@ def test_a_scope_that_repeats_a_secret_is_refused(scope: str, secret: str) -> No
     assert secret not in failed.value.message
 
 
-def test_a_scope_that_holds_what_is_too_short_for_a_secret_is_taken() -> None:
+@pytest.mark.parametrize(("sent", "taken"), [("rs:read", True), ("ers:read", False)], ids=["7", "8"])
+def test_a_scope_that_holds_what_is_too_short_for_a_secret_is_taken(sent: str, *, taken: bool) -> None:
     said = answer({**GOOD, "scope": "orders:read"})
-    assert parse_token_response(said, NOW, [Sensitive("read")]).scopes == frozenset({"orders:read"})
+    if taken:
+        assert parse_token_response(said, NOW, [Sensitive(sent)]).scopes == frozenset({"orders:read"})
+    else:
+        with pytest.raises(TokenRequestFailed):
+            parse_token_response(said, NOW, [Sensitive(sent)])
 
 
 @pytest.mark.parametrize(
@@ -361,6 +368,9 @@ def test_what_a_status_means(status: int, error: str | None, reason: Reason) -> 
         (401, "invalid_client", "refused the client id or secret (invalid_client); check the client Secret"),
         (400, "invalid_scope", "does not grant these scopes (invalid_scope); check spec.scopes"),
         (400, None, "rejected the request (HTTP 400); check the token URL"),
+        (299, None, "answered HTTP 299 where 200 brings a token; check that the token URL is right"),
+        (300, None, "redirects (HTTP 300)"),
+        (399, None, "redirects (HTTP 399)"),
         (302, None, "redirects (HTTP 302), which a secret must not follow; set the token URL to its target"),
         (429, None, "limits the rate of requests"),
         (500, None, "fails (HTTP 500)"),
@@ -467,3 +477,41 @@ def test_retry_after_counts_nowhere_else(status: int) -> None:
 )
 def test_the_servers_clock_is_read_from_date(text: str, server_time: float | None) -> None:
     assert parse_token_response(answer(headers={"date": text}), NOW).server_time == server_time
+
+
+# --- Whether a token works --------------------------------------------------------------------------------------------
+
+ERRORS = [{"message": CANARY}]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict"),
+    [
+        # It speaks of the token.
+        (401, b"", Verdict.REJECTED),
+        (403, b"", Verdict.REJECTED),
+        (401, {"data": {"__typename": "Query"}}, Verdict.REJECTED),
+        (200, {"errors": ERRORS}, Verdict.REJECTED),
+        (200, {"errors": ERRORS, "data": None}, Verdict.REJECTED),
+        (200, {"data": {"__typename": "Query"}}, Verdict.ACCEPTED),
+        (200, {"data": {}}, Verdict.ACCEPTED),
+        (200, {"data": {"__typename": "Query"}, "errors": ERRORS}, Verdict.ACCEPTED),
+        # It does not.
+        (200, {}, Verdict.INCONCLUSIVE),
+        (200, {"data": None}, Verdict.INCONCLUSIVE),
+        (200, {"errors": []}, Verdict.INCONCLUSIVE),
+        (200, [{"data": {}}], Verdict.INCONCLUSIVE),
+        (200, b"<html>", Verdict.INCONCLUSIVE),
+        (200, b'{"data": {}}'.ljust(MAX_BODY + 1), Verdict.INCONCLUSIVE),
+        (201, {"data": {}}, Verdict.INCONCLUSIVE),
+        (400, {"errors": ERRORS}, Verdict.INCONCLUSIVE),
+        (402, {"errors": ERRORS}, Verdict.INCONCLUSIVE),
+        (429, b"", Verdict.INCONCLUSIVE),
+        (500, {"errors": ERRORS}, Verdict.INCONCLUSIVE),
+    ],
+    ids=range(19),
+)
+def test_only_an_answer_that_speaks_of_the_token_accepts_or_rejects_it(
+    status: int, body: object, verdict: Verdict
+) -> None:
+    assert judge_graphql(status, body if isinstance(body, bytes) else json.dumps(body).encode()) is verdict
