@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,12 @@ _MALLOC: Final = {-3: 128 * 1024, -1: 2 * 1024 * 1024}  # M_MMAP_THRESHOLD, M_TR
 # at all that lives again and again: a third of a start's CPU with 10,000 credentials.
 _GC_THRESHOLD: Final = 10_000
 
+# Packages that import all of themselves, of which the operator asks for parts: `kubernetes` is a second client, with
+# another HTTP library.
+_HOLLOW: Final = ("kubernetes", "kubernetes.aio")
+# What httpx (for a command line of its own) and kopf (for the other client's types) try to import and do without.
+_MISSING: Final = ("httpx._main", "kubernetes.client")
+
 _log = logging.getLogger(__name__)
 
 
@@ -35,10 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         forbid_core_dumps()
         tune_memory()
         provide_home()
+        spare_imports()
         # Only now: --help and a wrong setting need not wait for kopf and kubernetes.
         from tuinly_operator.operator import run  # noqa: PLC0415 -- see above
 
         gc.freeze()  # modules stay for good: the collector need not look at them again
+        gc.enable()
         asyncio.run(run(settings, Surroundings.of_this_process()))
     except SettingsError as error:
         print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 -- for a person at a terminal
@@ -56,6 +65,19 @@ def tune_memory() -> None:
     if hasattr(libc, "mallopt"):
         for parameter, value in _MALLOC.items():
             libc.mallopt(parameter, value)
+
+
+def spare_imports() -> None:
+    """Keep libraries from importing what is never used here: a third of all modules.
+
+    Nor is any garbage collected while the others are imported; whoever calls this has it collected again.
+    """
+    gc.disable()
+    for name in _HOLLOW:
+        if (spec := find_spec(name)) is not None:
+            sys.modules[name] = module_from_spec(spec)
+    for name in _MISSING:
+        sys.modules[name] = None  # type: ignore[assignment]  # so an import fails as if it were not installed
 
 
 def provide_home() -> None:

@@ -135,3 +135,22 @@ def test_no_core_dump_and_no_debugger_of_the_same_user() -> None:
         "import ctypes, resource\nprint(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3))",
     )
     assert ended.stdout == "(0, 0) 0\n"  # PR_GET_DUMPABLE is 3
+
+
+SPARED = """
+import sys
+from tuinly_operator.__main__ import spare_imports
+spare_imports()
+import tuinly_operator.operator
+print([name for name in ("requests", "urllib3", "rich", "click", "kubernetes.client") if sys.modules.get(name)])
+"""
+
+
+def test_no_library_imports_what_is_never_used() -> None:
+    ended = python("-c", SPARED)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+def test_garbage_is_collected_once_all_is_imported() -> None:
+    ended = program_that_runs("import gc\nprint(gc.isenabled())")
+    assert ended.stdout == "True\n"
