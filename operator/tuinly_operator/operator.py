@@ -248,9 +248,9 @@ class Operator:
             leading=self._lead.holds,
             reachable=lambda: self._kube.reachable,
             refused=lambda: [(what.resource, what.namespace or "*") for what in self._refusals],
-            origins=lambda: {
-                origin_of(url) for record in self._store for url in policy.urls_of(record.credential.spec)
-            },
+            origins=lambda: set(
+                map(origin_of, {url for each in self._store for url in policy.urls_of(each.credential.spec)})
+            ),
         )
         self._metrics.expose(state)
 

@@ -71,7 +71,7 @@ class Scraped:
 
     def text(self) -> str:
         """Return what is served."""
-        return self.metrics.render().decode()
+        return b"".join(self.metrics.render()).decode()
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:
         """Return the values of the samples of this name, by their labels' values."""

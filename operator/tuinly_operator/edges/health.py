@@ -1,8 +1,9 @@
 """What the kubelet and Prometheus ask over HTTP: /healthz, /readyz and /metrics."""
 
+import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 # What is not as it should be, a line each, such as "secrets listed: no". Empty: all is well.
 Check = Callable[[], Sequence[str]]
+Pieces = Callable[[], Iterable[bytes]]
 
 
 class HealthServer:
@@ -23,10 +25,8 @@ class HealthServer:
     A check that raises counts as not passed and is logged. None can hang, unlike the probes of kopf's own server.
     """
 
-    def __init__(
-        self, listen: tuple[str, int], *, alive: Check, ready: Check, notes: Check, metrics: Callable[[], bytes]
-    ) -> None:
-        """`notes` are lines that /readyz adds; they do not make it fail."""
+    def __init__(self, listen: tuple[str, int], *, alive: Check, ready: Check, notes: Check, metrics: Pieces) -> None:
+        """`notes` are lines that /readyz adds; they do not make it fail. `metrics` come in pieces."""
         self._listen = listen
         self._metrics = metrics
         app = web.Application()
@@ -50,7 +50,11 @@ class HealthServer:
 
     async def _serve_metrics(self, _request: web.Request) -> web.Response:
         try:
-            return web.Response(body=self._metrics(), headers={"Content-Type": METRICS_CONTENT_TYPE})
+            pieces = []
+            for piece in self._metrics():
+                pieces.append(piece)
+                await asyncio.sleep(0)  # a long answer must not hold up the refreshes
+            return web.Response(body=b"".join(pieces), headers={"Content-Type": METRICS_CONTENT_TYPE})
         except Exception:  # noqa: BLE001 -- whatever it is, it must not end the server
             _log.exception("the metrics failed")
             return web.Response(status=500, text="the metrics failed\n")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -24,6 +25,9 @@ from tuinly_operator.domain.status import READY, REFRESHED
 from tuinly_operator.engine.limiter import Limiter
 from tuinly_operator.engine.store import Store
 from tuinly_operator.engine.workqueue import WorkQueue
+
+_SLICE: Final = 500  # credentials: about a millisecond
+_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
 
@@ -93,14 +97,18 @@ class Metrics:
             registry=self._registry,
         )
         self._ahead: dict[str, float] = {}  # seconds by origin
+        self._store: Store | None = None
 
     def expose(self, state: State) -> None:
         """Add the gauges that are read off the operator's state at each scrape."""
         self._registry.register(_Gauges(state, self._clock, self._ahead))
+        self._store = state.store
 
-    def render(self) -> bytes:
-        """All metrics in the text format."""
-        return generate_latest(self._registry)
+    def render(self) -> Iterator[bytes]:
+        """All metrics in the text format, in pieces between which others may have the loop."""
+        yield generate_latest(self._registry)
+        if self._store is not None:
+            yield from _of_credentials(self._store)
 
     @contextmanager
     def token_request(self, grant: GrantType) -> Iterator[None]:
@@ -143,7 +151,6 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Compute them."""
-        yield from self._of_credentials()
         yield from self._of_endpoints()
         state = self._state
         build = _gauge("tuinly_build_info", "1, with the version of the operator.", "version")
@@ -166,28 +173,6 @@ class _Gauges(Collector):
             ("tuinly_queue_age_seconds", "How long the oldest of them has waited.", state.queue.age),
         ):
             yield GaugeMetricFamily(name, meaning, value=float(value))
-
-    def _of_credentials(self) -> Iterator[Metric]:
-        of = ("namespace", "credential")
-        ready = _gauge("tuinly_credential_ready", "1 if the condition Ready is True, else 0.", *of)
-        failing = _gauge(
-            "tuinly_credential_failing", "1 while the condition Refreshed is False, with its reason.", *of, "reason"
-        )
-        suspended = _gauge("tuinly_credential_suspended", "1 while spec.suspend is true.", *of)
-        expiry = _gauge("tuinly_credential_expiration_timestamp_seconds", "When the published token expires.", *of)
-        due = _gauge(
-            "tuinly_credential_next_refresh_timestamp_seconds", "When the next token is asked for, as reported.", *of
-        )
-        for record in self._state.store:
-            credential, status, key = record.credential, record.credential.status, record.credential.key
-            ready.add_metric(key, float(_is(credential, READY, "True")))
-            if _is(credential, REFRESHED, "False") and (condition := status.condition(REFRESHED)):
-                failing.add_metric((*key, condition.reason), 1.0)
-            if credential.spec.suspend:
-                suspended.add_metric(key, 1.0)
-            _add_time(expiry, key, status.token_expiration_time)
-            _add_time(due, key, status.next_refresh_time)
-        yield from (ready, failing, suspended, expiry, due)
 
     def _of_endpoints(self) -> Iterator[Metric]:
         limits = {
@@ -218,13 +203,67 @@ def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, meaning, labels=labels)
 
 
-def _is(credential: Credential, kind: str, status: str) -> bool:
-    condition = credential.status.condition(kind)
-    return condition is not None and condition.status == status
+# --- Of credentials: as many samples as there are credentials, so their lines are made here, and by slices ------------
 
 
-def _add_time(gauge: GaugeMetricFamily, key: tuple[str, str], time: str | None) -> None:
-    """Add a time of the status, if it is one: others may have written the status, too."""
+class _Sample(NamedTuple):
+    """A value, and with it a reason where there is one."""
+
+    value: float
+    reason: str = ""
+
+
+def _of_credentials(store: Store) -> Iterator[bytes]:
+    """All samples of credentials, in the text format, in pieces that are quickly made."""
+    for name, meaning, sample in _CREDENTIAL_GAUGES:
+        yield f"# HELP {name} {meaning}\n# TYPE {name} gauge\n".encode()
+        records = tuple(store)
+        for first in range(0, len(records), _SLICE):
+            credentials = [record.credential for record in records[first : first + _SLICE]]
+            yield "".join(_line(name, each, found) for each in credentials if (found := sample(each))).encode()
+
+
+def _line(name: str, credential: Credential, sample: _Sample) -> str:
+    """A line of the text format. Names need no escapes; a reason may be anybody's text."""
+    namespace, of = credential.key
+    more = f',reason="{sample.reason.translate(_ESCAPES)}"' if sample.reason else ""
+    return f'{name}{{credential="{of}",namespace="{namespace}"{more}}} {sample.value}\n'
+
+
+def _ready(credential: Credential) -> _Sample:
+    condition = credential.status.condition(READY)
+    return _Sample(float(condition is not None and condition.status == "True"))
+
+
+def _failing(credential: Credential) -> _Sample | None:
+    condition = credential.status.condition(REFRESHED)
+    return _Sample(1.0, condition.reason) if condition is not None and condition.status == "False" else None
+
+
+def _suspended(credential: Credential) -> _Sample | None:
+    return _Sample(1.0) if credential.spec.suspend else None
+
+
+def _time(time: str | None) -> _Sample | None:
+    """A time of the status, if it is one: others may have written the status, too."""
     if time is not None:
         with suppress(ValueError):
-            gauge.add_metric(key, parse_rfc3339(time))
+            return _Sample(parse_rfc3339(time))
+    return None
+
+
+_CREDENTIAL_GAUGES: Final[tuple[tuple[str, str, Callable[[Credential], _Sample | None]], ...]] = (
+    ("tuinly_credential_ready", "1 if the condition Ready is True, else 0.", _ready),
+    ("tuinly_credential_failing", "1 while the condition Refreshed is False, with its reason.", _failing),
+    ("tuinly_credential_suspended", "1 while spec.suspend is true.", _suspended),
+    (
+        "tuinly_credential_expiration_timestamp_seconds",
+        "When the published token expires.",
+        lambda credential: _time(credential.status.token_expiration_time),
+    ),
+    (
+        "tuinly_credential_next_refresh_timestamp_seconds",
+        "When the next token is asked for, as reported.",
+        lambda credential: _time(credential.status.next_refresh_time),
+    ),
+)

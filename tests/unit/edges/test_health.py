@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -21,7 +21,7 @@ class Operator:
     alive: Callable[[], Sequence[str]] = list
     ready: Callable[[], Sequence[str]] = list
     notes: Callable[[], Sequence[str]] = list
-    metrics: Callable[[], bytes] = bytes
+    metrics: Callable[[], Iterable[bytes]] = tuple
     listen: tuple[str, int] = ("127.0.0.1", 0)
     base: str = field(default="", init=False)
 
@@ -31,7 +31,7 @@ class Operator:
             alive=lambda: [*self.alive()],
             ready=lambda: [*self.ready()],
             notes=lambda: [*self.notes()],
-            metrics=lambda: b"" + self.metrics(),
+            metrics=lambda: self.metrics(),  # noqa: PLW0108 -- as it is then
         )
 
 
@@ -110,7 +110,7 @@ async def test_a_check_that_fails_has_not_passed_and_is_logged(
 
 
 async def test_metrics_in_prometheus_text_format(operator: Operator) -> None:
-    operator.metrics = lambda: b"tuinly_refreshes_total 3\n"
+    operator.metrics = lambda: (b"tuinly_refreshes", b"_total 3\n")
     answer = await ask(operator, "/metrics")
     assert (answer.status, answer.text) == (200, "tuinly_refreshes_total 3\n")
     assert answer.headers["Content-Type"] == METRICS_CONTENT_TYPE
@@ -120,8 +120,22 @@ def test_the_content_type_is_the_one_of_the_prometheus_client() -> None:
     assert prometheus_client.exposition.CONTENT_TYPE_PLAIN_0_0_4 == METRICS_CONTENT_TYPE
 
 
+async def test_between_pieces_of_the_metrics_others_have_the_loop(operator: Operator) -> None:
+    turns: list[str] = []
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(3):
+            asyncio.get_running_loop().call_soon(turns.append, "others")
+            turns.append("a piece")
+            yield str(number).encode()
+
+    operator.metrics = pieces
+    assert (await ask(operator, "/metrics")).text == "012"
+    assert turns == ["a piece", "others"] * 3
+
+
 async def test_metrics_that_fail_are_a_500_and_logged(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> bytes:
+    def broken() -> Iterable[bytes]:
         raise RuntimeError("broken")
 
     operator.metrics = broken
@@ -132,7 +146,7 @@ async def test_metrics_that_fail_are_a_500_and_logged(operator: Operator, caplog
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 async def test_only_get_and_head(operator: Operator, path: str) -> None:
-    operator.metrics = lambda: b"x 1\n"
+    operator.metrics = lambda: [b"x 1\n"]
     got, head = await ask(operator, path), await ask(operator, path, "HEAD")
     assert (head.status, head.text) == (200, "")
     assert head.headers["Content-Length"] == got.headers["Content-Length"]

@@ -71,6 +71,20 @@ def test_times_are_those_of_the_status_and_no_nonsense(
     assert scraped.samples("tuinly_credential_ready") == {STOREFRONT: 0}
 
 
+def test_a_reason_may_be_anybodys_text(scraped: Scraped) -> None:
+    """Whoever may write a status may write anything there."""
+    scraped.see("storefront", conditions=[condition("Refreshed", "False", 'of "mine"\\n')])
+    assert scraped.samples("tuinly_credential_failing") == {(*STOREFRONT, 'of "mine"\\n'): 1}
+
+
+def test_many_credentials_are_told_of_in_pieces(scraped: Scraped) -> None:
+    for number in range(1100):
+        scraped.see(f"storefront-{number}")
+    pieces = [piece for piece in scraped.metrics.render() if piece.startswith(b"tuinly_credential_ready")]
+    assert [piece.count(b"\n") for piece in pieces] == [500, 500, 100]
+    assert len(scraped.samples("tuinly_credential_ready")) == 1100
+
+
 def test_all_series_of_a_credential_go_with_it() -> None:
     scraped = everything()
     assert 'credential="storefront"' in scraped.text()

@@ -100,7 +100,7 @@ async def test_how_late_a_refresh_is_counts_from_when_it_was_due_and_not_from_an
     shop.endpoint.mood = "good"
     while len(shop.endpoint.ledger) == 1:
         await shop.pass_time(1)
-    shown = shop.process.metrics.render().decode()
+    shown = b"".join(shop.process.metrics.render()).decode()
     late = [line.split()[1] for line in shown.splitlines() if line.startswith("tuinly_refresh_lateness_seconds_sum")]
     assert 0 <= float(late[0]) <= 1  # the world's tick
 
