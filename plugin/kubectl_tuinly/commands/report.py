@@ -50,17 +50,27 @@ def run(options: Namespace, cluster: Cluster) -> Exit:
         path.touch(mode=0o600, exist_ok=False)
     except OSError as error:
         raise StopError(Exit.WRONG_USE, f"{path} cannot be made: {error.strerror}") from None
+    try:
+        missing = _write(path, options, cluster, found)
+    except BaseException:
+        path.unlink()  # half a report tells half the truth
+        raise
+    say(f"{path}: {len(found)} credentials; look into it before you give it away")
+    for line in missing:
+        tell(f"not read: {line}")
+    return Exit.UNCHECKED if missing else Exit.READY
+
+
+def _write(path: Path, options: Namespace, cluster: Cluster, found: Sequence[Json]) -> Sequence[str]:
+    """Write all of it, and return what is missing."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         report = _Report(archive)
-        report.add("about.txt", f"kubectl tuinly {VERSION}, {rfc3339(now())}, namespace {namespace}")
+        report.add("about.txt", f"kubectl tuinly {VERSION}, {rfc3339(now())}")
         for raw in found:
             _credential(report, cluster, raw, options.operator_namespace)
         _installation(report, cluster, options.operator_namespace, logs=options.logs)
         report.add("missing.txt", "\n".join(report.missing) or "nothing")
-    say(f"{path}: {len(found)} credentials; look into it before you give it away")
-    for line in report.missing:
-        tell(f"not read: {line}")
-    return Exit.UNCHECKED if report.missing else Exit.READY
+    return report.missing
 
 
 def _credential(report: _Report, cluster: Cluster, raw: Json, operator_namespace: str | None) -> None:
