@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
@@ -82,6 +82,9 @@ image: ## The operator's image, with docker, podman or buildah (IMAGE=… names 
 
 base-image: ## Images to build it on, from Debian's packages, where no registry has any: prints what to give to make image
 	@hack/base-image.sh
+
+dashboard: $(VENV) ## The Grafana dashboard in deploy/monitoring/grafana, from hack/dashboard.py
+	@$(BIN)/python hack/dashboard.py
 
 plugin: $(VENV) ## The plugin `kubectl tuinly`: dist/kubectl-tuinly, one file for a folder on PATH, and its wheel
 	@$(BIN)/python hack/plugin.py
