@@ -299,7 +299,7 @@ def parse_status(raw: object) -> Status:
     except Failure:
         return Status()
     known = all(len(str(getattr(status, name))) <= _MOST_IN_STATUS for name in _FREE_TEXTS)
-    scopes, conditions = status.scopes or (), status.conditions[: _MOST_CONDITIONS + 1]
+    scopes, conditions = status.scopes or (), status.conditions
     told = sum(len(c.type + c.status + c.reason + c.message + c.last_transition_time) for c in conditions)
     few = len(conditions) <= _MOST_CONDITIONS and len(scopes) <= _MOST_IN_STATUS
     return status if known and few and told + sum(map(len, scopes)) <= _MOST_IN_STATUS * 2 else Status()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.facts import Json
 from tuinly_operator.base.sensitive import Sensitive
-from tuinly_operator.domain.client_secret import REFUSED_TYPES, not_found, parse_client_secret
+from tuinly_operator.domain.client_secret import REFUSED_TYPES, is_watched, not_found, not_readable, parse_client_secret
 from tuinly_operator.domain.credential import ClientSecretRef
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.memory import Client
@@ -172,10 +172,20 @@ def test_a_client_does_not_show_its_secret() -> None:
     assert CANARY not in repr(parse_client_secret(secret(), REF))
 
 
-def test_an_absent_secret_is_named() -> None:
-    failure = not_found(REF)
+@pytest.mark.parametrize(
+    ("failure", "advice"),
+    [(not_found(REF), "does not exist; create it"), (not_readable(REF), "grant it get on Secrets")],
+    ids=["absent", "not readable"],
+)
+def test_a_secret_that_is_absent_or_may_not_be_read_is_named_with_what_to_do(failure: Failure, advice: str) -> None:
     assert failure.reason is Reason.CLIENT_SECRET_NOT_FOUND
     assert REF.name in failure.message
+    assert advice in failure.message
+
+
+@pytest.mark.parametrize("kind", [*REFUSED_TYPES, "Opaque", None])
+def test_the_watch_shows_what_may_be_read(kind: str | None) -> None:
+    assert is_watched({"type": kind}) is (kind not in REFUSED_TYPES)
 
 
 def test_the_exception_holds_no_trace_of_the_value() -> None:

@@ -136,11 +136,15 @@ def test_the_target_has_the_name_that_was_chosen() -> None:
         ({"tuinly.com/refresh-requested": "2026-11-24"}, "2026-11-24"),
         ({"tuinly.com/refresh-requested": "\U0001f600" * 128}, "\U0001f600" * 128),
         (
+            {"tuinly.com/refresh-requested": "\ud800" * 129},
+            "sha256:cf5bf4d27338a46eb3a9002a9ab7c550aea320840d008c225f24a220c33b9557",
+        ),
+        (
             {"tuinly.com/refresh-requested": "x" * 129},
             "sha256:0ec9eb33e74510bcdd1f2ea55206e82f21649c5c2becbf2b433eb475b34c01bd",
         ),
     ],
-    ids=["none", "empty", "other", "blank", "set", "longest", "long"],
+    ids=["none", "empty", "other", "blank", "set", "longest", "long, and no Unicode", "long"],
 )
 def test_a_forced_exchange_is_asked_for_by_annotation(annotations: Json | None, asked: str) -> None:
     raw = credential_object()
@@ -178,8 +182,36 @@ def test_an_object_says_what_is_wrong_with_its_spec_and_still_is_a_credential() 
     assert seen.problem.reason is Reason.INVALID_SPEC
 
 
+def test_equal_texts_are_in_memory_once() -> None:
+    """Thousands of credentials name the same keys and URLs."""
+    one, other = (parse_spec(json.loads(json.dumps(FULL_SPEC))) for _ in range(2))
+    assert one.token_url is other.token_url
+    assert one.client_secret_ref.client_secret_key is other.client_secret_ref.client_secret_key
+
+
+@pytest.mark.parametrize("name", ["a", "a-b.c-d", "0", "a" * 63 + "." + "b" * 189, "a" * 253])
+def test_names_that_a_secret_can_have_are_taken(name: str) -> None:
+    spec = parse_spec({"clientSecretRef": {"name": name}, "target": {"name": name}})
+    assert (spec.client_secret_ref.name, spec.target.name) == (name, name)
+
+
 # In a URL's path, some of these would lead into another namespace, or to another kind of object.
-NO_NAMES = ["", "../../kube-system/secrets/s", "..", ".", "%2e%2e", "a/b", "a?b", "a#b", "A", "-a", "a-", "a..b", "a\n"]
+NO_NAMES = [
+    "",
+    "../../kube-system/secrets/s",
+    "..",
+    ".",
+    "%2e%2e",
+    "a/b",
+    "a?b",
+    "a#b",
+    "A",
+    "-a",
+    "a-",
+    "a..b",
+    "a\n",
+    "a" * 254,
+]
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------
@@ -258,9 +290,15 @@ def test_no_object_does_harm(path: tuple[str, ...], value: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["name", "namespace", "uid", "resourceVersion"])
-def test_an_object_that_lacks_what_every_object_has_is_none(name: str) -> None:
+@pytest.mark.parametrize("value", [None, "", 5], ids=repr)
+def test_an_object_that_lacks_what_every_object_has_is_none(name: str, value: object) -> None:
     with pytest.raises(Failure):
-        Credential.from_object(credential_object({"metadata": {name: None}}))
+        Credential.from_object(credential_object({"metadata": {name: value}}))
+
+
+@pytest.mark.parametrize(("generation", "known"), [(None, 0), ("2", 0), (2, 2)])
+def test_an_object_without_a_generation_has_the_first(generation: object, known: int) -> None:
+    assert credential({"metadata": {"generation": generation}}).generation == known
 
 
 # --- Durations --------------------------------------------------------------------------------------------------------
@@ -343,6 +381,41 @@ def test_a_condition_is_found_by_its_type() -> None:
     status = Status(conditions=(Condition("Refreshed", "False", "InvalidClient", "", 1, ""), ready))
     assert status.condition("Ready") is ready
     assert status.condition("Other") is None
+
+
+MOST = 64 * 1024
+TEXTS = (
+    *("secretName", "tokenURL", "lastFailureTime", "tokenExpirationTime"),
+    *("nextRefreshTime", "lastRefreshTime", "lastHandledRefresh"),
+)
+
+
+def conditions(number: int, characters: int) -> list[Json]:
+    """Conditions, one of them with so many characters over all its texts."""
+    plain = {"type": "t", "status": "s", "reason": "r", "message": "", "lastTransitionTime": "l"}
+    return [plain | {"message": "x" * (characters - 4), "observedGeneration": 1}] + [
+        dict.fromkeys(plain, "") | {"observedGeneration": 1} for _ in range(number - 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        *(({name: "x" * MOST}, {name: "x" * (MOST + 1)}) for name in TEXTS),
+        ({"scopes": [""] * MOST}, {"scopes": [""] * (MOST + 1)}),
+        ({"scopes": ["x" * 2 * MOST]}, {"scopes": ["x" * 2 * MOST, "x"]}),
+        ({"conditions": conditions(8, 2 * MOST)}, {"conditions": conditions(9, 2 * MOST)}),
+        ({"conditions": conditions(1, 2 * MOST)}, {"conditions": conditions(1, 2 * MOST + 1)}),
+        (
+            {"conditions": conditions(2, MOST), "scopes": ["x" * MOST]},
+            {"conditions": conditions(2, MOST), "scopes": ["x" * MOST, "x"]},
+        ),
+    ],
+    ids=[*TEXTS, "scopes", "all scopes", "conditions", "one condition", "all of it"],
+)
+def test_a_status_is_kept_up_to_a_length(most: Json, more: Json) -> None:
+    assert parse_status(most) != Status()
+    assert parse_status(more) == Status()
 
 
 LONG = "x" * 200_000

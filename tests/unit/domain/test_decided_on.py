@@ -13,6 +13,7 @@ from tests.unit.facts import (
     ISSUED,
     OTHER_CLIENT,
     OTHER_SCOPES,
+    REFUSED_URL,
     TEMPLATED,
     VERIFIES,
     Change,
@@ -228,6 +229,8 @@ def refused_until(seconds: float) -> Change:
         ([removed], True),
         ([removed, OTHER_SCOPES], True),
         ([removed, spec({"suspend": True})], True),
+        ([removed, REFUSED_URL], True),
+        ([removed, deleting], False),
         ([removed, refused_until(0)], True),
         ([removed, refused_until(30)], False),
         ([removed, passed(59)], True),
@@ -236,7 +239,7 @@ def refused_until(seconds: float) -> Change:
         ([removed, spec({"target": {"name": "elsewhere"}})], False),
         ([absence_proven], False),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_it_is_put_back_before_all_else_while_it_is_wanted_and_of_use(changes: Changes, *, puts_back: bool) -> None:
     scene = Scene(*changes)

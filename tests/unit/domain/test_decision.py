@@ -111,7 +111,6 @@ CLIENT_CREDENTIALS = spec({"refresh": {"grant": "ClientCredentials"}})
 RETAINED = spec({"target": {"deletionPolicy": "Retain"}})
 OTHER_LEAD = spec({"refresh": {"before": "30m"}})
 OTHER_KEY = spec({"clientSecretRef": {"clientSecretKey": "other"}})
-RETAINED = spec({"target": {"deletionPolicy": "Retain"}})
 
 
 def namespace_ends(scene: Scene) -> None:
@@ -324,6 +323,7 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "renamed, other scopes": ([renamed, absence_proven, OTHER_SCOPES], Exchange),
     "old target left": ([old_left], RemoveOldTargets),
     "old target left, new one edited": ([old_left, target_edited], Publish),
+    "old target left, due": ([old_left, DUE], Exchange),
     "old target left, to be retained": ([RETAINED, token(), old_left], Rest),
     "old target left, new one lost": ([old_left, target_gone, restarted, client_known], ProveAbsence),
     # What users ask for.
@@ -336,6 +336,7 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "the annotation emptied": ([token(handled_refresh="before"), annotated("")], Rest),
     # Verification.
     "obtained, to be verified": ([VERIFIES, pending], Verify),
+    "obtained, to be verified, present one edited": ([VERIFIES, pending, target_edited], Verify),
     "verified": ([VERIFIES, pending, verified], Publish),
     "nothing to verify": ([VERIFIES], Rest),
     "the first token, to be verified": ([VERIFIES, brand_new, client_known, pending], Verify),
@@ -376,6 +377,9 @@ HINDRANCES: dict[str, tuple[Changes, Reason]] = {
     "no client Secret, due": ([DUE, client_missing], Reason.CLIENT_SECRET_NOT_FOUND),
     "odd client Secret": ([client_invalid], Reason.CLIENT_SECRET_INVALID),
     "odd client Secret, expired": ([EXPIRED, client_invalid], Reason.CLIENT_SECRET_INVALID),
+    "foreign target, obtained, to be verified": ([VERIFIES, pending, target_foreign], Reason.TARGET_CONFLICT),
+    "foreign target, suspended": ([SUSPENDED, target_foreign], Reason.SUSPENDED),
+    "suspended, URL not allowed": ([SUSPENDED, REFUSED_URL], Reason.URL_NOT_ALLOWED),
     "InvalidSpec": ([spec({"scopes": "orders:read"})], Reason.INVALID_SPEC),
     "InvalidSpec in the template": (
         [spec({"target": {"template": {"data": {"a": "$x"}}}})],
@@ -466,22 +470,25 @@ def test_suspended_does_nothing(work: Changes) -> None:
     assert decision.blocked_by.reason is Reason.SUSPENDED
 
 
-FORBIDDEN: dict[Change, Reason | None] = {
-    REFUSED_URL: Reason.URL_NOT_ALLOWED,
-    SUSPENDED: Reason.SUSPENDED,
-    target_foreign: Reason.TARGET_CONFLICT,
-    failing(): None,
-    blocked: None,
-    client_missing: None,
-    target_edited: None,
-}
-
-
-@pytest.mark.parametrize(("change", "reason"), FORBIDDEN.items())
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([REFUSED_URL], Reason.URL_NOT_ALLOWED),
+        ([REFUSED_URL, SUSPENDED], Reason.URL_NOT_ALLOWED),
+        ([SUSPENDED], Reason.SUSPENDED),
+        ([SUSPENDED, target_foreign], Reason.SUSPENDED),
+        ([target_foreign], Reason.TARGET_CONFLICT),
+        ([failing()], None),
+        ([blocked], None),
+        ([client_missing], None),
+        ([target_edited], None),
+    ],
+    ids=range(9),
+)
 def test_while_a_token_is_asked_for_only_what_forbids_that_by_now_is_told(
-    change: Change, reason: Reason | None
+    changes: Changes, reason: Reason | None
 ) -> None:
-    scene = Scene(change)
+    scene = Scene(*changes)
     rest = meanwhile(scene.facts())
     assert (rest.blocked_by.reason if rest.blocked_by else None) is reason
     assert rest.silent is False
@@ -490,7 +497,7 @@ def test_while_a_token_is_asked_for_only_what_forbids_that_by_now_is_told(
 
 @pytest.mark.parametrize("change", [deleting, namespace_ends], ids=["credential", "namespace"])
 def test_while_a_token_is_asked_for_nothing_is_told_of_what_is_being_deleted(change: Change) -> None:
-    assert meanwhile(Scene(change).facts()) == Rest(silent=True)
+    assert meanwhile(Scene(change, REFUSED_URL).facts()) == Rest(silent=True)
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
@@ -787,8 +794,14 @@ def test_the_minimum_interval_ends_by_whichever_clock_gets_there_first(back: flo
         ([DUE], Need.DUE),
         ([pending], None),
         ([DUE, pending], None),
+        # Of several reasons the first counts.
+        ([restarted, TEMPLATED, EXPIRED], Need.LAYOUT_CHANGED),
+        ([OTHER_SCOPES, EXPIRED], Need.EXPIRED),
+        ([OTHER_SCOPES, client_rotated], Need.INPUTS_CHANGED),
+        ([client_rotated, FORCED], Need.CLIENT_CHANGED),
+        ([FORCED, DUE], Need.FORCED),
     ],
-    ids=range(16),
+    ids=range(21),
 )
 def test_why_a_token_is_asked_for(changes: Changes, why: Need | None) -> None:
     assert need(Scene(*changes).facts()) is why

@@ -22,6 +22,7 @@ from tests.unit.facts import (
     absence_proven,
     brand_new,
     client_gone,
+    created,
     credential,
     label_removed,
     old_left,
@@ -46,6 +47,7 @@ from tuinly_operator.domain.template import DEFAULT_LAYOUT
 
 Changes = Sequence[Change]
 GRAPHQL_URL = POLICY.graphql_url
+RETAINED = spec({"target": {"deletionPolicy": "Retain"}})
 
 # --- What a look at the target teaches --------------------------------------------------------------------------------
 
@@ -216,6 +218,25 @@ def test_what_was_looked_for_is_told() -> None:
     there = Scene(absence_proven, lambda scene: setattr(scene, "target", TargetObject()))
     assert not there.facts().absence_proven
     assert not Scene(target_gone).facts().absence_proven
+
+
+@pytest.mark.parametrize(
+    ("changes", "may_create"),
+    [
+        ([absence_proven], True),
+        ([target_gone], False),
+        ([brand_new], False),
+        ([created], True),
+        ([created, RETAINED], False),
+        ([created, RETAINED, absence_proven], True),
+        ([created, lost], False),  # the target has been met since
+    ],
+    ids=range(7),
+)
+def test_a_target_that_is_not_seen_is_taken_for_absent_by_proof_or_where_nobody_can_have_made_one(
+    changes: Changes, *, may_create: bool
+) -> None:
+    assert Scene(*changes).facts().may_create is may_create
 
 
 def test_an_attempt_would_be_made_with_the_present_inputs_and_client_secret() -> None:

@@ -144,6 +144,7 @@ def test_of_a_pod_a_few_words_are_kept_and_of_the_secrets_those_that_are_looked_
         shows=frozenset({SECRET, "another"}),
         keeps=frozenset({SECRET}),
     )
+    assert seen().value == ""
 
 
 KINDS = {
