@@ -163,10 +163,10 @@ class Reconciler:
                 record.credential.key
             )  # an outage is not this credential's failure: all go on soon after its end
             return
-        what = "refuses" if failure.refused else "fails"
+        what, where = ("refuses", "operator's RBAC and the") if failure.refused else ("fails", "API server and the")
         message = (
             f"the API server {what} what the operator needs ({failure.status or 'no answer'} {failure.word}); "
-            "check the operator's RBAC and the admission policies and webhooks in this namespace"
+            f"check the {where} admission policies and webhooks in this namespace"
         )
         attempts = record.memory.refusal.attempts if record.memory.refusal else 0
         least = None if failure.refused else max(_LEAST_RETRY, failure.retry_after)

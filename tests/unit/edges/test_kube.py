@@ -158,7 +158,39 @@ async def test_it_is_out_of_reach_only_where_it_does_not_answer_for_itself(
     assert api.reachable is (own in (200, 403))
 
 
-@pytest.mark.parametrize("answer", [400, 403, 404, 409, 429, 500])
+@pytest.mark.parametrize("answer", [401, 403])
+@pytest.mark.parametrize("own", [0, 200, 403, 500, 503])
+async def test_a_refusal_is_believed_only_of_a_server_that_is_ready(
+    odd: tuple[OddServer, Kube], answer: int, own: int
+) -> None:
+    """One that has just started knows no rights yet, and refuses everybody everything."""
+    server, api = odd
+    server.answer, server.own = answer, own
+    assert (await read(api)).status == (answer if own in (200, 403) else None)
+    assert api.reachable is (own in (200, 403))
+
+
+@pytest.mark.parametrize("answer", [0, 401, 403, 503])
+async def test_what_fails_right_after_an_outage_counts_as_a_part_of_it(
+    odd: tuple[OddServer, Kube], monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    """A write that hung until then was held up by no webhook, and a refusal may be one of the last of its start."""
+    server, api = odd
+    monkeypatch.setattr(requests, "_SETTLING", 0.5)
+    server.own = 500
+    await read(api)
+    assert not await api.answers()
+    server.answer, server.own = answer, 200
+    await api.check_ready()
+    assert api.reachable
+    assert (await read(api)).out_of_reach
+    assert not await api.answers()
+    await asyncio.sleep(0.6)
+    assert (await read(api)).status == (answer or None)
+    assert await api.answers()
+
+
+@pytest.mark.parametrize("answer", [400, 404, 409, 429, 500])
 async def test_no_other_answer_makes_it_doubtful(odd: tuple[OddServer, Kube], answer: int) -> None:
     server, api = odd
     server.answer, server.own = answer, 503

@@ -47,6 +47,11 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
         return self.status in _REFUSALS
 
     @property
+    def needs_rights(self) -> bool:
+        """Whether it was refused for want of a login or of rights, as far as one can see."""
+        return self.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and not self.namespace_ends
+
+    @property
     def namespace_ends(self) -> bool:
         """Whether the namespace is being deleted, and takes nothing new."""
         return self.word == _ENDING

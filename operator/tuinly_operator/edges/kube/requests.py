@@ -28,6 +28,9 @@ PAGE: Final = 500
 _MOST_OF_A_PAGE: Final = 8 * 1024 * 1024
 _SLOW_WRITE: Final = 1.0  # seconds; one that nobody holds up takes some 10 ms, and on a busy API server more
 _OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for asking the API server whether it is ready
+_READY: Final = "/readyz"
+# Seconds after an outage in which a failure may be a part of it: what hung until then, and what came too early.
+_SETTLING: Final = REQUEST_TIMEOUT
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -67,6 +70,7 @@ class Requests:
         self._rest = rest(configuration)
         self._notify = reachable
         self._reachable = True
+        self._settled_at = float("-inf")  # when the last outage is over for certain, by the clock of the loop
         self._check: asyncio.Task[None] | None = None
         self._pace = pace
         self._lead = lead
@@ -90,10 +94,13 @@ class Requests:
             self._pace(namespace, False)  # noqa: FBT003 -- a callback
 
     async def answers(self) -> bool:
-        """Whether the API server is within reach; after a failure that made it doubtful, wait for the check."""
+        """Whether a failure is none of an outage: the API server is within reach, and has been for some seconds.
+
+        After a failure that made that doubtful, wait for the check.
+        """
         if self._check is not None:
             await asyncio.wait({self._check})
-        return self._reachable
+        return self._reachable and asyncio.get_running_loop().time() >= self._settled_at
 
     def fence(self, seconds: float = 0.0) -> None:
         """Stop a replica that does not lead (any more), right before what only the leader may do.
@@ -116,7 +123,7 @@ class Requests:
 
     async def check_ready(self) -> None:
         """Ask the API server whether it is ready. Raises ApiFailure."""
-        async with self.send("GET", "/readyz", {}, limit=_OWN_LIMIT):
+        async with self.send("GET", _READY, {}, limit=_OWN_LIMIT):
             pass
 
     async def pages(
@@ -204,15 +211,20 @@ class Requests:
                 failure = _failure(response, await response.read())
         except (aiohttp.ClientError, OSError, ValueError, config.ConfigException) as error:  # the last: no login
             failure = ApiFailure(None, type(error).__name__)
-        # A refusal does not prove that it is back: a server that has just started refuses what it does not know yet.
         if failure.out_of_reach:
             self._doubt()
+        elif failure.needs_rights and path != _READY:
+            # A server that has just started knows no rights yet, and refuses everybody everything.
+            self._doubt()
+            if not await self.answers():
+                failure = ApiFailure(None, "NotReady")
         raise failure from None
 
     def _doubt(self) -> None:
         """Have the API server asked about itself, once for all who have doubts.
 
         A time-out or a 504 of one write proves nothing: an admission webhook, which tenants may run, can cause both.
+        Nor does a refusal: of a server that has just started it is no word on rights, and none that it is back.
         """
         if self._reachable and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(self._check_reach())
@@ -227,6 +239,7 @@ class Requests:
     def _note(self, *, reachable: bool) -> None:
         if reachable is not self._reachable:
             self._reachable = reachable
+            self._settled_at = asyncio.get_running_loop().time() + _SETTLING
             self._notify(reachable)
 
 
