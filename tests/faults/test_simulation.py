@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.__main__ import failed, seeds_of
+from tests.simulation.defects import planted
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.history import History, Result, play
 from tests.simulation.shrink import shortest
@@ -62,6 +63,35 @@ def test_some_histories_are_well() -> None:
     """The same each time, as long as docs/reliability.md knows of some that go wrong."""
     for seed in islice(seeds_of(DRAWN_FROM), HISTORIES):
         assert not play(seed).broken, f"make simulate SEED={seed}"
+
+
+@pytest.mark.parametrize(
+    ("defect", "seed", "kind", "arg", "rule"),
+    [
+        (
+            "a leader takes the Lease back, whoever has it",
+            1,
+            "spoil_lease",
+            0.3,
+            "takes a Lease that nobody-knows held",
+        ),
+        ("a new leader goes by what it remembers", 2, "spoil_lease", 0.3, "sends a refresh token of an earlier lead"),
+        ("the watch resumes one version too late", 1, "unseen", 0.1, "the target holds no token"),
+        ("a watch that lost its place goes on", 1, "unseen", 0.1, "the target holds no token"),
+        ("what is missing in a list stays", 1, "unseen", 0.1, "the target holds no token"),
+        ("a Secret that goes is not noticed", 1, "delete_target", 0.1, "the target holds no token"),
+        ("any answer is better", 1, "shorter", 0.1, "has a token that ends"),
+        ("a rotated client Secret is not noticed", 1, "rotate", 0.1, "for another client secret than the present one"),
+        ("a written token is forgotten", 1, "edit_target", 0.1, "between faults"),
+    ],
+)
+def test_a_planted_defect_is_found_by_what_shows_it(defect: str, seed: int, kind: str, arg: float, rule: str) -> None:
+    """By one kind of fault alone; without the defect the same history is well."""
+    seconds = 700.0 if kind == "shorter" else 5.0
+    faults = [Fault(n, 60.0 + 150 * n, kind, "", seconds, (0.3 + 0.17 * n) % 1, arg) for n in range(5)]
+    assert not play(seed, faults).broken
+    with planted(defect):
+        assert rule in play(seed, faults).broken
 
 
 def test_what_goes_wrong_is_told_and_shortened(monkeypatch: pytest.MonkeyPatch) -> None:

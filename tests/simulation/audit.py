@@ -16,6 +16,8 @@ import httpx
 from tests.simulation.apiserver import Answer, Key, Request
 from tests.simulation.apiserver.messages import Json
 from tests.simulation.endpoint import CANARY, Client, Reply, Token
+from tests.simulation.faults import SETTLED, Faults
+from tests.simulation.leads import Leads
 from tests.simulation.people import at, decoded
 from tests.simulation.replica import GRAPHQL_URL, OTHER_URL, TOKEN_URL, Replica
 from tuinly_operator.base.clock import parse_rfc3339
@@ -26,14 +28,12 @@ from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.election import ASKING_SECONDS
 
 if TYPE_CHECKING:
-    from tests.simulation.faults import Faults
     from tests.simulation.history import History, Result
 
 SECRETS: Final = "secrets"
 CREDENTIALS: Final = f"{PLURAL}.tuinly.com"
 LABEL: Final = "tuinly.com/credential"
 WINDOW: Final = 90.0  # seconds of reach within the lead, by which a token must be fresh
-SETTLED: Final = 60.0  # seconds after the longest wait, by which all must be well
 MOST_REQUESTS: Final = (
     26  # token requests for one credential in a minute: 12 attempts, of two requests each, and a new leader
 )
@@ -55,6 +55,7 @@ class Audit:
         self._history = history
         self.faults: Faults
         self._broken: list[str] = []
+        self.leads = Leads(history, self.broken)
         self._asking: dict[tuple[Replica, str], int] = {}
         self._asked: dict[str, deque[float]] = defaultdict(deque)
         self._told: dict[str, deque[float]] = defaultdict(deque)
@@ -90,6 +91,7 @@ class Audit:
 
     def went_back(self) -> None:
         """The storage went back to a backup."""
+        self.leads.went_back()
         self._back_at = self._history.loop.time()
 
     def logged(self, process: object, record: logging.LogRecord) -> None:
@@ -117,9 +119,10 @@ class Audit:
         """Judge what a replica sends, in this very step."""
         if self._history.traced:
             self._history.tell("sends", sender, request.method, request.path, _shown(request))
+        self.leads.sends(sender, request.method, request.path)
         if request.method == "GET" or "/leases" in request.path:
             return
-        self._judge_lead(sender, f"{request.method} {request.path}", 0.0)
+        self.leads.acts(sender, f"{request.method} {request.path}", 0.0)
         body = _body(request)
         self._judge_preconditions(request, body)
         text = request.body.decode()
@@ -135,6 +138,9 @@ class Audit:
         """Judge what a write has made of the storage."""
         if self._history.traced:
             self._history.tell("made", sender, request.method, request.path, answer.status)
+        if "/leases/" in request.path and request.method == "PUT" and answer.status < 300:
+            change = self._history.server.storage.history[-1]
+            self.leads.lease_written(sender, request.path, change.before, change.after or {})
         if request.method == "GET" or "/leases" in request.path:
             return
         key = self._key_of(request, _body(request))
@@ -153,13 +159,6 @@ class Audit:
             key = self._key_of(request, _body(request))
             if key is not None:
                 self.faults.phase(sender, key, "confirmed")
-
-    def _judge_lead(self, sender: Replica, what: str, seconds: float) -> None:
-        if not sender.lead.holds(seconds):
-            self.broken(f"{sender} sends after its lead's end: {what}")
-        for other in self._history.live:
-            if other is not sender and other.shard is sender.shard and other.leads:
-                self.broken(f"{sender} sends while {other} leads, too: {what}")
 
     def _judge_preconditions(self, request: Request, body: Mapping[str, Any]) -> None:
         """What arrives late must meet its preconditions: each write that could do harm has them."""
@@ -224,7 +223,8 @@ class Audit:
             self.broken(f"{where} was written without a token that the endpoint gave")
             return
         if before is not None and _made_for(before) == _made_for(after):
-            self._judge_exchange_of(key, where, old, new)
+            forced = _annotation(before, "handled-refresh") != _annotation(after, "handled-refresh")
+            self._judge_exchange_of(key, where, old, new, forced=forced)
         if old is None or old.value != new.value:
             self.refreshes += 1
             history.network.later(max(0.0, new.expires - now) + 0.01, self._judge_freshness, key, where, new)
@@ -242,7 +242,9 @@ class Audit:
         if now - old.issued < least - SKEW + min(0.0, *self._ahead[old.value]):
             self._moved.append(f"{key} was refreshed {now - old.issued:.0f} s after its token was issued")
 
-    def _judge_exchange_of(self, key: NamespacedName, where: Key, old: Token | None, new: Token) -> None:
+    def _judge_exchange_of(
+        self, key: NamespacedName, where: Key, old: Token | None, new: Token, *, forced: bool
+    ) -> None:
         """A good token is only replaced by one at least as good, until little of its life is left."""
         history = self._history
         if old is None or old.value == new.value or not history.endpoint.lives(old):
@@ -250,11 +252,13 @@ class Audit:
         if old.expires - history.now() < MIN_LEAD + SKEW:
             return
         spec = self._spec(key)
-        if spec is None or old.client != new.client:
+        if spec is None or (old.client, old.url) != (new.client, new.url):
             return
         wanted = frozenset(spec.get("scopes") or ())
         if old.asked == wanted and new.asked == wanted and not new.scopes >= old.scopes & wanted:
             self.broken(f"{where} lost scopes: {sorted(old.scopes)}, now {sorted(new.scopes)}")
+        if forced or old.secret != new.secret:
+            return  # then an earlier end is as good
         if old.asked == new.asked == wanted and new.expires < old.expires - SAME_END:
             self.broken(f"{where} has a token that ends {old.expires - new.expires:.0f} s earlier than the one before")
 
@@ -280,7 +284,7 @@ class Audit:
         """Judge what a replica sends, in this very step."""
         verifies = request.url.path.endswith("/graphql")
         request.extensions["ahead"] = sender.clock.now().wall - self._history.now()
-        self._judge_lead(sender, str(request.url), 0.0 if verifies else ASKING_SECONDS)
+        self.leads.acts(sender, str(request.url), 0.0 if verifies else ASKING_SECONDS)
         client = self._client(request)
         self._history.tell("asks", sender, request.url, client)
         if str(request.url) not in (TOKEN_URL, OTHER_URL, GRAPHQL_URL):
@@ -288,15 +292,16 @@ class Audit:
         if verifies:
             return
         self.requests += 1
+        self.leads.asks(sender, request.content)
         pair = sender, client
         self._asking[pair] = self._asking.get(pair, 0) + 1
-        if self._asking[pair] > 1:
+        if client and self._asking[pair] > 1:  # not known for a refresh token that the endpoint has forgotten
             self.broken(f"{sender} asks for two tokens for {client} at once")
         now, asked = self._history.now(), self._asked[client]
         asked.append(now)
         while asked[0] < now - 60.0:
             asked.popleft()
-        if len(asked) > MOST_REQUESTS:
+        if client and len(asked) > MOST_REQUESTS:
             self.broken(f"{len(asked)} token requests for {client} in a minute")
         if (key := _credential(client)) is not None:
             self.faults.phase(sender, key, "asks")
@@ -306,6 +311,8 @@ class Audit:
         self._history.tell("gives", sender, reply.status, reply.token.value.split("-")[-1] if reply.token else "")
         if reply.token is not None:
             self._ahead[reply.token.value].append(request.extensions["ahead"])
+            if reply.token.refresh is not None:
+                self.leads.given(sender, reply.token.refresh)
         if reply.token is not None and (key := _credential(reply.token.client)) is not None:
             self.faults.phase(sender, key, "given")
 
@@ -338,13 +345,22 @@ class Audit:
     def all_is_well(self) -> None:
         """Raise where a token is not fresh, or a status is not true."""
         self._quiet_since = self._history.now()
+        if (flaw := self._any_flaw()) is not None:
+            raise BrokenRuleError(f"once calm had come, {flaw}")
+
+    def look(self) -> None:
+        """Judge the same between faults, if nothing has gone on for long enough."""
+        if not self._history.loop.over and self.faults.is_over(SETTLED) and (flaw := self._any_flaw()) is not None:
+            self.broken(f"between faults, {flaw}")
+
+    def _any_flaw(self) -> str | None:
+        """What is wrong with any, None for nothing."""
         leaders = [replica for replica in self._history.live if replica.leads]
         for shard in self._history.shards:
             if sum(1 for replica in leaders if replica.shard is shard) != 1:
-                raise BrokenRuleError(f"{shard.name} has not one leader: {leaders}")
-        for key in self._history.keys:
-            if (flaw := self._flaw(key)) is not None:
-                raise BrokenRuleError(f"once calm had come, {key}: {flaw}")
+                return f"{shard.name} has not one leader: {leaders}"
+        flaws = ((key, self._flaw(key)) for key in self._history.keys)
+        return next((f"{key}: {flaw}" for key, flaw in flaws if flaw is not None), None)
 
     def nothing_moved(self) -> None:
         """Raise where more than due refreshes took place in calm."""
@@ -368,8 +384,12 @@ class Audit:
             return f"the target holds no token: {told}"
         if not self._history.endpoint.lives(token) and (token.revoked or self._is_promised(token)):
             return f"the token has ended{' by revocation' if token.revoked else ''}: {told}"
+        if self._history.now() - self._written.get(key, 0.0) < SKEW:
+            return None  # the status is told next
         if ready != ("True", "Issued") or refreshed != ("True", "Issued"):
             return told
+        if token.secret != self._client_secret(key):
+            return "the token was issued for another client secret than the present one"
         return self._flaw_of_times(raw, token)
 
     def _flaw_of_times(self, raw: Json, token: Token) -> str | None:
@@ -399,11 +419,15 @@ class Audit:
             return False
         if spec.get("tokenURL") not in (None, TOKEN_URL, OTHER_URL) or "nonsense" in json.dumps(spec):
             return False
-        secret = at(self._history.server, SECRETS, NamespacedName(key.namespace, f"{key.name}-client"))
-        if secret is None or decoded(secret, "client_secret") not in client.secrets:
+        if self._client_secret(key) not in client.secrets:
             return False
         target = at(self._history.server, SECRETS, self.faults.target_of(key))
         return target is None or (self._belongs(target, key) and not self._is_stuck(target))
+
+    def _client_secret(self, key: NamespacedName) -> str:
+        """What its Secret holds, empty where there is none."""
+        raw = at(self._history.server, SECRETS, NamespacedName(key.namespace, f"{key.name}-client"))
+        return decoded(raw, "client_secret") if raw else ""
 
     def _is_stuck(self, target: Json) -> bool:
         """Whether a target takes no write, and somebody else wrote to it, too: that is a conflict, and stays one."""
@@ -441,7 +465,12 @@ def _condition(raw: Json, kind: str) -> tuple[str, str]:
 
 def _made_for(target: Json) -> str:
     """The uid of the credential that a target was written for."""
-    return str((target["metadata"].get("annotations") or {}).get(f"{GROUP}/credential-uid") or "")
+    return _annotation(target, "credential-uid")
+
+
+def _annotation(target: Json, name: str) -> str:
+    """One of the operator's annotations."""
+    return str((target["metadata"].get("annotations") or {}).get(f"{GROUP}/{name}") or "")
 
 
 def _credential(client: str) -> NamespacedName | None:

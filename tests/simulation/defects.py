@@ -7,8 +7,8 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
@@ -169,12 +169,19 @@ async def _no_report() -> None:
     pass
 
 
-def find(name: str, seconds: float, first: int = 1) -> tuple[Result | None, int, float]:
-    """Play histories with a defect until one fails; how many it took, and how many seconds of CPU."""
-    began, number = time.process_time(), 0
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Have a defect."""
     with ExitStack() as changes:
         for owner, attribute, instead in DEFECTS[name]:
             changes.enter_context(patch.object(owner, attribute, instead))
+        yield
+
+
+def find(name: str, seconds: float, first: int = 1) -> tuple[Result | None, int, float]:
+    """Play histories with a defect until one fails; how many it took, and how many seconds of CPU."""
+    began, number = time.process_time(), 0
+    with planted(name):
         while time.process_time() - began < seconds:
             result = play(first + number)
             number += 1

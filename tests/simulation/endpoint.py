@@ -43,10 +43,12 @@ class Client:
 
 @dataclass(slots=True)
 class Token:
-    """A token that was given, at true times in seconds since the epoch."""
+    """A token that was given, at true times in seconds since the epoch: by which URL, for which client secret."""
 
     value: str
     client: str
+    url: str
+    secret: str
     scopes: frozenset[str]
     asked: frozenset[str]
     issued: float
@@ -85,13 +87,13 @@ class Endpoint:
         """How it fails now, whoever asks."""
         return self.moods[-1] if self.moods else None
 
-    def token_request(self, body: bytes) -> Reply:
-        """Answer a token request."""
+    def token_request(self, body: bytes, url: str) -> Reply:
+        """Answer a token request that was sent to `url`."""
         form = {name: values[0] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}
         if self.mood is not None:
             return self._fail(self.mood)
         if form.get("grant_type") == "refresh_token":
-            return self._refresh(form.get("refresh_token", ""))
+            return self._refresh(form.get("refresh_token", ""), url)
         client = self.clients.get(form.get("client_id", ""))
         if client is not None and client.fails:
             return self._fail(client.fails)
@@ -100,7 +102,7 @@ class Endpoint:
         asked = frozenset(form.get("scope", "").split())
         if not asked <= client.scopes:
             return self._error(400, "invalid_scope")
-        return self._give(client, asked, asked)
+        return self._give(client, asked, asked, url=url, secret=form["client_secret"])
 
     def verify(self, authorization: str) -> Reply:
         """Answer a verification, as the GraphQL endpoint does."""
@@ -128,7 +130,7 @@ class Endpoint:
         client.secrets = [secret, *client.secrets[:1]] if keeps else [secret]
         return secret
 
-    def _refresh(self, value: str) -> Reply:
+    def _refresh(self, value: str, url: str) -> Reply:
         token = self.by_refresh_token.get(value)
         client = self.clients.get(token.client) if token else None
         if client is not None and client.fails:
@@ -137,19 +139,30 @@ class Endpoint:
             return self._error(400, "invalid_grant")
         if client.rotates:
             del self.by_refresh_token[value]
-        return self._give(client, token.asked, token.scopes, None if client.rotates else value)
+        refresh = None if client.rotates else value
+        return self._give(client, token.asked, token.scopes, url=url, secret=token.secret, refresh=refresh)
 
-    def _give(self, client: Client, asked: frozenset[str], scopes: frozenset[str], refresh: str | None = None) -> Reply:
+    def _give(
+        self,
+        client: Client,
+        asked: frozenset[str],
+        scopes: frozenset[str],
+        *,
+        url: str,
+        secret: str,
+        refresh: str | None = None,
+    ) -> Reply:
         now, present = self._now(), client.token
         if present and self.lives(present) and present.asked == asked and present.expires - now > client.repeats > 0:
             token = present
+            token.secret = secret
         else:
             self._numbers += 1
             granted = frozenset(sorted(scopes)[1:]) if client.narrows else scopes
             if refresh is None and client.refreshes != "no":
                 refresh = f"{CANARY}-refresh-{client.id}-{self._numbers}"
             value = f"{CANARY}-token-{client.id}-{self._numbers}"
-            token = Token(value, client.id, granted, asked, now, now + client.lifetime, refresh)
+            token = Token(value, client.id, url, secret, granted, asked, now, now + client.lifetime, refresh)
             if present is not None and client.revokes:
                 present.revoked = True
             client.token = self.tokens[value] = token

@@ -15,10 +15,14 @@ from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
 if TYPE_CHECKING:
     from tests.simulation.history import History
 
+SETTLED: Final = 60.0  # seconds after the longest wait, by which all must be well
+
 # The phases of a refresh, in their order: a fault strikes as soon as one is reached, or, without one, at its time.
 PHASES: Final = ("asks", "given", "heard", "writes", "written", "confirmed", "tells", "told")
 _PATIENCE: Final = 150.0  # seconds for which a fault waits for its phase
+_BEGINNING: Final = 75.0
 _BACKUP_SECONDS: Final = 60.0
+_RESTORE_SECONDS: Final = 12.0  # for which the API server is away at least while etcd is restored
 _GARBAGE_SECONDS: Final = 7.0
 SECRETS: Final = "secrets"
 CREDENTIALS: Final = f"{PLURAL}.tuinly.com"
@@ -105,7 +109,8 @@ class Faults:
         self._over = False
         self.struck: dict[str, int] = {}
         self.pairs: set[str] = set()
-        self.busy: list[tuple[float, float]] = []  # from when until when something may be otherwise than it should be
+        # From when until when something may be otherwise than it should be: at first, all begins.
+        self.busy: list[tuple[float, float]] = [(0.0, _BEGINNING)]
         self._open: dict[int, tuple[float, Fault]] = {}
         self._backups: list[Any] = []
         self.touched: dict[NamespacedName, float] = {}  # when people last had to do with a credential
@@ -140,7 +145,11 @@ class Faults:
     def longest_wait(self) -> float:
         """Seconds from now on until all effects are over."""
         now = self.history.loop.time()
-        return max((end - now for _, end in self.busy), default=0.0)
+        return max(end - now for _, end in self.busy)
+
+    def is_over(self, seconds: float) -> bool:
+        """Whether all effects have been over for so long."""
+        return not self._open and self.longest_wait() <= -seconds
 
     def calm(self, begin: float, end: float, seconds: float) -> bool:
         """Whether nothing was otherwise than it should be for so long between two times of the loop."""
@@ -195,7 +204,9 @@ class Faults:
         since, fault = self._open.pop(number)
         undo()
         now = self.history.loop.time()
-        self.busy.append((since, now + KINDS[fault.kind].wait))
+        wait = KINDS[fault.kind].wait
+        self.busy.append((since, now + wait))
+        self.history.network.later(wait + SETTLED + 1.0, self.history.audit.look)
         self.history.tell("ends", fault.kind)
 
     def _back_up(self) -> None:
@@ -271,7 +282,12 @@ def stop(f: Faults, _fault: Fault, replica: Replica, _key: NamespacedName) -> Un
     if replica.stopped or replica.crashed:
         return None
     replica.stopped = True
-    return lambda: f.history.loop.resume(replica)
+
+    def go_on() -> None:
+        f.history.loop.resume(replica)
+        f.history.audit.leads.went_on(replica)
+
+    return go_on
 
 
 # --- Networks ---------------------------------------------------------------------------------------------------------
@@ -342,6 +358,14 @@ def api_slow(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) ->
     return lambda: _drop(slow, key.namespace)
 
 
+@kind(wait=360.0, most=120.0)
+def role_gone(f: Faults, _fault: Fault, replica: Replica, key: NamespacedName) -> Undo:
+    """The operator has no rights any more: in a namespace, where it was given some in each; else in none."""
+    refused, where = f.history.network.refused, key.namespace if replica.shard.namespaces else ""
+    refused.append(where)
+    return lambda: refused.remove(where)
+
+
 def _refusing(*operations: str) -> Strike:
     def strike(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
         def refuse(review: Review) -> Refusal | None:
@@ -400,14 +424,53 @@ def compaction(f: Faults, _fault: Fault, _replica: Replica, _key: NamespacedName
     return None
 
 
-@kind(wait=700.0)
+@kind(wait=720.0)
 def restore(f: Faults, fault: Fault, _replica: Replica, _key: NamespacedName) -> Undo:
-    """Etcd is restored from an older backup."""
-    backup = f.backup(fault.arg)
-    if backup is not None:
+    """Etcd is restored from an older backup. Meanwhile there is no API server, as Kubernetes asks for.
+
+    For longer than a lead lasts: else a replica could take a Lease that looks as if nobody had renewed it since it last
+    looked, while another one leads by a renewal that is gone.
+    """
+    backup, network = f.backup(fault.arg), f.history.network
+    if backup is None:
+        return None
+    network.api_down += 1
+    network.break_streams()
+
+    def come_back() -> None:
+        network.api_down -= 1
         f.history.server.restore(backup)
-        f.history.network.break_streams()
         f.history.audit.went_back()
+
+    network.later(max(_RESTORE_SECONDS, fault.seconds), come_back)
+    return None
+
+
+@kind(wait=90.0)
+def unseen(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """All watches break off right before something changes, as the first thing after what they have told last.
+
+    What was before may be forgotten, too.
+    """
+    people, target = f.history.people, secret_path(f.target_of(key))
+    client, name = f.history.audit.client_of(key), NamespacedName(key.namespace, f"{key.name}-client")
+
+    def change() -> None:
+        f.history.network.break_streams()
+        match int(fault.arg * 4):
+            case 0:
+                people.delete(target)
+            case 1:
+                people.patch(target, {"data": {"access_token": None}})
+            case 2 if client is not None:
+                people.store_client(name, client.id, f.history.endpoint.rotate(client, keeps=True))
+            case _:
+                people.change_spec(key, {"scopes": ["orders:read"]})
+        if fault.pick < 0.5:
+            f.history.server.compact()
+
+    people.patch(secret_path(name), {"metadata": {"labels": {"touched": str(fault.number)}}})
+    f.history.network.later(0.1, change)
     return None
 
 
@@ -449,7 +512,22 @@ def client_fails(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName
     return forgive
 
 
-@kind(wait=360.0, most=120.0)
+@kind(wait=360.0, most=400.0)
+def shorter(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """A client's tokens live for a quarter of their time, so that a new one may end before the one that it replaces."""
+    client = f.history.audit.client_of(key)
+    if client is None:
+        return None
+    before = client.lifetime
+    client.lifetime = before // 4
+
+    def lengthen() -> None:
+        client.lifetime = max(client.lifetime, before)
+
+    return lengthen
+
+
+@kind(wait=360.0, most=400.0)
 def narrower(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
     """A client gets fewer scopes than it asks for."""
     client = f.history.audit.client_of(key)
@@ -599,13 +677,20 @@ def foreign_target(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedN
 
 
 @kind(wait=90.0)
-def recreate(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
-    """A credential is deleted, and made anew later."""
+def recreate(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """A credential is deleted, and made anew, at once or later."""
     raw = at(f.history.server, CREDENTIALS, key)
     if raw is None:
         return None
     f.history.people.delete(credential_path(key))
-    return lambda: f.history.people.make_credential(key, raw["spec"], raw["metadata"].get("labels") or {})
+
+    def make_again() -> None:
+        f.history.people.make_credential(key, raw["spec"], raw["metadata"].get("labels") or {})
+
+    if fault.arg < 0.3:
+        make_again()
+        return None
+    return make_again
 
 
 @kind(wait=90.0)
@@ -706,10 +791,11 @@ def move_label(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) 
     return None
 
 
-@kind(wait=150.0)
-def delete_namespace(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
-    """A namespace is deleted with all that is in it, and made anew later with the same credentials."""
+@kind(wait=360.0)
+def delete_namespace(f: Faults, fault: Fault, replica: Replica, key: NamespacedName) -> Undo:
+    """A namespace is deleted with all that is in it, its Role as well, and made anew later with what it had."""
     history, namespace = f.history, key.namespace
+    roles = [namespace] if replica.shard.namespaces else []
     credentials = {
         each: raw for each, raw in objects(history.server, CREDENTIALS).items() if each.namespace == namespace
     }
@@ -725,9 +811,12 @@ def delete_namespace(f: Faults, fault: Fault, _replica: Replica, key: Namespaced
                     history.server.storage.delete(Key(resource, namespace, each.name))
         history.network.changed()
 
+    history.network.refused += roles
     history.network.later(fault.arg * 10.0, empty)
 
     def make_again() -> None:
+        for role in roles:
+            history.network.refused.remove(role)
         empty()
         place = Key("namespaces", "", namespace)
         if place in history.server.storage.objects:
@@ -778,7 +867,10 @@ def spoil_lease(f: Faults, fault: Fault, replica: Replica, _key: NamespacedName)
         {"holderIdentity": None, "leaseDurationSeconds": 3},  # not 1: that is how a holder gives it up
         {"leaseTransitions": 2**31 - 1},
     )[int(fault.arg * 5)]
-    f.history.people.patch(lease_path(replica.shard.lease), {"spec": change})
+    path, version = lease_path(replica.shard.lease), f.history.server.storage.version
+    f.history.people.patch(path, {"spec": change})
+    if f.history.server.storage.version != version:
+        f.history.audit.leads.lease_edited(path)
     return None
 
 

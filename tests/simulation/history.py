@@ -104,7 +104,8 @@ class History:
         for namespace in (SYSTEM, *NAMESPACES):
             self.people.make_namespace(namespace)
         names = ("left", "right") if world.random() < 0.3 else ("only",)
-        self.shards = [Shard(name, f"{SHARD}={name}" if len(names) > 1 else "") for name in names]
+        named = NAMESPACES if world.random() < 0.25 else ()  # or all of them
+        self.shards = [Shard(name, f"{SHARD}={name}" if len(names) > 1 else "", named) for name in names]
         self.bad = world.random() < 0.3  # some tenants' clients always fail
         for number in range(world.choice((8, 14, 20))):
             self._make_credential(number)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ SYSTEM: Final = "tuinly-system"  # where the Leases are
 SHARD: Final = "example.com/shard"  # the label by which credentials are shared out
 _WATCH_SECONDS: Final = 290  # as kopf asks for
 _LONGEST_BACKOFF: Final = 5.0
+_SLOW_WORKERS: Final = 0.1  # the part of events that a worker of kopf takes its time for
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +191,15 @@ class _NoHealth:
 class DirectWatch(CredentialWatch):
     """The credential watch without kopf: lists and watches as kopf does, on the operator's own loop.
 
-    Like kopf it does not say what went while it was not looking, and tells of a list object by object.
+    Like kopf it does not say what went while it was not looking, tells of a list object by object, and has a worker for
+    each uid: what is told of one comes in order, what is told of two in any.
     """
 
     def __init__(self, *args: Any, api: Callable[[str], Kube], selector: str, **options: Any) -> None:  # noqa: ANN401
         super().__init__(*args, selector=selector, **options)
         self._api = api(selector)
+        self._told: dict[str, deque[tuple[str | None, Mapping[str, Any]]]] = {}  # by uid
+        self._workers: set[asyncio.Task[None]] = set()
 
     async def _watch(self, namespaces: Sequence[str | None]) -> None:
         """List and watch until it is to start anew."""
@@ -202,15 +207,36 @@ class DirectWatch(CredentialWatch):
         self._restarting, self._stop = False, again.set
         self.watched = namespaces
         self._begun()
-        tasks = [
-            asyncio.create_task(self._await_others(set(self._namespaces) - set(namespaces))),
-            *(asyncio.create_task(self._follow(namespace)) for namespace in namespaces),
-        ]
+        others = asyncio.create_task(self._await_others(set(self._namespaces) - set(namespaces)))
+        tasks = [asyncio.create_task(each) for each in (again.wait(), *map(self._follow, namespaces))]
         try:
-            await again.wait()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in tasks:
+            for task in (others, *tasks, *self._workers):
                 task.cancel()
+            self._told.clear()
+
+    def _hand_on(self, kind: str | None, raw: Mapping[str, Any]) -> None:
+        """Have the worker for an object's uid tell of it."""
+        uid = raw["metadata"]["uid"]
+        if uid in self._told:
+            self._told[uid].append((kind, raw))
+            return
+        self._told[uid] = deque([(kind, raw)])
+        worker = asyncio.create_task(self._work_off(uid))
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+
+    async def _work_off(self, uid: str) -> None:
+        told = self._told[uid]
+        while told:
+            if self._chance.uniform(0.0, 1.0) < _SLOW_WORKERS:
+                await asyncio.sleep(self._chance.uniform(0.0, 0.5))
+            self._hear(*told.popleft())
+        if self._told.get(uid) is told:
+            del self._told[uid]
 
     async def _follow(self, namespace: str | None) -> None:
         backoff = 0.25
@@ -221,7 +247,9 @@ class DirectWatch(CredentialWatch):
                 backoff = 0.25
                 while version:
                     version = await self._listen(namespace, version)
-            except ApiFailure:
+            except ApiFailure as failure:
+                if failure.not_found:
+                    raise  # the one failure that kopf does not try again
                 await asyncio.sleep(self._chance.uniform(0.1, backoff))
                 backoff = min(_LONGEST_BACKOFF, backoff * 2)
 
@@ -231,7 +259,7 @@ class DirectWatch(CredentialWatch):
             query = {"labelSelector": self._selector, "limit": str(CHUNK), **({"continue": more} if more else {})}
             answer = await self._api.ask("GET", path, query=query)
             for raw in answer["items"]:
-                self._hear(None, {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TuinlyCredential", **raw})
+                self._hand_on(None, {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TuinlyCredential", **raw})
             more = answer["metadata"].get("continue") or ""
             if not more:
                 return str(answer["metadata"]["resourceVersion"])
@@ -252,7 +280,7 @@ class DirectWatch(CredentialWatch):
                     return ""
                 version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
-                    self._hear(event["type"], event["object"])
+                    self._hand_on(event["type"], event["object"])
         except ApiFailure as failure:
             if failure.status is not None:
                 raise

@@ -21,6 +21,7 @@ import httpx
 from tests.simulation.apiserver import Answer, Request, Server, Watch
 from tests.simulation.endpoint import Endpoint, Reply
 from tests.simulation.loop import SimulatedLoop
+from tuinly_operator.domain.credential import PLURAL
 
 WORLD: Final = Context()  # of what belongs to no replica
 API: Final = "https://api.example.com"
@@ -98,6 +99,7 @@ class Network:
         self.observer: Observer
         self.api_down = 0
         self.api_moods: list[int] = []  # statuses by which the API server answers writes; the last counts
+        self.refused: list[str] = []  # namespaces in which the operator has no rights now; an empty name for all
         self.slow: dict[str, float] = {}  # seconds that writes take, by namespace, as admission webhooks have it
         self.streams: dict[Stream, None] = {}
 
@@ -189,9 +191,11 @@ class Rest:
         network = self._network
         if network.api_down:
             return None
-        namespace = request.path.split("/namespaces/")[-1].split("/")[0] if "/namespaces/" in request.path else ""
+        namespace = _namespace(request)
         changes = request.method != "GET"
-        if changes and network.api_moods and "/leases" not in request.path:
+        if self._is_refused(request):
+            answer = failure(403)
+        elif changes and network.api_moods and "/leases" not in request.path:
             answer = failure(network.api_moods[-1])
         else:
             answer = network.server.handle(request, network.now())
@@ -203,10 +207,22 @@ class Rest:
     def _watch(self, request: Request) -> tuple["Answer | Stream", float] | None:
         if self._network.api_down:
             return None
+        if self._is_refused(request):
+            return failure(403), 0.0
         watch = self._network.server.watch(request, self._network.now())
         if isinstance(watch, Answer):
             return watch, 0.0
         return Stream(self._network, self._sender.machine, request, watch), 0.0
+
+    def _is_refused(self, request: Request) -> bool:
+        """Whether the operator has no right to it now. Leases are in a namespace of their own; anybody may discover."""
+        refused = {"", _namespace(request)} & {*self._network.refused}
+        return bool(refused) and any(f"/{plural}" in request.path for plural in ("secrets", PLURAL, "events"))
+
+
+def _namespace(request: Request) -> str:
+    """The namespace that a request is about, empty where it is all."""
+    return request.path.split("/namespaces/")[-1].split("/")[0] if "/namespaces/" in request.path else ""
 
 
 def failure(status: int) -> Answer:
@@ -372,7 +388,7 @@ class Transport(httpx.AsyncBaseTransport):
         if request.url.path.endswith("/graphql"):
             reply = endpoint.verify(request.headers.get("Authorization", ""))
         else:
-            reply = endpoint.token_request(request.content)
+            reply = endpoint.token_request(request.content, str(request.url))
         self._network.observer.token_made(self._sender, request, reply)
         return None if reply.hangs else (reply, self.patience())
 

@@ -552,6 +552,27 @@ async def test_an_edited_lease_makes_no_second_leader(world: World, edit: str, *
 
 
 @simulated
+async def test_a_lease_from_a_backup_makes_no_second_leader_where_the_api_server_was_away_meanwhile(
+    world: World,
+) -> None:
+    """As it is while etcd is restored. Who does not lead has waited for that very Lease to age before."""
+    await world.two()
+    assert world.server.lease is not None
+    backup = world.server.edit(replace(world.server.lease, holder="somebody"))
+    await world.until(lambda: not any(replica.leads for replica in world.replicas))
+    await world.until(lambda: any(replica.leads for replica in world.replicas))
+    for replica in world.replicas:
+        replica.refusal = ApiFailure(None, "refused")
+    await world.pass_time(GIVE_UP_SECONDS)  # the last renewal began before
+    world.server.lease, world.server.version = backup, int(backup.version)
+    for replica in world.replicas:
+        if not replica.leads:
+            replica.refusal = None
+    await world.pass_time(RENEWAL * 2)
+    assert any(replica.leads for replica in world.replicas)
+
+
+@simulated
 async def test_a_leader_steps_down_as_soon_as_it_sees_another_holder(world: World) -> None:
     leader, _ = await world.two()
     assert world.server.lease is not None
