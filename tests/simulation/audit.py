@@ -382,10 +382,10 @@ class Audit:
         token = self._present(key)
         if token is None:
             return f"the target holds no token: {told}"
-        if not self._history.endpoint.lives(token) and (token.revoked or self._is_promised(token)):
-            return f"the token has ended{' by revocation' if token.revoked else ''}: {told}"
-        if self._history.now() - self._written.get(key, 0.0) < SKEW:
-            return None  # the status is told next
+        if self._history.now() - max(self._written.get(key, 0.0), token.revoked_at) < SKEW:
+            return None  # the status is told next, or the token is written that was given in its place
+        if not self._history.endpoint.lives(token) and (token.revoked_at or self._is_promised(token)):
+            return f"the token has ended{' by revocation' if token.revoked_at else ''}: {told}"
         if ready != ("True", "Issued") or refreshed != ("True", "Issued"):
             return told
         if token.secret != self._client_secret(key):

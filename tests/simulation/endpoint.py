@@ -54,7 +54,7 @@ class Token:
     issued: float
     expires: float
     refresh: str | None
-    revoked: bool = False
+    revoked_at: float = 0.0  # not at all, if zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Endpoint:
 
     def lives(self, token: Token) -> bool:
         """Whether a token works."""
-        return not token.revoked and self._now() < token.expires
+        return not token.revoked_at and self._now() < token.expires
 
     def rotate(self, client: Client, *, keeps: bool) -> str:
         """Give a client another secret; return it. The old one is taken on, if it `keeps`."""
@@ -164,7 +164,7 @@ class Endpoint:
             value = f"{CANARY}-token-{client.id}-{self._numbers}"
             token = Token(value, client.id, url, secret, granted, asked, now, now + client.lifetime, refresh)
             if present is not None and client.revokes:
-                present.revoked = True
+                present.revoked_at = now
             client.token = self.tokens[value] = token
             if refresh is not None:
                 self.by_refresh_token[refresh] = token
