@@ -18,9 +18,12 @@ from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.base.text import printable
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
-# Bytes, by mallopt(3). Left alone, glibc raises both as soon as a large block is freed, and keeps what the pages of a
-# long list took: a tenth of the memory with 10,000 credentials.
-_MALLOC: Final = {-3: 128 * 1024, -1: 2 * 1024 * 1024}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+# Bytes from which on a block is mapped by itself, and goes back once it is freed. It is more than the 256 KiB that
+# asyncio takes for a moment at each read of a TLS connection: to map these each time costs 0.05 ms of CPU.
+MAPPED_FROM: Final = 320 * 1024
+# By mallopt(3). Left alone, glibc raises both as soon as a large block is freed, and keeps what the pages of a long
+# list took: a tenth of the memory with 10,000 credentials.
+_MALLOC: Final = {-3: MAPPED_FROM, -1: 2 * 1024 * 1024}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 # New containers that set off the garbage collector. With Python's usual 700, a list of thousands of objects has it look
 # at all that lives again and again: a third of a start's CPU with 10,000 credentials.
 _GC_THRESHOLD: Final = 10_000

@@ -5,10 +5,12 @@ import re
 import socket
 import subprocess
 import sys
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Sequence
 
 import pytest
 
+from tuinly_operator.__main__ import MAPPED_FROM
 from tuinly_operator.base.settings import FLAGS
 
 ALL_FLAGS = [flag for group in FLAGS.values() for flag in group]
@@ -154,3 +156,7 @@ def test_no_library_imports_what_is_never_used() -> None:
 def test_garbage_is_collected_once_all_is_imported() -> None:
     ended = program_that_runs("import gc\nprint(gc.isenabled())")
     assert ended.stdout == "True\n"
+
+
+def test_what_a_read_of_a_tls_connection_takes_for_a_moment_is_not_mapped_each_time() -> None:
+    assert SSLProtocol.max_size + sys.getsizeof(b"") < MAPPED_FROM
