@@ -332,7 +332,7 @@ class Operator:
     def _demoted(self) -> None:
         """Hold the queue, and have the limiter forget who waits and how requests went."""
         self._queue.hold(_NOT_LEADING)
-        self._limiter.start_afresh(self._clock.now())
+        self._limiter.start_afresh()
 
     def _unfit(self) -> str:
         """Why this replica must not lead: it has not listed everything since its start, or has lost a part of itself.

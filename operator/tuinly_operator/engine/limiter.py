@@ -102,7 +102,7 @@ class _Known:
     """What is known of one who has failed, until its next token."""
 
     standing: Standing
-    tokens: int  # how many the origin had given when this one first failed
+    tokens: int  # how many the origin had given by the last failure
     tried: float  # boot seconds of the last failure
     failures: int  # in a row
     relieved: bool = False  # the endpoint has given tokens since: it may try again without waiting for its retry
@@ -234,8 +234,8 @@ class _Origin:
         """
         return self.down and (self.trusted_failed or self.standing(ask) is not Standing.GOOD)
 
-    def candidate(self) -> _Wait | None:
-        """The one to be sent as the next probe: not the last one again if there are others; first those not tried yet.
+    def candidate(self) -> _Wait:
+        """Who is to be the next probe: not the last one again if there are others, and first those not tried yet.
 
         Those who had tokens take turns with newcomers, so that neither group keeps the other from finding out that the
         endpoint works again. One whose failures are its own fault would find out nothing, and comes last.
@@ -249,7 +249,7 @@ class _Origin:
         group = first or second or failing
         if len(had) + len(new) > 1:
             group = [wait for wait in group if wait.ask.who != self.last_probe] or second
-        return min(group, key=self._untried_first, default=None)
+        return min(group, key=self._untried_first)
 
     def _untried_first(self, wait: _Wait) -> tuple[float, _Rank]:
         known = self.known.get(wait.ask.who)
@@ -387,11 +387,10 @@ class Limiter:
         origin = self._origins.get(ask.origin) or self._new(ask.origin)
         known, wait = origin.known.get(ask.who), origin.waiting.get(ask.who)
         relieved = known is not None and known.relieved
-        if known is not None and known.patience is not None and known.client in ("", ask.client):
-            if not known.patience.due(now):
-                message = f"the endpoint {ask.origin} has asked to be left alone for a while (Retry-After)"
-                return Turn(Block(Failure(Reason.ENDPOINT_THROTTLED, message), known.patience, long=True))
-            known.patience = None
+        patience = known.patience if known is not None and known.client in ("", ask.client) else None
+        if patience is not None and not patience.due(now):
+            message = f"the endpoint {ask.origin} has asked to be left alone for a while (Retry-After)"
+            return Turn(Block(Failure(Reason.ENDPOINT_THROTTLED, message), patience, long=True))
         if wait is not None and wait.ticket is not None:
             wait.ticket.picked = True
             return Turn(at_once=relieved or wait.ticket.probe)
@@ -407,7 +406,7 @@ class Limiter:
         origin = self._origins.setdefault(ask.origin, self._new(ask.origin))
         wait = origin.waiting.get(ask.who) or origin.joins(ask, now)
         if wait.ticket is not None:
-            self._give_back(origin, wait.ticket, now.boot)
+            self._leave(origin, wait.ticket)
         wait.ask, wait.ticket = ask, None
         origin.queue(wait, next(self._numbers))
         self._dispatch(now.boot)
@@ -420,7 +419,7 @@ class Limiter:
                 origin.leaves(wait.ask.who)
                 gone = True
                 if wait.ticket is not None:
-                    self._give_back(origin, wait.ticket, now.boot)
+                    self._leave(origin, wait.ticket)
         if gone:
             self._dispatch(now.boot)
 
@@ -431,18 +430,17 @@ class Limiter:
                 origin.forget((key, purpose))
         self.keep_only(key, (), now)
 
-    def start_afresh(self, now: Moment) -> None:
+    def start_afresh(self) -> None:
         """Forget everything, since another replica may lead from now on: who waits, and what is known of whom."""
         for origin in self._origins.values():
             origin.known.clear()
             origin.hopeful.clear()
             for wait in origin.waiting.values():
                 if wait.ticket is not None:
-                    self._give_back(origin, wait.ticket, now.boot)
+                    self._leave(origin, wait.ticket)
             origin.waiting.clear()
             origin.lots.clear()
             origin.next_turns.clear()
-            origin.line.clear()
 
     # --- Requests -----------------------------------------------------------------------------------------------------
 
@@ -491,7 +489,7 @@ class Limiter:
             origin.refused(now.boot)
         known = _Known(
             standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
-            tokens=before.tokens if before is not None else origin.tokens,
+            tokens=origin.tokens,
             tried=now.boot,
             failures=before.failures + 1 if before is not None else 1,
         )
@@ -500,12 +498,9 @@ class Limiter:
         quick = ticket.ask.end is not None and known.failures <= QUICK_TRIES and failure.retry_after is None
         hopeful = failure.transport and (quick or not own)
         known.relieved = ticket.times_up < origin.times_up or (hopeful and ticket.tokens < origin.tokens)
-        if known.relieved:
-            self._dispatch(now.boot)
-            return
-        if hopeful:
+        if not known.relieved and hopeful:
             origin.hopeful.add(who)
-        if failure.retry_after is not None:
+        if not known.relieved and failure.retry_after is not None:
             known.patience = Deadline.after(failure.retry_after, now)
             known.client = ticket.ask.client
         self._dispatch(now.boot)
@@ -522,7 +517,7 @@ class Limiter:
         for origin in self._origins.values():
             for ticket in [t for t in origin.tickets if not t.picked and now.boot - t.since > RESERVED_SECONDS]:
                 if not ticket.began:  # it was released already, so it will ask by itself
-                    self._give_back(origin, ticket, now.boot)
+                    self._leave(origin, ticket)
                     origin.waiting[ticket.ask.who].ticket = None
         self._dispatch(now.boot)
         soon = [
@@ -553,7 +548,7 @@ class Limiter:
         if standing is not Standing.GOOD:
             others = [ticket for ticket in risky if not ticket.probe]  # probes have a share of their own
             trusted = all(ticket.standing is Standing.GOOD for ticket in others)
-            return len(others) < max(1, self._places // 2) or (trusted and len(risky) < self._most())
+            return len(others) < self._places // 2 or (trusted and len(risky) < self._most())
         if origin.hangs(now):
             return len(risky) < self._most()
         return len(origin.tickets) < self._most()
@@ -623,12 +618,6 @@ class Limiter:
     def _leave(self, origin: _Origin, ticket: Ticket) -> None:
         del origin.tickets[ticket]
         origin.untrusted -= ticket.standing is not Standing.GOOD
-
-    def _give_back(self, origin: _Origin, ticket: Ticket, now: float) -> None:
-        """Free a place that was reserved and not used. If it was for a probe, another probe may go at once."""
-        self._leave(origin, ticket)
-        if ticket.probe:
-            origin.next_probe = now
 
     def _waits(self, key: NamespacedName) -> Iterator[tuple[_Origin, _Wait]]:
         for origin in self._origins.values():

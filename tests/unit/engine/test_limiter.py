@@ -1,7 +1,9 @@
 """The limiter, rule by rule, and what must hold whatever happens. test_limiter_rows.py shows what that is good for."""
 
 import itertools
+import sys
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -24,6 +26,7 @@ from tuinly_operator.engine.limiter import (
     FIRST_LIMIT,
     HANGS_FOR,
     PROBE_SECONDS,
+    QUICK_TRIES,
     QUIET_SECONDS,
     RESERVED_SECONDS,
     SAID_AFTER,
@@ -95,9 +98,9 @@ class World:
         """Make a request that is answered at once."""
         self.end(self.limiter.begin(ask, self.now), answer)
 
-    def fill(self, origin: str = ORIGIN) -> list[Ticket]:
+    def fill(self, origin: str = ORIGIN, name: str = "filling") -> list[Ticket]:
         """Take all that may be in flight to an origin, by those in good standing."""
-        names = (f"filling-{number}" for number in itertools.count())
+        names = (f"{name}-{number}" for number in itertools.count())
         tickets = []
         while self.may_go(ask := good(next(names), origin=origin)):
             tickets += self.begin(ask)
@@ -190,6 +193,104 @@ def test_all_endpoints_share_the_places(world: World) -> None:
     assert not world.may_go(good("one more"))
 
 
+@pytest.mark.parametrize(
+    ("places", "tokens", "half"), [(1, 0, 1), (2, 0, 1), (3, 0, 1), (20, 0, 2), (20, 1, 2), (20, 4, 4), (20, 16, 10)]
+)
+def test_of_the_limit_of_an_origin_those_not_in_good_standing_have_half(places: int, tokens: int, half: int) -> None:
+    world = World(places)
+    for _ in range(tokens):
+        world.ask(good("a"))
+    taken = [ask for number in range(20) if world.may_go(ask := new(f"new-{number}")) and world.begin(ask)]
+    assert len(taken) == half
+    assert world.seen().limit == min(FIRST_LIMIT + tokens, places)
+
+
+def test_of_the_least_limit_it_is_one() -> None:
+    world = World(places=20)
+    world.ask(good("a"), DOWN)
+    world.begin(new("b"))
+    assert not world.may_go(new("c"))
+    assert world.may_go(good("d"))
+
+
+@pytest.mark.parametrize(("places", "half"), [(2, 1), (3, 1), (4, 2), (8, 4)])
+def test_of_all_places_too_however_many_origins_there_are(places: int, half: int) -> None:
+    world = World(places)
+    asks = [new(f"new-{number}", origin=f"https://{number}.example") for number in range(10)]
+    assert len([ask for ask in asks if world.may_go(ask) and world.begin(ask)]) == half
+
+
+def test_what_hangs_of_those_in_good_standing_keeps_new_ones_from_half_of_the_places_only_with_others(
+    world: World,
+) -> None:
+    """Where it is all theirs, new ones may have any place but those of the last quarter."""
+    world.begin(*[good(f"hangs-{number}", origin=OTHER) for number in range(3)])
+    world.begin(good("another", origin="https://another.example"))
+    world.wait(1.1)
+    assert world.may_go(new("a"))
+    world.begin(new("a"))
+    assert not world.may_go(new("b", origin="https://one.more.example"))
+
+
+def test_probes_are_not_counted_with_those_not_in_good_standing(world: World) -> None:
+    for origin in ("https://0.example", "https://1.example"):
+        for number in range(DOWN_AFTER):
+            world.wait(0.3)
+            world.ask(good(f"met-it-{number}", origin=origin), DOWN)
+        world.park(new("probe", origin=origin))
+    world.wait(EARLY_PROBE_SECONDS)
+    probes = world.begin(*[new("probe", origin=f"https://{number}.example") for number in range(2)])
+    assert all(ticket.probe for ticket in probes)
+    asks = [new(f"new-{number}", origin=f"https://{number}.example.org") for number in range(10)]
+    assert len([ask for ask in asks if world.may_go(ask) and world.begin(ask)]) == PLACES // 2
+
+
+@pytest.mark.parametrize(("places", "probes"), [(1, 1), (3, 1), (4, 1), (7, 1), (8, 2), (20, 5)])
+def test_all_endpoints_that_are_down_share_a_quarter_of_the_places_and_at_least_one(places: int, probes: int) -> None:
+    world = World(places)
+    origins = [f"https://{number}.example" for number in range(10)]
+    for origin in origins:
+        for number in range(DOWN_AFTER):
+            world.wait(0.3)
+            world.ask(good(f"met-it-{number}", origin=origin), DOWN)
+    world.wait(PROBE_SECONDS)
+    world.park(*[good("probe", origin=origin) for origin in origins])
+    for origin in origins:
+        if world.turn(good("probe", origin=origin)).block is None:
+            world.begin(good("probe", origin=origin))
+    assert sum(world.seen(origin).in_flight for origin in origins) == probes
+
+
+@pytest.mark.parametrize("hang", [False, True])
+def test_nor_do_probes_get_the_last_place_or_one_of_the_last_quarter_beside_what_hangs(
+    world: World, *, hang: bool
+) -> None:
+    for origin in (OTHER, "https://another.example"):
+        for _ in range(PLACES):
+            world.ask(good("a", origin=origin))
+    world.bring_down()
+    world.wait(EARLY_PROBE_SECONDS)
+    tickets = world.fill(OTHER)
+    if hang:
+        world.wait(1.1)
+    else:
+        tickets += world.fill("https://another.example")
+    assert len(tickets) == (PLACES - PLACES // 4 if hang else PLACES)
+    world.park(good("probe"))
+    assert world.released == []
+    assert world.end(tickets.pop(), REFUSED) == ["probe"]
+
+
+def test_with_a_single_place_the_limit_is_one_whatever_happens() -> None:
+    world = World(places=1)
+    for _ in range(3):
+        [ticket] = world.fill()
+        assert world.seen().limit == 1
+        world.end(ticket, DOWN)
+        assert world.seen().limit == 1
+        world.ask(good("fine"))
+
+
 def test_those_not_in_good_standing_hold_half_at_most(world: World) -> None:
     for _ in range(PLACES):
         world.ask(good("a"))
@@ -214,17 +315,32 @@ def test_where_requests_hang_a_quarter_is_left_for_those_that_do_not(world: Worl
     assert len(world.fill("https://another.example.org")) == PLACES // 4
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(0.0, PLACES // 4), (HANGS_FOR, 0)])
-def test_after_a_time_out_an_origin_is_taken_to_hang_for_a_while(world: World, seconds: float, left: int) -> None:
+@pytest.mark.parametrize(
+    ("took", "answer", "seconds", "left"),
+    [
+        (1.1, failure(None), 0.0, PLACES // 4),
+        (1.1, failure(None), HANGS_FOR - 0.1, PLACES // 4),
+        (1.1, failure(None), HANGS_FOR, 0),
+        (1.0, failure(None), 0.0, 0),
+        (1.1, REFUSED, 0.0, 0),
+    ],
+)
+def test_after_a_time_out_an_origin_is_taken_to_hang_for_a_while(
+    world: World, took: float, answer: TokenRequestFailed, seconds: float, left: int
+) -> None:
     origins = (ORIGIN, OTHER, "https://another.example.org")
     for origin in origins:
         for _ in range(PLACES):
             world.ask(good("a", origin=origin))
-    for ticket in world.begin(*[good("timed out", origin=origin) for origin in origins[:2]]):
-        world.wait(1.1)
-        world.end(ticket, failure(None))
+    tickets = world.begin(*[good("timed out", origin=origin) for origin in origins[:2]])
+    world.wait(took)
+    for ticket in tickets:
+        world.end(ticket, answer)
     world.wait(seconds)
-    assert [len(world.fill(origin)) for origin in origins] == [PLACES // 2, PLACES // 2 - left, left]
+    first = len(world.fill())
+    assert first == min(world.seen().limit, PLACES - PLACES // 4)
+    assert len(world.fill(origins[1])) == min(world.seen().limit, PLACES - first - left)
+    assert len(world.fill(origins[2])) == max(left, PLACES - 2 * first)
 
 
 def test_a_place_that_one_leaves_goes_to_who_waits_and_is_kept_for_it(world: World) -> None:
@@ -255,8 +371,8 @@ def test_a_place_is_not_kept_for_long(small: World) -> None:
     first, *_ = small.fill()
     small.park(good("waits"), good("next", 70))
     assert small.end(first, REFUSED) == ["waits"]
-    assert small.wait(RESERVED_SECONDS - 0.1) == []
-    assert small.wait(0.2) == ["next"]
+    assert small.wait(RESERVED_SECONDS) == []
+    assert small.wait(0.1) == ["next"]
     small.begin(good("next", 70))
     assert not small.may_go(good("waits"))
 
@@ -269,6 +385,61 @@ def test_but_as_long_as_its_credential_is_looked_at(small: World) -> None:
     assert small.wait(10 * RESERVED_SECONDS) == []
     small.limiter.keep_only(NamespacedName("shop", "waits"), (), small.now)
     assert [key.name for key in small.released] == ["waits", "next"]
+
+
+def test_who_waits_again_gives_back_the_place_that_was_kept_for_it(world: World) -> None:
+    """Its ask has changed meanwhile, say: it goes by the new one."""
+    tickets = world.fill()
+    world.park(good("a", 10), good("b", 20), good("c", 30))
+    assert world.end(tickets.pop(), REFUSED) == ["a"]
+    world.limiter.park(good("a", 25), world.now)
+    assert [key.name for key in world.released] == ["a", "b"]
+    assert world.end(tickets.pop(), REFUSED) == ["a"]
+    assert world.end(tickets.pop(), REFUSED) == ["c"]
+    world.limiter.park(good("c", 30), world.now)
+    assert world.released[-1].name == "c"  # at once, as there is still a place for it
+    tickets += world.begin(good("a", 25), good("b", 20), good("c", 30))
+    for ticket in tickets:
+        world.limiter.abandoned(ticket, world.now)
+    assert len(world.fill(name="another")) == FIRST_LIMIT
+
+
+def test_a_request_hangs_by_its_own_time_whenever_its_place_was_kept(world: World) -> None:
+    tickets = world.fill()
+    world.park(good("waits"))
+    for ticket in tickets:
+        world.end(ticket, REFUSED)
+    assert world.may_go(good("waits"))
+    world.wait(1.5)
+    world.begin(good("waits"))
+    assert len(world.fill(name="another")) == FIRST_LIMIT - 1
+
+
+def test_who_has_not_begun_is_not_in_flight(small: World) -> None:
+    first, *_ = small.fill()
+    small.park(good("waits"))
+    small.end(first, REFUSED)
+    assert small.seen().in_flight == FIRST_LIMIT - 1
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_whatever_it_waits_for_its_wait_can_end(small: World, purpose: Purpose) -> None:
+    first, *_ = small.fill()
+    ask = good("a", purpose=purpose)
+    small.park(ask)
+    small.end(first, REFUSED)
+    assert small.limiter.holds_place(ask.key)
+    small.limiter.keep_only(ask.key, (), small.now)
+    assert not small.limiter.holds_place(ask.key)
+    assert small.seen().waiting == 0
+
+
+def test_a_request_that_has_ended_already_cannot_be_given_up(world: World) -> None:
+    [ticket] = world.begin(good("a"))
+    world.end(ticket)
+    world.limiter.abandoned(ticket, world.now)
+    assert world.seen().in_flight == 0
+    assert len(world.fill()) == FIRST_LIMIT + 1
 
 
 def test_who_does_not_wait_any_more_is_not_released_and_gives_its_place_to_the_next(world: World) -> None:
@@ -297,12 +468,71 @@ def test_a_new_leader_knows_nothing_and_keeps_nobody_waiting(world: World) -> No
     world.park(good("a"), good("b"))
     world.ask(new("bad"), REFUSED)
     world.end(first, REFUSED)
-    world.limiter.start_afresh(world.now)
+    world.limiter.start_afresh()
     assert world.seen().waiting == 0
     assert world.seen().in_flight == len(rest)
     assert world.may_go(good("a"))
     for ticket in rest:
         world.end(ticket)
+
+
+def gone(world: World, ask: Ask) -> None:
+    world.limiter.forget(ask.key, world.now)
+
+
+def led_by_another(world: World, _: Ask) -> None:
+    world.limiter.start_afresh()
+
+
+@pytest.mark.parametrize("act", [gone, led_by_another])
+def test_what_was_known_of_one_is_forgotten(world: World, act: Callable[[World, Ask], None]) -> None:
+    """When it is gone, or another replica led: neither is it bound by Retry-After, nor helped by others' tokens."""
+    ask = good("a")
+    world.ask(ask, failure(503, 300.0))
+    assert not world.may_go(ask)
+    act(world, ask)
+    assert world.may_go(ask)
+    world.ask(ask, REFUSED)
+    world.ask(good("b"))
+    assert not world.turn(ask).at_once
+
+
+def test_nothing_is_kept_of_a_namespace_that_is_gone(small: World) -> None:
+    namespace = "gone soon".replace(" ", "-")  # of its own, not the constant
+    before = sys.getrefcount(namespace)
+    small.fill()
+    small.park(Ask(NamespacedName(namespace, "a"), ORIGIN))
+    assert sys.getrefcount(namespace) > before
+    small.limiter.forget(NamespacedName(namespace, "a"), small.now)
+    assert sys.getrefcount(namespace) == before
+
+
+def test_where_too_many_namespaces_have_had_turns_all_turns_are_forgotten(
+    small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuinly_operator.engine.limiter._MOST_TURNS", 2)
+    filling = small.fill()
+    small.park(*[Ask(NamespacedName(namespace, "a"), ORIGIN) for namespace in ("one", "two", "three")])
+    for namespace in ("one", "two", "three"):
+        small.limiter.abandoned(filling.pop(), small.now)
+        filling += small.begin(Ask(NamespacedName(namespace, "a"), ORIGIN))
+    small.park(Ask(NamespacedName("one", "b"), ORIGIN))
+    small.wait(0.1)
+    small.park(Ask(NamespacedName("four", "c"), ORIGIN))
+    small.limiter.abandoned(filling.pop(), small.now)
+    assert small.released[-1].name == "b"
+
+
+def test_a_new_leader_goes_by_no_turns_of_before(small: World) -> None:
+    filling = small.fill()
+    small.park(new("a"))
+    small.end(filling.pop())
+    small.limiter.start_afresh()
+    filling += small.fill()
+    small.park(new("b"))
+    small.wait(0.1)
+    small.park(Ask(NamespacedName("others", "x"), ORIGIN))
+    assert [small.end(filling.pop())[0] for _ in range(2)] == ["b", "x"]
 
 
 def test_nothing_is_kept_of_those_who_are_gone_or_come_again_and_again() -> None:
@@ -408,7 +638,7 @@ def test_turns_that_nobody_took_count_for_nothing(small: World, how: str) -> Non
         for ask in gone:
             small.limiter.forget(ask.key, small.now)
     else:
-        small.limiter.start_afresh(small.now)
+        small.limiter.start_afresh()
     others = [Ask(NamespacedName("others", name), ORIGIN) for name in "xyz"]
     small.park(*others)
     small.park(new("a"))
@@ -424,6 +654,107 @@ def test_who_comes_by_does_not_go_before_who_waits(world: World) -> None:
     assert not world.may_go(good("comes by"))
     assert not world.may_go(new("comes by, too"))
     assert world.may_go(good("ends sooner", 40))
+
+
+def test_those_who_had_tokens_and_failed_go_by_their_end_too(world: World) -> None:
+    world.ask(good("a", 20), DOWN)
+    world.ask(good("b", 10), DOWN)
+    filling = world.fill()
+    world.park(good("a", 20))
+    world.wait(0.1)
+    world.park(good("b", 10))
+    assert world.end(filling.pop(), REFUSED) == ["b"]
+
+
+def test_their_order_is_the_same_however_often_one_is_edited(small: World) -> None:
+    filling = small.fill()
+    asks = [good(f"{end:02}", end) for end in (7, 3, 9, 1, 8, 2, 6, 4, 5)]
+    small.park(*asks)
+    for number in range(100):
+        small.park(good("edited", number / 100))
+    small.park(good("edited", 200))
+    released: list[str] = []
+    while len(released) < len(asks):
+        released += small.end(filling.pop(), REFUSED)
+        filling += small.begin(asks[[ask.key.name for ask in asks].index(released[-1])])
+    assert released == sorted(released)
+
+
+@pytest.mark.parametrize("ask", [good("a"), new("a")], ids=["with a token", "without"])
+def test_who_waits_is_not_kept_back_by_itself(world: World, ask: Ask) -> None:
+    world.ask(good("b"), THROTTLED)
+    world.wait(0.1)
+    world.park(ask)
+    world.now = Moment(world.now.wall + 2, world.now.boot + 2)
+    assert world.may_go(ask)
+
+
+def test_a_single_failure_while_others_get_tokens_is_put_down_to_nobody(world: World) -> None:
+    [ticket] = world.begin(good("a"))
+    world.ask(good("fine"))
+    world.end(ticket, DOWN)
+    filling = world.fill()
+    world.park(new("new"), good("a"))
+    assert world.end(filling.pop(), REFUSED) == ["a"]
+
+
+def test_of_several_origins_the_most_urgent_has_the_place_that_is_left(small: World) -> None:
+    """Probes come after all but those at fault themselves."""
+    failing, probe = good("failing", origin="https://f.example"), good("probe", 1, origin=OTHER)
+    small.ask(good("fine", origin="https://f.example"))
+    small.ask(failing, DOWN)
+    small.ask(good("fine", origin="https://f.example"))
+    small.ask(failing, DOWN)
+    for number in range(DOWN_AFTER):
+        small.wait(0.3)
+        small.ask(good(f"met-it-{number}", origin=OTHER), DOWN)
+    small.wait(EARLY_PROBE_SECONDS)
+    filling = small.fill() + small.fill("https://filling.example")
+    for ask in (
+        failing,
+        probe,
+        new("newer", origin="https://n.example"),
+        good("late", 70, origin="https://g.example"),
+        good("soon", 50, origin="https://h.example"),
+    ):
+        small.wait(0.01)
+        small.park(ask)
+    order = [small.end(filling.pop(), REFUSED)[0] for _ in range(4)]
+    assert order == ["soon", "late", "newer", "probe"]
+    small.limiter.keep_only(probe.key, (), small.now)
+    assert small.released[-1] == failing.key
+
+
+def test_of_several_newcomers_the_one_that_has_waited_longest_has_it(small: World) -> None:
+    for origin in (OTHER, ORIGIN):
+        small.ask(good("fine", origin=origin))
+    filling = small.fill() + small.fill("https://filling.example")
+    small.park(new("first"))
+    small.wait(0.1)
+    small.park(new("second", origin=OTHER))
+    assert small.end(filling.pop(), REFUSED) == ["first"]
+
+
+def test_of_several_probes_the_one_that_is_due_longest_goes_first(small: World) -> None:
+    origins = ["https://b.example", "https://a.example"]
+    for origin in origins:
+        small.ask(good("fine", origin=origin))
+    for origin in reversed(origins):
+        for number in range(DOWN_AFTER):
+            small.wait(0.3)
+            small.ask(good(f"met-it-{number}", origin=origin), DOWN)
+    small.wait(EARLY_PROBE_SECONDS)
+    filling = small.fill() + small.fill("https://filling.example")
+    small.park(*[good(origin, origin=origin) for origin in origins])
+    assert small.end(filling.pop(), REFUSED) == [origins[1]]
+
+
+def test_a_token_restores_good_standing(small: World) -> None:
+    small.ask(good("a", 1), DOWN)
+    small.ask(good("a", 1))
+    filling = small.fill()
+    small.park(good("a", 1), good("b", 2))
+    assert small.end(filling.pop(), REFUSED) == ["a"]
 
 
 def test_failing_once_in_an_outage_puts_nobody_behind_the_bad(world: World) -> None:
@@ -462,6 +793,24 @@ def test_what_breaks_at_one_moment_does_not(world: World) -> None:
     assert not world.seen().down
 
 
+def test_nor_what_breaks_at_one_moment_but_began_at_several(world: World) -> None:
+    tickets = []
+    for number in range(DOWN_AFTER):
+        world.wait(0.3)
+        tickets += world.begin(good(f"credential-{number}"))
+    for ticket in tickets:
+        world.end(ticket, failure(None))
+    assert not world.seen().down
+
+
+@pytest.mark.parametrize(("apart", "down"), [(0.25, False), (0.26, True)])
+def test_so_far_apart_failures_must_be(world: World, apart: float, *, down: bool) -> None:
+    for number in range(DOWN_AFTER):
+        world.ask(good(f"credential-{number}"), DOWN)
+        world.wait(apart)
+    assert world.seen().down is down
+
+
 def test_nor_do_requests_that_hang_while_later_ones_are_answered(world: World) -> None:
     tickets = world.fill()
     world.wait(1)
@@ -487,6 +836,95 @@ def test_a_probe_goes_each_five_seconds_and_each_second_at_first(world: World) -
     late = times[len(early) :]
     assert len(late) >= 4
     assert all(b - a >= PROBE_SECONDS - 0.01 for a, b in itertools.pairwise(late[1:]))
+
+
+def test_where_requests_have_hung_for_long_it_is_no_chance_from_the_first(world: World) -> None:
+    tickets = []
+    for number in range(DOWN_AFTER):
+        tickets += world.begin(good(f"credential-{number}"))
+        world.wait(0.3)
+    world.wait(PROBE_SECONDS)
+    for ticket in tickets:
+        world.wait(0.3)
+        world.end(ticket, failure(None))
+    world.park(good("a"))
+    assert world.wait(PROBE_SECONDS - 0.1) == []
+    assert world.wait(0.1) == ["a"]
+
+
+def test_other_failures_do_not_put_off_the_next_probe(world: World) -> None:
+    before = world.begin(good("before"))
+    world.bring_down()
+    world.park(good("a"))
+    world.wait(0.5)
+    for ticket in before:
+        world.end(ticket, DOWN)
+    assert world.wait(EARLY_PROBE_SECONDS - 0.5) == ["a"]
+
+
+def test_a_probe_that_hangs_does_not_put_off_the_next_one(world: World) -> None:
+    world.bring_down()
+    world.park(good("a", 1), good("b", 2))
+    assert world.wait(EARLY_PROBE_SECONDS) == ["a"]
+    world.begin(good("a", 1))
+    assert world.wait(EARLY_PROBE_SECONDS) == ["b"]
+
+
+def test_who_had_its_turn_before_that_is_no_probe_and_holds_up_none(world: World) -> None:
+    tickets = world.fill()
+    world.park(good("a", 1))
+    assert world.end(tickets.pop(), REFUSED) == ["a"]
+    assert world.may_go(good("a", 1))
+    for ticket in tickets:
+        world.wait(0.3)
+        world.end(ticket, DOWN)
+    world.park(good("b", 2))
+    assert world.wait(EARLY_PROBE_SECONDS) == ["b"]
+
+
+def test_a_single_one_that_waits_is_sent_again_and_again_and_another_once_it_has_come(world: World) -> None:
+    world.bring_down()
+    world.park(good("a"))
+    for _ in range(4):
+        assert world.wait(PROBE_SECONDS) == ["a"]
+        world.ask(good("a"), DOWN)
+        world.park(good("a"))
+    world.park(new("new"))
+    assert world.wait(PROBE_SECONDS) == ["new"]
+
+
+def test_one_whose_probe_was_given_up_is_not_the_next_one(world: World) -> None:
+    world.bring_down()
+    world.park(good("a", 1), good("b", 2))
+    assert world.wait(PROBE_SECONDS) == ["a"]
+    [ticket] = world.begin(good("a", 1))
+    world.limiter.abandoned(ticket, world.now)
+    world.park(good("a", 1))
+    assert world.wait(PROBE_SECONDS) == ["b"]
+
+
+def test_newcomers_are_probes_by_turns_of_their_namespaces(world: World) -> None:
+    world.bring_down()
+    asks = {name: Ask(NamespacedName(namespace, name), ORIGIN) for namespace, name in ("ma", "mb", "mc", "fx")}
+    world.park(*asks.values())
+    probes = []
+    for _ in range(6):
+        for name in world.wait(PROBE_SECONDS):
+            probes.append(name)
+            world.ask(asks[name], DOWN)
+            world.park(asks[name])
+    assert "".join(probes) == "axbxcx"
+
+
+def test_a_try_before_it_went_down_counts_for_nothing(world: World) -> None:
+    world.ask(good("first", 50), DOWN)
+    world.wait(1)
+    world.ask(good("second", 1), DOWN)
+    world.ask(good("fine"))
+    world.wait(1)
+    world.bring_down()
+    world.park(good("first", 50), good("second", 1))
+    assert world.wait(PROBE_SECONDS) == ["second"]
 
 
 def test_it_is_another_each_time_and_had_tokens_every_other_time(world: World) -> None:
@@ -562,6 +1000,62 @@ def test_the_first_token_ends_everybodys_waits(world: World) -> None:
     for ticket, answer in zip(began_before, (failure(503, 300.0), EDGE), strict=True):
         world.end(ticket, answer)
         assert world.turn(ticket.ask) == Turn(at_once=True)  # repeated at once
+    assert world.end(world.begin(good("next"))[0]) == []
+
+
+def test_it_ends_also_the_waits_of_those_at_fault_themselves(world: World) -> None:
+    """As nobody knows whose fault it was while the endpoint was down."""
+    world.ask(good("fine"))
+    world.ask(new("bad"), failure(503, 300.0))
+    world.ask(good("fine"))
+    assert not world.may_go(new("bad"))
+    world.bring_down()
+    world.park(good("waits"))
+    world.wait(EARLY_PROBE_SECONDS)
+    assert "bad" in world.end(world.begin(good("waits"))[0])
+    assert world.turn(new("bad")) == Turn(at_once=True)
+
+
+def test_who_fails_after_that_waits_as_ever(world: World) -> None:
+    world.bring_down()
+    world.park(good("waits"))
+    world.wait(EARLY_PROBE_SECONDS)
+    world.end(world.begin(good("waits"))[0])
+    world.ask(good("late"), failure(503, 300.0))
+    assert not world.may_go(good("late"))
+
+
+@pytest.mark.parametrize(("tries", "end"), [(QUICK_TRIES, 60.0), (0, None)])
+def test_who_fails_while_others_get_tokens_tries_a_few_times_at_once_if_it_has_one(
+    world: World, tries: int, end: float | None
+) -> None:
+    ask = new("a") if end is None else good("a", end)
+    at_once = []
+    for _ in range(QUICK_TRIES + 2):
+        [ticket] = world.begin(ask)
+        world.ask(good("fine"))
+        world.end(ticket, DOWN)
+        at_once.append(world.turn(ask).at_once)
+    assert at_once == [number < tries for number in range(QUICK_TRIES + 2)]
+
+
+def test_a_relief_is_for_a_single_request(world: World) -> None:
+    world.ask(good("a"), DOWN)
+    world.ask(good("b"))
+    assert world.turn(good("a")).at_once
+    [ticket] = world.begin(good("a"))
+    world.limiter.abandoned(ticket, world.now)
+    assert not world.turn(good("a")).at_once
+
+
+def test_it_holds_while_there_is_no_room_and_once_there_is(small: World) -> None:
+    small.ask(good("a"), DOWN)
+    small.ask(good("b"))
+    filling = small.fill()
+    assert small.turn(good("a")).at_once
+    small.park(good("a"))
+    assert small.end(filling.pop()) == ["a"]
+    assert small.turn(good("a")) == Turn(at_once=True)
 
 
 @pytest.mark.parametrize("answer", [EDGE, REFUSED, THROTTLED, failure(302)], ids=repr)
@@ -625,6 +1119,44 @@ def test_a_single_429_costs_no_standing_and_the_next_one_does(world: World) -> N
     assert (world.seen().rate or 0) > (rate or 0)  # nor did it say anything of the endpoint
 
 
+def test_a_rate_is_cut_once_a_second(world: World) -> None:
+    for number in range(20):
+        world.ask(good(f"a-{number}"))
+    world.ask(good("b"), THROTTLED)
+    world.wait(1.0)
+    world.ask(good("c"), THROTTLED)
+    assert world.seen().rate == pytest.approx(18)
+
+
+def test_it_goes_by_the_best_of_the_last_ten_seconds(world: World) -> None:
+    for number, tokens in enumerate((20, 5, 8)):
+        for _ in range(tokens):
+            world.ask(good("a"))
+        world.wait(10.5 if number == 0 else 1.0)
+    world.ask(good("b"), THROTTLED)
+    assert world.seen().rate == pytest.approx(7.2)
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(19.0, 20.0), (19.5, None)])
+def test_a_rate_that_so_few_places_cannot_use_is_no_bound(seconds: float, rate: float | None) -> None:
+    world = World(places=1)
+    world.ask(good("a"), THROTTLED)
+    world.wait(seconds)
+    world.ask(good("b"))
+    assert world.seen().rate == rate
+
+
+def test_two_429s_while_others_get_tokens_cost_the_standing(world: World) -> None:
+    for _ in range(2):
+        world.ask(good("a"), THROTTLED)
+        world.wait(2)
+        world.ask(good("fine"))
+        world.wait(2)
+    world.ask(good("b"), THROTTLED)
+    world.park(good("a"), new("new"))
+    assert [name for _ in range(3) for name in world.wait(1.5)] == ["new", "a"]
+
+
 def test_other_429s_set_none(world: World) -> None:
     world.ask(good("fine"))
     for ask in (new("new"), good("turned"), good("turned")):
@@ -660,6 +1192,7 @@ def test_retry_after_binds_its_credential_and_nobody_else(world: World) -> None:
     assert block.failure.reason is Reason.ENDPOINT_THROTTLED
     assert ORIGIN in block.failure.message
     assert not block.parks
+    assert block.long
     world.wait(2)
     for other in (good("b", client="shop"), new("c", client="shop"), good("a", client="shop", origin=OTHER)):
         assert world.may_go(other)
@@ -670,6 +1203,12 @@ def test_it_binds_the_client_that_it_was_told_to(world: World) -> None:
     world.wait(2)
     assert not world.may_go(good("a", client="shop"))
     assert world.may_go(good("a", client="another"))
+
+
+def test_where_the_client_was_not_known_it_binds_any(world: World) -> None:
+    world.ask(good("a"), failure(429, 60.0))
+    world.wait(2)
+    assert not world.may_go(good("a", client="shop"))
 
 
 @pytest.mark.parametrize("asked", [1, 299, 300])
@@ -691,6 +1230,7 @@ def test_a_short_wait_is_nothing_to_tell_of(small: World) -> None:
     assert block.failure is None
     assert block.until is not None
     assert block.until.remaining(small.now) == SAID_AFTER
+    assert not block.long
     small.wait(SAID_AFTER)
     block = small.block(good("a"))
     assert block.until is None
@@ -711,6 +1251,42 @@ def test_a_wait_for_an_endpoint_that_is_down_is_told_as_such(world: World) -> No
     failure_ = world.block(good("b")).failure
     assert failure_ is not None
     assert failure_.reason is Reason.ENDPOINT_UNAVAILABLE
+    assert world.block(good("b")).long
+
+
+# When to look again ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("waits", "prepare", "seconds"),
+    [
+        (True, lambda world: world.fill(), 0.5),
+        (True, lambda world: (world.bring_down(), world.wait(0.75)), 0.25),
+        (False, lambda world: (world.bring_down(), world.wait(0.75)), 0.5),
+        (True, lambda world: (world.bring_down(), world.wait(0.999)), 0.005),
+        (True, lambda world: (world.ask(good("a"), THROTTLED), world.wait(0.75)), 0.25),
+        (False, lambda world: (world.ask(good("a"), THROTTLED), world.wait(0.75)), 0.5),
+        (True, lambda world: (world.ask(good("a"), THROTTLED), world.park(good("b", 1)), world.wait(1)), 0.005),
+        (True, lambda world: (world.bring_down(), world.park(good("b", 1)), world.wait(2)), 0.5),
+    ],
+    ids=[
+        "full",
+        "down",
+        "down in vain",
+        "down until now",
+        "too many",
+        "too many in vain",
+        "one is about to begin",
+        "a probe is",
+    ],
+)
+def test_it_is_looked_at_again_when_time_alone_lets_somebody_go_and_within_half_a_second(
+    world: World, prepare: Callable[[World], object], seconds: float, *, waits: bool
+) -> None:
+    prepare(world)
+    if waits:
+        world.park(good("waits"))
+    assert world.limiter.tick(world.now) == pytest.approx(seconds)
 
 
 # Whatever happens -----------------------------------------------------------------------------------------------------
@@ -780,7 +1356,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def demote(self) -> None:
         """Another replica leads for a while."""
-        self.world.limiter.start_afresh(self.world.now)
+        self.world.limiter.start_afresh()
         self.parked.clear()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, PROBE_SECONDS, 60.0]))

@@ -11,6 +11,7 @@ from tests.unit.facts import ISSUED, OTHER_UID, UID, Json, TargetObject, credent
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential, Status
 from tuinly_operator.domain.memory import IssuedToken
+from tuinly_operator.domain.succession import Told
 from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.engine.store import LiveTarget, Record, Store
 
@@ -24,7 +25,8 @@ class Watched(Store):
     def __init__(self) -> None:
         self.changed: list[NamespacedName] = []
         self.gone: list[NamespacedName] = []
-        super().__init__(self.changed.append, self.gone.append)
+        self.doubts: list[NamespacedName] = []
+        super().__init__(self.changed.append, self.gone.append, self.doubts.append)
 
     def news(self) -> list[NamespacedName]:
         """What has been told since the last time."""
@@ -155,6 +157,14 @@ def test_a_status_answer_that_comes_late_does_not_undo_what_was_seen_since(store
     assert (record.credential.status.secret_name, record.credential.version) == ("newer", "12")
 
 
+def test_a_status_answer_that_is_later_than_what_was_seen_since_counts(store: Watched) -> None:
+    before = mine(store).credential
+    store.credential_seen(at("11", {"spec": {"suspend": True}}))
+    store.status_written(mine(store), before, Status(secret_name="t"), "12", boot=0)
+    assert (mine(store).credential.status.secret_name, mine(store).credential.version) == ("t", "12")
+    assert mine(store).credential.spec.suspend
+
+
 def test_a_status_answer_counts_whatever_its_version_where_nothing_came_meanwhile(store: Watched) -> None:
     """Versions go back where etcd was restored; to go by the old ones would write the status again and again."""
     store.status_written(mine(store), mine(store).credential, Status(secret_name="t"), "5", boot=0)
@@ -194,7 +204,7 @@ def test_a_new_leader_remembers_nothing_and_looks_at_all(store: Watched) -> None
     assert old is not None
     old.memory = old.memory.met_target(None)
     store.start_afresh()
-    assert store.news() == [ME, NEIGHBOUR]
+    assert store.news() == store.gone == [ME, NEIGHBOUR]
     new = store.get(ME)
     assert new is not old
     assert new == Record(old.credential)
@@ -224,6 +234,49 @@ def test_the_end_of_an_earlier_credential_does_not_end_its_successor(store: Watc
     assert (store.gone, len(store)) == ([], 1)
     store.credential_gone(ME, UID)
     assert store.gone == [ME]
+
+
+def test_records_may_come_and_go_while_all_are_looked_through(store: Watched) -> None:
+    store.credential_seen(neighbour())
+    for record in store:
+        store.credential_gone(record.credential.key, record.credential.uid)
+    assert len(store) == 0
+
+
+def test_what_is_known_of_a_name_is_who_has_it_or_had_it_last(store: Watched) -> None:
+    unknown = NamespacedName("shop", "unknown")
+    assert (store.known(unknown), store.has_met(unknown, UID)) == (None, False)
+    assert (store.known(ME), store.has_met(ME, OTHER_UID)) == (Told(UID, "10", there=True), True)
+    store.credential_gone(ME, UID)
+    assert store.known(ME) == Told(UID, "", there=False)
+    assert [store.has_met(ME, uid) for uid in (UID, OTHER_UID)] == [True, False]
+
+
+def test_a_live_read_that_finds_nothing_ends_what_was_known_as_of_its_version(store: Watched) -> None:
+    store.credential_read(ME, None, "12", store.known(ME))
+    assert (store.known(ME), store.gone) == (Told(UID, "12", there=False), [ME])
+
+
+def test_a_live_read_is_made_again_if_there_was_news_meanwhile(store: Watched) -> None:
+    since = store.known(ME)
+    store.credential_seen(at("11"))
+    store.credential_read(ME, None, "12", since)
+    assert (store.doubts, len(store)) == ([ME], 1)
+
+
+def test_contradictory_news_are_left_to_a_live_read(store: Watched) -> None:
+    """Of another uid that is older, or the end of the known one as of an older version."""
+    store.credential_seen(at("9", {"metadata": {"uid": OTHER_UID}}))
+    assert store.doubts == [ME]
+    store.credential_ended(at("9"))
+    assert (store.doubts, len(store)) == ([ME, ME], 1)
+
+
+def test_a_relist_counts_whatever_its_version(store: Watched) -> None:
+    store.credential_seen(at("9", {"spec": {"suspend": True}}))
+    assert not mine(store).credential.spec.suspend
+    store.credential_seen(at("9", {"spec": {"suspend": True}}), listed=True)
+    assert mine(store).credential.spec.suspend
 
 
 # --- Secrets and who cares --------------------------------------------------------------------------------------------
@@ -373,6 +426,11 @@ def test_before_the_first_reconcile_the_target_tells_how_urgent_it_is(store: Wat
     assert store.urgency(credential().key) == token_state().expires_at
 
 
+def test_a_target_that_is_none_of_ours_tells_of_no_token(store: Watched) -> None:
+    store.secret_seen(TARGET, meta("1"))
+    assert store.urgency(ME) == float("inf")
+
+
 def test_then_memory_tells(store: Watched) -> None:
     store.secret_seen(TARGET, TargetObject().seen())
     record = store.get(credential().key)
@@ -393,6 +451,13 @@ def test_targets_are_found_whatever_their_names(store: Watched) -> None:
         store.secret_seen(key, seen)
     store.secret_seen(NamespacedName("elsewhere", "three"), TargetObject().seen())
     assert store.targets_of(credential()) == found
+
+
+def test_they_are_found_in_the_same_order_in_every_process(store: Watched) -> None:
+    names = [NamespacedName("shop", f"target-{number:02}") for number in range(20)]
+    for key in reversed(names):
+        store.secret_seen(key, TargetObject().seen())
+    assert list(store.targets_of(credential())) == names
 
 
 def test_only_what_was_written_for_this_very_credential_is_its_target(store: Watched) -> None:
@@ -475,6 +540,40 @@ def test_what_came_while_a_list_was_made_is_later_than_the_list(store: Watched, 
     assert [store.secret(key) for key in (CLIENT, TARGET, added)] == [meta("3"), None, None]
 
 
+def test_of_what_changed_while_a_list_was_made_it_counts_if_it_is_later(store: Watched) -> None:
+    store.secret_seen(CLIENT, meta("7"))
+    store.list_begins(None)
+    store.secret_seen(CLIENT, meta("8"))
+    store.secret_listed(None, CLIENT, meta("9"))
+    assert store.secret(CLIENT) == meta("9")
+
+
+def test_a_list_that_begins_again_may_only_be_old_of_what_changes_from_then_on(store: Watched) -> None:
+    store.list_begins(None)
+    store.secret_seen(CLIENT, meta("8"))
+    store.list_begins(None)
+    store.secret_listed(None, CLIENT, meta("5"))
+    assert store.secret(CLIENT) == meta("5")
+
+
+def test_a_later_page_of_a_list_counts_as_the_first_one_does(store: Watched) -> None:
+    """What the list itself has shown is no change that came meanwhile."""
+    store.list_begins(None)
+    store.secret_listed(None, CLIENT, meta("8"))
+    store.secret_listed(None, CLIENT, meta("5"))
+    assert store.secret(CLIENT) == meta("5")
+    store.secrets_listed(None, [])
+    assert store.secret(CLIENT) is None
+
+
+def test_a_secret_that_went_while_it_was_read_stays_gone(store: Watched) -> None:
+    store.secret_seen(CLIENT, meta("7"))
+    since = store.secret(CLIENT)
+    store.secret_gone(CLIENT)
+    store.secret_read(CLIENT, meta("9"), since, ME)
+    assert store.secret(CLIENT) is None
+
+
 def test_what_came_while_a_live_read_was_made_may_be_later_than_the_read(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("7"))
     since = store.secret(CLIENT)
@@ -534,7 +633,12 @@ def test_no_index_grows_with_what_is_gone(store: Watched) -> None:
         store.credential_seen(at(str(version), {"spec": {"target": {"name": f"target-{version}"}}}))
         store.secret_seen(NamespacedName("shop", f"target-{version}"), TargetObject().seen())
         store.secret_gone(NamespacedName("shop", f"target-{version}"))
+    shared: Json = {"spec": {"clientSecretRef": {"name": "storefront-client"}}}
+    store.credential_seen(neighbour(shared))
+    store.credential_gone(NEIGHBOUR, OTHER_UID)
     store.credential_gone(ME, UID)
+    store.list_begins(None)
+    store.secrets_listed(None, [])
     for _ in range(2):
         store.census_taken()
     kept = (store._interested, store._targets, store._secrets, store._records, store._ends, store._overtaken)  # noqa: SLF001 -- a leak is seen nowhere else

@@ -617,7 +617,7 @@ async def test_who_needs_no_token_any_more_takes_nobodys_turn(shop: Shop, why: s
         case "not needed":
             shop.spec(refresh={"before": "1m"})
         case _:
-            shop.process.limiter.start_afresh(shop.world.now())
+            shop.process.limiter.start_afresh()
     await shop.process.work()
     assert shop.process.limiter.seen(shop.world.now())["https://oauth.example.com"].waiting == 0
 
