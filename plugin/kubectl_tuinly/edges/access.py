@@ -71,6 +71,7 @@ class Access:
         self._flags = flags
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._proxy: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._said: list[str] = []
 
     def __enter__(self) -> Self:
@@ -79,9 +80,13 @@ class Access:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._proxy is not None:
+        if self._proxy is not None and self._listener is not None:
             self._proxy.terminate()
             self._proxy.wait()
+            self._listener.join(timeout=1.0)  # what a login has started may still hold the other end
+            for pipe in (self._proxy.stdout, self._proxy.stderr):
+                if pipe is not None:
+                    pipe.close()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -182,10 +187,10 @@ class Access:
         asks = None if sys.stdin.isatty() else subprocess.DEVNULL  # a login may ask for something
         command = [_kubectl(), "proxy", f"--unix-socket={path}", *self._flags]
         self._proxy = subprocess.Popen(command, stdin=asks, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
-        listener = threading.Thread(target=self._listen, daemon=True)
-        listener.start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         if self._proxy.stdout is None or not self._proxy.stdout.readline():
-            listener.join(timeout=5.0)
+            self._listener.join(timeout=5.0)
             raise StopError(Exit.UNCHECKED, f"kubectl says: {_first_line(''.join(self._said))}")
 
     def _listen(self) -> None:

@@ -1,0 +1,138 @@
+"""The door to the API server, with a program in kubectl's place: what is asked, and what answers mean."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_tuinly.edges.access import METADATA_ONLY, Access, RefusedError
+from kubectl_tuinly.edges.cluster import Cluster, selected
+from kubectl_tuinly.outcome import Exit, StopError
+from tuinly_operator.base.names import NamespacedName
+
+FAKE = Path(__file__).with_name("fake_kubectl.py")
+SECRET = "/api/v1/namespaces/shop/secrets/storefront-client"
+CREDENTIALS = "/apis/tuinly.com/v1alpha1/namespaces/shop/tuinlycredentials"
+Json = dict[str, Any]
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return how to put one on PATH that gives these answers."""
+
+    def install(answers: Json | None = None, **more: object) -> Path:
+        file = tmp_path / "answers.json"
+        file.write_text(json.dumps({"answers": answers or {}, **more}))
+        program = tmp_path / "kubectl"
+        program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec {sys.executable} {FAKE} {file} "$@"\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return tmp_path
+
+    return install
+
+
+def status(code: int, message: str) -> list[Any]:
+    return [code, {"kind": "Status", "message": message}]
+
+
+def asked(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "answers.asked").read_text().splitlines()]
+
+
+def test_of_a_secret_metadata_alone_is_asked_for(kubectl: Install) -> None:
+    folder = kubectl({SECRET: [[200, {"metadata": {}}]]})
+    with Access([]) as access:
+        assert Cluster(access).secret_metadata(NamespacedName("shop", "storefront-client")) == {"metadata": {}}
+    assert asked(folder) == [[SECRET, METADATA_ONLY]]
+
+
+def test_the_logins_flags_go_to_kubectl_and_the_socket_is_ours_alone(kubectl: Install) -> None:
+    folder = kubectl({SECRET: [[200, {}]]})
+    with Access(["--context", "mine", "--as", "vera"]) as access:
+        access.get(SECRET)
+        [call] = (folder / "calls").read_text().splitlines()
+        place = Path(call.split("--unix-socket=")[1].split()[0])
+        assert call.endswith("--context mine --as vera")
+        assert place.parent.stat().st_mode & 0o777 == 0o700
+    assert not place.parent.exists()
+
+
+def test_without_a_request_no_kubectl_is_started(kubectl: Install) -> None:
+    folder = kubectl()
+    with Access([]):
+        pass
+    assert not (folder / "calls").exists()
+
+
+def test_a_long_list_is_read_page_by_page(kubectl: Install) -> None:
+    pages = [
+        [200, {"metadata": {"continue": "next"}, "items": [{"n": 1}, {"n": 2}]}],
+        [200, {"metadata": {}, "items": [{"n": 3}]}],
+    ]
+    folder = kubectl({CREDENTIALS: pages})
+    with Access([]) as access:
+        assert [each["n"] for each in access.list(CREDENTIALS)] == [1, 2, 3]
+    assert [path.partition("?")[2] for path, _ in asked(folder)] == ["limit=500", "limit=500&continue=next"]
+
+
+def test_a_watch_gives_events_until_it_ends(kubectl: Install) -> None:
+    kubectl({CREDENTIALS: [[200, '{"type": "ADDED"}\n{"type": "DELETED"}\n']]})
+    with Access([]) as access:
+        assert [event["type"] for event in access.watch(CREDENTIALS)] == ["ADDED", "DELETED"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (status(401, "Unauthorized"), "the API server does not know you; log in again"),
+        ([500, "dial tcp 127.0.0.1:1: connect: connection refused"], "cannot be reached: dial tcp"),
+        ([502, "getting credentials: exec: executable gke not found\n\nIt looks like"], "reached: getting credentials"),
+    ],
+)
+def test_what_is_no_word_of_the_api_server_ends_the_command(kubectl: Install, answer: list[Any], told: str) -> None:
+    kubectl({SECRET: [answer]})
+    with Access([]) as access, pytest.raises(StopError, match=told) as stopped:
+        access.get(SECRET)
+    assert stopped.value.exit_status is Exit.UNCHECKED
+    assert "\n" not in str(stopped.value)
+
+
+def test_a_refusal_is_the_api_servers_own_word(kubectl: Install) -> None:
+    kubectl({SECRET: [status(403, "secrets is forbidden"), status(404, "not found"), status(500, "etcd hangs")]})
+    with Access([]) as access:
+        for word, denied, absent in (("forbidden", True, False), ("not found", False, True), ("etcd", False, False)):
+            with pytest.raises(RefusedError, match=word) as refused:
+                access.get(SECRET)
+            assert (refused.value.denied, refused.value.absent) == (denied, absent)
+
+
+def test_what_a_login_says_is_passed_on_and_what_fails_later_is_not_said_twice(
+    kubectl: Install, capfd: pytest.CaptureFixture[str]
+) -> None:
+    says = [
+        "Enter the code ABCD at https://login.example",
+        "E1126 02:32:59.8 1 proxy_server.go:147] failed",
+        "more of it",
+    ]
+    kubectl({SECRET: [[500, "failed"]]}, says=says)
+    with Access([]) as access, pytest.raises(StopError):
+        access.get(SECRET)
+    assert capfd.readouterr().err == f"{says[0]}\n"
+
+
+def test_a_kubectl_that_does_not_start_is_quoted(kubectl: Install, capfd: pytest.CaptureFixture[str]) -> None:
+    kubectl(fails='error: context "x" does not exist')
+    with Access([]) as access, pytest.raises(StopError, match='kubectl says: context "x" does not exist'):
+        access.get(SECRET)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cluster_without_the_definition_is_told_what_to_apply(kubectl: Install) -> None:
+    kubectl({CREDENTIALS: [status(404, "the server could not find the requested resource")]})
+    with Access([]) as access, pytest.raises(StopError, match="this cluster does not know TuinlyCredentials"):
+        selected(Cluster(access), [], "shop", "")
