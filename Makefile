@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format docs resource dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 
 help: ## This list
@@ -82,6 +82,16 @@ image: ## The operator's image, with docker, podman or buildah (IMAGE=… names 
 
 base-image: ## Images to build it on, from Debian's packages, where no registry has any: prints what to give to make image
 	@hack/base-image.sh
+
+docs: .venv/docs ## The docs as a site, strictly, with every link followed: build/site
+	@$(BIN)/python hack/docs.py
+
+.venv/docs: $(VENV) requirements/docs.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/docs.lock
+	@touch $@
+
+resource: $(VENV) ## The reference of the resource, docs/reference/resource.md, from the definition
+	@$(BIN)/python hack/docs.py --resource
 
 dashboard: $(VENV) ## The Grafana dashboard in deploy/monitoring/grafana, from hack/dashboard.py
 	@$(BIN)/python hack/dashboard.py

@@ -23,3 +23,4 @@ lock build.lock "$@" requirements/build.in
 lock go.lock "$@" requirements/go.in
 lock uv.lock "$@" requirements/uv.in
 lock mutants.lock "$@" requirements/mutants.in
+lock docs.lock "$@" requirements/docs.in

@@ -1,0 +1,75 @@
+"""The docs as a site: what `make docs` makes of the pages, and that it finds what leads nowhere or is loaded."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def docs() -> ModuleType:
+    """The script, which is in no package."""
+    spec = importlib.util.spec_from_file_location("docs_script", ROOT / "hack" / "docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_the_resource_is_current(docs: ModuleType) -> None:
+    assert docs.RESOURCE.read_text() == docs.resource_page(), "run `make resource`"
+
+
+def test_each_page_is_in_the_navigation_or_linked_from_one_that_is() -> None:
+    """Decisions and runbooks have a page that lists them."""
+    nav = (ROOT / "docs" / "zensical.toml").read_text()
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    listed = {page for page in pages if page.startswith(("decisions/0", "runbooks/Tuinly"))}
+    assert [page for page in sorted(pages - listed) if f'"{page}"' not in nav] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "link", "moved"),
+    [
+        ("README.md", "docs/image.md#x", "image.md#x"),
+        ("README.md", "LICENSE", "files/LICENSE"),
+        ("docs/installing.md", "../README.md#install", "index.md#install"),
+        ("docs/installing.md", "../deploy/install.yaml", "files/deploy/install.yaml"),
+        ("docs/runbooks/README.md", "../reference/reasons.md", "../reference/reasons.md"),
+        ("docs/image.md", "https://example.com/a", "https://example.com/a"),
+    ],
+)
+def test_a_link_follows_its_page(docs: ModuleType, tmp_path: Path, source: str, link: str, moved: str) -> None:
+    page = tmp_path / docs.PAGES.get(source, source.removeprefix("docs/"))
+    found = docs.LINK.search(f"[text]({link})")
+    assert docs.moved(ROOT / source, page, tmp_path, found) == moved
+    assert (page.parent / re.sub("#.*", "", moved)).exists() == moved.startswith("files/")
+
+
+@pytest.mark.parametrize(
+    ("html", "slip"),
+    [
+        ('<a href="b.html#here">', ""),
+        ('<a href="https://example.com/">', ""),
+        ('<link rel="canonical" href="https://example.com/">', ""),
+        ('<a href="c.html">', "a.html: c.html leads nowhere"),
+        ('<a href="b.html#there">', "a.html: b.html#there leads nowhere"),
+        ('<a href="#nowhere">', "a.html: #nowhere leads nowhere"),
+        ('<script src="https://example.com/x.js">', "a.html: loads https://example.com/x.js"),
+        ('<link rel="stylesheet" href="//example.com/x.css">', "a.html: loads //example.com/x.css"),
+    ],
+)
+def test_what_leads_nowhere_or_is_loaded_is_found(docs: ModuleType, tmp_path: Path, html: str, slip: str) -> None:
+    (tmp_path / "a.html").write_text(html)
+    (tmp_path / "b.html").write_text('<h1 id="here">')
+    assert list(docs.check(tmp_path)) == [slip][: bool(slip)]
+
+
+def test_a_font_from_elsewhere_is_found(docs: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a.css").write_text("a { src: url('https://example.com/a.woff2') } b { src: url(a.png) }")
+    assert list(docs.check(tmp_path)) == ["a.css: loads https://example.com/a.woff2"]
