@@ -38,8 +38,9 @@ _LIBRARIES: Final = {
     "kubernetes": logging.WARNING,
 }
 
-# kopf tells of each try of a request, every few seconds for as long as an outage lasts.
-_ANOTHER_TRY: Final = re.compile(r"Request attempt #(?!1\b)\d+(/\d+)? failed; will retry")
+# kopf tells of each try of a request, every few seconds for as long as an outage lasts, and calls each an error, be it
+# for a moment in which a definition is upgraded.
+_TRY: Final = re.compile(r"Request attempt #(\d+)(/\d+)? failed; will retry")
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:
@@ -57,6 +58,7 @@ def configure_logging(level: str, log_format: str) -> None:
     """Send logs to stderr, the operator's own from `level` (debug, info, warning, error), as text or json."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.addFilter(_calls_no_try_an_error)
     if level != "debug":
         handler.addFilter(_is_no_repetition)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -67,8 +69,20 @@ def configure_logging(level: str, log_format: str) -> None:
         logging.getLogger(name).setLevel(least)
 
 
+def _try(record: logging.LogRecord) -> int:
+    """The number of the try of a request that kopf tells of; 0 where it is about something else."""
+    found = _TRY.match(record.getMessage()) if record.name.startswith("kopf.") else None
+    return int(found[1]) if found else 0
+
+
+def _calls_no_try_an_error(record: logging.LogRecord) -> bool:
+    if _try(record):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 def _is_no_repetition(record: logging.LogRecord) -> bool:
-    return not (record.name.startswith("kopf.") and _ANOTHER_TRY.match(record.getMessage()))
+    return _try(record) <= 1
 
 
 class _Formatter(logging.Formatter):

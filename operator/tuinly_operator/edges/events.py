@@ -16,6 +16,7 @@ from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading, event
 _MOST_WAITING: Final = 1000
 _PLACES: Final = 10  # requests at the same time; one gives up its place after
 _PLACE_SECONDS: Final = 1.0
+_OUTAGE_SECONDS: Final = 3.0  # between two looks whether an outage is over
 _MAX_NOTE: Final = 1024  # bytes, events.k8s.io/v1
 
 _log = logging.getLogger(__name__)
@@ -85,14 +86,27 @@ class EventSender:
             yield
 
     async def _send(self, credential: Credential, transition: Transition) -> None:
-        try:
-            await self._kube.post_event(credential.key.namespace, self._event(credential, transition))
-        except NotLeading:
-            return  # the leader tells its own
-        except ApiFailure as failure:
-            if not failure.namespace_ends:
-                extra = fields(credential=credential.key, reason=transition.reason, cause=failure)
-                _log.warning("an Event could not be sent", extra=extra)
+        """Send one, again after an outage. By its name the API server knows one that it has got already."""
+        namespace, said = credential.key.namespace, self._event(credential, transition)
+        while True:
+            try:
+                await self._kube.post_event(namespace, said)
+            except NotLeading:
+                pass  # the leader tells its own
+            except ApiFailure as failure:
+                if failure.out_of_reach and not await self._kube.answers():
+                    await self._end_of_outage()
+                    continue
+                if not (failure.namespace_ends or failure.exists):
+                    extra = fields(credential=credential.key, reason=transition.reason, cause=failure)
+                    _log.warning("an Event could not be sent", extra=extra)
+            return
+
+    async def _end_of_outage(self) -> None:
+        """Wait until the API server is back, and the Lease could be renewed."""
+        await asyncio.sleep(_OUTAGE_SECONDS)
+        while not self._kube.reachable:  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(_OUTAGE_SECONDS)
 
     def _event(self, credential: Credential, transition: Transition) -> dict[str, object]:
         now = self._clock.now().wall

@@ -209,6 +209,18 @@ def test_libraries_keep_quiet_whatever_the_level(name: str, level: str) -> None:
     assert logger.isEnabledFor(logging.WARNING) == (name != "aiohttp.server")
 
 
+@pytest.mark.parametrize(("number", "told"), [("1", True), ("2", False), ("17/20", False)])
+def test_a_request_that_kopf_tries_again_is_told_once_and_is_no_error(number: str, *, told: bool) -> None:
+    """As when a definition is upgraded: for a moment the API server asks to be left alone."""
+    with redirect_stderr(io.StringIO()) as stderr:
+        configure_logging("info", "json")
+        logger = logging.getLogger("kopf._cogs.clients.watching")
+        logger.error("Request attempt #%s failed; will retry: GET /apis -> APITooManyRequestsError()", number)
+        logger.error("something else failed")
+    levels = [json.loads(line)["level"] for line in stderr.getvalue().splitlines()]
+    assert levels == (["warning", "error"] if told else ["error"])
+
+
 def test_a_library_that_set_its_own_level_is_set_back() -> None:
     logging.getLogger("httpx").setLevel(logging.DEBUG)
     configure_logging("debug", "text")

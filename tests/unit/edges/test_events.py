@@ -30,12 +30,19 @@ class Posts:
 
     def __init__(self) -> None:
         self.hanging: set[str] = set()
+        self.reachable = True
+        self.unheard = False  # whether, in an outage, what is sent arrives all the same
+        self.tries = 0
         self.failing: set[str] = set()
         self.got: list[tuple[str, Mapping[str, Any]]] = []
         self.open: dict[str, int] = {}
         self.most = 0
 
+    async def answers(self) -> bool:
+        return self.reachable
+
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        self.tries += 1
         self.open[namespace] = self.open.get(namespace, 0) + 1
         self.most = max(self.most, self.open[namespace])
         if namespace in self.hanging:
@@ -44,7 +51,13 @@ class Posts:
         self.open[namespace] -= 1
         if namespace in self.failing:
             raise ApiFailure(500, "InternalError")
+        if not self.reachable and not self.unheard:
+            raise ApiFailure(None, "ServerDisconnectedError")
+        if any(event == before for _, before in self.got):
+            raise ApiFailure(409, "AlreadyExists")
         self.got.append((namespace, event))
+        if not self.reachable:
+            raise ApiFailure(None, "ServerDisconnectedError")
 
     def namespaces(self) -> list[str]:
         return [namespace for namespace, _ in self.got]
@@ -129,3 +142,25 @@ async def test_a_note_is_cut_by_bytes_and_between_letters(posts: Posts, sender: 
     note = posts.got[0][1]["note"]
     assert note == "x" + "é" * 511
     assert len(note.encode()) <= 1024
+
+
+@pytest.mark.parametrize("unheard", [False, True], ids=["lost", "its answer is lost"])
+async def test_an_event_that_meets_an_outage_is_sent_after_it_and_once(
+    posts: Posts,
+    sender: EventSender,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    unheard: bool,
+) -> None:
+    """While the outage lasts nothing is tried."""
+    monkeypatch.setattr(events_module, "_OUTAGE_SECONDS", 0.02)
+    posts.reachable, posts.unheard = False, unheard
+    sender.tell(of("shop"), failed("first"))
+    sender.tell(of("shop"), failed("second"))
+    await asyncio.sleep(0.2)
+    assert posts.tries == 1
+    posts.reachable = True
+    await until(posts, 2)
+    assert [event["note"] for _, event in posts.got] == ["first", "second"]
+    assert not caplog.records
