@@ -154,6 +154,13 @@ def test_a_write_of_a_new_token_knows_when_its_refresh_was_due(due: Deadline | N
     assert decision.token == Sensitive("token-2")
 
 
+def test_what_is_restored_is_the_token_that_was_written_last() -> None:
+    scene = Scene(VERIFIES, passed(5), pending, unverifiable, target_edited)
+    decision = scene.decide()
+    assert isinstance(decision, Publish)
+    assert (decision.held, decision.token, decision.due) == (scene.published, Sensitive("token-1"), None)
+
+
 def test_a_verification_knows_what_came_of_the_last_one() -> None:
     scene = Scene(VERIFIES, pending)
     assert scene.memory.pending is not None

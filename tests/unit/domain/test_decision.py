@@ -645,6 +645,12 @@ def test_who_must_wait_for_a_turn_is_told_by_the_limiter_and_says_so_after_a_whi
     assert decision.silent is silent
 
 
+def test_one_credential_may_wait_for_its_turn_at_both_endpoints() -> None:
+    decision = Scene(VERIFIES, pending, graphql_queued, FORCED, queued).decide()
+    assert isinstance(decision, Rest)
+    assert decision.parks == {Purpose.TOKEN, Purpose.VERIFICATION}
+
+
 @pytest.mark.parametrize("trouble", [graphql_down, unverifiable], ids=["down", "inconclusive"])
 def test_a_token_that_was_rejected_and_is_given_again_is_not_published_untried(trouble: Change) -> None:
     scene = Scene(VERIFIES, brand_new, client_known, absence_proven, pending, trouble)

@@ -467,8 +467,9 @@ BEFORE = named("before", lambda scene: reported(scene, replace(told(scene), last
         ([token(handled_refresh="earlier")], "before"),  # of attempts that failed since, only the status tells
         ([FORCED, token(handled_refresh="now"), failing(), annotated(None)], "now"),
         ([FORCED, token(handled_refresh="now"), annotated(None), failing()], "before"),
+        ([failing(), FORCED, token(handled_refresh="now")], "now"),  # what failed was not asked for
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_which_forced_exchange_was_tried_last_is_told(changes: Changes, handled: str) -> None:
     assert told(Scene(BEFORE, *changes)).last_handled_refresh == handled

@@ -415,6 +415,11 @@ def test_what_somebody_has_a_hand_in_is_not_proven(part: str, name: str, manager
     assert ownership(target.seen(), credential()) is (Ownership.PROVEN if proven else Ownership.OURS)
 
 
+def test_our_own_reference_that_came_with_a_copy_is_written_once() -> None:
+    owners = manifest(present=OWNERSHIPS["a copy"][0])["metadata"]["ownerReferences"]
+    assert owners == [OF_ANOTHER | {"uid": UID, "controller": True}]
+
+
 def test_an_owner_that_controls_nothing_owns_nothing() -> None:
     target = TargetObject()
     target.meta["ownerReferences"].insert(0, {"uid": OTHER_UID, "name": "backup"})
