@@ -102,7 +102,7 @@ def parse_token_response(answer: Answer, now: float, sent: Collection[Sensitive]
     members = _members(answer)
     _check_type(answer, members)
     refresh_token = members.get("refresh_token")
-    grant = TokenResponse(
+    response = TokenResponse(
         access_token=_token(answer, members, "access_token"),
         # A member that is null is one that was not sent.
         refresh_token=None if refresh_token is None else _token(answer, members, "refresh_token"),
@@ -110,10 +110,10 @@ def parse_token_response(answer: Answer, now: float, sent: Collection[Sensitive]
         scopes=_scopes(answer, members),
         server_time=_server_time(answer),
     )
-    tokens = [token for token in (grant.access_token, grant.refresh_token) if token is not None]
-    if _tells(grant.scopes or (), [*sent, *tokens]):
+    tokens = [token for token in (response.access_token, response.refresh_token) if token is not None]
+    if _tells(response.scopes or (), [*sent, *tokens]):
         raise _unusable(answer, "its scope repeats a secret, and scopes are shown to people")
-    return grant
+    return response
 
 
 def _tells(scopes: Collection[str], secrets: Collection[Sensitive]) -> bool:

@@ -32,9 +32,8 @@ RENEW_SECONDS: Final = 2.0
 GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the leader stops
 RELEASE_SECONDS: Final = 4.0  # for giving up the lead when the process ends
 _REQUEST_SECONDS: Final = 8.0  # the default of --request-timeout
-ASKING_SECONDS: Final = _REQUEST_SECONDS - (
-    LEASE_SECONDS - GIVE_UP_SECONDS
-)  # of the lead that must be left when a token request begins
+# Of the lead that must be left when a token request begins.
+ASKING_SECONDS: Final = _REQUEST_SECONDS - (LEASE_SECONDS - GIVE_UP_SECONDS)
 _MOST_TRANSITIONS: Final = 2**31 - 1  # the most that the API server takes; after that they are counted anew
 _POLL_SECONDS: Final = 0.1
 _LONGEST_NAME: Final = 253  # characters of a holder in a log line

@@ -35,7 +35,7 @@ class Record:
 
     credential: Credential
     memory: Memory = field(default_factory=Memory)
-    created: bool = False  # the watch told of its creation, so no other leader can have done anything for it
+    created: bool = False  # the watch told of its creation, or of a label that has it served here by now
     status_written: float = float("-inf")  # boot seconds
     warned: tuple[Warned, ...] = ()  # by Events, lately
     hushed: frozenset[str] = frozenset()  # conditions whose last Warning was not sent again; nor is the end of it

@@ -190,7 +190,9 @@ class Attempts:
             handled=present.handled or present.state.handled_refresh,
         )
         refresh = RefreshToken(answer.refresh_token or token.value, proven=True)
-        return _held(state, answer, issued, kind=GrantType.REFRESH_TOKEN, client=present.client, refresh=refresh)
+        return _issued_token(
+            state, answer, issued, kind=GrantType.REFRESH_TOKEN, client=present.client, refresh=refresh
+        )
 
     async def _by_client(self, facts: Facts, decided: Exchange, ticket: Ticket) -> IssuedToken:
         """One exchange by client credentials."""
@@ -203,7 +205,7 @@ class Attempts:
         state = _state(facts, answer, issued, version=decided.version, scopes=scopes, handled=handled)
         wanted = facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
         refresh = RefreshToken(answer.refresh_token) if wanted and answer.refresh_token else None
-        return _held(state, answer, issued, kind=GrantType.CLIENT_CREDENTIALS, client=client, refresh=refresh)
+        return _issued_token(state, answer, issued, kind=GrantType.CLIENT_CREDENTIALS, client=client, refresh=refresh)
 
     async def _request(
         self, facts: Facts, ticket: Ticket, kind: GrantType, asked: Coroutine[Any, Any, TokenResponse]
@@ -219,9 +221,8 @@ class Attempts:
                 self._kube.fence(ASKING_SECONDS)  # in the very step that sends: it may have been stopped before
                 answer = await asked
         except TokenRequestFailed as failure:
-            if not (
-                kind is GrantType.REFRESH_TOKEN and failure.rejected
-            ):  # after a refused refresh token, the exchange that follows tells
+            # After a refused refresh token, the exchange that follows tells.
+            if not (kind is GrantType.REFRESH_TOKEN and failure.rejected):
                 self._limiter.failed(ticket, failure, self._clock.now())
             raise
         self._limiter.succeeded(ticket, self._clock.now())
@@ -320,7 +321,7 @@ def _state(  # noqa: PLR0913 -- all that a token is known by
     return replace(state, next_refresh=int(at + refresh_offset(facts.spec.refresh, state)))
 
 
-def _held(  # noqa: PLR0913 -- all that came with a token
+def _issued_token(  # noqa: PLR0913 -- all that came with a token
     state: TokenState,
     answer: TokenResponse,
     issued: Moment,

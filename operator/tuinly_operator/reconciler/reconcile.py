@@ -159,9 +159,8 @@ class Reconciler:
         `telling` says that what failed was the write of the status.
         """
         if failure.out_of_reach and not await self._kube.answers():
-            self._try_again(
-                record.credential.key
-            )  # an outage is not this credential's failure: all go on soon after its end
+            # An outage is not this credential's failure: all go on soon after its end.
+            self._try_again(record.credential.key)
             return
         what, where = ("refuses", "operator's RBAC and the") if failure.refused else ("fails", "API server and the")
         message = (

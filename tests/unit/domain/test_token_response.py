@@ -60,7 +60,7 @@ def refused(given_answer: Answer) -> TokenRequestFailed:
     return failure
 
 
-def test_a_good_answer_becomes_a_grant() -> None:
+def test_a_good_answer_becomes_a_token_response() -> None:
     assert parse_token_response(answer(), NOW) == TokenResponse(
         access_token=Sensitive("at-1"),
         refresh_token=Sensitive("rt-1"),
@@ -125,7 +125,9 @@ header_values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), m
     status=st.just(200) | st.integers(100, 999),
     headers=st.dictionaries(st.sampled_from(["date", "retry-after", "content-encoding"]), header_values),
 )
-def test_any_answer_is_a_grant_in_bounds_or_a_failure(body: bytes, status: int, headers: dict[str, str]) -> None:
+def test_any_answer_is_a_token_response_in_bounds_or_a_failure(
+    body: bytes, status: int, headers: dict[str, str]
+) -> None:
     outcome = judge(answer(body, status=status, headers=headers))
     if isinstance(outcome, TokenResponse):
         assert status == 200

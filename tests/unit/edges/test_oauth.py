@@ -206,8 +206,8 @@ async def failure_of(request: Callable[[], Awaitable[TokenResponse]]) -> TokenRe
 
 async def test_an_exchange_sends_the_client_credentials(endpoint: TokenEndpoint) -> None:
     async with serving(sends(GRANTED)) as server:
-        grant = await exchange(endpoint, url(server))
-    assert grant == TokenResponse(Sensitive("canary-access"), None, 3600, None, None)
+        response = await exchange(endpoint, url(server))
+    assert response == TokenResponse(Sensitive("canary-access"), None, 3600, None, None)
     [request] = server.requests
     assert request.line == "POST /token?canary-query HTTP/1.1"
     assert request.form == {
@@ -238,8 +238,8 @@ async def test_a_refresh_sends_the_refresh_token_alone(endpoint: TokenEndpoint) 
 async def test_the_servers_clock_comes_with_the_grant(endpoint: TokenEndpoint) -> None:
     answer = http("200 OK", json.dumps(GOOD).encode(), "date: Tue, 24 Nov 2026 06:00:00 GMT")
     async with serving(sends(answer)) as server:
-        grant = await exchange(endpoint, url(server))
-    assert grant.server_time == datetime(2026, 11, 24, 6, tzinfo=UTC).timestamp()
+        response = await exchange(endpoint, url(server))
+    assert response.server_time == datetime(2026, 11, 24, 6, tzinfo=UTC).timestamp()
 
 
 async def test_no_cookie_is_kept(endpoint: TokenEndpoint) -> None:

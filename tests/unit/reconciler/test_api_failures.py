@@ -56,9 +56,8 @@ async def test_what_the_api_server_fails_is_tried_less_and_less(
     CALLS[method](shop)
     await shop.process.work()
     await shop.pass_time(HOUR // 2)
-    assert (
-        30 <= len(failing.asked) <= 100
-    )  # a census is no part of this; the old target of a conflict is looked at anew
+    # A census is no part of this; the old target of a conflict is looked at anew.
+    assert 30 <= len(failing.asked) <= 100
     assert max(failing.waits()) <= 62
     assert max(failing.waits()[:2]) <= 10
     monkeypatch.undo()
