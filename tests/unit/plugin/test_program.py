@@ -176,6 +176,15 @@ def test_in_a_pipe_nothing_is_cut_off(capsys: pytest.CaptureFixture[str]) -> Non
     assert "\x1b" not in out
 
 
+def test_a_row_forges_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    forged = told("False:InvalidClient", "False:InvalidClient")
+    forged["status"]["conditions"][0]["message"] = "fine\nother   yes \x1b[2J"
+    screen.show_rows(rows_of([forged], NOW), namespaces=False, wide=True)
+    out = capsys.readouterr().out
+    assert "fine\\nother   yes \\x1b[2J" in out
+    assert len(out.splitlines()) == 2
+
+
 def test_nobody_is_asked_where_nobody_sits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not screen.agrees("Sure?")
     monkeypatch.setattr(screen, "has_person", lambda: True)
