@@ -143,7 +143,7 @@ class Pusher:
     async def run(self) -> None:
         """Tell Pods until cancelled. If this is started again, the pushes that were under way begin anew."""
         interrupted = [work.push for work in self._work.values()]
-        self._work, self._unlisted, self._telling = {}, {}, {}
+        self._unlisted = {}
         self._begun, self._some = asyncio.Queue(), asyncio.Event()
         for push in interrupted:
             self.order(push)
@@ -168,6 +168,8 @@ class Pusher:
             await self._let_watch_catch_up(namespace)
             async with self._lists:
                 waiting, self._unlisted[namespace] = self._unlisted[namespace], {}
+                if not waiting:
+                    continue  # all were dropped meanwhile
                 pods = await self._door.users(namespace, frozenset(w.push.target.name for w in waiting.values()))
             found = pods if isinstance(pods, Reply) else await self._sort_out(namespace, waiting.values(), pods)
             if isinstance(found, Reply):
@@ -230,7 +232,7 @@ class Pusher:
             if not self._is_current(work):
                 continue
             if reply.answer is Answer.AGAIN and self._in_time(work, wait):
-                self._unlisted[namespace].setdefault(work.push.key, work)
+                self._unlisted[namespace][work.push.key] = work
                 again = True
                 continue
             refused = reply.answer is Answer.REFUSED

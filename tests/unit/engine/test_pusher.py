@@ -48,6 +48,7 @@ class Cluster:
     list_seconds: float = 0.01
     tell_seconds: float = 0.01
     behind_until: float = 0.0  # the watch of Secrets
+    never_shown: str = ""  # a version that it lacks
 
     async def users(self, namespace: str, secrets: frozenset[str]) -> Sequence[Pod] | Reply:
         listing = Listing(namespace, secrets, now())
@@ -88,7 +89,7 @@ async def at_work(cluster: Cluster, rate: float = 20.0) -> AsyncIterator[Pusher]
         VirtualClock(),
         Chance(1),
         rate=rate,
-        shown=lambda _namespace, _version: now() >= cluster.behind_until,
+        shown=lambda _namespace, version: now() >= cluster.behind_until and version != cluster.never_shown,
         came=lambda push, delivery: cluster.came.append((now(), push, delivery)),
         count=cluster.count,
     )
@@ -171,7 +172,23 @@ def test_what_more_credentials_need_than_there_is_time_for_is_left_as_well() -> 
     assert max(cluster.times()) < 60.1
     assert cluster.counts["Pushed"] + cluster.counts["Late"] == 2400
     told = [delivery.told for *_, delivery in cluster.came]
+    assert len(told) == 2
     assert max(told) - min(told) <= 42  # but for the burst, which the first one had alone
+
+
+def test_a_push_whose_pods_have_all_been_asked_takes_no_turns_from_others() -> None:
+    cluster = Cluster(tell_seconds=20.0)
+    cluster.add("shop", 1)
+    cluster.add("bank", 200)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push("shop"))
+            pusher.order(push("bank"))
+            await asyncio.sleep(60.0)
+
+    live(story())
+    assert cluster.times()[-1] == pytest.approx(161 / 20, abs=0.2)
 
 
 def test_those_who_know_already_are_not_told_again_and_count() -> None:
@@ -196,6 +213,22 @@ def test_a_crowd_in_one_namespace_holds_up_no_other() -> None:
             await asyncio.sleep(1.0)
             assert [name for _, name, *_ in cluster.told].count("shop") == 3
             pusher.drop(NamespacedName("crowd", "storefront"))
+
+    live(story())
+
+
+def test_nor_does_a_crowd_of_one_credential_another_one_in_its_namespace() -> None:
+    cluster = Cluster()
+    cluster.add("shop", 1000, "crowd")
+    cluster.add("shop", 3, "token")
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push(name="crowd", mounted="crowd"))
+            await asyncio.sleep(5.0)
+            pusher.order(push())
+            await asyncio.sleep(1.0)
+            assert sum("token" in pod for _, _, pod, _ in cluster.told) == 3
 
     live(story())
 
@@ -283,6 +316,34 @@ def test_a_list_begins_once_the_watch_of_secrets_shows_the_write_or_two_seconds_
         assert cluster.counts == {"Pushed": 1}
 
 
+def test_it_waits_for_all_that_was_written() -> None:
+    cluster = Cluster(never_shown="1")
+    cluster.add("shop", 1)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            for version in ("1", "2"):
+                pusher.order(push(name=f"credential-{version}", version=version))
+            await asyncio.sleep(10.0)
+
+    live(story())
+    assert [listing.began for listing in cluster.lists] == [pytest.approx(2.0, abs=0.05)]
+
+
+def test_for_who_is_dropped_at_once_nothing_is_listed() -> None:
+    cluster = Cluster(behind_until=1.0)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push())
+            await asyncio.sleep(0.5)
+            pusher.drop(NamespacedName("shop", "storefront"))
+            await asyncio.sleep(10.0)
+
+    live(story())
+    assert cluster.lists == []
+
+
 def test_what_may_pass_is_tried_again_for_a_minute_and_retry_after_heeded() -> None:
     cluster = Cluster()
     cluster.add("shop", 3)
@@ -322,13 +383,16 @@ def test_who_is_gone_does_not_count_and_what_is_refused_is_not_tried_again() -> 
 def test_a_list_that_fails_is_tried_again_and_one_that_is_refused_is_not() -> None:
     failing, refused, hopeless = Cluster(list_replies=[AGAIN] * 3), Cluster(list_replies=[REFUSED]), Cluster()
     hopeless.list_replies = [AGAIN] * 1000
-    for cluster in (failing, refused, hopeless):
+    patient = Cluster(list_replies=[Reply(Answer.AGAIN, retry_after=20.0)])
+    for cluster in (failing, refused, hopeless, patient):
         cluster.add("shop", 1)
         story_of(cluster)
     assert (len(failing.lists), failing.counts) == (4, {"Pushed": 1})
     assert (len(refused.lists), refused.counts) == (1, {"Refused": 1})
     assert hopeless.counts == {"Late": 1}
     assert max(listing.began for listing in hopeless.lists) < 60
+    assert 7 <= len(hopeless.lists) <= 30
+    assert patient.lists[1].began - patient.lists[0].ended >= 20.0
     assert [delivery for *_, delivery in hopeless.came] == [Delivery(unlisted=True)]
 
 
@@ -406,9 +470,30 @@ def test_a_trial_that_tells_nothing_is_made_again(reply: Reply) -> None:
 
 
 def test_where_nobody_is_to_be_told_nothing_is_tried() -> None:
+    """As where there are no Pods, or only those that need a restart to see new content."""
     cluster = Cluster()
     story_of(cluster)
     assert (cluster.trials, [delivery for *_, delivery in cluster.came]) == ([], [Delivery()])
+    cluster.add("shop", 1)
+    cluster.pods["shop"][0] = replace(cluster.pods["shop"][0], shows=frozenset(), keeps=frozenset({"token"}))
+    story_of(cluster)
+    assert (cluster.trials, [delivery.beyond for *_, delivery in cluster.came]) == ([], [0, 1])
+
+
+def test_what_was_found_of_the_policy_is_forgotten_where_no_token_is_pushed_any_more() -> None:
+    cluster = Cluster()
+    cluster.add("shop", 1)
+    cluster.add("bank", 1)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push("shop"))
+            await asyncio.sleep(3600.0)
+            pusher.order(push("bank"))
+            await asyncio.sleep(10.0)
+            assert list(pusher._proofs) == ["bank"]  # noqa: SLF001 -- a leak is seen nowhere else
+
+    live(story())
 
 
 def test_begun_again_it_goes_on_with_what_was_under_way() -> None:
