@@ -1,7 +1,6 @@
 """From an untrusted Secret to a client id and secret, or to a sentence that says what is wrong with it."""
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -60,7 +59,7 @@ def _value(data: Mapping[str, str], ref: ClientSecretRef, key: str) -> str:
         raise _invalid(ref, f"has no key {key}; add it, or name another key in spec.clientSecretRef")
     try:
         text = base64.b64decode(data[key] or "", validate=True).decode("ascii")
-    except (binascii.Error, ValueError, TypeError):
+    except (ValueError, TypeError):
         raise _invalid(ref, f"holds binary or non-ASCII data in key {key}; it must be printable ASCII") from None
     # One line end is the usual slip of --from-file.
     text = text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")

@@ -716,7 +716,8 @@ def test_a_refused_write_is_tried_again(change: Change) -> None:
 
 
 def test_a_refused_write_of_an_old_name_does_not_hinder_a_new_one() -> None:
-    assert type(Scene(pending, write_refused, renamed, absence_proven).decide()) is Publish
+    assert type(Scene(pending, absence_proven, write_refused).decide()) is Rest
+    assert type(Scene(pending, absence_proven, write_refused, renamed).decide()) is Publish
 
 
 # --- By which clock ---------------------------------------------------------------------------------------------------
