@@ -586,6 +586,23 @@ async def test_what_is_in_its_way_unseen_stays_and_costs_one_token_request(shop:
     assert len(shop.endpoint.requests) == 2
 
 
+async def test_what_another_shard_wrote_unseen_costs_one_token_request(shop: Shop, looked: list[str]) -> None:
+    """A label has the credential served here by now, and the watch of Secrets is late."""
+    await create(shop)
+    written, moved = shop.token(OTHERS_TARGET), shop.api.credentials.pop(OTHER)
+    shop.world.pass_time(60)
+    shop.process, looked[:] = shop.start(), []
+    shop.process.store.secret_gone(OTHERS_TARGET)
+    shop.api.credentials[OTHER] = moved
+    shop.process.credentials_changed()
+    await shop.process.work()
+    await shop.pass_time(60)
+    assert looked == ["read_secret_meta"]
+    assert shop.token(OTHERS_TARGET) != written
+    assert [each["reason"] for each in shop.api.credentials[OTHER]["status"]["conditions"]] == [Reason.ISSUED] * 2
+    assert len(shop.endpoint.requests) == 3
+
+
 # --- At the limiter ---------------------------------------------------------------------------------------------------
 
 
