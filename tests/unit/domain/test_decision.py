@@ -220,8 +220,8 @@ def target_touched(scene: Scene) -> None:
 ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     # A routine life.
     "fresh": ([], Rest),
-    "before the refresh": ([passed(2380)], Rest),
-    "half a minute before it is due, when it may come with others": ([passed(2381)], Exchange),
+    "before the refresh": ([passed(2407)], Rest),
+    "three seconds before it is due, when it may come with others": ([passed(2408)], Exchange),
     "due": ([DUE], Exchange),
     "due, refresh token": ([refreshable, DUE], Refresh),
     "due, refresh token not wanted": ([refreshable, CLIENT_CREDENTIALS, DUE], Exchange),
@@ -237,7 +237,7 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "a longer lead makes it due": ([passed(2000), OTHER_LEAD], Exchange),
     "a shorter lead puts it off": ([DUE, spec({"refresh": {"before": "2m"}})], Rest),
     "the same token again": ([DUE, same_token_again], Rest),
-    "the same token again, almost ten minutes ago": ([same_token_again, passed(590)], Rest),
+    "the same token again, almost ten minutes ago": ([same_token_again, passed(598)], Rest),
     "the same token again, some time ago": ([same_token_again, passed(601)], Exchange),
     # The first token: nothing is asked for before the client is known and absence is proven.
     "new": ([brand_new], ReadClientSecret),
