@@ -60,7 +60,7 @@ def test_what_once_failed_is_well(seed: int, faults: list[Fault]) -> None:
 
 @pytest.mark.timeout(300)
 def test_some_histories_are_well() -> None:
-    """The same each time, as long as docs/reliability.md knows of some that go wrong."""
+    """The same each time, until as many others as docs/reliability.md asks for have been well in a row."""
     for seed in islice(seeds_of(DRAWN_FROM), HISTORIES):
         assert not play(seed).broken, f"make simulate SEED={seed}"
 

@@ -386,7 +386,8 @@ class Audit:
             return None  # the status is told next, or the token is written that was given in its place
         if not self._history.endpoint.lives(token) and (token.revoked_at or self._is_promised(token)):
             return f"the token has ended{' by revocation' if token.revoked_at else ''}: {told}"
-        if ready != ("True", "Issued") or refreshed != ("True", "Issued"):
+        untried = refreshed == ("False", "VerificationInconclusive") and self._may_be_untried(key, token)
+        if ready != ("True", "Issued") or not (untried or refreshed == ("True", "Issued")):
             return told
         if token.secret != self._client_secret(key):
             return "the token was issued for another client secret than the present one"
@@ -404,6 +405,14 @@ class Audit:
         After a restart, all that is known of a token's end is what that clock said.
         """
         return max(self._ahead[token.value]) <= CLOCKS_APART
+
+    def _may_be_untried(self, key: NamespacedName, token: Token) -> bool:
+        """Whether a token may have been written although nobody could tell whether it works, amid faults.
+
+        That is told for as long as the target holds it (contract, Verification).
+        """
+        verifies = ((self._spec(key) or {}).get("verification") or {}).get("mode") == "Enabled"
+        return verifies and token.issued < self._history.now() + self.faults.longest_wait()
 
     def _is_well(self, key: NamespacedName) -> bool:
         client = self.client_of(key)

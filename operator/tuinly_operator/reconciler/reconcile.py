@@ -295,7 +295,7 @@ class Reconciler:
         if published is not None and not published.expiry.due(facts.now):
             wake = published.expiry.earlier(wake)
         removed = record.memory.removed
-        if removed is not None and removed.refused is not None and not removed.until.due(facts.now):
+        if removed is not None and removed.refused is not None and not removed.refused.retry.due(facts.now):
             wake = removed.refused.retry.earlier(wake)
         if not decision.silent:
             if wake is not None:

@@ -299,6 +299,19 @@ async def test_it_is_put_back_as_soon_as_it_may_be(shop: Shop, *, suspend: bool)
     assert (TARGET in shop.api.secrets) is not suspend  # somebody else's doing
 
 
+async def test_what_is_not_put_back_as_its_credential_goes_wakes_nobody(shop: Shop) -> None:
+    """A credential that somebody's finalizer holds may go for long; each look at it would be followed by the next."""
+    shop.api.freeze_secret(TARGET)
+    shop.api.refuses = refuse(ApiFailure(403, "Forbidden"), after=1)
+    await renew(shop)
+    shop.api.credentials[CREDENTIAL]["metadata"]["deletionTimestamp"] = "2026-11-24T07:00:00Z"
+    shop.process.credentials_changed()
+    for _ in range(300):
+        await shop.pass_time(1)
+        wakes = shop.process.timers.get(CREDENTIAL)
+        assert wakes is None or not wakes.due(shop.world.now())
+
+
 @pytest.mark.parametrize("what", ["credential", "suspended credential", "Secret"])
 async def test_nothing_is_put_back_for_a_credential_that_is_gone_nor_over_what_somebody_made(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, what: str
