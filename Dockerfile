@@ -8,9 +8,12 @@
 #   docker build --secret id=ca-bundle,src=ca.pem --secret id=pip.conf,src=pip.conf -t tuinly-operator:0.1.0 .
 
 # To build with: Python 3.11 or later with pip, a shell, glibc, for which the locked packages have wheels.
-ARG BUILD_IMAGE=python:3.13-slim
+ARG BUILD_IMAGE=usual-base
 # To run on: the same Python at the same path; neither pip nor a shell is needed.
-ARG RUNTIME_IMAGE=python:3.13-slim
+ARG RUNTIME_IMAGE=usual-base
+
+# A stage of its own, as the bot that keeps its version reads no arguments. Nobody pulls it where others are given.
+FROM python:3.13-slim AS usual-base
 
 FROM ${BUILD_IMAGE} AS builder
 ENV PIP_NO_CACHE_DIR=1 \

@@ -8,6 +8,7 @@ VENV := .venv/made
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries helm demo extras test test-unit bench mutants check format docs resource dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
+.PHONY: release-check release-files
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -72,6 +73,9 @@ check: $(VENV) ## All static checks
 	$(BIN)/lint-imports
 	cd plugin && PYTHONPATH=. ../$(BIN)/lint-imports
 	@$(BIN)/python hack/check_docs.py
+	@"$$($(BIN)/python -m tests.support.binaries --only actionlint)" -shellcheck= -pyflakes=
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*
 
 format: $(VENV) ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix-only
@@ -79,6 +83,22 @@ format: $(VENV) ## Format the code and mend what can be mended by itself
 
 image: ## The operator's image, with docker, podman or buildah (IMAGE=… names it; docs/image.md has the rest)
 	@hack/image.sh $(ARGS)
+
+# Bases for the image, where its own cannot be had: make release-check $(make base-image), in a shell.
+release-check: $(VENV) .venv/release ## All of a release that needs no forge, made twice, with lists of contents: dist/release
+	@rm -rf dist/release dist/again && mkdir -p dist
+	@ARCHIVE=dist/image.tar IMAGE=tuinly-release hack/image.sh > dist/image.log || { cat dist/image.log; exit 1; }
+	@for folder in dist/release dist/again; do \
+	  $(BIN)/python hack/release.py image-sbom dist/image.tar $$folder/sbom-image.cdx.json && \
+	  $(BIN)/python hack/release.py files registry.example.com/tuinly-operator:check $$folder || exit 1; done
+	@$(BIN)/python hack/release.py check dist/release dist/again
+
+release-files: $(VENV) .venv/release ## A release's files for an image that was pushed (IMAGE=NAME:TAG@sha256:…): dist/release
+	@$(BIN)/python hack/release.py files "$(IMAGE)" dist/release
+
+.venv/release: $(VENV) requirements/release.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/release.lock
+	@touch $@
 
 base-image: ## Images to build it on, from Debian's packages, where no registry has any: prints what to give to make image
 	@hack/base-image.sh

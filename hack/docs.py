@@ -21,7 +21,12 @@ import yaml
 
 ROOT: Final = Path(__file__).parents[1]
 BUILD: Final = ROOT / "build"
-PAGES: Final = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+PAGES: Final = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 RESOURCE: Final = ROOT / "docs" / "reference" / "resource.md"
 LINK: Final = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 LOADED: Final = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}

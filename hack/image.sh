@@ -40,9 +40,9 @@ if [ -n "${PLATFORM:-}" ]; then
     check_platform
     arguments+=(--platform "$PLATFORM")
 fi
-for name in BUILD_IMAGE RUNTIME_IMAGE; do
-    if [ -n "${!name:-}" ]; then arguments+=(--build-arg "$name=${!name}"); fi
-done
+# The usual base by its own name, so that the image's label tells it.
+usual=$(sed -n 's/^FROM \(.*\) AS usual-base$/\1/p' Dockerfile)
+arguments+=(--build-arg "BUILD_IMAGE=${BUILD_IMAGE:-$usual}" --build-arg "RUNTIME_IMAGE=${RUNTIME_IMAGE:-$usual}")
 CA_BUNDLE=${CA_BUNDLE:-${PIP_CERT:-}}
 PIP_CONF=${PIP_CONF:-${PIP_CONFIG_FILE:-}}
 if [ -n "$CA_BUNDLE" ]; then arguments+=(--secret "id=ca-bundle,src=$CA_BUNDLE"); fi

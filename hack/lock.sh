@@ -22,5 +22,6 @@ lock dev.lock "$@" --extra test --extra check pyproject.toml requirements/build.
 lock build.lock "$@" requirements/build.in
 lock go.lock "$@" requirements/go.in
 lock uv.lock "$@" requirements/uv.in
+lock release.lock "$@" requirements/release.in
 lock mutants.lock "$@" requirements/mutants.in
 lock docs.lock "$@" requirements/docs.in

@@ -4,6 +4,7 @@ Both have the plugin, and of the operator the pure parts that it uses. The file 
 environment, which is made from a lock with hashes. With an argument, both go into that folder.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,16 @@ def gather(source: Path) -> Path:
         shutil.copytree(ROOT / "operator" / "tuinly_operator" / name, source / "tuinly_operator" / name, ignore=SKIPPED)
     shutil.copy(ROOT / "operator" / "tuinly_operator" / "__init__.py", source / "tuinly_operator")
     shutil.copy(ROOT / "LICENSE", source)
+    settle(source)
     return source
+
+
+def settle(folder: Path) -> None:
+    """Give all files one time and one mode, so that the same commit gives the same bytes."""
+    moment = int(os.environ.get("SOURCE_DATE_EPOCH", "315532800"))  # 1980, the first that a zip file can tell
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (moment, moment))
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
@@ -58,6 +68,7 @@ def build_file(source: Path, place: Path, file: Path) -> Path:
         shutil.copytree(source / name, place / name)
     start = "import sys\nfrom kubectl_tuinly.__main__ import main\nsys.exit(main())\n"
     (place / "__main__.py").write_text(start, encoding="utf-8")
+    settle(place)
     zipapp.create_archive(place, file, interpreter="/usr/bin/env python3", compressed=True)
     file.chmod(0o755)
     return file

@@ -32,6 +32,7 @@ EARLIER = Path(__file__).parent / "earlier"
 CLUSTER_WIDE = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
 MONITORING = ("podmonitors", "prometheusrules", "servicemonitors")
 README = (ROOT / "README.md").read_text()
+UPGRADING = (ROOT / "docs" / "upgrading.md").read_text()
 DEPLOYMENT = ("-n", "tuinly-system", "deployment/tuinly-operator")
 pytestmark = pytest.mark.timeout(300)  # seconds: each ends with the removal of namespaces
 SPEC = {"clientSecretRef": {"name": "storefront-client"}}
@@ -111,9 +112,9 @@ def shell(bare: LocalCluster, tmp_path: Path) -> Shell:
     return Shell(bare, tmp_path)
 
 
-def told(heading: str) -> str:
-    """Return the commands of the README's first block under a heading, but for waiting until Pods run."""
-    section = re.split(r"^## ", README.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+def told(heading: str, page: str = README) -> str:
+    """Return the commands of a page's first block under a heading, but for waiting until Pods run."""
+    section = re.split(r"^## ", page.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
     block = re.search(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     assert block, heading
     commands = block[1]
@@ -206,7 +207,7 @@ def way_of(name: str, folder: Path) -> Way:
     """Return a way by its name; a folder is for what an admin writes."""
     everywhere, one_namespace = "deploy/install.yaml", "deploy/namespaced.yaml"
     if name.startswith("deploy/"):
-        return Way(name, told("Upgrade").replace(everywhere, name), f"kubectl delete -f {name}")
+        return Way(name, told("Plain files", UPGRADING).replace(everywhere, name), f"kubectl delete -f {name}")
     if name == "kustomize":
         return Way(one_namespace, kustomized(folder), "kubectl delete -k .", folder)
     _install, _second, _upgrade, take_over, uninstall, template, delete, *_ = documented("Helm", "sh")
@@ -294,10 +295,10 @@ def test_an_upgrade_of_an_installation_that_was_made_so(bare: LocalCluster, shel
     """Applied again for nothing, it changes nothing; for another image, that alone."""
     shell.run(told("Install"))
     before = found(bare, *DEPLOYMENT)
-    shell.run(told("Upgrade"))
+    shell.run(told("Plain files", UPGRADING))
     assert found(bare, *DEPLOYMENT)["metadata"]["generation"] == before["metadata"]["generation"]
     newer = IMAGE.replace(VERSION, "9.9.9")
-    shell.run(told("Upgrade").replace(IMAGE, newer))
+    shell.run(told("Plain files", UPGRADING).replace(IMAGE, newer))
     after = found(bare, *DEPLOYMENT)
     assert container(bare)["image"] == newer
     after["spec"]["template"]["spec"]["containers"][0]["image"] = IMAGE

@@ -1,8 +1,8 @@
-"""The programs of a control plane and of a node, and Helm: found, or built once per machine from hack/*/go.mod.
+"""The programs of a control plane and of a node, and tools: found, or built once per machine from hack/*/go.mod.
 
 In this order: the folder that KUBEBUILDER_ASSETS names (setup-envtest's convention), the cache, a build into the cache.
 `python -m tests.support.binaries` finds or builds the control plane's and shows its progress, with `--node` the node's
-as well, with `--helm` Helm; tests only `find`, as a build takes minutes.
+as well, with `--helm` Helm, with `--only` what is named; tests only `find`, as a build takes minutes.
 """
 
 import argparse
@@ -69,6 +69,11 @@ NODE_PARTS = (
 HELM = Part("helm", "helm.sh/helm/v4/cmd/helm", 80, "helm")
 JUDGE = Part("judge", "./judge", 25, "health")
 """Judges the health of objects as Helm, Flux and Argo CD do."""
+ACTIONLINT = Part("actionlint", "github.com/rhysd/actionlint/cmd/actionlint", 20, "actionlint")
+"""Checks the forge's workflows."""
+SYFT = Part("syft", "github.com/anchore/syft/cmd/syft", 240, "syft")
+"""Lists what an image is made of."""
+TOOLS = {part.name: part for part in (HELM, JUDGE, ACTIONLINT, SYFT)}
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,10 @@ def _build_flags(module: str) -> list[str]:
     if module == HELM.module:
         version = _find(r"^\thelm\.sh/helm/v4 (v\S+)", MODULES / module / "go.mod")
         return ["-trimpath", f"-ldflags=-s -w -X=helm.sh/helm/v4/internal/version.version={version}"]
-    if module == JUDGE.module:
+    if module == SYFT.module:
+        version = _find(r"^\tgithub\.com/anchore/syft v(\S+)", MODULES / module / "go.mod")
+        return ["-trimpath", f"-ldflags=-s -w -X=main.version={version}"]
+    if module in {JUDGE.module, ACTIONLINT.module}:
         return ["-trimpath", "-ldflags=-s -w"]
     if module == "node":
         return ["-trimpath", "-ldflags=-s -w", "-tags=no_btrfs,no_devmapper,no_zfs"]
@@ -328,8 +336,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.binaries")
     parser.add_argument("--node", action="store_true", help="those of a node as well")
     parser.add_argument("--helm", action="store_true", help="Helm, and what judges health as Helm does, alone")
+    parser.add_argument("--only", choices=TOOLS, help="one tool, alone")
     wanted = parser.parse_args()
-    parts = (HELM, JUDGE) if wanted.helm else (*PARTS, *NODE_PARTS) if wanted.node else PARTS
+    if wanted.only:
+        parts: tuple[Part, ...] = (TOOLS[wanted.only],)
+    else:
+        parts = (HELM, JUDGE) if wanted.helm else (*PARTS, *NODE_PARTS) if wanted.node else PARTS
     try:
         paths = find_or_build(parts)
     except (BinariesError, OSError) as error:

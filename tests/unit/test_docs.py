@@ -21,7 +21,10 @@ from tuinly_operator.domain.template import layout_of
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
-DOCS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+DOCS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 CONTRACT = ROOT / "docs" / "contract.md"
 REFERENCE = ROOT / "docs" / "reference"
 
