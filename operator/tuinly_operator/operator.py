@@ -118,6 +118,33 @@ class Operator:
 
     async def start(self) -> None:
         """Log in, check what the settings name, and listen. Raises SettingsError."""
+        await self._log_in()
+        self._secret_watches = [
+            SecretWatch(self._kube, self._store, namespace, self._refusals, self._chance)
+            for namespace in self._namespaces
+        ]
+        watch = self._credential_watch = self._doors.credentials(
+            self._kube,
+            self._refusals,
+            self._chance,
+            namespaces=self._namespaces,
+            selector=self._settings.selector,
+            begun=self._count_again,
+            seen=self._store.credential_seen,
+            created=partial(self._store.credential_seen, created=True),
+            listed=partial(self._store.credential_seen, listed=True),
+            gone=self._store.credential_ended,
+        )
+        self._census = Census(self._kube, self._store, lambda: watch.watched, watch.restart, self._list_all_again)
+        self._election = self._join_election()
+        self._expose_state()
+        self._events = EventSender(self._kube, self._clock, self._surroundings.host)
+        self._make_reconciler()
+        host, port = await self._health.start()
+        _log.info("serving health and metrics", extra=fields(host=host, port=port))
+
+    async def _log_in(self) -> None:
+        """Open the doors to both servers. Raises SettingsError."""
         s = self._settings
         try:
             self._endpoint = self._doors.endpoint(
@@ -132,31 +159,14 @@ class Operator:
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
             raise SettingsError(message) from None
-        self._secret_watches = [
-            SecretWatch(self._kube, self._store, namespace, self._refusals, self._chance)
-            for namespace in self._namespaces
-        ]
-        watch = self._credential_watch = self._doors.credentials(
-            self._kube,
-            self._refusals,
-            self._chance,
-            namespaces=self._namespaces,
-            selector=s.selector,
-            begun=self._count_again,
-            seen=self._store.credential_seen,
-            created=partial(self._store.credential_seen, created=True),
-            listed=partial(self._store.credential_seen, listed=True),
-            gone=self._store.credential_ended,
-        )
-        self._census = Census(self._kube, self._store, lambda: watch.watched, watch.restart, self._list_all_again)
-        self._election = self._join_election()
-        self._expose_state()
-        self._events = EventSender(self._kube, self._clock, self._surroundings.host)
+
+    def _make_reconciler(self) -> None:
+        """Put what decides and acts on what there is by now."""
         self._pusher = Pusher(
             PodDoor(self._kube),
             self._clock,
             self._chance,
-            rate=s.push_rate,
+            rate=self._settings.push_rate,
             shown=self._has_shown,
             came=lambda push, delivery: self._reconciler.pushed(push, delivery),  # noqa: PLW0108 -- made below
             count=self._metrics.pushed,
@@ -175,8 +185,6 @@ class Operator:
             chance=self._chance,
             give_way=self._give_way,
         )
-        host, port = await self._health.start()
-        _log.info("serving health and metrics", extra=fields(host=host, port=port))
 
     async def work_until(self, stop: asyncio.Event) -> None:
         """Run all parts until `stop`, let what is in flight finish, and give up the lead."""
