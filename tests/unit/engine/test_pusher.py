@@ -357,6 +357,9 @@ def test_what_may_pass_is_tried_again_for_a_minute_and_retry_after_heeded() -> N
     assert tries[other][1] - tries[other][0] >= 20.0
     assert 7 <= len(tries[never]) <= 30
     assert max(tries[never]) < 60
+    waits = [later - earlier for earlier, later in pairwise(tries[never])]
+    assert all(0.5 <= wait <= 10.6 for wait in waits)
+    assert waits[-1] > 4 * waits[0]
     assert cluster.counts == {"Pushed": 2, "Late": 1}
     assert [delivery for _, _, delivery in cluster.came] == [Delivery(told=2, late=1)]
 
