@@ -312,6 +312,16 @@ def test_what_changes_nothing_leaves_the_very_memory(
 def test_without_a_token_none_can_be_the_same() -> None:
     memory = Memory()
     assert memory.same_again("now", SOON, None) is memory
+    assert memory.published is None
+    assert memory.current is None
+
+
+def test_a_token_expires_a_lifetime_after_its_issue_by_both_clocks(two: IssuedToken) -> None:
+    assert two.expiry == Deadline(ISSUED.wall + 3601, ISSUED.boot + 3601)
+
+
+def test_what_this_process_wrote_it_has_met(one: IssuedToken) -> None:
+    assert Memory().wrote(one, WANTED) == Memory(met=True, written=Written(one, WANTED))
 
 
 @pytest.mark.parametrize("kind", [IssuedToken, RefreshToken, Setback, Pending, Written, Removed, Memory])
