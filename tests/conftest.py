@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -12,11 +13,19 @@ settings.load_profile("shared-machine")
 
 LONGEST: Final = ("test_install.py", "test_demo.py", "test_simulation.py", "test_limiter.py", "test_election.py")
 """Files of minutes."""
+UNIT: Final = Path(__file__).parent / "unit"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: of two workers, none is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Begin with the files that take longest: of two workers, none is left alone with one of them at the end.
+
+    Then those that compute, the unit tests, are spread among those that mostly wait for a cluster.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    unit = [file for file in files if UNIT in file.parents]
+    other = [file for file in files if UNIT not in file.parents]
+    place = {file: number / len(kind) for kind in (unit, other) for number, file in enumerate(kind)}
+    items.sort(key=lambda item: (item.path.name not in LONGEST, place[item.path]))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

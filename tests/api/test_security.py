@@ -386,10 +386,15 @@ VICTIMS = (
     "target of another",
 )
 
+UNWATCHED = ("kubernetes.io/tls", "kubernetes.io/service-account-token", "helm.sh/release.v1")
+
 
 @pytest.mark.parametrize("victim", VICTIMS, indirect=True)
 def test_no_secret_of_somebody_else_is_overwritten(intruder: Intruder, proxy: ApiProxy, victim: str) -> None:
-    """It is the same to the byte, managedFields and version too; no token is even asked for."""
+    """It is the same to the byte, managedFields and version too; no token is even asked for.
+
+    Of a type that no watch tells of, the first write learns: it only creates, and is refused.
+    """
     tenant = intruder.tenant
     before, written = tenant.objects.get("Secret", victim), rf"/{intruder.namespace}/secrets/{victim}(\?|$)"
     writes = [proxy.count(written, method) for method in ("PATCH", "PUT", "DELETE")]
@@ -397,9 +402,10 @@ def test_no_secret_of_somebody_else_is_overwritten(intruder: Intruder, proxy: Ap
     tenant.apply_client_secret()
     intruder.create({"target": {"name": victim}})
     tenant.await_condition("Ready", "False", "TargetConflict")
-    assert tenant.requests() == []
+    tries = 1 if before["type"] in UNWATCHED else 0
+    assert len(tenant.requests()) == tries
     assert tenant.objects.get("Secret", victim) == before
-    assert [proxy.count(written, method) for method in ("PATCH", "PUT", "DELETE")] == writes
+    assert [proxy.count(written, method) for method in ("PATCH", "PUT", "DELETE")] == [writes[0] + tries, *writes[1:]]
 
 
 def test_the_client_secret_is_not_overwritten_either(turned_away: Intruder) -> None:
