@@ -609,7 +609,8 @@ class Process:
         soonest = self.timers.fire(self._world.now())
         if len(self.queue) and self._api.reachable:
             return 0.0
-        return min(soonest, PROBE_SECONDS) if self.is_down() else soonest
+        seen = self.limiter.seen(self._world.now()).values()
+        return min(soonest, PROBE_SECONDS) if any(each.down or each.waiting for each in seen) else soonest
 
     def is_down(self) -> bool:
         """Whether any endpoint is only probed."""
