@@ -29,11 +29,11 @@ demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 le
 	@$(BIN)/python -m tests.support.binaries $(if $(POD:0=),--node) > /dev/null
 	@$(BIN)/python -m tests.support.demo
 
-# With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run two at a
+# With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run three at a
 # time, each worker on a cluster of its own; with ARGS, which choose some of them, one by one, and the coverage has no floor.
 test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries helm) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(if $(ARGS)$(KUBECONFIG_UNDER_TEST),$(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
+	$(BIN)/coverage run -m pytest $(if $(ARGS)$(KUBECONFIG_UNDER_TEST),$(ARGS),-n 3 --dist loadfile --no-loadscope-reorder)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 

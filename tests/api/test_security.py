@@ -443,8 +443,9 @@ def test_notes_are_believed_from_the_operator_alone(tenant: Tenant, start_operat
     """Somebody who may write Secrets copies a target with all its notes while no operator looks: a new token comes."""
     flags = ("--selector", "apart")
     operator = start_operator(*flags)
+    # From its creation on: one that is labelled later, the others' operator may have begun to serve.
+    tenant.labels = {"apart": "yes"}
     tenant.start()
-    tenant.objects.merge("TuinlyCredential", tenant.name, {"metadata": {"labels": {"apart": "yes"}}})
     real = tenant.await_ready().raw
     operator.terminate()
     tenant.objects.delete("Secret", tenant.target_name)

@@ -64,6 +64,7 @@ class Tenant:
 
     Attributes:
         client: the OAuth client, as the sandbox knows it.
+        labels: what the credential is labelled with when it is applied.
     """
 
     def __init__(self, objects: Objects, sandbox: SandboxAdmin, name: str = "storefront") -> None:
@@ -76,6 +77,7 @@ class Tenant:
         # The id is unique in the sandbox, which serves all tests.
         self.client = Client(id=f"{objects.namespace}.{name}", secret=_new_secret())
         self.begin = objects.version("TuinlyCredential")
+        self.labels: dict[str, str] = {}
 
     @property
     def key(self) -> str:
@@ -125,7 +127,7 @@ class Tenant:
             {
                 "apiVersion": "tuinly.com/v1alpha1",
                 "kind": "TuinlyCredential",
-                "metadata": {"name": self.name},
+                "metadata": {"name": self.name, "labels": self.labels},
                 "spec": {"clientSecretRef": {"name": self.client_secret_name}, **(spec or {})},
             }
         )
