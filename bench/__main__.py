@@ -13,7 +13,7 @@ import aiohttp
 from bench import everyday, extremes, pods, rivals
 from bench.measures import machine
 from bench.report import Figure, Lines, picture, table
-from bench.run import Figures, Run
+from bench.run import Figures, Run, longest_turn
 from bench.stand import Narrator, standing
 from tests.support.cluster import KubectlError
 from tests.support.node import NodeError, Unavailable, check_machine
@@ -92,10 +92,14 @@ async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) 
         run = Run(stand, count)
         for name in (name for name in SCENARIOS if name in chosen):
             tell(f"{name}: {(SCENARIOS[name].__doc__ or '').splitlines()[0]}")
+            before = stand.held()
             try:
                 async for figure in SCENARIOS[name](run):
                     figures.append(figure)
                     lines.figure(figure)
+                held = stand.held().since(before)
+                figures.append(longest_turn(name, count, held))
+                lines.figure(figures[-1])
             except (OSError, RuntimeError, TimeoutError, aiohttp.ClientError) as error:
                 tell(f"{name} broke off: {type(error).__name__}: {error}")  # what was measured before it stays
                 broken.append(name)

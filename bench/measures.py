@@ -11,7 +11,8 @@ from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
-_LATENESS = "tuinly_refresh_lateness_seconds_bucket"
+LATENESS = "tuinly_refresh_lateness_seconds"
+HELD = "tuinly_loop_held_seconds"
 _REFRESHES = "tuinly_refreshes_total"
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
@@ -81,28 +82,34 @@ def grants(samples: Mapping[Sample, float]) -> Counter[str]:
 
 
 @dataclass(frozen=True)
-class Lateness:
-    """How late refreshes were, as the operator's histogram tells it: upper bounds in seconds, and counts up to each."""
+class Times:
+    """How long things took, as a histogram of the operator tells it: upper bounds in seconds, and counts up to each."""
 
     buckets: Mapping[float, float]
 
     @classmethod
-    def of(cls, samples: Mapping[Sample, float]) -> "Lateness":
-        """Take it from the operator's metrics."""
-        found = {dict(labels)["le"]: value for (name, labels), value in samples.items() if name == _LATENESS}
+    def of(cls, samples: Mapping[Sample, float], histogram: str) -> "Times":
+        """Take a histogram from the operator's metrics."""
+        name = f"{histogram}_bucket"
+        found = {dict(labels)["le"]: value for (of, labels), value in samples.items() if of == name}
         return cls({float(bound): value for bound, value in found.items()})
 
-    def since(self, earlier: "Lateness") -> "Lateness":
+    def since(self, earlier: "Times") -> "Times":
         """Keep what came after an earlier reading."""
-        return Lateness({bound: count - earlier.buckets.get(bound, 0.0) for bound, count in self.buckets.items()})
+        return Times({bound: count - earlier.buckets.get(bound, 0.0) for bound, count in self.buckets.items()})
+
+    def and_also(self, others: "Times") -> "Times":
+        """Take what another process tells of the same with it."""
+        bounds = {**self.buckets, **others.buckets}
+        return Times({bound: self.buckets.get(bound, 0.0) + others.buckets.get(bound, 0.0) for bound in bounds})
 
     @property
     def count(self) -> float:
-        """How many refreshes."""
+        """How many."""
         return max(self.buckets.values(), default=0.0)
 
     def bound(self, share: float) -> float:
-        """Seconds than which this share of the refreshes was no later: the upper bound of a bucket."""
+        """Seconds than which this share of them took no longer: the upper bound of a bucket."""
         enough = [bound for bound, count in sorted(self.buckets.items()) if count >= share * self.count > 0]
         return enough[0] if enough else float("inf")
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.measures import Process
+from bench.measures import Process, Times
 from bench.report import Bars, Figure
 from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
+from tuinly_operator.base.turns import LONG as LONG_TURN
 from tuinly_operator.edges.credential_watch import CHUNK
 from tuinly_operator.edges.kube import PAGE
 
@@ -87,6 +88,13 @@ async def restarted(stand: Stand) -> Start:
     window = await stand.since(before)
     await asyncio.to_thread(_assert_scheduled, running, stand.fleet.size)
     return Start(rested - begun, cpu, peak, rss, lists, window)
+
+
+def longest_turn(scenario: str, count: int, held: Times) -> Figure:
+    """For how long the operator's event loop was held at most in a scenario: what is below 5 ms is not told."""
+    bound = held.bound(1.0) if held.count else LONG_TURN
+    details = {"turns": dict(held.buckets)}
+    return Figure(f"{scenario}: longest turn of the loop, at most", count, bound, "s", most=0.05, details=details)
 
 
 def pages(count: int, size: int = PAGE) -> int:

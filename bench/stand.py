@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from bench.api import CREDENTIALS, SECRETS, Api, Json, all_of, until
-from bench.measures import Lateness, Process, grants, of_credentials
+from bench.measures import HELD, LATENESS, Process, Times, grants, of_credentials
 from tests.support import crd
 from tests.support.cluster import LocalCluster, running_cluster
 from tests.support.operator import LEADS, OperatorProcess
@@ -51,7 +52,7 @@ class Snapshot:
     cpu: Mapping[str, float]
     api: Counter[str]
     token_requests: int
-    lateness: Lateness
+    lateness: Times
     grants: Counter[str]
 
 
@@ -63,7 +64,7 @@ class Window:
     cpu: Mapping[str, float]
     api: Counter[str]
     token_requests: int
-    lateness: Lateness
+    lateness: Times
     grants: Counter[str]
 
     @property
@@ -255,6 +256,7 @@ class Stand:
         self.client_secret = secrets.token_urlsafe(24)
         self.login = cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
         self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason
+        self._held = Times({})
         self._replicas: list[OperatorProcess] = []
         self._started = 0
         # What the bare loop and the naive operator work on the operator leaves alone.
@@ -298,6 +300,7 @@ class Stand:
 
     def end_replica(self, replica: OperatorProcess) -> None:
         """End a replica as Kubernetes does, if it still runs, and keep what it told of."""
+        self._held = self._held.and_also(_long_turns(replica))
         self._replicas.remove(replica)
         replica.__exit__(None, None, None)
         self.setbacks.update(line["reason"] for line in replica.logs() if line["msg"] == "failed, trying again")
@@ -326,10 +329,14 @@ class Stand:
         lateness, by_grant = early or await self._counters()
         return Snapshot(now, cpu, api, token_requests, lateness, by_grant)
 
-    async def _counters(self) -> tuple[Lateness, Counter[str]]:
+    def held(self) -> Times:
+        """The long turns of the event loops of all replicas so far, but for those that were killed."""
+        return reduce(Times.and_also, map(_long_turns, self._replicas), self._held)
+
+    async def _counters(self) -> tuple[Times, Counter[str]]:
         """The operator's own: how late refreshes were, and by which grants tokens came."""
         samples = await asyncio.to_thread(self.operator.metrics) if self.operator else {}
-        return Lateness.of(samples), grants(samples)
+        return Times.of(samples, LATENESS), grants(samples)
 
     async def since(self, before: Snapshot) -> Window:
         """Tell what has happened since a snapshot."""
@@ -360,6 +367,11 @@ class Stand:
                 if now - readings[0][0] >= _STILL * 0.8 and cpu - readings[0][1] <= 0.03:  # noqa: PLR2004 -- three ticks
                     return readings[0][0]
                 await asyncio.sleep(0.05)
+
+
+def _long_turns(replica: OperatorProcess) -> Times:
+    """The long turns of its event loop; none where it runs no more."""
+    return Times({}) if replica.ended else Times.of(replica.metrics(), HELD)
 
 
 @asynccontextmanager

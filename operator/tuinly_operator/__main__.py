@@ -46,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         tune_memory()
         provide_home()
         spare_imports()
+        gc.disable()  # nothing of what is imported now is garbage
         # Only now: --help and a wrong setting need not wait for kopf and kubernetes.
         from tuinly_operator.operator import run  # noqa: PLC0415 -- see above
 
         gc.freeze()  # modules stay for good: the collector need not look at them again
         gc.enable()
-        asyncio.run(run(settings, Surroundings.of_this_process()))
+        surroundings = Surroundings.of_this_process()
+        with asyncio.Runner(loop_factory=surroundings.turns.loop) as runner:
+            runner.run(run(settings, surroundings))
     except SettingsError as error:
         print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 -- for a person at a terminal
         return 2
@@ -71,11 +74,7 @@ def tune_memory() -> None:
 
 
 def spare_imports() -> None:
-    """Keep libraries from importing what is never used here: a third of all modules.
-
-    Nor is any garbage collected while the others are imported; whoever calls this has it collected again.
-    """
-    gc.disable()
+    """Keep libraries from importing what is never used here: a third of all modules."""
     for name in _HOLLOW:
         if (spec := find_spec(name)) is not None:
             sys.modules[name] = module_from_spec(spec)

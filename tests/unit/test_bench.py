@@ -11,10 +11,10 @@ import yaml
 
 from bench import bare, naive
 from bench.everyday import SCRAPE_INTERVAL, batches
-from bench.measures import Lateness, grants, of_credentials, quantile, requests, watches
+from bench.measures import LATENESS, Times, grants, of_credentials, quantile, requests, watches
 from bench.pods import MOUNTING, PUSHED_ROUNDS, Cost, Sample, costs, delays
 from bench.report import Bars, Figure, Lines, picture, table
-from bench.run import pages
+from bench.run import longest_turn, pages
 from bench.stand import Window, applied_at, lifetime_for
 from tests.unit.facts import ISSUED, LIFETIME, TOKEN_URL, Scene, TargetObject
 from tuinly_operator.base.clock import rfc3339
@@ -47,16 +47,31 @@ def test_requests_are_counted_by_verb_and_resource_whatever_their_status() -> No
 
 
 def test_lateness_is_told_by_the_bound_of_the_bucket_that_holds_the_share() -> None:
-    def reading(*counts: float) -> Lateness:
+    def reading(*counts: float) -> Times:
         bounds = ("0.1", "1.0", "+Inf")
         name = "tuinly_refresh_lateness_seconds_bucket"
         samples = {(name, frozenset({("le", bound)})): n for bound, n in zip(bounds, counts, strict=True)}
-        return Lateness.of({**samples, ("tuinly_leader", frozenset()): 1.0})
+        return Times.of({**samples, ("tuinly_leader", frozenset()): 1.0}, LATENESS)
 
     late = reading(60, 199, 200).since(reading(10, 99, 100))
     assert late.count == 100
     assert [late.bound(share) for share in (0.5, 0.51, 1.0)] == [0.1, 1.0, 1.0]
     assert reading(0, 0, 1).bound(1.0) == float("inf")
+
+
+def test_the_times_of_two_processes_are_taken_together() -> None:
+    both = Times({0.1: 1.0, 1.0: 2.0}).and_also(Times({0.1: 3.0, 1.0: 5.0}))
+    assert both == Times({0.1: 4.0, 1.0: 7.0})
+    assert Times({}).and_also(both) == both.and_also(Times({})) == both
+
+
+@pytest.mark.parametrize(
+    ("held", "told", "met"),
+    [({}, 0.005, True), ({0.05: 2.0, 0.1: 2.0}, 0.05, True), ({0.05: 1.0, 0.1: 2.0}, 0.1, False)],
+)
+def test_the_longest_turn_of_the_loop_is_told_and_judged(held: dict[float, float], told: float, *, met: bool) -> None:
+    figure = longest_turn("steady", 1000, Times(held))
+    assert (figure.value, figure.met) == (told, met)
 
 
 def test_watches_are_counted_by_resource_as_long_as_they_last() -> None:
@@ -82,7 +97,7 @@ def test_a_window_tells_reads_from_lists_and_writes() -> None:
         "PATCH tuinlycredentials/status": 128,
         "POST events": 256,
     }
-    window = Window(1.0, {}, Counter(api), 0, Lateness({}), Counter())
+    window = Window(1.0, {}, Counter(api), 0, Times({}), Counter())
     assert (window.reads, window.lists, window.published, window.writes) == (3, 12, 96, 480)
 
 

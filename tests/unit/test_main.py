@@ -40,7 +40,8 @@ def program_that_runs(body: str, *argv: str) -> subprocess.CompletedProcess[str]
 STAND_IN = """
 import sys, types
 from tuinly_operator.base.settings import Settings, SettingsError
-async def run(settings: Settings, surroundings: object) -> None:"""
+from tuinly_operator.base.surroundings import Surroundings
+async def run(settings: Settings, surroundings: Surroundings) -> None:"""
 RUN_MAIN = """
 sys.modules["tuinly_operator.operator"] = types.ModuleType("operator")
 sys.modules["tuinly_operator.operator"].run = run

@@ -27,6 +27,15 @@ def made() -> Operator:
     return Operator(parse_settings(["run"], {}), Surroundings.of_this_process())
 
 
+async def test_a_turn_of_the_loop_for_which_others_waited_is_told_to_prometheus() -> None:
+    surroundings = Surroundings.of_this_process()
+    operator = Operator(parse_settings(["run"], {}), surroundings)
+    surroundings.turns.seen(0.2)
+    told = b"".join(operator._metrics.render()).decode()  # noqa: SLF001 -- what is scraped
+    assert 'tuinly_loop_held_seconds_bucket{le="0.1"} 0.0' in told
+    assert 'tuinly_loop_held_seconds_bucket{le="0.25"} 1.0' in told
+
+
 class Defective:
     """A reconciler with a defect that one credential brings to light."""
 

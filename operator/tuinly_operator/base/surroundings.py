@@ -5,24 +5,31 @@ So a whole operator can be run on another time, another chance and under another
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock, SystemClock
+from tuinly_operator.base.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What one process goes by. `host` is the Pod's name, or the machine's where it is in none."""
+    """What one process goes by.
+
+    `host` is the Pod's name, or the machine's where it is in none. `turns` is what its event loop waits by.
+    """
 
     clock: Clock
     chance: Chance
     host: str
+    turns: Turns
 
     @classmethod
     def of_this_process(cls) -> "Surroundings":
         """The machine's clocks, a generator that nobody can foresee, and the host's name as the system tells it."""
-        return cls(SystemClock(), Chance(), os.environ.get("HOSTNAME") or socket.gethostname())
+        host = os.environ.get("HOSTNAME") or socket.gethostname()
+        return cls(SystemClock(), Chance(), host, Turns(time.thread_time))
 
     def unique_name(self) -> str:
         """A name that no other process has, nor this one's successor in the same Pod; another one each time."""

@@ -96,6 +96,12 @@ class Metrics:
             buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90),
             registry=self._registry,
         )
+        self._turns = Histogram(
+            "tuinly_loop_held_seconds",
+            "CPU time of turns of the event loop that took 5 ms or longer, for which all else waited.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+            registry=self._registry,
+        )
         self._ahead: dict[str, float] = {}  # seconds by origin
         self._store: Store | None = None
 
@@ -139,6 +145,10 @@ class Metrics:
         self._pushes.labels(outcome).inc()
         if delay is not None:
             self._push_delays.observe(max(0.0, delay))
+
+    def long_turn(self, seconds: float) -> None:
+        """Record a turn of the event loop for which others waited; `seconds` are of CPU."""
+        self._turns.observe(seconds)
 
 
 class _Gauges(Collector):

@@ -1,0 +1,74 @@
+"""How long an event loop was held by what it did is told, and nothing else is."""
+
+import asyncio
+import selectors
+
+import pytest
+
+from tuinly_operator.base.turns import LONG, Turns
+
+
+class Cpu:
+    """Time that passes when it is spent."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told(*turns: tuple[float, ...]) -> list[float]:
+    """What is told where each turn has callbacks that take as many seconds."""
+    cpu, seen = Cpu(), list[float]()
+    waits = Turns(cpu)
+    waits.seen = lambda seconds: seen.append(round(seconds, 6))
+
+    def spend(seconds: float) -> None:
+        cpu.now += seconds
+
+    async def live() -> None:
+        loop = asyncio.get_running_loop()
+        for callbacks in turns:
+            for seconds in callbacks:
+                loop.call_soon(spend, seconds)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=waits.loop) as runner:
+        runner.run(live())
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("turns", "seen"),
+    [
+        (((0.5,),), [0.5]),
+        (((0.25, 0.5),), [0.75]),  # what is ready together, is one turn
+        (((0.25,), (0.5,)), [0.25, 0.5]),
+        (((LONG,),), [LONG]),
+        (((LONG * 0.99,),), []),
+        (((),), []),
+    ],
+)
+def test_long_turns_are_told_of_with_all_that_was_done_in_them(
+    turns: tuple[tuple[float, ...]], seen: list[float]
+) -> None:
+    assert told(*turns) == seen
+
+
+def test_what_passes_while_the_loop_waits_is_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, seen = Cpu(), list[float]()
+
+    def wait(*_: object) -> list[object]:
+        cpu.now += 1.0
+        return []
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", wait)
+    with Turns(cpu) as waits:
+        waits.seen = seen.append
+        waits.select(0)
+        cpu.now += 0.25
+        waits.select(0)
+        waits.select(0)
+    assert seen == [0.25]
