@@ -2,8 +2,10 @@
 # Variables given to make (make demo KEEP=1) reach the programs as environment variables.
 
 PYTHON ?= python3
-BIN := .venv/bin
-VENV := .venv/made
+# An environment for each Python that is named: make test PYTHON=python3.13 leaves the others as they are.
+ENVIRONMENT := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
+BIN := $(ENVIRONMENT)/bin
+VENV := $(ENVIRONMENT)/made
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries helm demo extras test test-unit bench mutants check format docs resource dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
@@ -13,10 +15,10 @@ VENV := .venv/made
 help: ## This list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
-venv: $(VENV) ## The virtual environment .venv, from requirements/dev.lock (PYTHON=… names the Python)
+venv: $(VENV) ## The virtual environment .venv, from requirements/dev.lock (PYTHON=python3.13 makes another, for that Python)
 
 $(VENV): requirements/dev.lock hack/venv.sh
-	@PYTHON="$(PYTHON)" hack/venv.sh
+	@PYTHON="$(PYTHON)" ENVIRONMENT="$(ENVIRONMENT)" hack/venv.sh
 
 binaries: $(VENV) ## etcd, kube-apiserver, kube-controller-manager: found, or built once per machine (about 6 minutes)
 	@$(BIN)/python -m tests.support.binaries
@@ -59,10 +61,10 @@ bench: $(VENV) binaries ## What the operator costs and holds, measured here: abo
 	@if $(BIN)/python -m tests.support.node check; then $(BIN)/python -m tests.support.binaries --node > /dev/null; fi
 	@$(BIN)/python -m bench $(if $(N),--credentials $(N)) $(if $(ONLY),--only $(ONLY))
 
-mutants: .venv/mutants ## Whether the unit tests notice every small change of domain and engine: an hour at most (ONLY=domain/memory,… for some)
+mutants: $(ENVIRONMENT)/mutants ## Whether the unit tests notice every small change of domain and engine: an hour at most (ONLY=domain/memory,… for some)
 	@$(BIN)/python hack/mutants
 
-.venv/mutants: $(VENV) requirements/mutants.lock
+$(ENVIRONMENT)/mutants: $(VENV) requirements/mutants.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/mutants.lock
 	@touch $@
 
@@ -85,7 +87,7 @@ image: ## The operator's image, with docker, podman or buildah (IMAGE=… names 
 	@hack/image.sh $(ARGS)
 
 # Bases for the image, where its own cannot be had: make release-check $(make base-image), in a shell.
-release-check: $(VENV) .venv/release ## All of a release that needs no forge, made twice, with lists of contents: dist/release
+release-check: $(VENV) $(ENVIRONMENT)/release ## All of a release that needs no forge, made twice, with lists of contents: dist/release
 	@rm -rf dist/release dist/again && mkdir -p dist
 	@ARCHIVE=dist/image.tar IMAGE=tuinly-release hack/image.sh > dist/image.log || { cat dist/image.log; exit 1; }
 	@for folder in dist/release dist/again; do \
@@ -93,20 +95,20 @@ release-check: $(VENV) .venv/release ## All of a release that needs no forge, ma
 	  $(BIN)/python hack/release.py files registry.example.com/tuinly-operator:check $$folder || exit 1; done
 	@$(BIN)/python hack/release.py check dist/release dist/again
 
-release-files: $(VENV) .venv/release ## A release's files for an image that was pushed (IMAGE=NAME:TAG@sha256:…): dist/release
+release-files: $(VENV) $(ENVIRONMENT)/release ## A release's files for an image that was pushed (IMAGE=NAME:TAG@sha256:…): dist/release
 	@$(BIN)/python hack/release.py files "$(IMAGE)" dist/release
 
-.venv/release: $(VENV) requirements/release.lock
+$(ENVIRONMENT)/release: $(VENV) requirements/release.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/release.lock
 	@touch $@
 
 base-image: ## Images to build it on, from Debian's packages, where no registry has any: prints what to give to make image
 	@hack/base-image.sh
 
-docs: .venv/docs ## The docs as a site, strictly, with every link followed: build/site
+docs: $(ENVIRONMENT)/docs ## The docs as a site, strictly, with every link followed: build/site
 	@$(BIN)/python hack/docs.py
 
-.venv/docs: $(VENV) requirements/docs.lock
+$(ENVIRONMENT)/docs: $(VENV) requirements/docs.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/docs.lock
 	@touch $@
 
@@ -160,4 +162,4 @@ lock: ## Make requirements/*.lock anew (ARGS=--upgrade takes the newest versions
 	@PYTHON="$(PYTHON)" hack/lock.sh $(ARGS)
 
 clean: cluster-down node-down ## Remove what was made here; the control plane's programs stay in their cache
-	rm -rf .venv .bench .cluster .node .e2e .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv* .bench .cluster .node .e2e .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
