@@ -125,7 +125,7 @@ def _handled(f: Facts) -> str | None:
     if failed is not None and failed.asked:
         return failed.asked
     # An older value says nothing of attempts that failed since; of those, only the status before can tell.
-    done = (held.handled or held.state.handled_refresh) if held is not None else ""
+    done = (held.handled or held.state.handled_refresh) if held is not None else None
     return done if done == asked else None
 
 

@@ -82,7 +82,7 @@ class TokenState:
         try:
             times = {field: int(parse_rfc3339(annotations[name])) for field, name in _TIMES.items()}
             texts = {field: share(_bounded(field, annotations[name])) for field, name in _TEXTS.items()}
-        except (KeyError, ValueError, TypeError, OverflowError):
+        except (KeyError, ValueError, TypeError):
             return None
         values: dict[str, Any] = {**times, **texts}
         state = cls(**values)

@@ -237,8 +237,8 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "a longer lead makes it due": ([passed(2000), OTHER_LEAD], Exchange),
     "a shorter lead puts it off": ([DUE, spec({"refresh": {"before": "2m"}})], Rest),
     "the same token again": ([DUE, same_token_again], Rest),
-    "the same token again, almost ten minutes ago": ([same_token_again, passed(598)], Rest),
-    "the same token again, some time ago": ([same_token_again, passed(601)], Exchange),
+    "the same token again, almost ten minutes ago": ([same_token_again, passed(599.5)], Rest),
+    "the same token again, ten minutes ago": ([same_token_again, passed(600)], Exchange),
     # The first token: nothing is asked for before the client is known and absence is proven.
     "new": ([brand_new], ReadClientSecret),
     "new, client known": ([brand_new, client_known], ProveAbsence),
@@ -620,6 +620,7 @@ TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
     ([DUE, failing(), blocked], Purpose.TOKEN, False, False),  # as a probe it may go before its retry
     ([DUE, failing(), queued], None, True, False),  # its retry comes first
     ([DUE, throttled], None, True, False),
+    ([FORCED, forced_before, queued], None, True, False),
     ([DUE, queued], Purpose.TOKEN, True, True),
     ([DUE, queued_long], Purpose.TOKEN, False, False),
     ([blocked], None, True, False),

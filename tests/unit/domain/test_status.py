@@ -182,6 +182,11 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
         FRESH,
         "False VerificationInconclusive",
     ),
+    "new, obtained, nobody could tell whether it works before it expired": (
+        [VERIFIES, *NEW, pending, unverifiable, EXPIRED],
+        "False VerificationInconclusive",
+        "False VerificationInconclusive",
+    ),
     "fresh, published untried": ([VERIFIES, unverifiable], FRESH, "False VerificationInconclusive"),
     # What is not allowed, understood or possible: the token stays, whatever it is worth.
     "URL not allowed": ([REFUSED_URL], "False URLNotAllowed", "False URLNotAllowed"),
@@ -391,6 +396,29 @@ def test_ready_means_that_the_target_holds_a_good_token(scene: Scene) -> None:
         assert (one.status == "True") is fine or one.type in ("Stalled", "Reconciling")
 
 
+def target_deleting(scene: Scene) -> None:
+    """Somebody deletes the target, and a finalizer holds it."""
+    assert scene.target is not None
+    scene.target.touched()
+    scene.target.meta["deletionTimestamp"] = "2026-11-24T07:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ([], ""),
+        (
+            [target_deleting],
+            "; it is being deleted and held by a finalizer: it is kept up to date, and made again once it is gone",
+        ),
+    ],
+    ids=["there", "held by a finalizer"],
+)
+def test_ready_says_which_secret_holds_the_token_and_whether_it_will_stay(changes: Changes, more: str) -> None:
+    message = condition(told(Scene(*changes)), "Ready").message
+    assert message == f"Secret storefront-token holds a valid access token{more}"
+
+
 # --- The other fields -------------------------------------------------------------------------------------------------
 
 
@@ -553,6 +581,12 @@ BASE = told(Scene(DUE, failing()))
 )
 def test_a_failure_that_only_repeats_is_the_same_story(changes: dict[str, object], *, same: bool) -> None:
     assert same_story(BASE, replace(BASE, **changes)) is same  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["Ready", "Refreshed"])
+def test_other_words_of_what_is_told_of_the_token_are_another_story(kind: str) -> None:
+    reworded = (replace(c, message="other words") if c.type == kind else c for c in BASE.conditions)
+    assert not same_story(BASE, replace(BASE, conditions=tuple(reworded)))
 
 
 def test_a_failure_that_repeats_is_the_same_story() -> None:

@@ -32,8 +32,9 @@ from tuinly_operator.domain.target import (
     ownership,
     secret_key,
     target_manifest,
+    template_values,
 )
-from tuinly_operator.domain.template import layout_of
+from tuinly_operator.domain.template import VARIABLES, layout_of
 
 DEFAULT = layout_of(None)
 DEFAULT_KEYS = ("access_token", "token_type", "expires_at")
@@ -257,6 +258,19 @@ def test_a_template_adds_labels_and_annotations_and_replaces_the_keys() -> None:
     assert written["metadata"]["annotations"].keys() == ANNOTATIONS | {"example.com/note"}
 
 
+def test_a_templates_variables_stand_for_what_is_known_of_the_token() -> None:
+    values = template_values(token_state(granted_scopes="orders:read orders:write"), "the-token", "shop")
+    assert values == {
+        "access_token": "the-token",
+        "token_type": "Bearer",
+        "expires_at": "2026-11-24T08:00:00Z",
+        "expires_in": "3600",
+        "scope": "orders:read orders:write",
+        "client_id": "shop",
+    }
+    assert values.keys() == VARIABLES
+
+
 OF_ANOTHER: Json = {"apiVersion": "tuinly.com/v1alpha1", "kind": "TuinlyCredential", "name": "storefront"}
 
 
@@ -337,6 +351,14 @@ def without_labels(target: TargetObject) -> None:
     del target.meta["labels"]
 
 
+def all_but_proof(target: TargetObject) -> None:
+    """What is left is whose it is, by a label and an annotation."""
+    for key in DEFAULT_KEYS:
+        target.removed("data", key)
+    target.removed("labels", "app.kubernetes.io/managed-by")
+    without_annotations(*sorted(ANNOTATIONS - {"tuinly.com/credential-uid"}))(target)
+
+
 def target_for(patch: Json | None = None, *interferences: Interference) -> SecretMeta:
     """A target as written for a credential, and what others did to it since."""
     target = TargetObject(credential(patch))
@@ -361,6 +383,7 @@ OWNERSHIPS: dict[str, tuple[SecretMeta, Ownership]] = {
     "owner reference edited away": (target_for(None, owned_by(None)), Ownership.PROVEN),
     "recreated": (target_for(RECREATED), Ownership.PROVEN),
     "recreated, retained": (target_for(merged(RECREATED, RETAIN)), Ownership.PROVEN),
+    "all but its proof edited away": (target_for(None, all_but_proof), Ownership.PROVEN),
     "another version's": (target_for(None, lambda target: target.removed("annotations", LATEST)), Ownership.PROVEN),
     # By an owner reference or an annotation, which come with any copy.
     "a copy": (target_for(None, copied), Ownership.OURS),
@@ -418,6 +441,12 @@ def test_what_somebody_has_a_hand_in_is_not_proven(part: str, name: str, manager
 def test_our_own_reference_that_came_with_a_copy_is_written_once() -> None:
     owners = manifest(present=OWNERSHIPS["a copy"][0])["metadata"]["ownerReferences"]
     assert owners == [OF_ANOTHER | {"uid": UID, "controller": True}]
+
+
+def test_without_our_label_it_is_the_target_of_no_name() -> None:
+    found = target_for(None, without_labels).target
+    assert found is not None
+    assert found.credential == ""
 
 
 def test_an_owner_that_controls_nothing_owns_nothing() -> None:
@@ -594,6 +623,18 @@ def test_a_changed_spec_of_the_target_puts_it_out_of_shape_and_never_touches_the
         target.seen(), credential(patch), token_state(), layout_of(credential(patch).spec.target.template)
     )
     assert not fits(target, patch)
+
+
+def test_of_an_earlier_template_only_the_annotations_say_whether_the_token_is_held() -> None:
+    """Which keys it wrote is not known any more: it may have written none."""
+    target = TargetObject(credential(TEMPLATED))
+    target.removed("data", "authorization")
+    target.removed("annotations", "example.com/note")
+    for name in ("team", *LABELS):
+        target.removed("labels", name)
+    assert holds(target)
+    target.removed("annotations", LATEST)
+    assert not holds(target)
 
 
 def test_a_target_that_is_somebody_elses_holds_no_token_of_ours() -> None:
