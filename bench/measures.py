@@ -40,9 +40,21 @@ class Process:
         """Megabytes of memory that it has held at most."""
         return self._memory("VmHWM")
 
+    @property
+    def threads(self) -> int:
+        """How many threads it has now."""
+        return self._status("Threads")
+
+    @property
+    def files(self) -> int:
+        """How many file descriptors it has open now."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 -- names are enough
+
     def _memory(self, name: str) -> float:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
+        return self._status(name) * 1024 / 1e6
+
+    def _status(self, name: str) -> int:
+        return int(Path(f"/proc/{self.pid}/status").read_text().split(f"{name}:")[1].split()[0])
 
 
 def requests(metrics: str) -> Counter[str]:

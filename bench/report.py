@@ -61,9 +61,13 @@ def table(figures: Iterable[Figure]) -> str:
     """Return the figures as a table in Markdown, which people can read as it is."""
     rows = [("figure", "credentials", "measured", "must be", "")]
     rows += [
-        (f.name, f"{f.credentials:,}", f"{_number(f.value)} {f.unit}".strip(), _asked(f), _MARKS[f.met])
-        for f in figures
+        (f.name, f"{f.credentials:,}", f"{number(f.value)} {f.unit}".strip(), _asked(f), _MARKS[f.met]) for f in figures
     ]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows, the first of which is the head, as a table in Markdown."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [_row(row, widths) for row in rows]
     lines.insert(1, _row(["-" * width for width in widths], widths))
@@ -78,7 +82,7 @@ def picture(parts: Iterable[Bars]) -> str:
         longest = max(part.values.values(), default=0.0) or 1.0
         width = max(map(len, part.values), default=0)
         for name, value in part.values.items():
-            lines.append(f"  {name:<{width}}  {_bar(value / longest)} {_number(value)}")
+            lines.append(f"  {name:<{width}}  {_bar(value / longest)} {number(value)}")
     return "\n".join(lines)
 
 
@@ -91,15 +95,15 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _asked(f: Figure) -> str:
     if f.most is not None and f.most == f.least:
-        return f"{_number(f.most)}"
-    parts = ([f"≤ {_number(f.most)}"] if f.most is not None else []) + (
-        [f"≥ {_number(f.least)}"] if f.least is not None else []
+        return f"{number(f.most)}"
+    parts = ([f"≤ {number(f.most)}"] if f.most is not None else []) + (
+        [f"≥ {number(f.least)}"] if f.least is not None else []
     )
     return " and ".join(parts)
 
 
-def _number(value: float) -> str:
-    """Three digits that count."""
+def number(value: float) -> str:
+    """Write a number with three digits that count."""
     if value == round(value):
         return f"{value:,.0f}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 -- three digits

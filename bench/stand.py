@@ -145,7 +145,7 @@ class Fleet:
 
     async def _are_ready(self) -> bool:
         found = (await self.stand.api.send("GET", self.credentials))["items"]
-        return sum(map(_is_ready, found)) >= self.size
+        return sum(map(is_ready, found)) >= self.size
 
     async def seconds_to_mend(self, name: str, first: Callable[[], object] = lambda: None) -> float:
         """Do something first, if need be, delete a credential's target; return the seconds until there is a new one."""
@@ -197,17 +197,18 @@ class Fleet:
         await self.stand.api.send("DELETE", self.secrets)
 
     async def _register(self) -> None:
-        clients = [
-            Client(id=name, secret=self._secret_of(name), lifetime=self.lifetime, scopes=("orders:read",))
-            for name in map(self.name, range(self.prepared))
-        ]
+        clients = list(map(self.client, range(self.prepared)))
         await asyncio.to_thread(self.stand.sandbox.admin.add_clients, clients)
 
-    def _secret_of(self, name: str) -> str:
-        return self.rotated.get(name, self.stand.client_secret)
+    def client(self, number: int) -> Client:
+        """The client of this number, as the sandbox is to know it."""
+        name = self.name(number)
+        secret = self.rotated.get(name, self.stand.client_secret)
+        return Client(id=name, secret=secret, lifetime=self.lifetime, scopes=("orders:read",))
 
     def _client_secret(self, number: int) -> Json:
-        values = {"client_id": self.name(number), "client_secret": self._secret_of(self.name(number))}
+        client = self.client(number)
+        values = {"client_id": client.id, "client_secret": client.secret}
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
         return {"metadata": {"name": f"{self.name(number)}-client"}, "data": data}
 
@@ -234,7 +235,8 @@ def applied_at(target: Json) -> float:
     return max(parse_rfc3339(entry["time"]) for entry in target["managedFields"] if entry["operation"] == "Apply")
 
 
-def _is_ready(credential: Json) -> bool:
+def is_ready(credential: Json) -> bool:
+    """Whether a credential says that it is."""
     conditions = credential.get("status", {}).get("conditions", ())
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 

@@ -145,6 +145,13 @@ class TestLocalCluster:
         )
         local_cluster.kubectl("delete", "namespace", f"{namespace}-2", "--wait=false")
 
+    def test_its_storage_goes_and_comes_back(self, local_cluster: LocalCluster, namespace: str) -> None:
+        local_cluster.stop_etcd()
+        with pytest.raises(KubectlError):
+            local_cluster.kubectl("create", "configmap", "kept", "-n", namespace, "--request-timeout=3s")
+        local_cluster.start_etcd()
+        local_cluster.kubectl("create", "configmap", "kept-later", "-n", namespace)
+
     def test_nobody_else_gets_in(self, local_cluster: LocalCluster) -> None:
         folder = local_cluster.directory
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700

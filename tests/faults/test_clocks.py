@@ -3,7 +3,7 @@
 import itertools
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault, SandboxProcess
 from tests.support.tenant import Condition, Tenant, seconds_of
 from tests.support.waiting import wait_until
+from tests.support.wall_clock import LIBRARY, WallClock
 
 HOUR = 3600.0
 LIFETIME = 8.0
@@ -25,31 +26,7 @@ LIFETIME = 8.0
 EARLIEST = 0.45 * LIFETIME - 1.5
 """Seconds between two refreshes: times are whole ones, and a request may be on its way for half a second."""
 
-LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 sets_the_clock = pytest.mark.skipif(LIBRARY is None, reason="no libfaketime: apt-get install faketime")
-
-
-class WallClock:
-    """The wall clock of processes that are started with its environment; their other clocks are the machine's."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.set(0)
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return {
-            "LD_PRELOAD": str(LIBRARY),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def set(self, seconds: float) -> None:
-        """Set it to so many seconds from the right time; whoever reads the file sees the old value or the new one."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{seconds:+.0f}\n")
-        new.replace(self._file)
 
 
 @dataclass(frozen=True)

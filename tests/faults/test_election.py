@@ -7,7 +7,6 @@ waiting, since a Lease takes 15 s to end. So they are told at once, and each tes
 import json
 import logging
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from tests.support.auditor import Auditor
 from tests.support.cluster import Cluster
 from tests.support.objects import Json, Objects, new_namespace
 from tests.support.operator import LEADS, OperatorProcess
+from tests.support.other_version import OTHER_AGENT, OTHER_NOTE, OTHER_VERSION, other_version
 from tests.support.proxy import ApiProxy
 from tests.support.proxy import Fault as ApiFault
 from tests.support.sandbox import Fault, SandboxProcess
@@ -52,17 +52,6 @@ STRICT: Mapping[str, Any] = {"rotates_refresh_tokens": True, "revokes_previous_o
 """A server at which two that refresh at once would not go unnoticed."""
 FORCED_INTERVAL = 10.0
 """Seconds from one forced exchange of a credential to the next."""
-
-OTHER_VERSION, OTHER_AGENT, OTHER_NOTE = "0.0.1", "tuinly-operator/0.0.1", "written-by"
-DIFFERENCES: Mapping[str, tuple[str, str]] = {
-    "edges/oauth.py": ('"User-Agent": "tuinly-operator"', f'"User-Agent": "{OTHER_AGENT}"'),
-    "domain/status.py": ("holds a valid access token", "holds an access token"),
-    "domain/target.py": (
-        "_STATE_VERSION_KEY: STATE_VERSION",
-        f'"tuinly.com/{OTHER_NOTE}": "", _STATE_VERSION_KEY: STATE_VERSION',
-    ),
-}
-"""By file, how another version differs: in a request, in a status, and by an annotation that this one does not know."""
 
 _log = logging.getLogger(__name__)
 
@@ -199,19 +188,6 @@ def identity(replica: OperatorProcess) -> str:
 
 def times_promoted(replica: OperatorProcess) -> int:
     return sum(line["msg"] == LEADS for line in replica.logs())
-
-
-def other_version(directory: Path) -> Path:
-    """Make a folder with a version of the operator that is as ours but for its number and the differences."""
-    package, info = directory / "tuinly_operator", directory / f"tuinly_operator-{OTHER_VERSION}.dist-info"
-    shutil.copytree(ROOT / "operator" / "tuinly_operator", package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, (ours, theirs) in DIFFERENCES.items():
-        text = (package / name).read_text()
-        assert text.count(ours) == 1, f"{name} has changed"
-        (package / name).write_text(text.replace(ours, theirs))
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {OTHER_VERSION}\n")
-    return directory
 
 
 # --- The stories ------------------------------------------------------------------------------------------------------

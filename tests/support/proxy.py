@@ -1,7 +1,7 @@
-"""A proxy before the API server that can break what passes: reset, swallow, lose an answer, or give another one.
+"""A proxy before a server that can break what passes: reset, swallow, delay, lose an answer, or give another one.
 
 It ends TLS with a certificate of its own and passes requests on one by one, watches as they come; logins go through
-unread. Everything passes until it is told otherwise.
+unread. Everything passes until it is told otherwise. It is made for the API server; any server with TLS will do.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class Fault:
         in_stream: Send that answer as the first event of a watch, which is how an API server ends one.
         lost: Pass the request on, and reset the connection in place of the answer.
         swallowed: Do not pass the request on, and never answer.
+        unanswered: Pass the request on, but not the answer: the connection stays open and silent.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Fault:
     in_stream: bool = False
     lost: bool = False
     swallowed: bool = False
+    unanswered: bool = False
     met: int = 0
 
     def meets(self, request: web.Request) -> bool:
@@ -112,6 +114,7 @@ class ApiProxy:
         self._faults: list[Fault] = []
         self._mode = Mode.PASS
         self._era = 0  # what began in an earlier one never goes on
+        self._delay = 0.0
         self._port = 0
         self.requests: list[tuple[str, str]] = []
 
@@ -130,14 +133,21 @@ class ApiProxy:
         self._thread.join()
         self._loop.close()
 
+    @property
+    def url(self) -> str:
+        """Where it listens, without a trailing slash."""
+        return f"https://{HOST}:{self._port}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The PEM file of the authority that vouches for it."""
+        return self._authority.ca_file
+
     def kubeconfig(self, login: Path) -> Path:
         """Return a kubeconfig of the same login as another (JSON), but through this proxy."""
         config = json.loads(login.read_text())
         for entry in config["clusters"]:
-            entry["cluster"] = {
-                "server": f"https://{HOST}:{self._port}",
-                "certificate-authority": str(self._authority.ca_file),
-            }
+            entry["cluster"] = {"server": self.url, "certificate-authority": str(self.ca_file)}
         path = self._directory / "kubeconfig"
         write_private(path, json.dumps(config))
         return path
@@ -146,6 +156,10 @@ class ApiProxy:
         """Put a fault in force and return it; of those that meet a request the oldest is done to it."""
         self._faults.append(fault)
         return fault
+
+    def end(self, fault: Fault) -> None:
+        """End one fault."""
+        self._faults = [other for other in self._faults if other is not fault]
 
     def clear_faults(self) -> None:
         """End all faults."""
@@ -159,8 +173,13 @@ class ApiProxy:
         """Let nothing through any more, in either direction, without closing a connection."""
         self._do(self._set_mode(Mode.SWALLOW))
 
+    def delay(self, seconds: float) -> None:
+        """Pass each new request on only after so many seconds."""
+        self._delay = seconds
+
     def pass_on(self) -> None:
-        """Let new requests through again. What was swallowed stays silent for ever."""
+        """Let new requests through again, at once. What was swallowed stays silent for ever."""
+        self._delay = 0.0
         self._do(self._set_mode(Mode.PASS))
 
     def count(self, path: str, method: str = "GET") -> int:
@@ -208,18 +227,22 @@ class ApiProxy:
             await _silence()
         if fault is not None and fault.status is not None:
             return fault.answer()
-        return await self._pass(request, lost=fault is not None and fault.lost)
+        return await self._pass(request, fault)
 
-    async def _pass(self, request: web.Request, *, lost: bool) -> web.StreamResponse:
-        """Ask the API server, and send its answer on as it comes."""
+    async def _pass(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+        """Ask the API server, and send its answer on as it comes, if it is to come."""
         era = self._era
+        await asyncio.sleep(self._delay)
+        await self._same_era(era)
         url = self._upstream + request.raw_path
         body = await request.read() or None
         try:
             async with self._session.request(
                 request.method, url, headers=_passed_on(request.headers), data=body, allow_redirects=False
             ) as answer:
-                if lost:
+                if fault is not None and fault.unanswered:
+                    await _silence()
+                if fault is not None and fault.lost:
                     return _reset(request)
                 response = web.StreamResponse(status=answer.status, headers=_passed_on(answer.headers))
                 await self._same_era(era)

@@ -89,6 +89,15 @@ class Auditor:
         Raises:
             Exception: What ended the auditor early, if anything did.
         """
+        seen, since, until = self.histories()
+        return audit(seen, self._sandbox.tokens(), since, until, gap_bound)
+
+    def histories(self) -> tuple[dict[Credential, list[Change]], float, float]:
+        """Return what was seen of each credential, since when, and until when, likewise.
+
+        Raises:
+            Exception: What ended the auditor early, if anything did.
+        """
         until = self._ended_at
         if until is None:
             if self._observing.done():
@@ -100,8 +109,7 @@ class Auditor:
             Session(session.listed_at, session.objects, list(session.events), session.ended_at)
             for session in list(self._observer.sessions)
         ]
-        seen = histories(sessions, until)
-        return audit(seen, self._sandbox.tokens(), sessions[0].listed_at, until, gap_bound)
+        return histories(sessions, until), sessions[0].listed_at, until
 
     async def _observe(self) -> None:
         """Observe, in a loop of the thread's own."""

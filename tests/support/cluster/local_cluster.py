@@ -89,6 +89,19 @@ class LocalCluster(Cluster):
         self._start("kube-apiserver", self._apiserver())
         self._wait_for("/readyz")
 
+    def stop_etcd(self) -> None:
+        """Take the API server's storage away, as its crash would; the API server stays, and cannot do much."""
+        self.processes["etcd"].end()
+
+    def start_etcd(self) -> None:
+        """Start etcd, on the same data as before, and wait until the API server is ready.
+
+        Raises:
+            ClusterError: it ended, or was not ready in time.
+        """
+        self._start("etcd", self._etcd())
+        self._wait_for("/readyz")
+
     def back_up(self) -> None:
         """Keep what etcd holds now, for `restore`; the cluster is away meanwhile.
 
@@ -113,7 +126,7 @@ class LocalCluster(Cluster):
     def _stopped_etcd(self) -> Iterator[Path]:
         """Return the folder of etcd's data, while nobody uses it."""
         self.stop_apiserver()
-        self.processes["etcd"].end()
+        self.stop_etcd()
         yield self.directory / "etcd"
         self._start("etcd", self._etcd())
         self.start_apiserver()
