@@ -9,7 +9,7 @@ VENV := $(ENVIRONMENT)/made
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries helm demo extras test test-unit bench mutants check format docs resource dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
-.PHONY: rows simulate e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
+.PHONY: rows simulate chaos soak e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 .PHONY: release-check release-files
 
 help: ## This list
@@ -53,6 +53,12 @@ e2e: $(VENV) ## The operator's image on a real node, with Pods that use the toke
 
 simulate: $(VENV) ## Histories of the whole operator in a simulated world, for MINUTES=10 (SEED=… TRACE=file plays one)
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(TRACE),--trace $(TRACE)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+chaos: $(VENV) binaries ## Bursts of faults around two real replicas, for MINUTES=30, and judgement (SEED=… CREDENTIALS=300)
+	@nice -n 5 $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CREDENTIALS),--credentials $(CREDENTIALS)) $(ARGS)
+
+soak: $(VENV) binaries ## A refresh per minute of each of CREDENTIALS=1000, for HOURS=2: nothing may grow
+	@nice -n 5 $(BIN)/python -m tests.chaos.soak $(if $(HOURS),--hours $(HOURS)) $(if $(CREDENTIALS),--credentials $(CREDENTIALS)) $(ARGS)
 
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -162,4 +168,4 @@ lock: ## Make requirements/*.lock anew (ARGS=--upgrade takes the newest versions
 	@PYTHON="$(PYTHON)" hack/lock.sh $(ARGS)
 
 clean: cluster-down node-down ## Remove what was made here; the control plane's programs stay in their cache
-	rm -rf .venv* .bench .cluster .node .e2e .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv* .bench .chaos .cluster .node .e2e .kind build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
