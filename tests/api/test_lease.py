@@ -79,6 +79,19 @@ async def test_without_its_uid_a_deleted_lease_would_come_back(
     assert made_again.uid not in ("", made.uid)
 
 
+async def test_whether_an_operator_gave_it_up_or_somebody_made_it_look_so_is_known(
+    cluster: Cluster, kube: Kube, key: NamespacedName
+) -> None:
+    made = await kube.write_lease(key, HELD, at=next(NOW))
+    given_up = await kube.write_lease(key, replace(made, holder="", seconds=1), at=next(NOW))
+    held = await kube.write_lease(key, replace(given_up, holder="one", seconds=15), at=next(NOW))
+    patch = '{"spec": {"holderIdentity": null, "leaseDurationSeconds": 1}}'
+    cluster.kubectl("patch", "lease", key.name, "-n", key.namespace, "--type=merge", "-p", patch)
+    edited = await kube.read_lease(key)
+    assert [each.ours for each in (made, given_up, held)] == [True, True, True]
+    assert edited == replace(given_up, version=edited.version if edited else "", ours=False)
+
+
 # --- Whatever it holds ------------------------------------------------------------------------------------------------
 
 LONGEST = 65.0

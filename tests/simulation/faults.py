@@ -864,7 +864,7 @@ def spoil_lease(f: Faults, fault: Fault, replica: Replica, _key: NamespacedName)
         {"holderIdentity": None},
         {"holderIdentity": "nobody-knows"},
         {"leaseDurationSeconds": 2},
-        {"holderIdentity": None, "leaseDurationSeconds": 3},  # not 1: that is how a holder gives it up
+        {"holderIdentity": None, "leaseDurationSeconds": 1},  # as if its holder had given it up
         {"leaseTransitions": 2**31 - 1},
     )[int(fault.arg * 5)]
     path, version = lease_path(replica.shard.lease), f.history.server.storage.version

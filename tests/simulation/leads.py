@@ -25,6 +25,7 @@ class Leads:
         self._acts: dict[str, tuple[Replica, int]] = {}  # by shard: who last did what only a leader may, in which lead
         self._refresh_tokens: dict[str, tuple[Replica, int]] = {}  # who was given one, in which lead
         self._leases: dict[str, float] = {}  # when each was last changed, by its path
+        self._given_up: set[str] = set()  # Leases that their holders gave up
 
     def went_on(self, replica: Replica) -> None:
         """A replica that was stopped goes on."""
@@ -36,6 +37,7 @@ class Leads:
         A replica may find its Lease as it left it, and the targets, too, so what it remembers is of use again.
         """
         self._leases.clear()
+        self._given_up.clear()
         self._refresh_tokens.clear()
 
     def sends(self, sender: Replica, method: str, path: str) -> None:
@@ -75,12 +77,15 @@ class Leads:
     def lease_edited(self, path: str) -> None:
         """Somebody who is no replica has changed a Lease."""
         self._leases[path] = self._history.loop.time()
+        self._given_up.discard(path)
 
     def lease_written(self, sender: Replica, path: str, before: Json | None, after: Json) -> None:
         """Judge a write of a Lease: nobody takes what another one holds, or may still hold."""
         now = self._history.loop.time()
         age, self._leases[path] = now - self._leases.get(path, float("-inf")), now
-        if before is None or age >= PATIENCE or _released(before):
+        free = path in self._given_up
+        (self._given_up.add if _released(after) else self._given_up.discard)(path)
+        if before is None or age >= PATIENCE or free:
             return
         holder, new = _holder(before), _holder(after)
         led = now - self._led.get(sender, float("-inf")) < PATIENCE  # and so writes over an edit

@@ -4,8 +4,8 @@ The leader renews every two seconds and stops believing in its lead ten seconds 
 renewal; the others take over fifteen seconds after the last change that they saw. So between two leaders lie five
 seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
 the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
-suspended. Of a Lease, only its holder is read, and whether it has changed. Its times are not read, and all replicas
-take its duration to be the same.
+suspended. Of a Lease, only its holder is read, whether it has changed, and whether its holder gave it up, which people
+cannot do in its stead. Its times are not read, and all replicas take its duration to be the same.
 
 A token request that is under way may outlast the lead. The lead that must be left when it begins, together with those
 five seconds, is as long as the default --request-timeout; with a longer one, a request may end when another replica
@@ -211,8 +211,8 @@ class Election:
 
 
 def _released(lease: Lease) -> bool:
-    """Whether its holder gave it up: only that makes a Lease look like this."""
-    return not lease.holder and lease.seconds == _RELEASED_SECONDS
+    """Whether its holder gave it up. One that somebody else made look so may have a holder who knows nothing of it."""
+    return not lease.holder and lease.seconds == _RELEASED_SECONDS and lease.ours
 
 
 def _patience(lease: Lease) -> float:

@@ -77,13 +77,19 @@ class Server:
             raise ApiFailure(HTTPStatus.CONFLICT, "Conflict")
         if not (0 < lease.seconds <= MOST and 0 <= lease.transitions <= MOST):
             raise ApiFailure(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid")
-        return self.edit(lease)
+        return self._store(lease, ours=True)
 
     def edit(self, lease: Lease) -> Lease:
-        """Take a Lease whatever was there."""
+        """Take a Lease whatever was there, as somebody else than an operator writes it."""
+        return self._store(lease, ours=False)
+
+    def _store(self, lease: Lease, *, ours: bool) -> Lease:
+        """Store a Lease. Who sets the duration to what it is has not set it."""
+        if self.lease is not None and self.lease.seconds == lease.seconds:
+            ours = self.lease.ours
         self.version += 1
         uid = self.lease.uid if self.lease else f"uid-{self.version}"
-        self.lease = replace(lease, version=str(self.version), uid=uid)
+        self.lease = replace(lease, version=str(self.version), uid=uid, ours=ours)
         return self.lease
 
 
@@ -530,8 +536,8 @@ EDITS: Mapping[str, Callable[[Lease], Lease]] = {
     "prolonged": lambda lease: replace(lease, seconds=1_000_000),
     "odd": lambda lease: replace(lease, seconds=0, transitions=MOST),
     "foreign and odd": lambda lease: replace(lease, holder="x" * 5000, seconds=MOST, transitions=MOST),
+    "as if released": lambda lease: replace(lease, holder="", seconds=1),
 }
-"""None of them, nor two in a row, is how a holder releases its Lease."""
 
 
 @pytest.mark.parametrize("renewing", [True, False], ids=["renewing", "cut off"])
@@ -623,7 +629,7 @@ async def test_a_take_over_that_comes_late_makes_no_deleted_lease_anew(world: Wo
     assert other.told == ["promoted", "demoted"]
 
 
-@pytest.mark.parametrize("edit", ["emptied", "shortened", "prolonged", "odd"])
+@pytest.mark.parametrize("edit", ["emptied", "shortened", "prolonged", "odd", "as if released"])
 @simulated
 async def test_a_leader_writes_over_an_edit_at_once(world: World, edit: str) -> None:
     """None of these is another leader, and each renewal counts."""
@@ -651,11 +657,11 @@ async def test_a_renewal_that_took_too_long_writes_over_nothing(world: World) ->
 
 @simulated
 async def test_a_leader_that_finds_its_lease_released_steps_down(world: World) -> None:
-    """Somebody made it look so: a standby takes it at once, so it must not be written over."""
+    """By another operator that says it is this one: a standby takes it at once, so it must not be written over."""
     leader, standby = await world.two()
     assert world.server.lease is not None
     await standby.kill()
-    world.server.edit(replace(world.server.lease, holder="", seconds=1))
+    world.server.write(replace(world.server.lease, holder="", seconds=1))
     await world.until(lambda: "demoted" in leader.told)
     await world.until(lambda: leader.leads)
     assert leader.told == ["promoted", "demoted", "promoted"]

@@ -8,6 +8,7 @@ import aiohttp
 
 from tuinly_operator.base.clock import rfc3339
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.requests import Requests, collection
 
@@ -19,7 +20,8 @@ _LEASE_LIMIT: Final = aiohttp.ClientTimeout(total=4.0)  # a renewal that hangs m
 class Lease:
     """A Lease (coordination.k8s.io/v1): its holder (empty for nobody), its duration in seconds, how often it changed.
 
-    `version` is its resourceVersion; that and its uid are empty for one that does not exist yet.
+    `version` is its resourceVersion; that and its uid are empty for one that does not exist yet. `ours` says whether
+    an operator set the duration that it has, and not somebody else, by its managed fields.
     """
 
     holder: str
@@ -27,6 +29,7 @@ class Lease:
     transitions: int = 0
     version: str = ""
     uid: str = ""
+    ours: bool = True
 
 
 class Leases(Requests):
@@ -81,4 +84,11 @@ def _lease(raw: Mapping[str, Any]) -> Lease:
         transitions=transitions if isinstance(transitions, int) else 0,
         version=raw["metadata"]["resourceVersion"],
         uid=raw["metadata"]["uid"],
+        ours=any(map(_set_the_duration, raw["metadata"].get("managedFields") or ())),
     )
+
+
+def _set_the_duration(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of managed fields is an operator's, and has the duration."""
+    spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+    return entry.get("manager") == MANAGER and "f:leaseDurationSeconds" in spec
