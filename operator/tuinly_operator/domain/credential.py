@@ -275,6 +275,9 @@ def parse_spec(raw: object) -> Spec:
         # It becomes part of a URL's path, where ../ would lead into another namespace.
         if name is not None and not _NAME.fullmatch(name):
             raise _invalid(f"spec.{path}.name", "the name of a Secret")
+    if spec.client_secret_ref.client_id_key == spec.client_secret_ref.client_secret_key:
+        # An id may be logged and published; a client secret that is taken for one would be, too.
+        raise _invalid("spec.clientSecretRef", "two different keys")
     odd = next((s for s in sorted(spec.scopes) if not NQCHARS.fullmatch(s)), None)
     if odd is not None:
         raise _invalid("spec.scopes", "scopes of printable ASCII without space, quote or backslash")

@@ -234,6 +234,7 @@ def test_a_value_of_another_type_is_refused_by_its_path(path: tuple[str, ...]) -
         ({"clientSecretRef": {"name": None}}, "spec.clientSecretRef.name"),
         *(({"clientSecretRef": {"name": name}}, "spec.clientSecretRef.name") for name in NO_NAMES),
         *(({"target": {"name": name}}, "spec.target.name") for name in NO_NAMES),
+        ({"clientSecretRef": {"clientIDKey": "a", "clientSecretKey": "a"}}, "spec.clientSecretRef"),
         ({"scopes": ["a b"]}, "spec.scopes"),
         ({"scopes": [""]}, "spec.scopes"),
         ({"scopes": ['a"']}, "spec.scopes"),
