@@ -72,9 +72,7 @@ def render(layout: Layout, values: Mapping[str, str]) -> dict[str, bytes]:
 
 def _reserved(name: str) -> bool:
     """Whether a label or annotation key is not for users: the kubelet, controllers or this operator act on it."""
-    domain, slash, rest = name.rpartition("/")
-    if not slash:
-        return False
+    domain, _, rest = name.rpartition("/")
     if domain == "app.kubernetes.io":
         return rest == "managed-by"
     return any(domain == reserved or domain.endswith(f".{reserved}") for reserved in _RESERVED)

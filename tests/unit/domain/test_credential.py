@@ -257,6 +257,28 @@ def test_what_means_nothing_is_refused_by_its_path(patch: Json, path: str) -> No
     assert refused.value.message.startswith(f"{path} must be ")
 
 
+@pytest.mark.parametrize(
+    ("patch", "wanted"),
+    [
+        ({"clientSecretRef": None}, "spec.clientSecretRef must be present"),
+        ({"scopes": "orders:read"}, "spec.scopes must be a list"),
+        ({"target": []}, "spec.target must be an object"),
+        ({"target": {"template": {"data": []}}}, "spec.target.template.data must be an object"),
+        ({"refresh": {"grant": "any"}}, "spec.refresh.grant must be one of RefreshToken, ClientCredentials"),
+        ({"tokenURL": 5}, "spec.tokenURL must be a string"),
+        ({"refresh": {"beforePercentage": "33"}}, "spec.refresh.beforePercentage must be an integer"),
+        ({"suspend": "yes"}, "spec.suspend must be true or false"),
+        ({"target": {"name": "A"}}, "spec.target.name must be the name of a Secret"),
+        ({"refresh": {"before": "soon"}}, "spec.refresh.before must be a duration such as 20m"),
+    ],
+    ids=str,
+)
+def test_what_it_must_be_is_said_and_where_the_rule_comes_from(patch: Json, wanted: str) -> None:
+    with pytest.raises(Failure) as refused:
+        parse_spec(merged(FULL_SPEC, patch))
+    assert refused.value.message == f"{wanted}; apply the CRD of this operator's version and mend the spec"
+
+
 def outcome(read: Callable[[], T]) -> T | Failure:
     try:
         return read()
@@ -293,8 +315,9 @@ def test_no_object_does_harm(path: tuple[str, ...], value: object) -> None:
 @pytest.mark.parametrize("name", ["name", "namespace", "uid", "resourceVersion"])
 @pytest.mark.parametrize("value", [None, "", 5], ids=repr)
 def test_an_object_that_lacks_what_every_object_has_is_none(name: str, value: object) -> None:
-    with pytest.raises(Failure):
+    with pytest.raises(Failure) as refused:
         Credential.from_object(credential_object({"metadata": {name: value}}))
+    assert refused.value.message == "an object without namespace, name, uid, resourceVersion"
 
 
 @pytest.mark.parametrize(("generation", "known"), [(None, 0), ("2", 0), (2, 2)])

@@ -644,12 +644,13 @@ FAILING = conditions(FRESH, "False EndpointUnavailable")
             conditions("False ClientSecretNotFound", "False ClientSecretNotFound"),
             ["Warning ClientSecretNotFound"],
         ),
+        (conditions(FRESH, "Unknown EndpointUnavailable"), FAILING, ["Warning EndpointUnavailable"]),
         (ALL_WELL, conditions(FRESH, "Unknown Suspended"), ["Normal Suspended"]),
         (Status(), conditions("False Suspended", "Unknown Suspended"), ["Normal Suspended"]),
         (conditions(FRESH, "Unknown Suspended"), ALL_WELL, ["Normal Issued"]),
         (ALL_WELL, conditions("False URLNotAllowed", "False URLNotAllowed"), ["Warning URLNotAllowed"]),
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_events_tell_of_transitions_once_per_reason(before: Status, after: Status, events: list[str]) -> None:
     found = transitions(before, after)
