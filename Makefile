@@ -33,13 +33,13 @@ demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 le
 
 # With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run three at a
 # time, each worker on a cluster of its own; with ARGS, which choose some of them, one by one, and the coverage has no floor.
-test: $(VENV) $(if $(KUBECONFIG_UNDER_TEST),,binaries helm) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
+test: $(VENV) $(ENVIRONMENT)/docs $(if $(KUBECONFIG_UNDER_TEST),,binaries helm) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(if $(ARGS)$(KUBECONFIG_UNDER_TEST),$(ARGS),-n 3 --dist loadfile --no-loadscope-reorder)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 
-extras: ## What some tests use, from Debian's packages: faketime, promtool, buildah, and what a node needs
+extras: ## What some tests use, from Debian's packages: faketime, promtool, buildah, Chromium, and what a node needs
 	@hack/extras.sh
 
 rows: $(VENV) binaries ## What bad clients may cost good ones, by the real process: about 5 minutes

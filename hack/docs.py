@@ -39,14 +39,24 @@ def main() -> int:
     if sys.argv[1:] == ["--resource"]:
         RESOURCE.write_text(resource_page(), encoding="utf-8")
         return 0
-    gather(BUILD / "docs")
-    shutil.copy(ROOT / "docs" / "zensical.toml", BUILD / "zensical.toml")
-    shutil.rmtree(BUILD / "site", ignore_errors=True)
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(BUILD / "zensical.toml")]
-    subprocess.run(command, check=True, env={**os.environ, "NO_COLOR": "1"})  # noqa: S603 -- words of our own
-    slips = list(check(BUILD / "site"))
-    print("\n".join(slips) if slips else f"{BUILD / 'site'}/index.html")
+    site = build(BUILD)
+    slips = list(check(site))
+    print("\n".join(slips) if slips else f"{site}/index.html")
     return 1 if slips else 0
+
+
+def build(folder: Path) -> Path:
+    """Build the site within a folder, strictly; return where it is.
+
+    Raises:
+        subprocess.CalledProcessError: zensical says no.
+    """
+    gather(folder / "docs")
+    shutil.copy(ROOT / "docs" / "zensical.toml", folder / "zensical.toml")
+    shutil.rmtree(folder / "site", ignore_errors=True)
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(folder / "zensical.toml")]
+    subprocess.run(command, check=True, env={**os.environ, "NO_COLOR": "1"})  # noqa: S603 -- words of our own
+    return folder / "site"
 
 
 # Pages ----------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what some tests use if it is there and skip without: libfaketime (clocks that jump), promtool (alert rules),
-# buildah (the image), and what a node needs (runc, and what gives Pods a network).
+# buildah (the image), Chromium (the docs' site), and what a node needs (runc, and what gives Pods a network).
 set -euo pipefail
 
 missing=()
@@ -8,6 +8,8 @@ need() { [ -e "$1" ] || command -v "$1" > /dev/null || missing+=("$2"); }
 need faketime faketime
 need promtool prometheus
 need buildah buildah
+need chromium chromium
+need chromedriver chromium-driver
 need runc runc
 need nft nftables
 need /usr/lib/cni/ptp containernetworking-plugins
