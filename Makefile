@@ -8,7 +8,7 @@ BIN := $(ENVIRONMENT)/bin
 VENV := $(ENVIRONMENT)/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format docs resource dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format docs reference dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate chaos soak e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 .PHONY: release-check release-files
 
@@ -118,8 +118,8 @@ $(ENVIRONMENT)/docs: $(VENV) requirements/docs.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/docs.lock
 	@touch $@
 
-resource: $(VENV) ## The reference of the resource, docs/reference/resource.md, from the definition
-	@$(BIN)/python hack/docs.py --resource
+reference: $(VENV) ## What of docs/reference is made of the code: the resource, and the plugin's commands
+	@$(BIN)/python hack/docs.py --reference
 
 dashboard: $(VENV) ## The Grafana dashboard in deploy/monitoring/grafana, from hack/dashboard.py
 	@$(BIN)/python hack/dashboard.py

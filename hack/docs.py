@@ -1,17 +1,18 @@
 """Builds the docs as a site, by `make docs`: build/site, strictly. The pages stay as they are read on the forge.
 
 Around them it puts README, changelog and CONTRIBUTING as pages, and the files of the checkout that pages link to.
-Then every link is followed, and nothing may be loaded from elsewhere. `--resource` writes docs/reference/resource.md
-instead, which is made of the definition.
+Then every link is followed, and nothing may be loaded from elsewhere. `--reference` writes instead what is made of the
+code in docs/reference: the resource, of its definition, and the plugin's commands, of its command line.
 """
 
+import argparse
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,7 +28,7 @@ PAGES: Final = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
 }
-RESOURCE: Final = ROOT / "docs" / "reference" / "resource.md"
+REFERENCE: Final = ROOT / "docs" / "reference"
 LINK: Final = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 LOADED: Final = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 NO_LOADS: Final = frozenset({"canonical", "next", "prev", "alternate"})
@@ -36,8 +37,9 @@ NO_LOADS: Final = frozenset({"canonical", "next", "prev", "alternate"})
 
 def main() -> int:
     """Build and check the site; return 1 where a link leads nowhere."""
-    if sys.argv[1:] == ["--resource"]:
-        RESOURCE.write_text(resource_page(), encoding="utf-8")
+    if sys.argv[1:] == ["--reference"]:
+        for name, text in made().items():
+            (REFERENCE / name).write_text(text, encoding="utf-8")
         return 0
     site = build(BUILD)
     slips = list(check(site))
@@ -143,7 +145,12 @@ def read(page: Path) -> Reader:
     return reader
 
 
-# The resource ---------------------------------------------------------------------------------------------------------
+# The reference --------------------------------------------------------------------------------------------------------
+
+
+def made() -> dict[str, str]:
+    """The pages of docs/reference that are made of the code, by name."""
+    return {"resource.md": resource_page(), "plugin.md": plugin_page()}
 
 
 def resource_page() -> str:
@@ -154,7 +161,7 @@ def resource_page() -> str:
         "# The resource",
         "",
         "Every field of a `TuinlyCredential` (`tuinly.com/v1alpha1`), as its definition has it, from which",
-        "`make resource` makes this page. `kubectl explain tuinlycredential.spec` tells the same.",
+        "`make reference` makes this page. `kubectl explain tuinlycredential.spec` tells the same.",
     ]
     for part in ("spec", "status"):
         lines += ["", f"## {part}", "", "| Field | Type | Default | What it is |", "|---|---|---|---|"]
@@ -176,6 +183,53 @@ def rows(schema: Mapping[str, Any], path: str) -> Iterator[str]:
         items = field.get("items")
         if items is not None:
             yield from rows(items, f"{path}.{name}[]")
+
+
+def plugin_page() -> str:
+    """The reference of the plugin, from its command line."""
+    sys.path.insert(0, str(ROOT / "plugin"))
+    from kubectl_tuinly import arguments  # noqa: PLC0415 -- the plugin is no part of the environment
+
+    top = arguments.parser()
+    common = {each.dest for each in top._actions}  # noqa: SLF001 -- argparse has no other way
+    [commands] = [each.choices for each in top._actions if each.dest == "command"]  # noqa: SLF001 -- the same
+    lines = [
+        "# The plugin's commands",
+        "",
+        "All commands and flags of [`kubectl tuinly`](../plugin.md), as its `--help` has them, from which",
+        "`make reference` makes this page. The exit statuses are [there](../plugin.md#exit-status).",
+        "",
+        "Each command takes, after the plugin's name, what it takes to log in:",
+        "",
+        *arguments_of(top, {"help", "command"}),
+    ]
+    for name, command in commands.items():
+        summary, examples, _ = arguments.COMMANDS[name]
+        lines += ["", f"## {name}", "", f"{summary[0].upper()}{summary[1:]}.", ""]
+        lines += arguments_of(command, common)
+        lines += ["", "```sh", *(f"{arguments.PROGRAM} {line}" for line in examples), "```"]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def arguments_of(command: argparse.ArgumentParser, without: Container[str]) -> list[str]:
+    """A table of a command's arguments, without some; nothing where there are none."""
+    found = [each for each in command._actions if each.dest not in without]  # noqa: SLF001 -- argparse has no other way
+    table = ["| Argument | What it does |", "|---|---|", *(f"| {called(each)} | {meant(each)} |" for each in found)]
+    return table if found else []
+
+
+def called(action: argparse.Action) -> str:
+    """How an argument is written."""
+    if not action.option_strings:
+        return f"`{action.metavar}{'…' if action.nargs in {'*', '+'} else ''}`"
+    value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+    return ", ".join(f"`{each}{value}`" for each in action.option_strings)
+
+
+def meant(action: argparse.Action) -> str:
+    """What an argument is for."""
+    choices = f" ({', '.join(f'`{each}`' for each in action.choices)})" if action.choices else ""
+    return f"{action.help}{choices}"
 
 
 if __name__ == "__main__":

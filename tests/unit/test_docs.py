@@ -110,12 +110,9 @@ def test_each_reason_is_explained_once() -> None:
     assert all(all(row) for row in rows)
 
 
-def test_the_readme_helps_with_every_reason_for_which_there_is_something_to_do() -> None:
-    [*helped] = [
-        reason
-        for row in tables((ROOT / "README.md").read_text(), "Reason", "What to do")
-        for reason in re.findall("`(.*?)`", row[0])
-    ]
+def test_troubleshooting_helps_with_every_reason_for_which_there_is_something_to_do() -> None:
+    """A heading each."""
+    helped = re.findall(r"^### (\w+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
     rare = {Reason.INVALID_SPEC}
     fine = {
         Reason.ISSUED,
@@ -241,8 +238,9 @@ def resources(text: str) -> Iterator[Json]:
                 yield loaded
 
 
-def test_the_readme_shows_resources() -> None:
-    assert len(list(resources((ROOT / "README.md").read_text()))) == 2
+@pytest.mark.parametrize("page", ["first-credential.md", "in-a-pod.md"])
+def test_a_page_for_beginners_shows_a_resource(page: str) -> None:
+    assert len(list(resources((ROOT / "docs" / page).read_text()))) == 1
 
 
 # Architecture and decisions -------------------------------------------------------------------------------------------

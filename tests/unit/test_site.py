@@ -30,8 +30,9 @@ def docs() -> ModuleType:
     return module
 
 
-def test_the_reference_of_the_resource_is_current(docs: ModuleType) -> None:
-    assert docs.RESOURCE.read_text() == docs.resource_page(), "run `make resource`"
+@pytest.mark.parametrize("page", ["resource.md", "plugin.md"])
+def test_a_reference_that_is_made_of_the_code_is_current(docs: ModuleType, page: str) -> None:
+    assert (docs.REFERENCE / page).read_text() == docs.made()[page], "run `make reference`"
 
 
 def test_each_page_is_in_the_navigation_or_linked_from_one_that_is() -> None:
