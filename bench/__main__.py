@@ -29,6 +29,8 @@ SCENARIOS: Mapping[str, Callable[[Run], Figures]] = {
     "herd": extremes.herd,
     "bare-again": rivals.bare_loop,
     "steady": everyday.steady,
+    "slowly": everyday.slowly,
+    "hour": everyday.hour,
     "repairs": everyday.repairs,
     "memory": everyday.memory,
     "rate": everyday.highest_rate,
@@ -136,7 +138,7 @@ def _scenarios(text: str) -> list[str]:
 
 def _count(text: str) -> int:
     """A number of credentials that makes sense."""
-    least, most = 100, 20_000  # with more, a restart takes longer than is waited for
+    least, most = 100, 100_000  # with more, a start takes longer than is waited for
     if not text.isdigit() or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"a whole number from {least} to {most} is needed, not {text!r}")
     return int(text)

@@ -21,10 +21,11 @@ SECRETS = "/api/v1/namespaces/{}/secrets"
 CREDENTIALS = "/apis/tuinly.com/v1alpha1/namespaces/{}/tuinlycredentials"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_PAGE = 5000
 _AT_ONCE = 16  # requests under way; more gain nothing on two cores
 _TIMEOUT = aiohttp.ClientTimeout(total=120.0)
 _PATIENCE = 60.0  # seconds for one change to show
-_LONGEST = 1200.0  # seconds in which a fleet does what it is waited for; a round of 20,000 credentials takes 400
+_LONGEST = 3600.0  # seconds in which a fleet does what it is waited for; 100,000 first tokens take 1,000 and more
 
 
 class Api:
@@ -78,8 +79,18 @@ class Api:
 
     async def metadata(self, path: str) -> list[Json]:
         """Return the metadata of all objects of a collection."""
-        found: list[Json] = (await self.send("GET", path, accept=METADATA_LIST))["items"]
-        return [item["metadata"] for item in found]
+        return [item["metadata"] async for item in self.all(path, accept=METADATA_LIST)]
+
+    async def all(self, path: str, **options: str) -> AsyncGenerator[Json]:
+        """Go through a collection by pages, so that no answer of the API server's is too large."""
+        options["limit"] = str(_PAGE)
+        while True:
+            page = await self.send("GET", path, None, **options)
+            for item in page["items"]:
+                yield item
+            options["continue"] = page["metadata"].get("continue", "")
+            if not options["continue"]:
+                return
 
     async def count(self, path: str) -> int:
         """Count the objects of a collection without reading them all."""

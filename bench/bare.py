@@ -48,7 +48,7 @@ class Loop:
 
     async def turn(self, number: int) -> None:
         """Do what one refresh does."""
-        name = f"storefront-{number:05}"
+        name = f"storefront-{number:06}"
         grant = await self._exchange(name)
         issued = time.time()
         await self._apply(name, grant, issued)
@@ -189,7 +189,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kubeconfig", type=Path, required=True, help="in JSON, with server, authority and token")
     parser.add_argument("--token-url", required=True)
     parser.add_argument("--ca-bundle", type=Path, help="roots to trust besides the usual ones, for the token URL")
-    parser.add_argument("--namespace", required=True, help="of the credentials, storefront-00000 and so on")
+    parser.add_argument("--namespace", required=True, help="of the credentials, storefront-000000 and so on")
     parser.add_argument("--credentials", type=int, required=True, metavar="N", help="how many of them")
     parser.add_argument("--concurrency", type=int, default=20, help="how many at a time")
     parser.add_argument("--rounds", type=int, default=1, help="how often each")

@@ -21,6 +21,7 @@ from bench.run import (
     Run,
     measured,
     pace_of,
+    servers_cpu,
 )
 from bench.stand import Fleet, Snapshot, Stand, lifetime_for
 from tests.support.guarded import Guarded
@@ -36,26 +37,34 @@ async def bare_loop(run: Run) -> Figures:
         await stand.bare.prepare(count)
         await all_of(stand.api.create(stand.bare.credentials, stand.bare.credential(n)) for n in range(count))
         stand.bare.size = count
-        run.bare_create = await _bare(stand, count)
+        run.bare_create, _ = await _bare(stand, count)
         yield Figure("bare loop: CPU per first token", count, run.bare_create, "ms")
         run.bar(CPU_CREATE, "bare loop", count, run.bare_create)
-    run.bare_refresh_flat = await _bare(stand, count)
+    run.bare_refresh_flat, _ = await _bare(stand, count)
     yield Figure("bare loop: CPU per refresh, flat out", count, run.bare_refresh_flat, "ms")
     rate = pace_of(run.count)
-    run.bare_refresh = await _bare(stand, count, rate=rate)
+    run.bare_refresh, servers = await _bare(stand, count, rate=rate)
     yield Figure(f"bare loop: CPU per refresh, {rate:g} per second", count, run.bare_refresh, "ms")
     run.bar(CPU_REFRESH, "bare loop", count, run.bare_refresh)
+    if stand.operator is not None:  # which watches, as it does for its own refreshes
+        run.bare_servers = servers
+        yield Figure(f"… CPU of API server and etcd for it, {rate:g} per second", count, servers, "ms")
 
 
-async def _bare(stand: Stand, count: int, *, rate: float | None = None) -> float:
-    """Run the bare loop, at most so many turns per second; return its CPU per turn, in milliseconds."""
+async def _bare(stand: Stand, count: int, *, rate: float | None = None) -> tuple[float, float]:
+    """Run the bare loop, at most so many turns per second.
+
+    Returns its CPU per turn, and that of API server and etcd, in milliseconds.
+    """
     program = _program("bench.bare", stand.bare, "--credentials", str(count), *(["--rate", str(rate)] if rate else []))
     pipe = asyncio.subprocess.PIPE
+    before = await stand.snapshot(last=True)
     process = await asyncio.create_subprocess_exec(*program, cwd=ROOT, stdin=pipe, stdout=pipe)
     output, _ = await process.communicate(f"{stand.client_secret}\n".encode())
     if process.returncode:
         raise RuntimeError(f"the bare loop ended with exit status {process.returncode}")
-    return float(json.loads(output)["cpu_seconds"]) * 1000 / count
+    servers = servers_cpu(await stand.since(before))
+    return float(json.loads(output)["cpu_seconds"]) * 1000 / count, servers * 1000 / count
 
 
 async def naive(run: Run) -> Figures:

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 from bench.api import CREDENTIALS, SECRETS, Api, Json, all_of, until
 from bench.measures import HELD, LATENESS, Process, Times, grants, of_credentials
@@ -27,6 +26,7 @@ LONG = 3600.0
 """Seconds that a token usually lives."""
 INSTALLATION = Path(__file__).parents[1] / "deploy" / "install.yaml"
 _POLL = 0.1
+_READY_SECONDS = 180.0  # 100,000 credentials take a minute on an idle machine
 _LEAD_SECONDS = 60.0  # in which one that is alone leads at the latest; a Lease that it does not find costs it 15
 _STILL = 0.5  # seconds without work after which an operator counts as at rest
 
@@ -103,7 +103,7 @@ class Fleet:
     @staticmethod
     def name(number: int) -> str:
         """The name of a credential, which is also its client's id."""
-        return f"storefront-{number:05}"
+        return f"storefront-{number:06}"
 
     @property
     def credentials(self) -> str:
@@ -144,8 +144,7 @@ class Fleet:
         return await self._issued() >= tokens
 
     async def _are_ready(self) -> bool:
-        found = (await self.stand.api.send("GET", self.credentials))["items"]
-        return sum(map(is_ready, found)) >= self.size
+        return sum([is_ready(found) async for found in self.stand.api.all(self.credentials)]) >= self.size
 
     async def seconds_to_mend(self, name: str, first: Callable[[], object] = lambda: None) -> float:
         """Do something first, if need be, delete a credential's target; return the seconds until there is a new one."""
@@ -266,6 +265,8 @@ class Stand:
         self.few = Fleet(self, "few")
         self.herd = Fleet(self, "herd")
         self.rate = Fleet(self, "rate")
+        self.slow = Fleet(self, "slow")
+        self.hour = Fleet(self, "hour")
         self.naive = Fleet(self, "naive", {"bench": "naive"})
         self.bare = Fleet(self, "bare", {"bench": "bare"})
 
@@ -297,7 +298,7 @@ class Stand:
         log = self.cluster.directory / f"operator-{self._started}.log"
         replica = OperatorProcess(*flags, kubeconfig=self.login, log_file=log).__enter__()
         self._replicas.append(replica)
-        await asyncio.to_thread(replica.wait_ready)
+        await asyncio.to_thread(replica.wait_ready, _READY_SECONDS)
         return replica
 
     def end_replica(self, replica: OperatorProcess) -> None:
@@ -395,5 +396,9 @@ async def standing(tell: Narrator) -> AsyncIterator[Stand]:
 
 def lifetime_for(interval: float) -> float:
     """The lifetime, in whole seconds, with which tokens are refreshed about every `interval` seconds by default."""
-    fits: Callable[[float], Any] = lambda life: (life - lead(Refresh(), life)) * (1 - JITTER / 2) >= interval  # noqa: E731
-    return float(next(life for life in range(2, 100_000) if fits(float(life))))
+    return float(next(life for life in range(2, 100_000) if mean_interval(life) >= interval))
+
+
+def mean_interval(lifetime: float) -> float:
+    """Seconds between two refreshes on average, by default, of a token that lives for so many."""
+    return (lifetime - lead(Refresh(), lifetime)) * (1 - JITTER / 2)

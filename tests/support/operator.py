@@ -101,7 +101,7 @@ class OperatorProcess:
         line = self.wait_for_log(lambda line: line["msg"] == "serving health and metrics", READY_SECONDS)
         return f"http://{line['host']}:{line['port']}"
 
-    def wait_ready(self) -> Self:
+    def wait_ready(self, seconds: float = READY_SECONDS) -> Self:
         """Wait until /readyz says so, and return itself.
 
         Raises:
@@ -116,7 +116,7 @@ class OperatorProcess:
             return status == 200  # noqa: PLR2004 - OK
 
         try:
-            wait_until(ready, what="the operator is ready", seconds=READY_SECONDS)
+            wait_until(ready, what="the operator is ready", seconds=seconds)
         except TimeoutError as error:
             raise TimeoutError(f"{error}; it says {said!r}") from None
         return self
