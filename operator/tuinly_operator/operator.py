@@ -44,6 +44,7 @@ _WATCH: Final = "the watch of TuinlyCredentials"
 _LISTING: Final = "the Secrets are not listed yet"
 _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
+_FIRST_TOKEN_SECONDS: Final = 60.0  # as if a credential that has no token had one that ends so soon
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _PROBE_SECONDS: Final = 1.0
 _WORK: Final = 2  # reconciles per place at the endpoints: while those wait for answers, as many others read and write
@@ -415,8 +416,16 @@ class Operator:
         return any(watch.has_shown(version) for of, watch in watches if of in (None, namespace))
 
     def _urgency(self, key: NamespacedName) -> float:
-        """The order of the queue: first those for whom a place at an endpoint is kept, so that it is used soon."""
-        return float("-inf") if self._limiter.holds_place(key) else self._store.urgency(key)
+        """The order of the queue: first those for whom a place at an endpoint is kept, so that it is used soon.
+
+        Then the token that ends first. A credential without one comes after those that would lose theirs within a
+        minute, and before all others: refreshes that never end, as a busy machine or too many of them make, must not
+        keep it from its first token.
+        """
+        if self._limiter.holds_place(key):
+            return float("-inf")
+        end = self._store.token_end(key)
+        return self._clock.now().wall + _FIRST_TOKEN_SECONDS if end is None else end
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

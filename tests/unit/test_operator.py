@@ -1,6 +1,7 @@
 """The operator as a whole, as far as it can be looked at without a cluster."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import yaml
 
 from tuinly_operator import operator as operator_module
 from tuinly_operator.base.chance import Chance
+from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
 from tuinly_operator.base.surroundings import Surroundings
+from tuinly_operator.base.turns import Turns
 from tuinly_operator.edges import credential_watch as watch_module
 from tuinly_operator.edges.election import RELEASE_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
@@ -115,6 +118,42 @@ async def test_a_full_queue_lets_others_have_a_turn(monkeypatch: pytest.MonkeyPa
     await asyncio.sleep(0)
     assert 0 < len(queue) < 100
     worker.cancel()
+
+
+class Standing:
+    """A clock that stands."""
+
+    def now(self) -> Moment:
+        return Moment(1_800_000_000.0, 1_000.0)
+
+
+async def begun(
+    monkeypatch: pytest.MonkeyPatch, ends: Mapping[NamespacedName, float], first: NamespacedName
+) -> list[str]:
+    """In which order credentials are looked at whose tokens end after so many seconds; `first` has waited longest."""
+    surroundings = Surroundings(Standing(), Chance(1), "pod", Turns(lambda: 0.0))
+    operator = Operator(parse_settings(["run"], {}), surroundings)
+    now = surroundings.clock.now().wall
+    monkeypatch.setattr(operator._store, "token_end", lambda key: now + ends[key] if key in ends else None)  # noqa: SLF001
+    queue = operator._queue  # noqa: SLF001 -- nothing else opens it without an API server
+    for why in queue.holds:
+        queue.release(why)
+    for key in (first, *ends):
+        queue.add(key)
+    return [(await queue.get()).name for _ in range(1 + len(ends))]
+
+
+async def test_refreshes_without_end_do_not_keep_a_credential_from_its_first_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of them comes again before the machine is through with all, its token then ending later than it did."""
+    ends = {NamespacedName("shop", f"{seconds} s"): float(seconds) for seconds in (3600, 61)}
+    assert await begun(monkeypatch, ends, SOUND) == [SOUND.name, "61 s", "3600 s"]
+
+
+async def test_tokens_that_end_within_a_minute_come_before_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = {NamespacedName("shop", f"{seconds} s"): float(seconds) for seconds in (59, -5)}
+    assert await begun(monkeypatch, ends, SOUND) == ["-5 s", "59 s", SOUND.name]
 
 
 class Watch:

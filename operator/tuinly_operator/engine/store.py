@@ -105,21 +105,20 @@ class Store:
         """The record of a credential, or None where it is gone or was never seen."""
         return self._records.get(key)
 
-    def urgency(self, key: NamespacedName) -> float:
-        """The end of a credential's token, in seconds since the epoch, by which the queue orders: the earliest first.
+    def token_end(self, key: NamespacedName) -> float | None:
+        """The end of a credential's token, in seconds since the epoch; None where it has none.
 
-        Infinite where there is no token, so that those who have one to lose come first. Before the first reconcile,
-        only the target tells of a token.
+        Before the first reconcile, only the target tells of a token.
         """
         record = self._records.get(key)
         if record is None:
-            return float("inf")
+            return None
         if record.memory.met:
             held = record.memory.published
-            return held.state.expires_at if held else float("inf")
+            return held.state.expires_at if held else None
         target = self._secrets.get(record.credential.target)
         state = target.state if target else None
-        return state.expires_at if state else float("inf")
+        return state.expires_at if state else None
 
     def secret(self, key: NamespacedName) -> SecretMeta | None:
         """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""

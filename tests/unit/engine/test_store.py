@@ -412,23 +412,22 @@ def test_interest_that_others_share_stays_when_one_turns_away(store: Watched) ->
     assert store.news() == [NEIGHBOUR]
 
 
-# --- Urgency ----------------------------------------------------------------------------------------------------------
+# --- When a token ends, by which the queue orders ---------------------------------------------------------------------
 
 
-def test_without_a_token_a_credential_is_the_least_urgent(store: Watched) -> None:
-    """It may never get one; those who have some are not to lose it for that."""
-    assert store.urgency(credential().key) == store.urgency(NamespacedName("shop", "unknown")) == float("inf")
+def test_without_a_token_none_ends(store: Watched) -> None:
+    assert store.token_end(credential().key) is store.token_end(NamespacedName("shop", "unknown")) is None
 
 
-def test_before_the_first_reconcile_the_target_tells_how_urgent_it_is(store: Watched) -> None:
+def test_before_the_first_reconcile_the_target_tells_when_the_token_ends(store: Watched) -> None:
     """So that the first round after a restart or a promotion begins with the least life."""
     store.secret_seen(TARGET, TargetObject().seen())
-    assert store.urgency(credential().key) == token_state().expires_at
+    assert store.token_end(credential().key) == token_state().expires_at
 
 
 def test_a_target_that_is_none_of_ours_tells_of_no_token(store: Watched) -> None:
     store.secret_seen(TARGET, meta("1"))
-    assert store.urgency(ME) == float("inf")
+    assert store.token_end(ME) is None
 
 
 def test_then_memory_tells(store: Watched) -> None:
@@ -436,9 +435,9 @@ def test_then_memory_tells(store: Watched) -> None:
     record = store.get(credential().key)
     assert record is not None
     record.memory = record.memory.met_target(None)
-    assert store.urgency(credential().key) == float("inf")  # what is there was not believed
+    assert store.token_end(credential().key) is None  # what is there was not believed
     record.memory = record.memory.met_target(IssuedToken(token_state(lifetime=600), ISSUED))
-    assert store.urgency(credential().key) == token_state(lifetime=600).expires_at
+    assert store.token_end(credential().key) == token_state(lifetime=600).expires_at
 
 
 # --- Targets, found by label ------------------------------------------------------------------------------------------
