@@ -38,12 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     options = parser().parse_args(words)
     # Only now: --help and a wrong command line need not wait for the rest.
-    from kubectl_tuinly.edges.access import Access  # noqa: PLC0415 -- see above
-    from kubectl_tuinly.edges.cluster import Cluster  # noqa: PLC0415
+    from kubectl_tuinly.edges.access import Access, RefusedError  # noqa: PLC0415 -- see above
+    from kubectl_tuinly.edges.cluster import Cluster, stopped  # noqa: PLC0415
 
     command = import_module(f"kubectl_tuinly.commands.{_MODULES.get(options.command, options.command)}")
     with Access(login_flags(options)) as access:
-        status: Exit = command.run(options, Cluster(access))
+        try:
+            status: Exit = command.run(options, Cluster(access))
+        except RefusedError as refused:
+            raise stopped(refused) from None
     return status
 
 

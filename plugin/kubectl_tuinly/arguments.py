@@ -34,6 +34,22 @@ def seconds(text: str) -> float:
     return found
 
 
+def name(text: str) -> str:
+    """A name of an object. Raises ArgumentTypeError."""
+    from tuinly_operator.base.names import is_name  # noqa: PLC0415 -- as above
+    from tuinly_operator.base.text import cut  # noqa: PLC0415
+
+    if not is_name(text):
+        problem = f"'{cut(text, 50)}' is no name: those have small letters, digits, - and ."
+        raise argparse.ArgumentTypeError(problem)
+    return text
+
+
+def name_or_nothing(text: str) -> str:
+    """A name of an object, or, as for kubectl, nothing at all. Raises ArgumentTypeError."""
+    return text and name(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser(
@@ -61,7 +77,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_login(command: argparse.ArgumentParser) -> None:
     login = command.add_argument_group("As for kubectl")
     login.add_argument(
-        "-n", "--namespace", metavar="NAME", default=argparse.SUPPRESS, help="namespace of the credentials"
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        type=name_or_nothing,
+        default=argparse.SUPPRESS,
+        help="namespace of the credentials",
     )
     what = {
         "--context": "context of the kubeconfig",
@@ -91,7 +112,8 @@ def login_flags(options: argparse.Namespace) -> list[str]:
 
 
 def _several(command: argparse.ArgumentParser, *, needed: bool) -> None:
-    command.add_argument("names", metavar="NAME", nargs="*", help="credentials" + ("" if needed else "; default: all"))
+    what = "credentials" + ("" if needed else "; default: all")
+    command.add_argument("names", metavar="NAME", nargs="*", type=name, help=what)
     command.add_argument("-A", "--all-namespaces", action="store_true", help="in all namespaces")
     command.add_argument(
         "-l", "--selector", metavar="LABELS", default="", help="those with these labels, such as team=shop"
@@ -105,7 +127,10 @@ def _waiting(command: argparse.ArgumentParser, until: str) -> None:
 
 def _where(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--operator-namespace", metavar="NAME", help="where the operator is (default: found by its label)"
+        "--operator-namespace",
+        metavar="NAME",
+        type=name_or_nothing,
+        help="where the operator is (default: found by its label)",
     )
 
 
@@ -116,7 +141,7 @@ def _status(command: argparse.ArgumentParser) -> None:
 
 
 def _why(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", metavar="NAME", help="credential")
+    command.add_argument("name", metavar="NAME", type=name, help="credential")
     _where(command)
 
 
@@ -127,7 +152,7 @@ def _renew(command: argparse.ArgumentParser) -> None:
 
 
 def _suspend(command: argparse.ArgumentParser) -> None:
-    command.add_argument("names", metavar="NAME", nargs="+", help="credentials")
+    command.add_argument("names", metavar="NAME", nargs="+", type=name, help="credentials")
     _waiting(command, "the operator has confirmed it")
 
 
@@ -143,7 +168,7 @@ def _check(command: argparse.ArgumentParser) -> None:
 
 
 def _report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", metavar="NAME", nargs="?", help="credential; default: all of the namespace")
+    command.add_argument("name", metavar="NAME", nargs="?", type=name, help="credential; default: all of the namespace")
     command.add_argument(
         "-f", "--filename", metavar="FILE.zip", required=True, help="file to write; it must not exist yet"
     )
@@ -152,7 +177,7 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 
 def _token(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", metavar="NAME", help="credential")
+    command.add_argument("name", metavar="NAME", type=name, help="credential")
     command.add_argument(
         "--key", metavar="KEY", help="key of the target Secret (default: the one with the token alone)"
     )

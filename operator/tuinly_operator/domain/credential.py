@@ -6,7 +6,6 @@ the same default.
 """
 
 import hashlib
-import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
@@ -15,7 +14,7 @@ from functools import cache, partial
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from tuinly_operator.base.clock import parse_duration
-from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.names import NamespacedName, is_name
 from tuinly_operator.base.shared import share
 from tuinly_operator.base.text import NQCHARS
 from tuinly_operator.domain.errors import Failure, Reason
@@ -45,8 +44,6 @@ _FREE_TEXTS: Final = (
 )
 
 _IDENTITY: Final = ("namespace", "name", "uid", "resourceVersion")
-_LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"  # RFC 1123
-_NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")  # Kubernetes, "DNS Subdomain Names"
 
 
 class DeletionPolicy(StrEnum):
@@ -272,8 +269,7 @@ def parse_spec(raw: object) -> Spec:
     """
     spec: Spec = _reader(Spec)(raw, "spec")
     for path, name in (("clientSecretRef", spec.client_secret_ref.name), ("target", spec.target.name)):
-        # It becomes part of a URL's path, where ../ would lead into another namespace.
-        if name is not None and not _NAME.fullmatch(name):
+        if name is not None and not is_name(name):
             raise _invalid(f"spec.{path}.name", "the name of a Secret")
     if spec.client_secret_ref.client_id_key == spec.client_secret_ref.client_secret_key:
         # An id may be logged and published; a client secret that is taken for one would be, too.

@@ -64,7 +64,13 @@ def serving(cluster: Cluster, credential: Credential, namespace: str | None) -> 
 
 
 def _serves(cluster: Cluster, one: Installation, key: NamespacedName) -> bool:
-    return one.covers(key.namespace) and (not one.selector or cluster.is_selected(key, one.selector))
+    """Whether it serves a credential; who may not ask for its labels takes it for one that is served."""
+    if not one.covers(key.namespace) or not one.selector:
+        return one.covers(key.namespace)
+    try:
+        return cluster.is_selected(key, one.selector)
+    except RefusedError as refused:
+        return refused.denied  # whatever else is refused is no selector
 
 
 def _leader(cluster: Cluster, one: Installation) -> str | Unseen:

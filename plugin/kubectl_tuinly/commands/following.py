@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from kubectl_tuinly.edges.access import RefusedError
 from kubectl_tuinly.edges.around import now, pause
-from kubectl_tuinly.edges.cluster import Cluster, stopped
+from kubectl_tuinly.edges.cluster import Cluster
 from kubectl_tuinly.edges.screen import progress, say, tell
 from kubectl_tuinly.outcome import Exit
 from kubectl_tuinly.rules.renewal import Came
@@ -55,4 +55,4 @@ def _look(cluster: Cluster, each: Followed) -> Came:
     except RefusedError as refused:
         if refused.absent:
             return Came(good=False, text="it was deleted meanwhile")
-        raise stopped(refused) from None
+        raise

@@ -7,9 +7,9 @@ from typing import Final
 from kubectl_tuinly.commands.evidence import serving
 from kubectl_tuinly.commands.following import Followed, follow
 from kubectl_tuinly.commands.scope import namespace_of
-from kubectl_tuinly.edges.access import Json, RefusedError
+from kubectl_tuinly.edges.access import Json
 from kubectl_tuinly.edges.around import now
-from kubectl_tuinly.edges.cluster import Cluster, key_of, selected, stopped
+from kubectl_tuinly.edges.cluster import Cluster, key_of, selected
 from kubectl_tuinly.edges.screen import agrees, say, tell
 from kubectl_tuinly.outcome import Exit, StopError
 from kubectl_tuinly.rules.chain import operator_step
@@ -49,10 +49,7 @@ def _confirm(options: Namespace, keys: Sequence[NamespacedName]) -> None:
 
 def _ask(cluster: Cluster, raw: Json, value: str) -> Followed:
     key, before = key_of(raw), Credential.from_object(raw)
-    try:
-        cluster.ask_refresh(key, value)
-    except RefusedError as refused:
-        raise stopped(refused) from None
+    cluster.ask_refresh(key, value)
     say(f"{key}: a new token is asked for")
     waits = why_it_waits(before, now())
     if waits:

@@ -5,8 +5,8 @@ from argparse import Namespace
 from kubectl_tuinly.commands.evidence import serving
 from kubectl_tuinly.commands.following import Followed, follow
 from kubectl_tuinly.commands.scope import one_namespace
-from kubectl_tuinly.edges.access import Json, RefusedError
-from kubectl_tuinly.edges.cluster import Cluster, key_of, selected, stopped
+from kubectl_tuinly.edges.access import Json
+from kubectl_tuinly.edges.cluster import Cluster, key_of, selected
 from kubectl_tuinly.edges.screen import say
 from kubectl_tuinly.outcome import Exit
 from kubectl_tuinly.rules.chain import operator_step
@@ -25,10 +25,7 @@ def run(options: Namespace, cluster: Cluster) -> Exit:
 def _set(cluster: Cluster, raw: Json, *, wanted: bool) -> Followed:
     key = key_of(raw)
     already = Credential.from_object(raw).spec.suspend is wanted
-    try:
-        after = cluster.suspend(key, suspend=wanted)
-    except RefusedError as refused:
-        raise stopped(refused) from None
+    after = cluster.suspend(key, suspend=wanted)
     word = "suspended" if wanted else "resumed"
     say(f"{key}: {'was already so' if already else word}")
     credential = Credential.from_object(after)

@@ -6,7 +6,7 @@ from argparse import Namespace
 from kubectl_tuinly.commands.scope import one_namespace
 from kubectl_tuinly.edges.access import RefusedError
 from kubectl_tuinly.edges.around import now, shows_output
-from kubectl_tuinly.edges.cluster import Cluster, selected, stopped
+from kubectl_tuinly.edges.cluster import Cluster, selected
 from kubectl_tuinly.edges.screen import say_secret, tell
 from kubectl_tuinly.outcome import Exit, StopError
 from kubectl_tuinly.rules.view import row_of
@@ -52,7 +52,7 @@ def _read(cluster: Cluster, credential: Credential, key: str) -> bytes:
         if refused.absent:
             problem = f"there is no Secret {credential.target} yet: kubectl tuinly why {credential.key.name} tells more"
             raise StopError(Exit.NOT_READY, problem) from None
-        raise stopped(refused) from None
+        raise
     if ownership(SecretMeta.from_object(raw), credential) is Ownership.FOREIGN:
         raise StopError(Exit.NOT_READY, f"the Secret {credential.target} is not this credential's")
     data = raw.get("data") or {}

@@ -104,6 +104,8 @@ class Access:
         while not found or page["metadata"].get("continue"):
             more = {"continue": page["metadata"]["continue"]} if page else {}
             page = self._json("GET", path, {"limit": str(_PAGE), **query, **more})
+            if not isinstance(page.get("items"), list) or not isinstance(page.get("metadata"), dict):
+                raise _stranger()
             found += page["items"]
             if not page["items"]:
                 break
@@ -134,7 +136,12 @@ class Access:
         """The namespace that kubectl takes where none is named."""
         words = ("config", "view", "--minify", "--output", "jsonpath={..namespace}")
         answer = subprocess.run(  # noqa: S603 -- the user's own kubectl
-            [_kubectl(), *words, *self._flags], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            [_kubectl(), *words, *self._flags],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         if answer.returncode == 0:
             return answer.stdout.strip() or "default"
@@ -151,7 +158,12 @@ class Access:
         headers: Mapping[str, str] | None = None,
         body: str | None = None,
     ) -> Json:
-        answer: Json = json.loads(self._send(method, path, query, headers, body).read())
+        try:
+            answer = json.loads(self._send(method, path, query, headers, body).read())
+        except ValueError:
+            raise _stranger() from None
+        if not isinstance(answer, dict):
+            raise _stranger()
         return answer
 
     def _send(  # noqa: PLR0913, PLR0917 -- the parts of a request
@@ -186,7 +198,9 @@ class Access:
     def _start(self, path: Path) -> None:
         asks = None if sys.stdin.isatty() else subprocess.DEVNULL  # a login may ask for something
         command = [_kubectl(), "proxy", f"--unix-socket={path}", *self._flags]
-        self._proxy = subprocess.Popen(command, stdin=asks, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+        self._proxy = subprocess.Popen(  # noqa: S603 -- the user's own kubectl
+            command, stdin=asks, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         if self._proxy.stdout is None or not self._proxy.stdout.readline():
@@ -225,6 +239,10 @@ def _failure(status: int, told: str) -> Exception:
     if not message and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return StopError(Exit.UNCHECKED, f"the API server cannot be reached: {_first_line(told)}")
     return RefusedError(status, message or _first_line(told))
+
+
+def _stranger() -> StopError:
+    return StopError(Exit.UNCHECKED, "what answers is no API server's; is it the right cluster?")
 
 
 def _first_line(text: str) -> str:

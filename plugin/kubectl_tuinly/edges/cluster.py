@@ -1,11 +1,13 @@
 """What the plugin asks of a cluster, by name."""
 
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from kubectl_tuinly.edges.access import Access, Json, RefusedError
 from kubectl_tuinly.outcome import Exit, StopError
-from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.names import NamespacedName, is_name
+from tuinly_operator.base.text import cut
 from tuinly_operator.domain.credential import GROUP, PLURAL, REFRESH_REQUESTED, VERSION
 
 _Found = TypeVar("_Found")
@@ -134,7 +136,14 @@ class Cluster:
 
 
 def _in(namespace: str | None, group: str, *words: str) -> str:
-    """The path of a collection, of an object, or of what is below it."""
+    """The path of a collection, of an object, or of what is below it.
+
+    Raises:
+        RefusedError: what comes from others, such as the name of a Lease in a Deployment's flags, is no name, and
+            might lead to another path.
+    """
+    if not all(map(is_name, (*([namespace] if namespace else []), *words))):
+        raise RefusedError(HTTPStatus.NOT_FOUND, f"there is nothing of the name {cut('/'.join(words), 100)!r}")
     return "/".join((group, *(("namespaces", namespace) if namespace else ()), *words))
 
 
@@ -150,7 +159,7 @@ def _unless_absent(read: Callable[[], _Found]) -> _Found | None:
 def selected(cluster: Cluster, names: Sequence[str], namespace: str | None, selector: str) -> list[Json]:
     """The credentials that the user names, or selects; a namespace of None means all of them.
 
-    Raises StopError where one is not there, or may not be seen.
+    Raises StopError where one is not there, and RefusedError where it may not be seen.
     """
     try:
         if not names:
@@ -160,7 +169,7 @@ def selected(cluster: Cluster, names: Sequence[str], namespace: str | None, sele
         if refused.absent:
             problem = "this cluster does not know TuinlyCredentials: a cluster admin applies crds/ of the operator"
             raise StopError(Exit.UNCHECKED, problem) from None
-        raise stopped(refused) from None
+        raise
 
 
 def _named(cluster: Cluster, key: NamespacedName) -> Json:

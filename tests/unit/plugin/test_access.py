@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
+from kubectl_tuinly.__main__ import main
+from kubectl_tuinly.commands.evidence import serving
 from kubectl_tuinly.edges.access import METADATA_ONLY, Access, RefusedError
 from kubectl_tuinly.edges.cluster import Cluster, selected
 from kubectl_tuinly.outcome import Exit, StopError
+from tests.unit.plugin.objects import deployment, seen
 from tuinly_operator.base.names import NamespacedName
 
 FAKE = Path(__file__).with_name("fake_kubectl.py")
 SECRET = "/api/v1/namespaces/shop/secrets/storefront-client"
 CREDENTIALS = "/apis/tuinly.com/v1alpha1/namespaces/shop/tuinlycredentials"
+DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/tuinlycredentials.tuinly.com"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/tuinly-system/leases/tuinly-operator"
 Json = dict[str, Any]
 Install = Callable[..., Path]
 
@@ -136,3 +141,51 @@ def test_a_cluster_without_the_definition_is_told_what_to_apply(kubectl: Install
     kubectl({CREDENTIALS: [status(404, "the server could not find the requested resource")]})
     with Access([]) as access, pytest.raises(StopError, match="this cluster does not know TuinlyCredentials"):
         selected(Cluster(access), [], "shop", "")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a b", "a?b", "%2e", "ü", "\x1b[2J", "x" * 254])
+def test_what_is_no_name_is_nowhere_and_nobody_is_asked(kubectl: Install, name: str) -> None:
+    """Names come from what others write, too, such as a Deployment's flags: none may lead to another path."""
+    folder = kubectl()
+    with Access([]) as access:
+        assert Cluster(access).lease(NamespacedName("shop", name)) is None
+        if name:  # an empty namespace stands for all of them
+            assert Cluster(access).lease(NamespacedName(name, "leader")) is None
+    assert not (folder / "calls").exists()
+
+
+@pytest.mark.parametrize("answer", [[200, "<html>Welcome</html>"], [301, ""], [200, {}], [200, "[]"]])
+def test_what_answers_may_be_no_api_server(kubectl: Install, answer: list[Any]) -> None:
+    kubectl({CREDENTIALS: [answer]})
+    with Access([]) as access, pytest.raises(StopError, match="is no API server's") as stopped:
+        Cluster(access).credentials("shop")
+    assert stopped.value.exit_status is Exit.UNCHECKED
+
+
+@pytest.mark.parametrize(("refusal", "serving_it"), [(status(400, "unable to parse"), 0), (status(403, "no"), 1)])
+def test_a_selector_that_means_nothing_selects_nothing(kubectl: Install, refusal: list[Any], serving_it: int) -> None:
+    """Anybody may label a Deployment as an operator's. Who may not list takes the credential for one that is served."""
+    one = [200, {"metadata": {}, "items": [deployment(["--selector=((("])]}]
+    kubectl({"/apis/apps/v1/deployments": [one], CREDENTIALS: [refusal], LEASE: [status(404, "not found")]})
+    with Access([]) as access:
+        found = serving(Cluster(access), seen(), None)
+    assert isinstance(found, list)
+    assert len(found) == serving_it
+
+
+def test_a_refusal_that_no_command_expects_is_one_line(
+    kubectl: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubectl({DEFINITION: [status(403, "no")], "/apis/tuinly.com/v1alpha1": [status(403, "forbidden")]})
+    monkeypatch.setattr("sys.argv", ["kubectl-tuinly"])
+    assert main(["version"]) == Exit.UNCHECKED
+    assert capsys.readouterr().err.startswith("kubectl tuinly: the API server refuses: forbidden; ask for the role")
+
+
+def test_what_a_login_says_in_other_letters_harms_nothing(kubectl: Install, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = kubectl({SECRET: [[200, {"metadata": {}}]]}, says=["Welcome"])
+    program = folder / "kubectl"
+    program.write_text(program.read_text().replace("exec ", "printf 'caf\\351\\n' >&2\nexec "))
+    with Access([]) as access:
+        access.get(SECRET)
+    assert capfd.readouterr().err == "caf\ufffd\nWelcome\n"

@@ -52,6 +52,13 @@ def test_help_and_wrong_use_load_nothing_heavy(words: tuple[str, ...]) -> None:
             "'soon' is not a duration such as 90s or 2m (see kubectl tuinly renew --help)",
         ),
         (("renew", "a", "--timeout", "48h"), "is more than a day"),
+        (("why", ""), "argument NAME: '' is no name"),
+        (("why", "../x", "-n", "shop"), "'../x' is no name: those have small letters, digits, - and ."),
+        (("why", "Store", "-n", "shop"), "'Store' is no name"),
+        (("renew", "a", "b c", "-n", "shop"), "'b c' is no name"),
+        (("why", "x" * 254), f"'{'x' * 49}…' is no name"),
+        (("status", "-n", "a/b"), "argument -n/--namespace: 'a/b' is no name"),
+        (("check", "--operator-namespace", ".."), "argument --operator-namespace: '..' is no name"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(words: tuple[str, ...], told_of: str) -> None:
