@@ -221,8 +221,12 @@ def test_an_immutable_target_is_made_again_for_the_next_token(tenant: Tenant) ->
     wait_until(lambda: (found := tenant.find_target()) and found.token != before.token, what="the next token")
     after = tenant.await_ready()
     assert "immutable" not in after.raw
+    assert "thawed" not in before.notes
     assert after.raw["metadata"]["uid"] != before.raw["metadata"]["uid"]
     assert len(tenant.requests()) == 2
+    force(tenant, "again")
+    wait_until(lambda: (found := tenant.find_target()) and found.token != after.token, what="one more token")
+    assert tenant.target().notes["thawed"] == after.notes["thawed"] == "true"
 
 
 def replace_by_copy(tenant: Tenant, **changes: Any) -> None:  # noqa: ANN401 -- fields of a Secret

@@ -44,7 +44,7 @@ from tuinly_operator.domain.memory import (
     Written,
 )
 from tuinly_operator.domain.schedule import refresh_offset
-from tuinly_operator.domain.target import SecretMeta, TokenState, exchange_inputs, target_manifest
+from tuinly_operator.domain.target import THAWED, SecretMeta, TokenState, exchange_inputs, target_manifest
 from tuinly_operator.domain.template import layout_of
 
 Json = dict[str, Any]
@@ -53,6 +53,7 @@ ISSUED: Final = Moment(wall=1_795_503_600.0, boot=50_000.0)  # 2026-11-24T07:00:
 UID: Final = "6b1f0a52-0000-4000-8000-000000000001"
 OTHER_UID: Final = "6b1f0a52-0000-4000-8000-000000000002"
 TARGET_UID: Final = "6b1f0a52-0000-4000-8000-00000000000a"
+MADE_AT: Final = "2026-11-24T06:00:00Z"
 TOKEN_URL: Final = "https://oauth.example.com/token"
 OTHER_URL: Final = "https://oauth.example.org/token"
 POLICY: Final = Policy(
@@ -118,7 +119,7 @@ class TargetObject:
         data = dict.fromkeys(form.data, b"")
         self.raw: Json = target_manifest(seen, state or token_state(seen), form, data, None)
         self.meta: Json = self.raw["metadata"]
-        self.meta |= {"uid": TARGET_UID, "resourceVersion": version}
+        self.meta |= {"uid": TARGET_UID, "resourceVersion": version, "creationTimestamp": MADE_AT}
         owned = {part: self.meta[part] for part in ("labels", "annotations", "ownerReferences") if part in self.meta}
         self.ours: Json = {
             "f:data": {f"f:{name}": {} for name in data},
@@ -139,6 +140,11 @@ class TargetObject:
     def touched(self) -> None:
         """Any write gives a new version."""
         self.meta["resourceVersion"] = str(int(self.meta["resourceVersion"]) + 1)
+
+    def thawed(self) -> None:
+        """It was made in place of an immutable one."""
+        self.meta["annotations"] |= THAWED
+        self._fields(self.ours, "annotations").update({f"f:{name}": {} for name in THAWED})
 
     def taken(self, part: str, name: str, operation: str = "Update") -> None:
         """Somebody else edits a field or applies it by force: it is theirs then, and ours no longer."""

@@ -304,8 +304,9 @@ class FakeApi:
     def _object(self, key: NamespacedName, present: Json | None) -> Json:
         self._uids += present is None
         uid = present["metadata"]["uid"] if present else f"00000000-0000-4000-8000-{self._uids:012}"
+        made = present["metadata"]["creationTimestamp"] if present else rfc3339(self._world.wall)
         meta = {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": self._next_version()}
-        return {"metadata": meta}
+        return {"metadata": {**meta, "creationTimestamp": made}}
 
     def _next_version(self) -> str:
         self._version += 1

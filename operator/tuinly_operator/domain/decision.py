@@ -339,8 +339,8 @@ def to_push(f: Facts) -> Push | None:
     new, credential = f.memory.unpushed, f.credential
     if new is None or not f.pushes or not f.in_place or new.until.due(f.now):
         return None
-    thaw = f.memory.thaw if f.memory.thaw and f.memory.thaw.target == credential.target else None
-    return Push(credential.key, credential.uid, credential.target, new, thaw)
+    thawed = f.target.target.thawed if f.target and f.target.target else 0.0
+    return Push(credential.key, credential.uid, credential.target, new, thawed)
 
 
 def leftovers(f: Facts) -> tuple[tuple[NamespacedName, SecretMeta], ...]:

@@ -13,7 +13,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.push import Content, Delivery, Thaw
+from tuinly_operator.domain.push import Content, Delivery
 from tuinly_operator.domain.target import TokenState
 
 
@@ -186,7 +186,6 @@ class Memory:
     namespace_ends: bool = False  # the API server said so
     told: frozenset[str] = frozenset()  # one-time Events that were sent
     unpushed: Content | None = None  # what was written, and no Pod was told of yet
-    thaw: Thaw | None = None  # the last one
     delivery: Delivery | None = None  # what came of the last push
     look_alikes: frozenset[str] = frozenset()  # names of Secrets that were told of, since they look like old targets
 
@@ -342,10 +341,6 @@ class Memory:
     def pushed(self, delivery: Delivery) -> "Memory":
         """This came of it."""
         return replace(self, delivery=delivery)
-
-    def thawed(self, thaw: Thaw) -> "Memory":
-        """The target was immutable until now: some Pods may see it so for ever."""
-        return replace(self, thaw=thaw)
 
     def told_of_look_alikes(self, names: frozenset[str]) -> "Memory":
         """These are all Secrets that look like old targets; users were told of each."""

@@ -131,22 +131,18 @@ class Content:
         return Deadline.after(PUSH_SECONDS if self.ours else CATCH_UP_SECONDS, self.at)
 
 
-class Thaw(NamedTuple):
-    """A target was made again since it was immutable; `at` is in seconds since the epoch."""
-
-    target: NamespacedName
-    at: float
-
-
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The content that the Pods of one target are to be told of; `thaw` is the last one of it, if there was any."""
+    """The content that the Pods of one target are to be told of.
+
+    `thawed` is when that was made in place of an immutable one, in seconds since the epoch; 0 for never.
+    """
 
     key: NamespacedName
     uid: str
     target: NamespacedName
     content: Content
-    thaw: Thaw | None = None
+    thawed: float = 0.0
 
 
 class Users(NamedTuple):
@@ -165,7 +161,7 @@ def users_of(push: Push, pods: Iterable[Pod]) -> Users:
     """
     name, content = push.target.name, push.content
     users = [pod for pod in pods if name in pod.shows or name in pod.keeps]
-    frozen = {pod.node for pod in users if push.thaw is not None and _began_by(pod, push.thaw.at)}
+    frozen = {pod.node for pod in users if push.thawed and _began_by(pod, push.thawed)}
     shown = [pod for pod in users if name in pod.shows]
     tell = [pod for pod in shown if pod.value != content.version]
     know = len(shown) - len(tell)

@@ -17,10 +17,11 @@ from tuinly_operator.domain.acts import AskWhoServes, Cause, Publish, PutBack, R
 from tuinly_operator.domain.errors import Failure, InTheWay, Reason
 from tuinly_operator.domain.facts import Facts
 from tuinly_operator.domain.memory import Removed
-from tuinly_operator.domain.push import Content, Thaw
+from tuinly_operator.domain.push import Content
 from tuinly_operator.domain.target import (
     CREDENTIAL_LABEL,
     NOT_THERE,
+    THAWED,
     Ownership,
     SecretMeta,
     ownership,
@@ -255,7 +256,9 @@ class Publisher:
         if failure is not None:
             self._set_back(record, facts, failure)
             return None
-        record.memory = record.memory.target_removed(Removed(key, Sensitive(json.dumps(_as_it_was(raw))), until))
+        note = THAWED if raw.get("immutable") else {}
+        removed = Removed(key, Sensitive(json.dumps(_noted(_as_it_was(raw), note))), until)
+        record.memory = record.memory.target_removed(removed)
         try:
             left = await self._deleted(key, found)
         except ApiFailure as refused:
@@ -265,11 +268,9 @@ class Publisher:
         self._see_target(facts, live, left)
         if left is not None:
             return None
-        if raw.get("immutable"):
-            record.memory = record.memory.thawed(Thaw(key, self._clock.now().wall))
         _log.info("deleted a target that takes no write", extra=fields(credential=facts.credential.key))
         try:
-            return await self._kube.apply_secret(key, fresh)
+            return await self._kube.apply_secret(key, _noted(fresh, note))
         except ApiFailure as refused:
             return await self._not_written(record, replace(facts, target=None), live, fresh, refused)
 
@@ -340,6 +341,12 @@ def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
         "type": raw["type"],
         "data": raw.get("data") or {},
     }
+
+
+def _noted(manifest: Mapping[str, Any], note: Mapping[str, str]) -> dict[str, Any]:
+    """The same with an annotation more, if there is any."""
+    meta = manifest["metadata"]
+    return {**manifest, "metadata": {**meta, "annotations": {**meta.get("annotations", {}), **note}}}
 
 
 def _refusal(key: NamespacedName, failure: ApiFailure) -> str:

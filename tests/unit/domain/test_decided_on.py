@@ -11,6 +11,7 @@ from tests.unit.facts import (
     EXPIRED,
     FORCED,
     ISSUED,
+    MADE_AT,
     OTHER_CLIENT,
     OTHER_SCOPES,
     REFUSED_URL,
@@ -45,7 +46,7 @@ from tests.unit.facts import (
     unverifiable,
 )
 from tests.unit.facts import setback as setback_of
-from tuinly_operator.base.clock import Deadline, Moment
+from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.acts import (
@@ -70,7 +71,7 @@ from tuinly_operator.domain.decision import (
 )
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.memory import Client, Removed
-from tuinly_operator.domain.push import Content, Push, Thaw
+from tuinly_operator.domain.push import Content, Push
 
 Changes = Sequence[Change]
 
@@ -295,11 +296,6 @@ def pushes(scene: Scene) -> None:
     scene.memory = scene.memory.to_be_pushed(CONTENT)
 
 
-def thawed(name: str) -> Change:
-    """A target of that name was immutable until now."""
-    return named(f"thawed({name})", lambda scene: scene.remember(thaw=Thaw(NamespacedName("shop", name), ISSUED.wall)))
-
-
 @pytest.mark.parametrize(
     ("changes", "pushed"),
     [
@@ -326,11 +322,13 @@ def test_new_content_is_pushed_for_a_minute_while_it_is_there_and_that_is_asked_
     assert push == (Push(credential.key, credential.uid, credential.target, CONTENT) if pushed else None)
 
 
-@pytest.mark.parametrize(("name", "known"), [("storefront-token", True), ("an-earlier-one", False)])
-def test_a_push_knows_of_the_last_thaw_of_its_target_and_of_no_other(name: str, *, known: bool) -> None:
-    push = to_push(Scene(pushes, thawed(name)).facts())
+def test_a_push_knows_since_when_its_target_is_no_more_immutable() -> None:
+    scene = Scene(pushes)
+    assert scene.target is not None
+    scene.target.thawed()
+    push = to_push(scene.facts())
     assert push is not None
-    assert push.thaw == (Thaw(NamespacedName("shop", name), ISSUED.wall) if known else None)
+    assert push.thawed == parse_rfc3339(MADE_AT)
 
 
 # --- What the limiter and the least interval go by --------------------------------------------------------------------

@@ -25,10 +25,9 @@ from tuinly_operator.domain.memory import (
     WantedTarget,
     Written,
 )
-from tuinly_operator.domain.push import Content, Delivery, Thaw
+from tuinly_operator.domain.push import Content, Delivery
 
 CONTENT = Content("31", ISSUED, ours=True)
-THAW = Thaw(NamespacedName("shop", "storefront-token"), ISSUED.wall)
 INPUTS = AttemptInputs(token_state().exchange_inputs, "client-uid/20")
 OTHER_INPUTS = INPUTS._replace(client_secret="client-uid/21")
 WANTED = WantedTarget("storefront-token", "a layout", DeletionPolicy.DELETE)
@@ -272,7 +271,6 @@ KEPT: dict[str, tuple[Callable[[Memory], Memory], dict[str, object]]] = {
     "a namespace that ends": (Memory.namespace_ended, {"namespace_ends": True}),
     "content that no Pod knows": (lambda memory: memory.to_be_pushed(CONTENT), {"unpushed": CONTENT}),
     "what came of a push": (lambda memory: memory.pushed(Delivery(told=7)), {"delivery": Delivery(told=7)}),
-    "a target that was immutable": (lambda memory: memory.thawed(THAW), {"thaw": THAW}),
 }
 
 

@@ -17,7 +17,6 @@ from tuinly_operator.domain.push import (
     Delivery,
     Pod,
     Push,
-    Thaw,
     delivery,
     judge,
     pod_of,
@@ -250,7 +249,7 @@ def test_who_keeps_what_it_has_is_named_in_order() -> None:
 
 
 def test_who_saw_it_immutable_keeps_it_and_so_does_who_came_to_that_node_since() -> None:
-    thawed = replace(PUSH, thaw=Thaw(PUSH.target, WRITTEN.wall))
+    thawed = replace(PUSH, thawed=WRITTEN.wall)
     there, elsewhere = spec(nodeName="node-1"), spec(nodeName="node-2")
     old, new = seen("old", there, started(-50)), seen("new", there, started(50))
     fresh, waiting = seen("fresh", elsewhere, started(50)), seen("waiting", elsewhere, {"status": {"startTime": None}})

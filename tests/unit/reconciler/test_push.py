@@ -8,6 +8,7 @@ from tests.unit.shop import TARGET, Shop
 from tests.unit.world import CREDENTIAL, Json
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.push import Delivery, Push
+from tuinly_operator.edges.kube import ApiFailure
 
 PUSH: Json = {"delivery": {"pods": "Push"}}
 CAME = Delivery(told=3)
@@ -162,17 +163,38 @@ async def test_who_no_longer_wants_it_is_dropped(shop: Shop, change: Callable[[S
     assert CREDENTIAL in shop.process.pusher.dropped
 
 
-async def test_a_target_that_was_immutable_is_remembered_as_such(shop: Shop) -> None:
+async def test_that_a_target_was_immutable_stays_noted_also_for_the_next_process(shop: Shop) -> None:
+    assert ordered(shop)[-1].thawed == 0
     shop.api.freeze_secret(TARGET)
+    begun = shop.world.wall
     await refresh(shop)
-    *_, push = ordered(shop)
-    assert push.thaw is not None
-    before = push.thaw
+    thawed = ordered(shop)[-1].thawed
+    assert begun <= thawed <= shop.world.wall
     await refresh(shop)
-    assert ordered(shop)[-1].thaw == before
+    assert ordered(shop)[-1].thawed == thawed
+    shop.process = shop.start()
+    await refresh(shop)
+    assert ordered(shop)[-1].thawed == thawed
     shop.spec(**PUSH, target={"name": "elsewhere"})
     await shop.process.work()
-    assert ordered(shop)[-1].thaw is None
+    assert (ordered(shop)[-1].target.name, ordered(shop)[-1].thawed) == ("elsewhere", 0)
+
+
+async def test_that_a_target_was_immutable_stays_noted_where_it_is_put_back(shop: Shop) -> None:
+    shop.api.freeze_secret(TARGET)
+    creates: list[Json] = []
+
+    def admit(what: str, raw: Json) -> ApiFailure | None:
+        if what == "CREATE":
+            creates.append(raw)
+        return ApiFailure(403, "Forbidden") if what == "CREATE" and len(creates) == 2 else None  # the first is a trial
+
+    shop.api.refuses = admit
+    await refresh(shop)
+    thawed = shop.world.wall
+    await shop.pass_time(90)
+    assert (len(creates), shop.token()) == (3, "canary-access-2")
+    assert 0 < ordered(shop)[-1].thawed <= thawed
 
 
 # --- What is told -----------------------------------------------------------------------------------------------------
