@@ -32,11 +32,11 @@ def main() -> int:
     modules = sorted({path for name in (chosen or "domain,engine").split(",") for path in _modules(name)})
     mutants = [mutant for path in modules for mutant in mutants_of(path, _import_name(path))]
     os.chdir(ROOT)
-    shown = Shown()
-    ends = _try_all(mutants, shown)
+    listed = {(entry["where"], entry["was"], entry["becomes"]) for entry in tomllib.loads(LIVING.read_text())["mutant"]}
+    ends = _try_all(mutants, Shown(listed))
     programs = [mutant for mutant in mutants if ends[mutant] is not End.NO_PROGRAM]
     living = [mutant for mutant in programs if ends[mutant] is End.LIVES]
-    return _report(programs, living)
+    return _report(programs, living, listed)
 
 
 def _modules(name: str) -> Iterable[Path]:
@@ -70,16 +70,12 @@ def _at_import(mutant: Mutant, seen: Seen) -> bool:
     return not set(mutant.lines).isdisjoint(seen.at_import.get(str(mutant.source.path), ()))
 
 
-def _report(programs: list[Mutant], living: list[Mutant]) -> int:
+def _report(programs: list[Mutant], living: list[Mutant], listed: set[Entry]) -> int:
     """Print what is known, and return 1 where something is to be done."""
-    listed: dict[Entry, str] = {
-        (entry["where"], entry["was"], entry["becomes"]): entry["why"]
-        for entry in tomllib.loads(LIVING.read_text()).get("mutant", ())
-    }
     found = {(mutant.where, *mutant.change) for mutant in living}
     where = {mutant.where.split()[0] for mutant in programs}
-    new = sorted(found - listed.keys())
-    gone = sorted(entry for entry in listed.keys() - found if entry[0].split()[0] in where)
+    new = sorted(found - listed)
+    gone = sorted(entry for entry in listed - found if entry[0].split()[0] in where)
     for title, entries in (("lives and is not listed", new), ("is listed and does not live", gone)):
         for entry in entries:
             print(f"\n# {title}\n[[mutant]]")
@@ -91,7 +87,7 @@ def _report(programs: list[Mutant], living: list[Mutant]) -> int:
         print(f"{name.removeprefix('tuinly_operator.'):<28}{number:>10}{alive[name]:>10}")
     died = 100 * (1 - len(living) / len(programs))
     print(f"\nOf {len(programs)} mutants {len(programs) - len(living)} died: {died:.1f} %.", end=" ")
-    print(f"Of {len(living)} that live, {len(living) and len(found & listed.keys())} are listed.")
+    print(f"Of {len(living)} that live, {len(found & listed)} are listed.")
     return int(bool(new or gone) or died < LEAST)
 
 
@@ -100,9 +96,10 @@ def _toml(text: str) -> str:
 
 
 class Shown:
-    """Tells now and then how far it is."""
+    """Tells now and then how far it is, and at once what lives and is not listed."""
 
-    def __init__(self) -> None:
+    def __init__(self, listed: set[Entry]) -> None:
+        self._listed = listed
         self._descriptor = os.dup(2)  # pytest has the other one
         self._begun = time.monotonic()
         self._last = self._begun
@@ -117,6 +114,9 @@ class Shown:
         """Note what became of one."""
         self._done += 1
         self._live += end is End.LIVES
+        if end is End.LIVES and (mutant.where, *mutant.change) not in self._listed:
+            was, becomes = mutant.change
+            self._say(f"lives: {mutant.where}, line {mutant.lines.start}\n  - {was}\n  + {becomes}")
         now = time.monotonic()
         if now - self._last >= SECONDS or self._done == self._all:
             self._last = now

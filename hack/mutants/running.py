@@ -1,18 +1,18 @@
 """Runs the tests against mutants, each in a process of its own, and tells whether any test fails.
 
 One process imports and collects everything once, notes which test comes by which line, and forks for each mutant: there
-the function gets the mutant's code in place, and the tests that come by its lines run, the quickest first. What stands
-outside of functions, or is called while modules are imported, is tried in a fork of a process that has imported nothing
-yet.
+the function gets the mutant's code in place, and the tests that come by its lines run, its module's own first, then the
+quickest. What they do not notice in a few seconds lives: that is what unit tests are for. What stands outside of
+functions, or is called while modules are imported, is tried in a fork of a process that has imported nothing of it yet.
 """
 
 import functools
 import gc
 import importlib.machinery
 import importlib.util
-import json
 import math
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -23,17 +23,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, Self
 
 import hypothesis
 import pytest
 from _pytest.runner import runtestprotocol
+from coverage import Coverage
 from making import Mutant
 
 JOBS = int(os.environ.get("JOBS", "0")) or os.cpu_count() or 1
 MEMORY = 4 << 30  # bytes, for a mutant that grows without end
-WAIT = 30  # seconds, for a mutant that waits without end
+WAIT = 10  # seconds, for a mutant that waits without end
+ENOUGH = 15.0  # CPU seconds of tests for one mutant, as they take while it is noted which lines they come by
 
 hypothesis.settings.register_profile(
     "mutants",
@@ -47,6 +50,7 @@ hypothesis.settings.register_profile(
 _ARGUMENTS = (
     *("-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "-m", "not slow", "-o", "timeout=60"),
     *("--tb=native", "--assert=plain"),  # nobody reads why a test fails
+    "--ignore=tests/unit/engine/test_limiter_rows.py",  # minutes of what clients do to each other, whoever limits them
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # hypothesis has just been imported
 )
 
@@ -67,14 +71,19 @@ class Seen:
     """
 
     seconds: dict[str, float]
-    tests: dict[str, dict[str, list[str]]]
-    at_import: dict[str, list[int]]
+    tests: dict[str, dict[int, list[str]]]
+    at_import: dict[str, set[int]]
 
-    def by(self, path: Path, lines: Iterable[int] | None = None) -> list[str]:
-        """The tests that come by one of these lines, or by any of the file, the quickest first."""
+    def by(self, path: Path, lines: Iterable[int]) -> set[str]:
+        """The tests that come by one of these lines."""
         by_line = self.tests.get(str(path), {})
-        found = by_line.values() if lines is None else [by_line.get(str(line), []) for line in lines]
-        return sorted({test for tests in found for test in tests}, key=lambda test: (self.seconds[test], test))
+        return {test for line in lines for test in by_line.get(line, ())}
+
+    def in_order(self, tests: Iterable[str], path: Path) -> list[str]:
+        """The module's own tests, then the quickest of the others, as many as run in the time that is enough."""
+        order = sorted(tests, key=lambda test: (f"/test_{path.stem}" not in test, self.seconds[test], test))
+        until = accumulate(self.seconds[test] for test in order)
+        return [test for test, seconds in zip(order, until, strict=True) if seconds <= ENOUGH]
 
     def run(self, tests: Iterable[str], items: Mapping[str, pytest.Item]) -> End:
         """Run tests until one fails. What takes much longer than without a mutant has no end, and ends here.
@@ -98,113 +107,99 @@ def in_place(
     mutants: Sequence[Mutant], tests: Sequence[str], each: Callable[[Mutant, End], None]
 ) -> tuple[Seen, list[End]]:
     """Try mutants of functions; `each` is called with what became of each. Exits where tests fail without a mutant."""
+    paths = {str(mutant.source.path) for mutant in mutants}
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told"
         pid = os.fork()
         if not pid:
-            tracer = _Tracer({str(mutant.source.path) for mutant in mutants})
-            sys.settrace(tracer)
-            status = pytest.main([*_ARGUMENTS, *tests], plugins=[_InPlace(mutants, tracer, told, each)])
+            with _Traced(paths) as at_import:
+                status = pytest.main([*_ARGUMENTS, *tests], plugins=[_InPlace(mutants, at_import, told, each)])
             sys.stdout.flush()
             os._exit(status)
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
             raise SystemExit("the tests must pass before mutants are tried")
-        answer = json.loads(told.read_text())
-    return Seen(**answer["seen"]), [End(end) for end in answer["ends"]]
+        seen, ends = pickle.loads(told.read_bytes())  # noqa: S301 -- our own process has written it
+    return seen, ends
 
 
 class _InPlace:
     """Takes the place of pytest's loop over the collected tests."""
 
     def __init__(
-        self, mutants: Sequence[Mutant], tracer: "_Tracer", told: Path, each: Callable[[Mutant, End], None]
+        self, mutants: Sequence[Mutant], at_import: "_Traced", told: Path, each: Callable[[Mutant, End], None]
     ) -> None:
         self._mutants = mutants
-        self._tracer = tracer
+        self._at_import = at_import
         self._told = told
         self._each = each
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Look what the tests come by, then fork for each mutant."""
-        sys.settrace(None)
-        at_import = self._tracer.taken()
-        seconds, tests = self._look(session.items)
-        seen = Seen(seconds, tests, {path: [int(line) for line in lines] for path, lines in at_import.items()})
+        paths = {str(mutant.source.path) for mutant in self._mutants}
+        at_import = {path: set(lines) for path, lines in self._at_import.taken().items()}
+        seen = Seen(*self._look(session.items, paths), at_import)
         items = {item.nodeid: item for item in session.items}
-        functions = _functions({str(mutant.source.path) for mutant in self._mutants})
-        caches = [thing for thing in gc.get_objects() if isinstance(thing, functools._lru_cache_wrapper)]  # noqa: SLF001 -- it has no other name
+        functions = _functions(paths)
         gc.freeze()
 
         def attempt(mutant: Mutant) -> End:
             code = _code_of(compile(mutant.text, mutant.source.path, "exec"), mutant.function)
             for function in functions[str(mutant.source.path), mutant.function]:
                 function.__code__ = code
-            for cache in caches:
-                cache.cache_clear()
-            return seen.run(seen.by(mutant.source.path, mutant.lines), items)
+            _forget_what_is_cached()
+            path = mutant.source.path
+            return seen.run(seen.in_order(seen.by(path, mutant.lines), path), items)
 
         ends = _in_forks(self._mutants, attempt, self._each)
-        self._told.write_text(json.dumps({"seen": vars(seen), "ends": ends}))
+        self._told.write_bytes(pickle.dumps((seen, ends)))
         return True
 
-    def _look(self, items: Iterable[pytest.Item]) -> tuple[dict[str, float], dict[str, dict[str, list[str]]]]:
+    def _look(
+        self, items: Iterable[pytest.Item], paths: set[str]
+    ) -> tuple[dict[str, float], dict[str, dict[int, list[str]]]]:
         """Run all tests in a fork, which leaves nothing behind, and tell what they take and come by."""
         pid = os.fork()
         if pid:
             if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
                 pytest.exit("a test fails without a mutant", 1)
-            return tuple(json.loads(self._told.read_text()))  # type: ignore[return-value]
+            return pickle.loads(self._told.read_bytes())  # noqa: S301 -- as above
         seconds = {}
-        tests: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for item in items:
-            begun = time.process_time()
-            sys.settrace(self._tracer)
-            failed = _fails(item)
-            sys.settrace(None)
-            seconds[item.nodeid] = time.process_time() - begun
-            if failed:
-                print(f"\nfails without a mutant: {item.nodeid}", flush=True)
-                os._exit(1)
-            for path, lines in self._tracer.taken().items():
-                for line in lines:
-                    tests[path][line].append(item.nodeid)
-        self._told.write_text(json.dumps([seconds, tests]))
+        with _Traced(paths) as traced:
+            for item in items:
+                traced.switch(item.nodeid)
+                _forget_what_is_cached()
+                begun = time.process_time()
+                if _fails(item):
+                    print(f"\nfails without a mutant: {item.nodeid}", flush=True)
+                    os._exit(1)
+                seconds[item.nodeid] = time.process_time() - begun
+            self._told.write_bytes(pickle.dumps((seconds, traced.taken())))
         os._exit(0)
 
 
-class _Tracer:
-    """Notes which lines of some files are come by; what it has seen all of, it looks at no more."""
+class _Traced:
+    """Notes which lines of some files are come by, and by whom; coverage's tracer is in C, and slows down little."""
 
     def __init__(self, paths: set[str]) -> None:
         self._paths = paths
-        self._seen: dict[types.CodeType, set[int]] = {}
-        self._unseen: dict[types.CodeType, set[int]] = {}
+        self._coverage = Coverage(data_file=None, config_file=False, include=sorted(paths))
 
-    def taken(self) -> dict[str, list[str]]:
-        """The lines by file, as JSON's keys; it begins anew."""
-        lines = defaultdict(list)
-        for code, seen in self._seen.items():
-            lines[code.co_filename] += map(str, seen)
-        self._seen.clear()
-        self._unseen.clear()
-        return lines
+    def __enter__(self) -> Self:
+        self._coverage.start()
+        return self
 
-    def __call__(self, frame: types.FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
-        """See sys.settrace."""
-        code = frame.f_code
-        if code.co_filename not in self._paths:
-            return None
-        if code not in self._unseen:
-            self._unseen[code] = {line for _, _, line in code.co_lines() if line is not None}
-            self._seen[code] = set()
-        seen, unseen = self._seen[code], self._unseen[code]
+    def __exit__(self, *_: object) -> None:
+        self._coverage.stop()
 
-        def local(frame: types.FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
-            seen.add(frame.f_lineno)
-            unseen.discard(frame.f_lineno)
-            return local if unseen else None
+    def switch(self, who: str) -> None:
+        """What comes from now on comes by somebody else."""
+        self._coverage.switch_context(who)
 
-        return local(frame, "", None) if unseen else None
+    def taken(self) -> dict[str, dict[int, list[str]]]:
+        """By file and line who came by; it ends."""
+        self._coverage.stop()
+        data = self._coverage.get_data()
+        return {path: data.contexts_by_lineno(path) for path in self._paths}
 
 
 def _functions(paths: set[str]) -> Mapping[tuple[str, str], list[types.FunctionType]]:
@@ -214,6 +209,14 @@ def _functions(paths: set[str]) -> Mapping[tuple[str, str], list[types.FunctionT
         if isinstance(thing, types.FunctionType) and thing.__code__.co_filename in paths:
             found[thing.__code__.co_filename, thing.__code__.co_qualname].append(thing)
     return found
+
+
+def _forget_what_is_cached() -> None:
+    """Have cached functions of the package called again: other tests may have called them before."""
+    for module in [module for name, module in sys.modules.items() if name.startswith("tuinly_operator.")]:
+        for thing in vars(module).values():
+            if isinstance(thing, functools._lru_cache_wrapper):  # noqa: SLF001 -- it has no other name
+                thing.cache_clear()
 
 
 def _code_of(code: types.CodeType, name: str) -> types.CodeType:
@@ -232,7 +235,7 @@ def _code_of(code: types.CodeType, name: str) -> types.CodeType:
 def by_import(
     mutants: Sequence[Mutant], seen: Seen, tests: Sequence[str], each: Callable[[Mutant, End], None]
 ) -> list[End]:
-    """Try mutants by importing them. The tests of these folders or files run that come by their module."""
+    """Try mutants by importing them; the tests of these folders or files run."""
 
     def attempt(mutant: Mutant) -> End:
         sys.meta_path.insert(0, _Finder(mutant))
@@ -243,7 +246,7 @@ def by_import(
 
 
 class _InOrder:
-    """Takes the place of pytest's loop over the collected tests: those that come by the module, the quickest first."""
+    """Takes the place of pytest's loop over the collected tests."""
 
     def __init__(self, mutant: Mutant, seen: Seen) -> None:
         self._mutant = mutant
@@ -252,10 +255,9 @@ class _InOrder:
     def pytest_runtestloop(self, session: pytest.Session) -> NoReturn:
         """See pytest."""
         items = {item.nodeid: item for item in session.items}
-        if not items.keys() <= self._seen.seconds.keys():
-            os._exit(End.DIED)  # tests that are made from it are others now
-        tests = self._seen.by(self._mutant.source.path) or sorted(items)
-        os._exit(self._seen.run([test for test in tests if test in items], items))
+        if session.testsfailed or not items.keys() <= self._seen.seconds.keys():
+            os._exit(End.DIED)  # tests cannot be imported, or those that are made from it are others now
+        os._exit(self._seen.run(self._seen.in_order(items, self._mutant.source.path), items))
 
 
 class _Finder:

@@ -628,6 +628,45 @@ def test_who_comes_again_at_once_keeps_nobody_waiting(small: World) -> None:
     assert "".join(order) == "abxyabzababa"
 
 
+def test_who_comes_again_is_a_turn_later_also_after_others_had_that_turn(small: World) -> None:
+    filling = small.fill()
+    asks = {name: Ask(NamespacedName(namespace, name), ORIGIN) for namespace, name in ("aa", "bb", "xx", "xy")}
+    small.park(*asks.values())
+    assert small.end(filling.pop()) == ["a"]
+    for number, released in enumerate("bxya"):
+        [ticket] = small.begin(asks[small.released[-1].name])
+        if number == 1:
+            small.wait(0.1)
+            small.park(asks["a"])
+        before = len(small.released)
+        small.limiter.abandoned(ticket, small.now)
+        assert [key.name for key in small.released[before:]] == [released]
+
+
+def test_those_at_fault_themselves_go_by_turns_however_soon_their_tokens_end(world: World) -> None:
+    asks = [good("first", 70), good("second", 10)]
+    for ask in asks:
+        world.ask(ask, REFUSED)
+        world.ask(good("fine"))
+        world.ask(ask, REFUSED)
+    filling = world.fill()
+    world.park(asks[0])
+    world.wait(0.1)
+    world.park(asks[1])
+    assert world.end(filling.pop(), REFUSED) == ["first"]
+
+
+def test_of_those_whose_tokens_end_at_once_who_has_waited_longest_goes_first_however_often_it_is_edited(
+    small: World,
+) -> None:
+    filling = small.fill()
+    small.park(good("first"))
+    small.wait(0.1)
+    small.park(good("second"))
+    small.park(good("first"))
+    assert small.end(filling.pop(), REFUSED) == ["first"]
+
+
 @pytest.mark.parametrize("how", ["they are gone", "another replica led"])
 def test_turns_that_nobody_took_count_for_nothing(small: World, how: str) -> None:
     """A namespace whose credentials are all made again is no further back than it was."""
@@ -652,6 +691,7 @@ def test_who_comes_by_does_not_go_before_who_waits(world: World) -> None:
     world.park(good("waits", 50))
     world.now = Moment(world.now.wall + 2, world.now.boot + 2)
     assert not world.may_go(good("comes by"))
+    assert not world.may_go(good("ends as soon", 50))
     assert not world.may_go(new("comes by, too"))
     assert world.may_go(good("ends sooner", 40))
 
