@@ -14,6 +14,7 @@ import pytest
 
 from tests.simulation.apiserver import Answer, Request
 from tests.simulation.apiserver.controllers import collect_garbage, empty_namespaces, path_of
+from tests.simulation.apiserver.definition import kind_of
 from tests.simulation.comparison.players import Model, Real
 from tests.simulation.comparison.random_steps import (
     APPLY,
@@ -31,12 +32,13 @@ from tests.simulation.comparison.random_steps import Sequence as RandomSequence
 from tests.simulation.comparison.sameness import Names
 from tests.simulation.comparison.steps import NOBODYS, Player, Step, play
 from tests.support.cluster import Cluster
+from tests.support.crd import CRD, walk
 from tests.support.objects import new_namespace
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
 
-SEEDS = range(10)
+SEEDS = range(20)
 NOW = 1_800_000_000.0
 
 
@@ -280,6 +282,77 @@ FOUND: dict[str, list[Step]] = {
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_to_differ_is_the_same_now(real: Real, place: str, name: str) -> None:
     assert_same(real, FOUND[name], place)
+
+
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+OLDERS = "/apis/older.example.com/v1alpha1/namespaces/NS/olders"
+
+
+def definition(*, rules: bool) -> Json:
+    """The definition under another name, which nobody else uses, with or without its rules."""
+    copied: Json = json.loads(json.dumps(CRD))
+    names = {"kind": "Older", "listKind": "OlderList", "plural": "olders", "singular": "older"}
+    copied["metadata"] = {"name": "olders.older.example.com"}
+    copied["spec"] |= {"group": "older.example.com", "names": names}
+    if not rules:
+        schema = copied["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        for _, part in list(walk(schema, "")):
+            part.pop("x-kubernetes-validations", None)
+    return copied
+
+
+def older(name: str, spec: Json | None = None) -> Json:
+    own = {"apiVersion": "older.example.com/v1alpha1", "kind": "Older", "metadata": {"name": name}}
+    return {**own, "spec": {"clientSecretRef": {"name": "client"}, **(spec or {})}}
+
+
+@pytest.fixture
+def redefine(real: Real) -> Iterator[Callable[[Player, bool], None]]:
+    """Return what gives a server that definition, with or without rules."""
+    path = f"{DEFINITIONS}/olders.older.example.com"
+
+    def define(player: Player, rules: bool) -> None:  # noqa: FBT001 - one of two
+        made = definition(rules=rules)
+        if isinstance(player, Model):
+            player.server.serve(kind_of(made))
+            return
+        if send(player, "POST", DEFINITIONS, made).status == 409:
+            send(player, "PATCH", path, {"spec": {"versions": made["spec"]["versions"]}}, MERGE)
+        wrong = json.dumps(older("wrong", {"target": {"name": "client"}})).encode()
+        trial = Request("POST", OLDERS.replace("NS", "default"), {"dryRun": "All"}, JSON, wrong)
+        wait_until(lambda: player.send(trial).status == (422 if rules else 201), what="the definition is in force")
+
+    yield define
+    send(real, "DELETE", path)
+
+
+def test_what_an_older_definition_let_through_is_judged_where_it_changes(
+    real: Real, place: str, redefine: Callable[[Player, bool], None]
+) -> None:
+    """And the rules at the root with each write, since that changes by it: then no status is taken either."""
+    bad: dict[str, Json] = {
+        "one": {"target": {"template": {"data": {"env": "${nonsense}"}}}},
+        "two": {"target": {"name": "client"}},
+    }
+    both = [f"{OLDERS}/{name}" for name in bad]
+    steps = [
+        *(merge(f"{path}/status", body={"status": {"secretName": "a"}}) for path in both),
+        *(merge(path, body={"spec": {"suspend": True}}) for path in both),
+        *(merge(path, body={"metadata": {"labels": {"a": "b"}}}) for path in both),
+        merge(both[0], body={"spec": {"target": {"template": {"data": {"more": "$"}}}}}),
+        *(merge(path, body={"spec": {"target": None}}) for path in both),
+        *(merge(f"{path}/status", body={"status": {"secretName": "b"}}) for path in both),
+    ]
+    told = []
+    for player in (model_with(place), real):
+        redefine(player, False)  # noqa: FBT003 - without rules
+        for name, spec in bad.items():
+            assert send(player, "POST", OLDERS.replace("NS", place), older(name, spec)).status == 201
+        redefine(player, True)  # noqa: FBT003 - with them
+        names = Names(place)
+        told.append([(each.status, names.comparable(each.body)) for each in play(player, steps, place)])
+    assert [status for status, _ in told[0]] == [200, 422, 200, 422, 200, 422, 422, 200, 200, 200, 200]
+    assert told[0] == told[1]
 
 
 # --- Controllers ------------------------------------------------------------------------------------------------------

@@ -1,49 +1,13 @@
 """The TuinlyCredential schema on a real API server: what it refuses, and how; what it fills in; what it shows."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-import yaml
 from kubernetes.client.exceptions import ApiException
 
 from tests.support.cluster import Cluster
-from tests.support.crd import GOOD, SCHEMA, VERSION, Credentials, Json, walk
+from tests.support.crd import GOOD, SCHEMA, VERSION, Case, Credentials, Json, cases, walk
 from tests.support.merge import merged
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the case files: a change to the good object, and what the API server says to it.
-
-    Attributes:
-        name: what is tried.
-        patch: a JSON merge patch (RFC 7396) to `GOOD`.
-        refused: part of the sentence that refuses it; None where it is accepted.
-        field: where the error points.
-    """
-
-    name: str
-    patch: Json
-    refused: str | None
-    field: str | None
-
-
-def cases() -> Iterator[Case]:
-    """Read the case files; a row with `url` becomes one case for each field that holds a URL."""
-    for file in sorted(Path(__file__).with_name("crd_cases").glob("*.yaml")):
-        for row in yaml.safe_load(file.read_text()):
-            name, refused = f"{file.stem}: {row['name']}", row.get("refused")
-            if "url" not in row:
-                yield Case(name, row["patch"], refused, row.get("field"))
-                continue
-            url = row["url"]
-            yield Case(f"{name} (token)", {"spec": {"tokenURL": url}}, refused, "spec.tokenURL")
-            patch = {"spec": {"verification": {"graphqlURL": url}}}
-            yield Case(f"{name} (GraphQL)", patch, refused, "spec.verification.graphqlURL")
-
 
 CASES = list(cases())
 SPEC_FIELDS = list(walk(SCHEMA["properties"]["spec"], "spec"))

@@ -103,7 +103,7 @@ def seeds_of(text: str) -> Iterator[int]:
 def _explain(result: Result) -> None:
     """Shorten a history that fails, and print it."""
     print(f"\nseed {result.seed}: {result.broken}", flush=True)  # noqa: T201 -- for a person
-    faults, broken = shortest(result)
+    faults, broken = shortest(result, tell=lambda told: print(f"  {told}", flush=True))  # noqa: T201 -- the same
     print(f"with {len(faults)} of its {len(result.faults)} faults still: {broken}")  # noqa: T201 -- the same
     for fault in faults:
         print(f"  {fault}")  # noqa: T201 -- the same

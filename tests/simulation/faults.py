@@ -1,7 +1,7 @@
 """The faults: which there are, how a seed draws them, and how each strikes and ends."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,8 @@ _BEGINNING: Final = 75.0
 _BACKUP_SECONDS: Final = 60.0
 _RESTORE_SECONDS: Final = 12.0  # for which the API server is away at least while etcd is restored
 _GARBAGE_SECONDS: Final = 7.0
+_DEALT_EACH: Final = 3  # histories, of which one is dealt its faults
+_DEALT: Final = 24  # places by which the next one's faults are further in the row of pairs
 SECRETS: Final = "secrets"
 CREDENTIALS: Final = f"{PLURAL}.tuinly.com"
 
@@ -80,21 +82,28 @@ def kind(wait: float, most: float = 60.0) -> Callable[[Strike], Strike]:
 
 
 def draw(history: "History") -> list[Fault]:
-    """Draw which kinds are on, and the faults. Nothing else is drawn from this generator."""
+    """Draw which kinds are on, and the faults. Nothing else is drawn from this generator.
+
+    Every third history has all kinds, and is dealt pairs of a kind and a phase in turn: so few of them meet all pairs.
+    """
     chance = history.chance("faults")
-    on = sorted(KINDS) if chance.random() < 0.3 else chance.sample(sorted(KINDS), chance.randrange(2, 9))
+    turn, dealt = divmod(history.seed, _DEALT_EACH)
     length = chance.choice((600.0, 900.0, 1500.0))
-    count = chance.randrange(1, 8) if chance.random() < 0.3 else chance.randrange(8, 40)
-    return [_draw_one(chance, number, on, length) for number in range(count)]
+    if dealt == 0:
+        most = chance.randrange(8, 40)
+        pairs = [_PAIRS[(turn * _DEALT + number) % len(_PAIRS)] for number in range(most)]
+    else:
+        on = chance.sample(sorted(KINDS), chance.randrange(2, 9))
+        count = chance.randrange(1, 8) if chance.random() < 0.4 else chance.randrange(8, 40)
+        phases = (chance.choice(PHASES) if chance.random() < 0.6 else "" for _ in range(count))
+        pairs = [(chance.choice(on), phase) for phase in phases]
+    return [_draw_one(chance, number, *pair, length) for number, pair in enumerate(pairs)]
 
 
-def _draw_one(chance: Random, number: int, on: Sequence[str], length: float) -> Fault:
-    name = chance.choice(on)
-    most = KINDS[name].most
-    seconds = chance.uniform(0.0, 5.0) if chance.random() < 0.3 else chance.uniform(0.0, most)
-    phase = chance.choice(PHASES) if chance.random() < 0.6 else ""
-    drawn = chance.uniform(20.0, length), name, phase, seconds, chance.random(), chance.random()
-    return Fault(number, round(drawn[0], 3), drawn[1], drawn[2], round(drawn[3], 3), drawn[4], drawn[5])
+def _draw_one(chance: Random, number: int, name: str, phase: str, length: float) -> Fault:
+    seconds = chance.uniform(0.0, 5.0) if chance.random() < 0.3 else chance.uniform(0.0, KINDS[name].most)
+    at, pick, arg = chance.uniform(20.0, length), chance.random(), chance.random()
+    return Fault(number, round(at, 3), name, phase, round(seconds, 3), pick, arg)
 
 
 class Faults:
@@ -685,7 +694,7 @@ def recreate(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) ->
     f.history.people.delete(credential_path(key))
 
     def make_again() -> None:
-        f.history.people.make_credential(key, raw["spec"], raw["metadata"].get("labels") or {})
+        f.history.people.make_again(key, raw)
 
     if fault.arg < 0.3:
         make_again()
@@ -704,7 +713,7 @@ def hold_credential(f: Faults, _fault: Fault, _replica: Replica, key: Namespaced
 
     def let_go() -> None:
         people.patch(path, {"metadata": {"finalizers": None}})
-        people.make_credential(key, raw["spec"], raw["metadata"].get("labels") or {})
+        people.make_again(key, raw)
 
     return let_go
 
@@ -757,11 +766,34 @@ _CHANGES: dict[str, tuple[Callable[[Faults, Fault, NamespacedName], dict[str, An
         False,
         90.0,
     ),
-    "bad_template": (lambda *_: {"target": {"template": {"data": {"env": "${nonsense}"}}}}, True, 150.0),
     "template": (lambda *_: {"target": {"template": {"data": {"env": "TOKEN=${access_token}"}}}}, True, 150.0),
 }
 for _name, (_changes, _back, _wait) in _CHANGES.items():
     KINDS[_name] = Kind(_change(_changes, back=_back), wait=_wait, most=90.0)
+
+
+# Specs that the rules of the definition refuse: below the spec, and, the last one, at the root of the object.
+_WRONG: Final[tuple[Callable[[NamespacedName], dict[str, Any]], ...]] = (
+    lambda _: {"target": {"template": {"data": {"env": "${nonsense}"}}}},
+    lambda _: {"refresh": {"before": "20m", "beforePercentage": 20}},
+    lambda _: {"scopes": ["orders:read stock:read"]},
+    lambda _: {"clientSecretRef": {"clientIDKey": "client_secret"}},
+    lambda key: {"target": {"name": f"{key.name}-client"}},
+)
+
+
+@kind(wait=150.0, most=90.0)
+def older_definition(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """A spec that would be refused was stored under an older definition, without rules; people mend it later."""
+    server, before = f.history.server, f.spec_of(key)
+    present = server.kinds.get((f"/apis/{GROUP}/{VERSION}", PLURAL))
+    if not before or present is None:
+        return None
+    change = _WRONG[int(fault.arg * len(_WRONG))](key)
+    server.serve(replace(present, validate=lambda _new, _old: []))
+    f.history.people.change_spec(key, change)
+    server.serve(present)
+    return lambda: f.history.people.set_spec(key, {name: before.get(name) for name in change})
 
 
 @kind(wait=360.0)
@@ -826,7 +858,7 @@ def delete_namespace(f: Faults, fault: Fault, replica: Replica, key: NamespacedN
             if (client := clients[each]) is not None:
                 secret = NamespacedName(namespace, f"{each.name}-client")
                 history.people.store_client(secret, decoded(client, "client_id"), decoded(client, "client_secret"))
-            history.people.make_credential(each, raw["spec"], raw["metadata"].get("labels") or {})
+            history.people.make_again(each, raw)
 
     return make_again
 
@@ -845,7 +877,7 @@ def delete_crd(f: Faults, _fault: Fault, _replica: Replica, _key: NamespacedName
     def apply_again() -> None:
         history.server.serve(found)
         for each, raw in credentials.items():
-            history.people.make_credential(each, raw["spec"], raw["metadata"].get("labels") or {})
+            history.people.make_again(each, raw)
 
     return apply_again
 
@@ -879,3 +911,8 @@ def delete_lease(f: Faults, _fault: Fault, replica: Replica, _key: NamespacedNam
     """Somebody deletes the Lease."""
     f.history.people.delete(lease_path(replica.shard.lease))
     return None
+
+
+# As they are dealt: those of one kind, or of one phase, are not next to each other.
+_PAIRS: Final = [(name, phase) for name in sorted(KINDS) for phase in PHASES]
+Random("pairs").shuffle(_PAIRS)  # noqa: S311 -- the same each time

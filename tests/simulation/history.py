@@ -6,12 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from random import Random
 from typing import Final
-
-import yaml
 
 from tests.simulation.apiserver import Server
 from tests.simulation.apiserver.messages import Json
@@ -23,6 +19,7 @@ from tests.simulation.people import People
 from tests.simulation.reach import watched_rules
 from tests.simulation.replica import SHARD, SYSTEM, Replica, Shard, SimulatedClock
 from tests.simulation.wire import Machine, Network
+from tests.support.crd import CRD
 from tuinly_operator.base.names import NamespacedName
 
 EPOCH: Final = 1_800_000_000.0  # the true time at which each history begins, in seconds
@@ -48,14 +45,6 @@ class Result:
     trace: list[str] = field(default_factory=list)
 
 
-@lru_cache(maxsize=1)
-def definition() -> Json:
-    """The CRD."""
-    path = Path(__file__).parents[2] / "crds" / "tuinlycredentials.yaml"
-    found: Json = yaml.safe_load(path.read_text())
-    return found
-
-
 class History:
     """Everything of one history. `Faults` strike it, `Audit` looks on."""
 
@@ -66,7 +55,7 @@ class History:
         self.trace: list[str] = []
         self.loop = make_loop(self.chance("order"))
         self.world = self.chance("world")
-        self.server = Server(self.chance("uids"), [definition()])
+        self.server = Server(self.chance("uids"), [CRD])
         self.endpoint = Endpoint(self.now, self.world.uniform(-5.0, 5.0))
         self.network = Network(self.loop, self.server, self.endpoint, self.now)
         self.people = People(lambda: self.server, self.endpoint, self.now, self.network.changed)

@@ -59,7 +59,7 @@ class People:
             meta = {"name": key.name}
             self.ask("POST", f"/api/v1/namespaces/{key.namespace}/secrets", {"metadata": meta, "data": data})
 
-    def make_credential(self, key: NamespacedName, spec: Json, labels: Mapping[str, str]) -> None:
+    def make_credential(self, key: NamespacedName, spec: Json, labels: Mapping[str, str]) -> Answer:
         """Apply a TuinlyCredential."""
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -67,7 +67,13 @@ class People:
             "metadata": {"name": key.name, "labels": dict(labels)},
             "spec": spec,
         }
-        self.ask("POST", f"{CREDENTIALS}/namespaces/{key.namespace}/{PLURAL}", body)
+        return self.ask("POST", f"{CREDENTIALS}/namespaces/{key.namespace}/{PLURAL}", body)
+
+    def make_again(self, key: NamespacedName, raw: Json) -> None:
+        """Apply a TuinlyCredential as it was; where its spec is refused by now, the least of it."""
+        labels = raw["metadata"].get("labels") or {}
+        if self.make_credential(key, raw["spec"], labels).status == 422:
+            self.make_credential(key, {"clientSecretRef": {"name": f"{key.name}-client"}}, labels)
 
     def change_spec(self, key: NamespacedName, change: Json) -> None:
         """Change a spec, as a merge patch says."""

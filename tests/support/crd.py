@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.support.waiting import wait_until
 Json = dict[str, Any]
 
 FILE = Path(__file__).parents[2] / "crds" / "tuinlycredentials.yaml"
+CASES = Path(__file__).parents[1] / "api" / "crd_cases"
 CRD: Json = yaml.safe_load(FILE.read_text())
 VERSION: Json = CRD["spec"]["versions"][0]
 SCHEMA: Json = VERSION["schema"]["openAPIV3Schema"]
@@ -26,6 +28,37 @@ GOOD: Json = {
     "spec": {"clientSecretRef": {"name": "storefront-client"}},
 }
 """The least that one can write; tests change it by merge patches."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the case files: a change to the good object, and what the API server says to it.
+
+    Attributes:
+        name: what is tried.
+        patch: a JSON merge patch (RFC 7396) to `GOOD`.
+        refused: part of the sentence that refuses it; None where it is accepted.
+        field: where the error points.
+    """
+
+    name: str
+    patch: Json
+    refused: str | None
+    field: str | None
+
+
+def cases() -> Iterator[Case]:
+    """Read the case files; a row with `url` becomes one case for each field that holds a URL."""
+    for file in sorted(CASES.glob("*.yaml")):
+        for row in yaml.safe_load(file.read_text()):
+            name, refused = f"{file.stem}: {row['name']}", row.get("refused")
+            if "url" not in row:
+                yield Case(name, row["patch"], refused, row.get("field"))
+                continue
+            url = row["url"]
+            yield Case(f"{name} (token)", {"spec": {"tokenURL": url}}, refused, "spec.tokenURL")
+            patch = {"spec": {"verification": {"graphqlURL": url}}}
+            yield Case(f"{name} (GraphQL)", patch, refused, "spec.verification.graphqlURL")
 
 
 def install(cluster: Cluster) -> None:

@@ -8,8 +8,11 @@ import pytest
 
 from tests.simulation.apiserver import Answer, Refusal, Request, Review, Server, Watch
 from tests.simulation.apiserver.controllers import quota
+from tests.simulation.apiserver.definition import kind_of
 from tests.simulation.apiserver.messages import forbidden
-from tests.support.crd import CRD
+from tests.simulation.apiserver.rules import PREDICATES, rules_of
+from tests.support.crd import CRD, GOOD, SCHEMA, Case, cases
+from tests.support.merge import merged
 
 Json = dict[str, Any]
 
@@ -189,3 +192,25 @@ def test_admission_sees_what_is_there_and_what_it_would_become(asked: Asked) -> 
 
 def test_the_same_draws_give_the_same_uids() -> None:
     assert Asked().secret("one")["metadata"]["uid"] == Asked().secret("one")["metadata"]["uid"]
+
+
+# --- Rules of the definition ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
+def test_the_model_judges_each_case_of_the_definition_as_the_real_one_does(asked: Asked, case: Case) -> None:
+    """Those are the cases that the real one judges in tests/api/test_crd.py."""
+    status, answer = asked.send("POST", CREDENTIALS, merged(GOOD, case.patch))
+    assert (status == 201) is (case.refused is None)
+    if case.refused is not None:
+        causes = [each for each in answer["details"]["causes"] if each["field"] != "<nil>"]
+        assert [each["field"] for each in causes] == [case.field]
+
+
+def test_each_rule_of_the_definition_can_be_judged_and_no_other() -> None:
+    assert set(rules_of(SCHEMA)) == set(PREDICATES)
+    [version] = CRD["spec"]["versions"]
+    schema = {**SCHEMA, "x-kubernetes-validations": [{"rule": "self.spec.suspend", "message": "pause"}]}
+    other = {**CRD, "spec": {**CRD["spec"], "versions": [{**version, "schema": {"openAPIV3Schema": schema}}]}}
+    with pytest.raises(AssertionError, match=r"self\.spec\.suspend"):
+        kind_of(other)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tests.simulation.apiserver.fields import Items, Struct, Type, items_of
 from tests.simulation.apiserver.kinds import Causes, Kind, typed
 from tests.simulation.apiserver.messages import Json, cause
+from tests.simulation.apiserver.rules import PREDICATES, broken, rules_of
 
 Schema = Mapping[str, Any]
 
@@ -30,6 +31,8 @@ def kind_of(definition: Mapping[str, Any]) -> Kind:
     spec = definition["spec"]
     [version] = spec["versions"]
     schema: Schema = version["schema"]["openAPIV3Schema"]
+    if unknown := set(rules_of(schema)) - set(PREDICATES):
+        raise AssertionError(f"rules that nobody can judge here: {sorted(unknown)}")
     status_default = (schema.get("properties") or {}).get("status", {}).get("default")
     paths = [each["jsonPath"] for each in version.get("selectableFields") or ()]
 
@@ -51,11 +54,12 @@ def kind_of(definition: Mapping[str, Any]) -> Kind:
         if _but_metadata(new) != _but_metadata(old):
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
 
-    def validate(raw: Json, _old: Json | None) -> Causes:
-        found = list(_wrong(_but_metadata(raw), schema, ""))
+    def validate(raw: Json, old: Json | None) -> Causes:
+        found = list(_wrong(_but_metadata(raw), old, schema, ""))
         if any(each["reason"] in _BLOCKING for each in found):
             found.append(cause("FieldValueInvalid", "<nil>", "some validation rules were not checked"))
-        return found
+            return found
+        return [*found, *broken(raw, old, schema)]
 
     return Kind(
         group=spec["group"],
@@ -135,8 +139,8 @@ def _defaulted(value: Any, schema: Schema) -> Any:  # noqa: ANN401 - JSON
     return value
 
 
-def _wrong(value: Any, schema: Schema, path: str) -> Iterator[dict[str, str]]:  # noqa: ANN401 - JSON
-    """What is wrong with a value by the schema: types, bounds, formats, what is missing."""
+def _wrong(value: Any, old: Any, schema: Schema, path: str) -> Iterator[dict[str, str]]:  # noqa: ANN401 - JSON
+    """What is wrong with a value by the schema: types, bounds, formats, what is missing; fields stay as they were."""
     if value is None and schema.get("nullable"):
         return
     expected = _TYPES.get(schema.get("type", ""), (object,))
@@ -149,11 +153,13 @@ def _wrong(value: Any, schema: Schema, path: str) -> Iterator[dict[str, str]]:  
         for name in schema.get("required") or ():
             if name not in value:
                 yield cause("FieldValueRequired", _join(path, name), "Required value")
+        before = old if isinstance(old, dict) else {}
         for name, part in value.items():
-            yield from _wrong(part, known.get(name) or more or {}, _join(path, name))
+            if name not in before or part != before[name]:
+                yield from _wrong(part, before.get(name), known.get(name) or more or {}, _join(path, name))
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _wrong(item, schema.get("items") or {}, f"{path}[{number}]")
+            yield from _wrong(item, None, schema.get("items") or {}, f"{path}[{number}]")
         yield from _duplicates(value, schema, path)
 
 

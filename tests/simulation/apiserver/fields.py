@@ -147,7 +147,7 @@ def compare(old: Any, new: Any, kind: Type) -> Difference:  # noqa: ANN401 - JSO
 
 
 def _compare(old: Any, new: Any, kind: Type, path: Path, found: Difference) -> None:  # noqa: ANN401 - JSON
-    if old is new:
+    if old is new or old == new:
         return
     leaf = type(kind) is Type or not (_some(old) or _some(new))
     if not leaf:
@@ -273,8 +273,12 @@ def _element_text(name: str) -> str:
     return "[" + ",".join(f"{key}={_compact(part)}" for key, part in json.loads(value).items()) + "]"
 
 
+@lru_cache(maxsize=4096)
 def written(fields: Fields) -> dict[str, Any]:
-    """The fields as FieldsV1: what has fields of its own and counts itself has a "." among them."""
+    """The fields as FieldsV1: what has fields of its own and counts itself has a "." among them.
+
+    Nobody changes what is stored, so that whoever asks for the same fields gets the same tree.
+    """
     tree: dict[str, Any] = {}
     for path in sorted(fields):
         node = tree

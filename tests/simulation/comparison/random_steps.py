@@ -44,6 +44,15 @@ _SPECS: Final[tuple[Json, ...]] = (
     {"refresh": None},
     {"tokenURL": 1},
     {"unknown": "field"},
+    {"target": {"name": "client"}},
+    {"clientSecretRef": {"name": "one-token"}},
+    {"clientSecretRef": {"name": "client", "clientIDKey": "client_secret", "clientSecretKey": "..data"}},
+    {"scopes": ["orders:read stock:read", "commandé"], "tokenURL": "https://user@example.com:a/#now"},
+    {"tokenURL": "https://oauth.example.com/%zz"},
+    {"refresh": {"before": "20m", "beforePercentage": 4}},
+    {"refresh": {"before": "119s"}, "verification": {"graphqlURL": "ftp://example.com"}},
+    {"target": {"template": {"data": {}, "metadata": {"labels": {"team": "-", "k8s.io/a": "b"}}}}},
+    {"target": {"template": {"data": {"bad key": "$", "env": "${nonsense}"}}}},
 )
 _CONDITION: Final = {"lastTransitionTime": "2026-11-24T07:00:00Z", "message": "all is well"}
 _STATUSES: Final[tuple[Json, ...]] = (
