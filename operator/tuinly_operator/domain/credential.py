@@ -238,7 +238,7 @@ class Credential:
         try:
             spec = parse_spec(raw.get("spec"))
         except Failure as failure:
-            problem = failure
+            problem = failure.to_keep()
         annotations, generation = meta.get("annotations"), meta.get("generation")
         requested = annotations.get(REFRESH_REQUESTED) if isinstance(annotations, Mapping) else None
         return cls(

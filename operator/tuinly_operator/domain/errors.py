@@ -8,10 +8,10 @@
 Failures are values of the domain: their messages are ours, say what to do next and never hold a secret.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Self
 
 from tuinly_operator.base.text import cut, printable
 
@@ -74,6 +74,13 @@ class Failure(Exception):  # noqa: N818 -- it is a value of the domain, no error
     def patient(self) -> bool:
         """Whether retrying soon is of no use, since only a person can mend it."""
         return self.reason in MENDED_BY_PEOPLE
+
+    def to_keep(self) -> Self:
+        """An equal one, to be remembered. One that was raised holds, by its traceback, all that was at hand there.
+
+        Among that is what was remembered then, and in it the failure before: none of a long row would ever be freed.
+        """
+        return replace(self)
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"

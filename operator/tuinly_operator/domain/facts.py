@@ -198,7 +198,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     try:
         wanted = layout_of(credential.spec.target.template) if credential.spec.target.template else DEFAULT_LAYOUT
     except Failure as failure:
-        problem = failure
+        problem = failure.to_keep()
     if target is not None:
         seen = _by_target(memory, target, credential, wanted, now)
         memory = seen if seen.written is memory.written else _catch_up(seen, target, credential, policy, now)

@@ -83,7 +83,7 @@ class Attempts:
         try:
             client = parse_client_secret(raw, ref)
         except Failure as failure:
-            client = failure
+            client = failure.to_keep()
         self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, client)
 
     def _remember(self, record: Record, facts: Facts, seen: SecretMeta | None, client: Client | Failure) -> None:

@@ -47,4 +47,4 @@ class Setbacks:
             cause=failure.message,
         )
         _log.log(logging.DEBUG if repeated else logging.WARNING, "failed, trying again", extra=extra)
-        return Setback(failure, attempts, now.wall, Deadline.after(delay, now), inputs)
+        return Setback(failure.to_keep(), attempts, now.wall, Deadline.after(delay, now), inputs)
