@@ -144,11 +144,12 @@ class Facts:
 
     @property
     def may_create(self) -> bool:
-        """Whether a target that is not seen may be taken for absent.
+        """Whether a target may be created where none is seen.
 
-        Without a proof, that is so where nobody else can have made one for this credential: the write, which only
-        creates, finds out whatever else may be there. One that is retained is proven nevertheless: should its
-        credential have gone, the garbage collector would not collect it.
+        It may once its absence is proven. No proof is needed right after this leader saw the credential created: nobody
+        else can have made its target, and if something of that name is there, a write that only creates fails. For a
+        target that is retained a proof is needed even then: if the credential has gone meanwhile, nobody would collect
+        the target.
         """
         retained = self.spec.target.deletion_policy is DeletionPolicy.RETAIN
         return self.absence_proven or (self.created and not self.memory.met and not retained)
@@ -194,11 +195,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     `looked` says that the target was looked for live, `served` that the credential was, `created` that this leader saw
     the credential created.
     """
-    wanted, problem = DEFAULT_LAYOUT, credential.problem
-    try:
-        wanted = layout_of(credential.spec.target.template) if credential.spec.target.template else DEFAULT_LAYOUT
-    except Failure as failure:
-        problem = failure.to_keep()
+    wanted, problem = understand(credential)
     if target is not None:
         seen = _by_target(memory, target, credential, wanted, now)
         memory = seen if seen.written is memory.written else _catch_up(seen, target, credential, policy, now)
@@ -219,6 +216,15 @@ def gather(  # noqa: PLR0913 -- all that is known
         created=created,
         served=served,
     )
+
+
+def understand(credential: Credential) -> tuple[Layout, Failure | None]:
+    """How a credential asks its target to look, and why its spec cannot be followed, None if it can."""
+    template = credential.spec.target.template
+    try:
+        return layout_of(template) if template else DEFAULT_LAYOUT, credential.problem
+    except Failure as failure:
+        return DEFAULT_LAYOUT, failure.to_keep()
 
 
 def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Layout, now: Moment) -> Memory:

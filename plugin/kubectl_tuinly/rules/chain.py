@@ -12,6 +12,7 @@ from tuinly_operator.base.text import cut, printable
 from tuinly_operator.domain.client_secret import not_found
 from tuinly_operator.domain.credential import Credential, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.facts import understand
 from tuinly_operator.domain.status import READY, REFRESHED
 from tuinly_operator.domain.target import MANAGER, Ownership, SecretMeta, looks_as_asked, ownership
 from tuinly_operator.domain.template import layout_of
@@ -41,11 +42,7 @@ class Served(NamedTuple):
 
 def problem_of(credential: Credential) -> Failure | None:
     """Why the spec cannot be understood, its template included; None if it can. Then nothing else can be looked at."""
-    try:
-        layout_of(credential.spec.target.template)
-    except Failure as failure:
-        return failure
-    return credential.problem
+    return understand(credential)[1]
 
 
 def definition_step(credential: Credential) -> Step:

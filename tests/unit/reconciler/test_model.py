@@ -38,7 +38,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import REFRESH_REQUESTED
 from tuinly_operator.domain.schedule import MIN_LEAD
 from tuinly_operator.domain.target import MANAGER
-from tuinly_operator.domain.template import DEFAULT_LAYOUT, layout_of
+from tuinly_operator.domain.template import layout_of
 from tuinly_operator.domain.token_response import Verdict
 from tuinly_operator.edges.kube import ApiFailure
 
@@ -346,7 +346,7 @@ class Life(RuleBasedStateMachine):
         """The digest of the template that the spec asks for, as the operator knows it."""
         record = self.process.store.get(CREDENTIAL)
         template = record.credential.spec.target.template if record else None
-        return (layout_of(template) if template else DEFAULT_LAYOUT).digest
+        return layout_of(template).digest
 
     @invariant()
     def every_write_is_an_improvement(self) -> None:
