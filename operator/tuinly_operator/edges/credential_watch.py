@@ -57,7 +57,7 @@ class CredentialWatch:
         listed: Callable[[Credential], None],
         gone: Callable[[Credential], None],
     ) -> None:
-        """What is told of credentials is told on the loop that calls `run`. A namespace of None means all.
+        """To be made on the loop that will call `run`: all is told there. A namespace of None means all.
 
         `listed` is called with each credential of a list, and of those that the watch tells of `created` with each that
         was made, or is selected by now, `seen` with each that has changed, and `gone` with each that has gone. `begun`
@@ -74,7 +74,7 @@ class CredentialWatch:
         self._seen = seen
         self._listed = listed
         self._gone = gone
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.get_running_loop()
         self._stop: Callable[[], None] = lambda: None
         self._restarting = False
         self._calls: deque[Callable[[], object]] = deque()  # for the operator's loop
@@ -86,7 +86,6 @@ class CredentialWatch:
 
     async def run(self) -> None:
         """Watch until kopf fails, and raise its error; then this is to be called again."""
-        self._loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._until_defined()
@@ -218,7 +217,6 @@ class CredentialWatch:
 
         @kopf.on.login(registry=registry)
         def log_in(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 -- kopf's arguments
-            assert self._loop is not None  # noqa: S101 -- set before the thread started
             login = asyncio.run_coroutine_threadsafe(self._kube.login(), self._loop).result(timeout=10)
             self._tell(self._logged_in)
             return _connection(login)
@@ -246,7 +244,6 @@ class CredentialWatch:
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:
         """Have something called on the operator's loop, which is woken once for all calls that come together."""
-        assert self._loop is not None  # noqa: S101 -- set before the thread started
         with self._lock:  # an earlier thread may still be at its end
             self._calls.append(partial(what, *args))
             first = len(self._calls) == 1

@@ -39,7 +39,7 @@ def heard() -> Heard:
 @pytest.fixture
 async def watch(heard: Heard) -> CredentialWatch:
     kube = cast("Kube", None)  # nobody is asked
-    watch = CredentialWatch(
+    return CredentialWatch(
         kube,
         Refusals(Chance(1)),
         Chance(1),
@@ -51,8 +51,6 @@ async def watch(heard: Heard) -> CredentialWatch:
         listed=heard.by("listed"),
         gone=heard.by("gone"),
     )
-    watch._loop = asyncio.get_running_loop()  # noqa: SLF001 -- as `run` does
-    return watch
 
 
 def tell(watch: CredentialWatch, what: Callable[..., None], *all_args: object) -> Coroutine[Any, Any, None]:

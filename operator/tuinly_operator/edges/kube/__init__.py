@@ -7,13 +7,13 @@ from typing import Any
 
 from kubernetes.aio import client
 
-from tuinly_operator.base.clock import SystemClock  # noqa: TID251 -- see below
+from tuinly_operator.base.clock import SystemClock  # noqa: TID251 -- for the lead of an only replica
 from tuinly_operator.edges.kube.credentials import Credentials, event
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading
 from tuinly_operator.edges.kube.leases import Lease, Leases
 from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, present_login
 from tuinly_operator.edges.kube.pods import Pods
-from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT, WATCH_SILENCE
+from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT, WATCH_SILENCE, rest_client
 from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
 from tuinly_operator.engine.lead import Lead
 
@@ -44,10 +44,10 @@ class Kube(Secrets, Credentials, Pods, Leases):
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
         silence: float = WATCH_SILENCE,
-        **ways: Callable[[client.Configuration], Any],
+        rest: Callable[[client.Configuration], Any] = rest_client,
     ) -> None:
         """`selector` says by labels which credentials there are for us, empty for all; the rest is for Requests."""
-        super().__init__(configuration, lead, reachable=reachable, pace=pace, silence=silence, **ways)
+        super().__init__(configuration, lead, reachable=reachable, pace=pace, silence=silence, rest=rest)
         self.selector = selector
 
     async def login(self) -> Login:

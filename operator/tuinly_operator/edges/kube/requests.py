@@ -38,7 +38,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 
 
-def _rest_client(configuration: client.Configuration) -> Any:  # noqa: ANN401 -- untyped
+def rest_client(configuration: client.Configuration) -> Any:  # noqa: ANN401 -- untyped
     """What the Kubernetes client sends requests with."""
     return client.ApiClient(configuration).rest_client
 
@@ -54,7 +54,7 @@ class Requests:
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
         silence: float = WATCH_SILENCE,
-        rest: Callable[[client.Configuration], Any] = _rest_client,
+        rest: Callable[[client.Configuration], Any] = rest_client,
     ) -> None:
         """`reachable` is called whenever it becomes known that the API server is, or is not, within reach.
 
@@ -188,10 +188,11 @@ class Requests:
         limit: aiohttp.ClientTimeout | None = None,
         fenced: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and give its good answer; keep book of whether the API server is within reach.
+        """Send a request and give its answer if it is a good one; note whether the API server is within reach.
 
-        What changes anything is the leader's alone, unless it is not `fenced`: whether this replica leads is looked at
-        in the very step that sends, since it may have been stopped before any other one. Raises ApiFailure.
+        Only the leader may change anything, except by a request that is not `fenced`. Whether this replica leads is
+        looked at in the very step that sends: the process may have been stopped after any earlier look. Raises
+        ApiFailure.
         """
         failure: ApiFailure
         try:
@@ -214,7 +215,7 @@ class Requests:
         if failure.out_of_reach:
             self._doubt()
         elif failure.needs_rights and path != _READY:
-            # A server that has just started knows no rights yet, and refuses everybody everything.
+            # A server that has just started knows no rights yet.
             self._doubt()
             if not await self.answers():
                 failure = ApiFailure(None, "NotReady")
@@ -224,7 +225,7 @@ class Requests:
         """Have the API server asked about itself, once for all who have doubts.
 
         A time-out or a 504 of one write proves nothing: an admission webhook, which tenants may run, can cause both.
-        Nor does a refusal: of a server that has just started it is no word on rights, and none that it is back.
+        Nor does a refusal: a server that has just started refuses everybody everything, and is not back yet.
         """
         if self._reachable and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(self._check_reach())
