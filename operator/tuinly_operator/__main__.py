@@ -18,20 +18,20 @@ from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.base.text import printable
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
-# Bytes from which on a block is mapped by itself, and goes back once it is freed. It is more than the 256 KiB that
-# asyncio takes for a moment at each read of a TLS connection: to map these each time costs 0.05 ms of CPU.
+# A block of so many bytes or more is mapped by itself, and so given back to the system once it is freed. It is more
+# than the 256 KiB that asyncio takes for a moment at each read of a TLS connection: to map those costs 0.05 ms of CPU.
 MAPPED_FROM: Final = 320 * 1024
 # By mallopt(3). Left alone, glibc raises both as soon as a large block is freed, and keeps what the pages of a long
 # list took: a tenth of the memory with 10,000 credentials.
 _MALLOC: Final = {-3: MAPPED_FROM, -1: 2 * 1024 * 1024}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-# New containers that set off the garbage collector. With Python's usual 700, a list of thousands of objects has it look
-# at all that lives again and again: a third of a start's CPU with 10,000 credentials.
+# After so many new containers the garbage collector runs. With Python's usual 700 it would look at all that lives again
+# and again while thousands of objects are listed: a third of a start's CPU with 10,000 credentials.
 _GC_THRESHOLD: Final = 10_000
 
-# Packages that import all of themselves, of which the operator asks for parts: `kubernetes` is a second client, with
-# another HTTP library.
+# Packages that would import all of their modules, where the operator needs a few: most of `kubernetes` is a second
+# client, with another HTTP library.
 _HOLLOW: Final = ("kubernetes", "kubernetes.aio")
-# What httpx (for a command line of its own) and kopf (for the other client's types) try to import and do without.
+# What httpx (for a command line of its own) and kopf (for that client's types) try to import, and can do without.
 _MISSING: Final = ("httpx._main", "kubernetes.client")
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 0 after SIGTERM, 1 if the operator failed, 2 for a wrong setting."""
     try:
-        settings = parse_settings(sys.argv[1:] if argv is None else argv, os.environ)  # noqa: TID251 -- the one who hands it in
+        settings = parse_settings(sys.argv[1:] if argv is None else argv, os.environ)  # noqa: TID251 -- read here, and handed in
         configure_logging(settings.log_level, settings.log_format)
         forbid_core_dumps()
         tune_memory()

@@ -159,7 +159,7 @@ class Census:
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
                 await self._again.wait()
-                await asyncio.sleep(_RETRY)  # it may come and go
+                await asyncio.sleep(_RETRY)  # what calls for it may come several times in a row: one census does
         return set()
 
     async def _forget_without_definition(self, known: Mapping[NamespacedName, tuple[str, str]]) -> None:

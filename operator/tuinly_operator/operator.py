@@ -47,7 +47,7 @@ _OUT_OF_REACH: Final = "the API server is out of reach"
 _FIRST_TOKEN_SECONDS: Final = 60.0  # as if a credential that has no token had one that ends so soon
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _PROBE_SECONDS: Final = 1.0
-_WORK: Final = 2  # reconciles per place at the endpoints: while those wait for answers, as many others read and write
+_WORK: Final = 2  # reconciles per token request: while one waits for its answer, another one reads and writes
 _STUCK_SECONDS: Final = 300.0
 _DEFECT_RETRY: Final = 60.0
 _FINISH_POLL: Final = 0.02
@@ -76,7 +76,7 @@ async def run(settings: Settings, surroundings: Surroundings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What makes the edges by which an operator meets the world: a simulation has others."""
+    """What makes the edges through which an operator meets the world; a simulation hands in others."""
 
     api: Callable[..., Awaitable[Kube]] = connect
     endpoint: Callable[..., TokenEndpoint] = TokenEndpoint
@@ -163,7 +163,7 @@ class Operator:
             raise SettingsError(message) from None
 
     def _make_reconciler(self) -> None:
-        """Put what decides and acts on what there is by now."""
+        """Make what decides and acts, from the parts that are there by now."""
         self._pusher = Pusher(
             PodDoor(self._kube),
             self._clock,
@@ -222,7 +222,7 @@ class Operator:
         await self._kube.close()
 
     def alive(self) -> list[str]:
-        """What hangs or is lost, so that a restart of the process is the last resort; empty if nothing does."""
+        """What hangs or is lost, so that only a restart of the process helps; empty if nothing does."""
         stuck = self._queue.stalled > _STUCK_SECONDS and not self._queue.holds
         hanging = [f"the queue has not moved for {self._queue.stalled:.0f} s"] if stuck else []
         return hanging + [f"{part} ended and did not come back" for part in self._parts.lost()]
@@ -245,11 +245,11 @@ class Operator:
         return asyncio.create_task(self._parts.add(name, run).keep())
 
     def notes(self) -> list[str]:
-        """What /readyz tells besides, though it keeps nothing from being ready."""
+        """What /readyz tells besides; none of it makes this replica unready."""
         return [f"may list and watch {refusal}: no" for refusal in self._refusals]
 
     def _expose_state(self) -> None:
-        """Let the metrics tell of what the parts know at each scrape."""
+        """Let the metrics read from the parts at each scrape."""
         policy = self._policy
         state = State(
             store=self._store,
@@ -278,7 +278,7 @@ class Operator:
         async with asyncio.TaskGroup() as reconciles:
             while True:
                 reconciles.create_task(self._reconcile(await self._queue.get()))
-                # Neither a full queue nor reconciles with nothing to do ever wait: let other tasks of the loop run.
+                # While keys wait and reconciles have nothing to do, nothing pauses here: let other tasks run.
                 await asyncio.sleep(0)
 
     async def _reconcile(self, key: NamespacedName) -> None:
@@ -299,7 +299,7 @@ class Operator:
                     await self._kube.check_ready()
 
     async def _tend_limiter(self) -> None:
-        """Have the limiter release those who only waited for time to pass: a probe, the next of a bounded rate."""
+        """Have the limiter release those who wait for time to pass alone: for a probe, or under a bounded rate."""
         while True:
             pause = self._limiter.tick(self._clock.now())
             await asyncio.sleep(pause)

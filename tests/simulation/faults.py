@@ -486,7 +486,7 @@ def unseen(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> U
 # --- The token endpoint -----------------------------------------------------------------------------------------------
 
 
-def _mood(how: str) -> Strike:
+def _endpoint_mood(how: str) -> Strike:
     def strike(f: Faults, _fault: Fault, _replica: Replica, _key: NamespacedName) -> Undo:
         moods = f.history.endpoint.moods
         moods.append(how)
@@ -504,7 +504,7 @@ for _how, _wait in (
     ("garbage", 150.0),
     ("hang", 165.0),
 ):
-    KINDS[f"endpoint_{_how}"] = Kind(_mood(_how), wait=_wait, most=120.0)
+    KINDS[f"endpoint_{_how}"] = Kind(_endpoint_mood(_how), wait=_wait, most=120.0)
 
 
 @kind(wait=360.0)

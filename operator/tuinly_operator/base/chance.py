@@ -5,7 +5,7 @@ from typing import Final
 
 Chance = Random  # a generator that somebody made and hands down; nothing draws from Python's own, which all share
 
-_MOST_DOUBLINGS: Final = 30  # a float knows a thousand; then it raises OverflowError
+_MOST_DOUBLINGS: Final = 30  # far above any bound; a power of two that no float can hold would raise OverflowError
 
 
 def backoff(chance: Chance, failures: int, *, first: float, most: float) -> float:

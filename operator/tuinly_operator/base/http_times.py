@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-MAX_RETRY_AFTER: Final = 300.0  # seconds; anybody may choose what it asks for, such as an admission webhook
+MAX_RETRY_AFTER: Final = 300.0  # seconds; no more is waited, since anybody may ask, such as an admission webhook
 
 _DIGITS: Final = re.compile(r"[0-9]+")
 # RFC 9110 section 5.6.7: the format that is sent today, and the two old ones that a recipient must still take.

@@ -31,15 +31,15 @@ _LIBRARIES: Final = {
     "asyncio": logging.WARNING,
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
-    # They warn that the signals are left to us, as they should be, and tell a failure that ends kopf twice; so do we.
+    # They warn that kopf leaves the signals to us, as it should, and tell twice of a failure that ends kopf, as we do.
     "kopf._core.reactor.orchestration": logging.CRITICAL,
     "kopf._core.reactor.running": logging.CRITICAL,
     "kopf.objects": logging.WARNING,
     "kubernetes": logging.WARNING,
 }
 
-# kopf tells of each try of a request, every few seconds for as long as an outage lasts, and calls each an error, be it
-# for a moment in which a definition is upgraded.
+# kopf logs each failed try of a request as an error: every few seconds while an outage lasts, and even at the moment
+# when a definition is upgraded.
 _TRY: Final = re.compile(r"Request attempt #(\d+)(/\d+)? failed; will retry")
 
 
@@ -58,9 +58,9 @@ def configure_logging(level: str, log_format: str) -> None:
     """Send logs to stderr, the operator's own from `level` (debug, info, warning, error), as text or json."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
-    handler.addFilter(_calls_no_try_an_error)
+    handler.addFilter(_lower_try)
     if level != "debug":
-        handler.addFilter(_is_no_repetition)
+        handler.addFilter(_is_no_later_try)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger(_PACKAGE).setLevel(level.upper())
@@ -75,13 +75,15 @@ def _try(record: logging.LogRecord) -> int:
     return int(found[1]) if found else 0
 
 
-def _calls_no_try_an_error(record: logging.LogRecord) -> bool:
+def _lower_try(record: logging.LogRecord) -> bool:
+    """Make a warning of each try of kopf's."""
     if _try(record):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True
 
 
-def _is_no_repetition(record: logging.LogRecord) -> bool:
+def _is_no_later_try(record: logging.LogRecord) -> bool:
+    """Whether it is to be logged: of kopf's tries, the first alone."""
     return _try(record) <= 1
 
 

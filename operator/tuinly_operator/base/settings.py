@@ -435,7 +435,8 @@ def _refuse_unknown(names: Iterable[str], known: Sequence[str]) -> None:
     for name in ours:
         if any(_INJECTED.fullmatch(name.removeprefix(service)) for service in services):
             continue
-        similar = difflib.get_close_matches(name, known, n=1, cutoff=0.8)  # the prefix alone is alike
+        # All names share a prefix, so that a lower cutoff would find each of them alike.
+        similar = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         hint = f"; is {similar[0]} meant?" if similar else f"; {PROGRAM} run --help lists them"
         raise SettingsError(f"{name}: no such variable{hint}")
 

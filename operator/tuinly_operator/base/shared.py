@@ -1,7 +1,7 @@
-"""Keeps equal texts in memory only once: of short ones, as many as are bounded here, the latest that came by.
+"""Keeps equal texts in memory only once, if they are short: a bounded number of them, the latest that came by.
 
-Python can do that itself (`sys.intern`), but since 3.12 it never frees what was interned. Names, versions and times
-never end, and anybody may invent more of them.
+Python can do that itself (`sys.intern`), but since 3.12 it never frees what was interned. New names, versions and
+times never cease to come, and anybody may invent more of them.
 """
 
 from functools import lru_cache

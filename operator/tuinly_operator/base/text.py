@@ -1,4 +1,4 @@
-"""Texts: as people are shown them, on one line and not too long; and the letters of some that others send."""
+"""Texts as people are shown them, on one line and not too long; and the characters that scopes and tokens may have."""
 
 import re
 from typing import Final

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 LONG: Final = 0.005
-"""Seconds of CPU from which on a turn is told of: a shorter one keeps nobody waiting."""
+"""Seconds of CPU. A turn that takes as many or more is told of; a shorter one keeps nobody waiting."""
 
 
 class Turns(selectors.DefaultSelector):
@@ -24,7 +24,7 @@ class Turns(selectors.DefaultSelector):
         self._began = cpu()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait as any selector does; a turn has ended with that, and the next begins when it is over."""
+        """Wait as any selector does. With this call one turn ends; when it returns, the next begins."""
         took = self._cpu() - self._began
         if took >= LONG:
             self.seen(took)

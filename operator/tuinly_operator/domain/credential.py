@@ -334,9 +334,9 @@ _Read = Callable[[object, str], Any]  # a JSON value and its path
 
 @cache
 def _reader(kind: Any) -> _Read:  # noqa: ANN401 -- a type
-    """How to read what is declared to be of this type.
+    """Make what reads a value of this type from JSON.
 
-    Made once per type: looking at types takes longer than reading, and every event of the watch is read.
+    It is made once per type: looking at types takes longer than reading, and every event of the watch is read.
     """
     if is_dataclass(kind) and isinstance(kind, type):
         return partial(_read_object, kind, [(*how, _reader(hint)) for *how, hint in _members(kind)])

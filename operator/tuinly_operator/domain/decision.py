@@ -44,8 +44,8 @@ UNTRIED: Final = Failure(
     "nobody could tell whether the new token works, and it was published all the same, since there was no other for "
     "much longer; check the GraphQL endpoint",
 )
-SAME_END: Final = 10.0  # seconds by which one and the same token may seem to end later: answers take their time
-SURE_OF_LIFE: Final = 5.0  # seconds after a token was asked for; until then its credential is taken to exist still
+SAME_END: Final = 10.0  # seconds by which a token that is given again may seem to end later: answers take their time
+SURE_OF_LIFE: Final = 5.0  # seconds after a token was asked for, for which its credential is taken to exist still
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
 Rule = Callable[[Facts], Decision | None]
@@ -57,7 +57,7 @@ def decide(facts: Facts) -> Decision:
 
 
 def meanwhile(facts: Facts) -> Rest:
-    """What the status tells while a token request is under way: what forbids another one by now, or nothing."""
+    """What the status is to tell while a token request is under way: what would forbid another one now, if anything."""
     return next((rest for rule in _FORBIDDING if (rest := rule(facts)) is not None), unblocked(facts))
 
 
@@ -136,7 +136,7 @@ def _respect_foreign_target(f: Facts) -> Rest | None:
 
 
 def _verify(f: Facts) -> Decision | None:
-    """Try a new token before it is published. Between two tries, the other rules decide as if there were none."""
+    """Try a new token before it is published. Between two tries, the other rules decide as if it had not come."""
     waits = held_back(f)
     if waits is None or waits.held.token is None:
         return None
@@ -174,7 +174,7 @@ def _publish(f: Facts) -> Decision | None:
 
 
 def _restore_again(f: Facts) -> Deadline | None:
-    """When to restore a target that somebody keeps breaking, None if now: at once each time, it would never end."""
+    """When to restore a target that somebody keeps breaking, None if now. At once each time, that would never end."""
     last = f.memory.restores
     if last is None or last.count < RESTORES_AT_ONCE:
         return None
@@ -192,6 +192,10 @@ def _need_client(f: Facts) -> Decision | None:
 
 
 def _attempt(f: Facts) -> Decision | None:
+    """Ask for a token where one is needed and the limiter lets the request go.
+
+    While it does not, what the request needs is fetched all the same, unless the wait is long.
+    """
     why, block = need(f), f.turn.block
     if why is None:
         return None

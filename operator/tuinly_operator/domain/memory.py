@@ -202,7 +202,7 @@ class Memory:
     # --- What happens -------------------------------------------------------------------------------------------------
 
     def met_target(self, held: IssuedToken | None) -> "Memory":
-        """The target was looked at. `held` is what its annotations tell, None if that is known or not believed."""
+        """The target was looked at. `held` is what its annotations tell; None if that is no news, or not believed."""
         if held is None:
             return self if self.met else replace(self, met=True)
         later = self.pending is not None and self.pending.held.state.issued_at > held.state.issued_at
@@ -309,7 +309,7 @@ class Memory:
         return replace(self, removed=replace(self.removed, refused=setback)) if self.removed else self
 
     def put_back(self) -> "Memory":
-        """It is there again, or still, as it was."""
+        """The target is there as it was: again, or because it could not be deleted."""
         return replace(self, removed=None)
 
     def restored(self, now: Moment, soon: float) -> "Memory":
@@ -335,11 +335,11 @@ class Memory:
         return replace(self, unpushed=content)
 
     def push_ordered(self) -> "Memory":
-        """They will be."""
+        """Pods will be told of that content."""
         return replace(self, unpushed=None)
 
     def pushed(self, delivery: Delivery) -> "Memory":
-        """This came of it."""
+        """A push is over, and `delivery` came of it."""
         return replace(self, delivery=delivery)
 
     def told_of_look_alikes(self, names: frozenset[str]) -> "Memory":

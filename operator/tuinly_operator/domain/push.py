@@ -53,7 +53,7 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
     if not node or over or _MIRROR in annotations:
         return None
     containers = tuple(living_containers(spec, status))
-    mounts: dict[str, list[bool]] = defaultdict(list)  # by volume: of each mount, whether it is a part of it
+    mounts: dict[str, list[bool]] = defaultdict(list)  # by volume: of each of its mounts, whether it is a subPath
     for mount in (mount for container in containers for mount in container.get("volumeMounts") or ()):
         mounts[mount["name"]].append(bool(mount.get("subPath") or mount.get("subPathExpr")))
     shows: set[str] = set()
@@ -80,7 +80,7 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
 def living_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The containers of all three kinds that run, as far as is known.
 
-    One that has yet to start, also again, starts with what is there then; what one had that has ended is no matter.
+    A container that has yet to start, or to start again, will have what is there then. One that has ended has nothing.
     """
     for kind in ("container", "initContainer", "ephemeralContainer"):
         states = {told["name"]: told.get("state") or {} for told in status.get(f"{kind}Statuses") or ()}
@@ -106,7 +106,7 @@ def mounted(volume: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _named(source: Mapping[str, Any], kind: str, key: str) -> Iterator[str]:
-    """The Secret that a source of this kind names, if it is one and does."""
+    """The Secret that a source names, if it is of this kind and names one."""
     if name := (source.get(kind) or {}).get(key):
         yield name
 

@@ -37,8 +37,8 @@ class Verdict(Enum):
 def judge(known: Told | None, told: Told, *, listed: bool = False) -> Verdict:
     """Judge what is told of a name by what is known of it; `listed` says that a relist shows it.
 
-    A relist wins over what is known of the same uid, whatever the versions. Of a uid that was seen to go, and of
-    another uid than the known one, only a later version is believed at once, and that only of one that is there.
+    Another uid than the known one is believed at once if it is there and its version is later; if not, it is doubtful.
+    So is a uid that is there though it was seen to go. A relist of a uid that is there wins, whatever the versions.
     """
     if known is None:
         return Verdict.NEWS

@@ -128,9 +128,7 @@ class TargetMeta:
     state: TokenState | None
     owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"; or _FORGED
     proven: bool  # by its managed fields this operator wrote it, and nobody else
-    written: (
-        float  # when our manager last changed it by the API server's clock, in seconds since the epoch; 0 for never
-    )
+    written: float  # when our manager last changed it, by the API server's clock; seconds since the epoch, 0 for never
     thawed: float  # when it was made in place of an immutable one, as `written`
 
 
@@ -196,8 +194,9 @@ def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
     target = secret.target
     if target is None:
         return Ownership.FOREIGN
-    ours = _owner(target) == credential.uid
-    adoptable = target.credential == credential.key.name and "" != _owner(target) == target.written_for
+    owner = _owner(target)
+    ours = owner == credential.uid
+    adoptable = bool(owner) and owner == target.written_for and target.credential == credential.key.name
     if not (ours or adoptable):
         return Ownership.FOREIGN
     if target.proven:
@@ -397,8 +396,8 @@ _PROOF: Final = _names("labels", (CREDENTIAL_LABEL,)) | _names("annotations", (_
 def _as_written(owned: frozenset[str], layout: Layout) -> bool:
     """Whether our manager owns what a write would give it now.
 
-    One more annotation under our domain was written by another version of the operator, and stays until the next token
-    is written: removing it at once would cost each credential a token request at every upgrade.
+    An annotation under our domain that is not among that was written by another version of the operator. It stays until
+    the next token is written: to remove it at once would cost each credential a token request at every upgrade.
     """
     labels, annotations = _names("labels", layout.labels), _names("annotations", layout.annotations)
     wanted = _OUR_LABELS | labels | _OUR_ANNOTATIONS | annotations | _names("data", layout.data)

@@ -14,8 +14,8 @@ from tuinly_operator.domain.status import Transition
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading, event
 
 _MOST_WAITING: Final = 1000
-_PLACES: Final = 10  # requests at the same time; one gives up its place after
-_PLACE_SECONDS: Final = 1.0
+_PLACES: Final = 10  # requests at the same time
+_PLACE_SECONDS: Final = 1.0  # after these, a request gives its place to another
 _OUTAGE_SECONDS: Final = 3.0  # between two looks whether an outage is over
 _MAX_NOTE: Final = 1024  # bytes, events.k8s.io/v1
 

@@ -66,7 +66,7 @@ def _listen_on(host: str, port: int) -> socket.socket:
         # [::] serves IPv4 too, as programs in Go do: one setting for every kind of cluster.
         return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
     except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # there Python repeats the address
+        reason = str(error.strerror).partition(" (")[0]  # in the brackets Python repeats the address
         raise SettingsError(f"--listen (TUINLY_LISTEN): cannot listen on {host} port {port}: {reason}") from None
 
 

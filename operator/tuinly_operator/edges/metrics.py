@@ -34,7 +34,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What gauges are read off.
+    """What the gauges are read from.
 
     `leading` and `reachable` tell whether this replica is at work and whether the API server answers, `origins` those
     of the endpoints that credentials use now, `refused` resource and namespace (`*` for all) of what may not be
@@ -106,7 +106,7 @@ class Metrics:
         self._store: Store | None = None
 
     def expose(self, state: State) -> None:
-        """Add the gauges that are read off the operator's state at each scrape."""
+        """Add the gauges that are read from the operator's state at each scrape."""
         self._registry.register(_Gauges(state, self._clock, self._ahead))
         self._store = state.store
 

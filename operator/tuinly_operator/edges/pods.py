@@ -1,4 +1,4 @@
-"""What is asked of Pods: which of them use a Secret, to take an annotation, and whether the policy guards them."""
+"""What is asked of the API server about Pods: who uses a Secret, to tell one, and whether the policy is in force."""
 
 from collections.abc import Sequence
 from http import HTTPStatus

@@ -30,7 +30,7 @@ class Refusal(NamedTuple):
 
 
 class Refusals:
-    """All that are refused now."""
+    """All refusals that hold now."""
 
     def __init__(self, chance: Chance) -> None:
         """Nothing is refused yet."""

@@ -299,7 +299,7 @@ class _Origin:
         rate = self.rate(now)
         if rate is not None:
             self.next_start = now + 1 / rate
-            if rate > 20 * self.most:  # no bound that could ever be met by so few places
+            if rate > 20 * self.most:  # a bound that so few places could never reach
                 self.rate_then = None
 
     # --- What answers say ---------------------------------------------------------------------------------------------
@@ -383,7 +383,10 @@ class Limiter:
     # --- Asking -------------------------------------------------------------------------------------------------------
 
     def look(self, ask: Ask, now: Moment) -> Turn:
-        """Say whether a request may begin now, if not, why not, and whether it may begin before its retry is due."""
+        """Say whether a request may begin now, if not, why not, and whether it may begin before its retry is due.
+
+        A place that is kept for it counts as picked up from now on.
+        """
         origin = self._origins.get(ask.origin) or self._new(ask.origin)
         known, wait = origin.known.get(ask.who), origin.waiting.get(ask.who)
         relieved = known is not None and known.relieved
@@ -603,7 +606,10 @@ class Limiter:
 
     @staticmethod
     def _precedence(origin: _Origin, wait: _Wait) -> tuple[int, float, float]:
-        """Sorts those of several origins. Probes come before those at fault only, the one that is due longest first."""
+        """By what the next ones of several origins are sorted, the smallest first.
+
+        Probes come after all others but those who are at fault themselves, and first the one that is due for longest.
+        """
         if origin.only_probes(wait.ask):
             return Standing.NEW, float("inf"), origin.next_probe
         end = origin.by_end(wait.ask)

@@ -38,7 +38,7 @@ class Record:
     created: bool = False  # the watch told of its creation, or of a label that has it served here by now
     status_written: float = float("-inf")  # boot seconds
     warned: tuple[Warned, ...] = ()  # by Events, lately
-    hushed: frozenset[str] = frozenset()  # conditions whose last Warning was not sent again; nor is the end of it
+    hushed: frozenset[str] = frozenset()  # conditions whose last Warning was no news; nor will its end be
 
 
 @dataclass(slots=True)

@@ -134,7 +134,7 @@ class WorkQueue:
             self._remember_quick(namespace, now)
 
     def _remember_quick(self, namespace: str, now: float) -> None:
-        """Remember a quick namespace, in the order in which that ends: the first are dropped once it has ended."""
+        """Remember a quick namespace for a while. They stand in the order in which that ends, and are dropped then."""
         self._quick.pop(namespace, None)
         while self._quick and next(iter(self._quick.values())) <= now:
             del self._quick[next(iter(self._quick))]

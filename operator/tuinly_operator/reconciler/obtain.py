@@ -87,7 +87,7 @@ class Attempts:
         self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, client)
 
     def _remember(self, record: Record, facts: Facts, seen: SecretMeta | None, client: Client | Failure) -> None:
-        """Remember what a read gave. The store takes only what the watch shows, which tells when it goes."""
+        """Remember what a read gave. The store takes only what the watch shows: of no other it learns when it goes."""
         key, by, ref = facts.credential.client_secret, facts.credential.key, facts.spec.client_secret_ref
         self._store.secret_read(key, seen, facts.client_secret, by)
         read = ClientSecretRead(ref, seen.identity if seen else "", client, self._clock.now())

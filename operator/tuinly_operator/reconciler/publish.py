@@ -205,12 +205,12 @@ class Publisher:
 
         Raises ApiFailure where it is out of reach or overloaded, or this replica does not lead.
         """
-        await self._raise_if_anyway(failure)
+        await self._raise_if_general(failure)
         if failure.namespace_ends:
             record.memory = record.memory.namespace_ended()
         return not failure.namespace_ends
 
-    async def _raise_if_anyway(self, failure: ApiFailure) -> None:
+    async def _raise_if_general(self, failure: ApiFailure) -> None:
         """Raise a failure that is not about what was sent, but about the API server or this replica."""
         away = failure.out_of_reach and not await self._kube.answers()
         if away or isinstance(failure, NotLeading) or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -316,7 +316,7 @@ class Publisher:
         try:
             await self._kube.try_create_secret(key, fresh)
         except ApiFailure as failure:
-            await self._raise_if_anyway(failure)
+            await self._raise_if_general(failure)
             return None if failure.exists else failure
         return None
 

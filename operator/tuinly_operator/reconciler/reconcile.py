@@ -134,7 +134,7 @@ class Reconciler:
             task.cancel()
 
     async def _bring_to_rest(self, record: Record) -> frozenset[Ask]:
-        """Return the requests whose turn it waits for."""
+        """Act, and tell how it is; return the requests whose turn it waits for."""
         key, parked = record.credential.key, frozenset[Ask]()
         # A token that was obtained waits in memory, whatever fails here; the next try writes it.
         telling = False
@@ -154,7 +154,7 @@ class Reconciler:
         return parked
 
     async def _failed(self, record: Record, failure: ApiFailure, *, telling: bool) -> None:
-        """Wait longer each time; tell what the API server refuses, and what it fails again and again.
+        """Wait longer each time; tell users what the API server refuses, and what it fails at again and again.
 
         `telling` says that what failed was the write of the status.
         """
