@@ -6,7 +6,7 @@ has failed for good. If the census or the watch contradicts the store, a live re
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
@@ -29,24 +29,28 @@ _log = logging.getLogger(__name__)
 class Census:
     """Lists the credentials at start, after an outage, and every ten minutes, and compares them with the store."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- whom it asks and whom it tells
         self,
         kube: Kube,
         store: Store,
         namespaces: Callable[[], Sequence[str | None]],
+        *,
         lost: Callable[[], None],
+        is_ahead: Callable[[], Awaitable[bool]],
         went_back: Callable[[], None],
     ) -> None:
         """`namespaces` gives those that kopf watches, None for all; before it has begun there are none.
 
         `lost` is called when kopf should be started anew: it shows none of those that are missing, or it should find
-        out which namespaces it may watch. `went_back` is called when the API server's resource versions have gone back,
-        as after a restore from a backup: then no watch tells of anything.
+        out which namespaces it may watch. `is_ahead` tells whether another watch has seen later versions than there are
+        now. `went_back` is called when the API server's resource versions have gone back, as after a restore from a
+        backup: then no watch tells of anything.
         """
         self._kube = kube
         self._store = store
         self._namespaces = namespaces
         self._lost = lost
+        self._is_ahead = is_ahead
         self._went_back = went_back
         self._awaited: dict[NamespacedName, str] | None = None  # the uids of those that kopf may still have to bring
         self._again = asyncio.Event()
@@ -127,7 +131,7 @@ class Census:
                 await self._forget_without_definition(known)
                 await asyncio.sleep(_RETRY)
                 continue
-            self._compare(known, listed)
+            self._compare(known, listed, back=await self._is_ahead())
             self._store.census_taken()
             self._awaited, trouble = {key: uid for key, (uid, _) in listed.items()}, ""
             if missed and self.unseen == missed:
@@ -135,10 +139,13 @@ class Census:
             missed = await self._not_brought()
 
     def _compare(
-        self, known: Mapping[NamespacedName, tuple[str, str]], listed: Mapping[NamespacedName, tuple[str, str]]
+        self,
+        known: Mapping[NamespacedName, tuple[str, str]],
+        listed: Mapping[NamespacedName, tuple[str, str]],
+        *,
+        back: bool,
     ) -> None:
         """Have those checked whose uid in the store is not the listed one; notice resource versions that went back."""
-        back = False
         for key, (uid, version) in known.items():
             there, now = listed.get(key, ("", ""))
             if there != uid:

@@ -137,7 +137,14 @@ class Operator:
             listed=partial(self._store.credential_seen, listed=True),
             gone=self._store.credential_ended,
         )
-        self._census = Census(self._kube, self._store, lambda: watch.watched, watch.restart, self._list_all_again)
+        self._census = Census(
+            self._kube,
+            self._store,
+            lambda: watch.watched,
+            lost=watch.restart,
+            is_ahead=self._is_ahead,
+            went_back=self._list_all_again,
+        )
         self._election = self._join_election()
         self._expose_state()
         self._events = EventSender(self._kube, self._clock, self._surroundings.host)
@@ -395,6 +402,14 @@ class Operator:
 
     def _count_again(self) -> None:
         self._census.take_again()
+
+    async def _is_ahead(self) -> bool:
+        """Whether a watch of Secrets is ahead of the API server; one that cannot be asked about now is not."""
+        for watch in self._secret_watches:
+            with suppress(ApiFailure):
+                if await watch.is_ahead():
+                    return True
+        return False
 
     def _list_all_again(self) -> None:
         self._credential_watch.restart()

@@ -110,6 +110,15 @@ def test_what_goes_wrong_is_told_and_shortened(monkeypatch: pytest.MonkeyPatch) 
     faults = [Fault(n, 20.0 + 10 * n, kind, "", 1.0, 0.5, 0.5) for n, kind in enumerate(kinds)]
     result = play(1, faults)
     assert "a replica crashed" in result.broken
-    kept, broken = shortest(Result(1, faults, broken=result.broken))
+    told: list[str] = []
+    kept, broken = shortest(Result(1, faults, broken=result.broken), tell=told.append)
+    assert told[0] == "try 1: 4 of 7 faults"
     assert [fault.kind for fault in kept] == ["delete_lease", "crash"]
     assert "a replica crashed" in broken
+
+
+def test_what_is_not_short_in_time_is_told_as_it_is() -> None:
+    told: list[str] = []
+    faults = [Fault(n, 20.0, "force", "", 1.0, 0.5, 0.5) for n in range(4)]
+    assert shortest(Result(1, faults, broken="something"), seconds=0.0, tell=told.append) == (faults, "something")
+    assert told == ["no shorter one within 0 s"]

@@ -467,8 +467,9 @@ class Audit:
         return token is not None and self._history.now() < token.expires + SKEW
 
     def _token_in(self, raw: Json) -> Token | None:
-        value = decoded(raw, "access_token") or decoded(raw, "env").removeprefix("TOKEN=")
-        return self._history.endpoint.tokens.get(value)
+        """The token of a target, under the default key or that of the template; the other one may be anybody's."""
+        tokens = self._history.endpoint.tokens
+        return tokens.get(decoded(raw, "access_token")) or tokens.get(decoded(raw, "env").removeprefix("TOKEN="))
 
 
 def _condition(raw: Json, kind: str) -> tuple[str, str]:

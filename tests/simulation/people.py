@@ -105,7 +105,11 @@ class People:
         found = self.read(secret_path(key))
         if found is None:
             return
-        meta = {part: found["metadata"][part] for part in ("labels", "annotations") if part in found["metadata"]}
+        meta = {
+            part: found["metadata"][part]
+            for part in ("labels", "annotations", "ownerReferences")
+            if part in found["metadata"]
+        }
         body = {"metadata": {"name": name, **meta}, "type": found.get("type"), "data": found.get("data") or {}}
         self.ask("POST", f"/api/v1/namespaces/{key.namespace}/secrets", body)
 

@@ -27,11 +27,16 @@ class Cluster:
         self.reads: list[NamespacedName] = []
         self.store = Store(lambda _: None, lambda _: None, lambda key: self.census.ask_about(key))  # noqa: PLW0108 -- made below
         self.lost = 0
+        self.ahead = False
         self.went_back = 0
-        self.census = Census(cast("Kube", self), self.store, lambda: [None], self.lose, self.list_all_again)
+        told: dict[str, Any] = {"lost": self.lose, "is_ahead": self.is_ahead, "went_back": self.list_all_again}
+        self.census = Census(cast("Kube", self), self.store, lambda: [None], **told)
 
     def lose(self) -> None:
         self.lost += 1
+
+    async def is_ahead(self) -> bool:
+        return self.ahead
 
     def list_all_again(self) -> None:
         self.went_back += 1
@@ -144,9 +149,12 @@ async def test_a_name_is_asked_about_once_however_much_is_told_of_it(cluster: Cl
     assert cluster.reads == [ME]
 
 
-@pytest.mark.parametrize(("listed", "back"), [("9", 1), ("10", 0), ("11", 0)])
-async def test_a_history_that_went_back_is_noticed(cluster: Cluster, listed: str, back: int) -> None:
+@pytest.mark.parametrize(
+    ("listed", "ahead", "back"), [("9", False, 1), ("10", False, 0), ("11", False, 0), ("10", True, 1)]
+)
+async def test_a_history_that_went_back_is_noticed(cluster: Cluster, listed: str, ahead: bool, back: int) -> None:  # noqa: FBT001 -- a case
     """No watch tells of it: each waits for what comes after the last that it has seen."""
+    cluster.ahead = ahead
     cluster.know(ME, UID, "10")
     cluster.put(ME, UID, listed)
     async with counted(cluster.census):

@@ -45,6 +45,11 @@ class SecretWatch:
         """Whether it has shown all up to a version."""
         return self._version == version or older(version, self._version)
 
+    async def is_ahead(self) -> bool:
+        """Whether it has seen what the API server knows nothing of any more: it waits in vain. Raises ApiFailure."""
+        seen = self._version  # before the server is asked, whose answer is no older than that
+        return bool(seen) and older(await self._kube.version_of_secrets(self._namespace), seen)
+
     async def run(self) -> None:
         """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""
         while True:

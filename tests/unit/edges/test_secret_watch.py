@@ -25,6 +25,9 @@ class Quiet:
         meta = {"namespace": "shop", "name": "secret", "uid": "u", "resourceVersion": str(self.version)}
         yield [{"metadata": meta}], str(self.version)
 
+    async def version_of_secrets(self, _: str | None) -> str:
+        return str(self.version)
+
     async def watch_secrets(
         self, _: str | None, version: str, begun: Callable[[], None]
     ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
@@ -93,3 +96,19 @@ async def test_it_tells_how_far_it_has_come() -> None:
         *(False, False, False),
     ]
     running.cancel()
+
+
+async def test_it_knows_where_it_waits_for_versions_that_are_gone() -> None:
+    """As after a restore of etcd, whatever else has changed since."""
+    kube, store = Quiet(), Store(lambda _: None, lambda _: None)
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
+    assert not await watch.is_ahead()  # it has seen nothing yet
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        await watch.settled.wait()
+    ahead = []
+    for kube.version in (100, 101, 99):
+        ahead.append(await watch.is_ahead())
+    assert ahead == [False, False, True]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

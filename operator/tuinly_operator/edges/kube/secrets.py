@@ -11,7 +11,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.target import MANAGER, SecretMeta
 from tuinly_operator.edges.kube.failures import ApiFailure, word
-from tuinly_operator.edges.kube.requests import METADATA, REQUEST_TIMEOUT, Requests, collection, lines
+from tuinly_operator.edges.kube.requests import METADATA, METADATA_LIST, REQUEST_TIMEOUT, Requests, collection, lines
 
 _WATCH_SECONDS: Final = 290  # after which the server ends a watch, so that a dead one is noticed in the end
 _APPLY: Final = "application/apply-patch+yaml; charset=utf-8"  # without more, the library would write JSON itself
@@ -79,6 +79,12 @@ class Secrets(Requests):
         path = collection("/api/v1", namespace, "secrets")
         async for page in self.pages(path, {"fieldSelector": _WATCHED_TYPES}):
             yield page
+
+    async def version_of_secrets(self, namespace: str | None) -> str:
+        """The version that a list of Secrets has now, past every cache. Raises ApiFailure."""
+        path, query = collection("/api/v1", namespace, "secrets"), {"fieldSelector": _WATCHED_TYPES, "limit": "1"}
+        answer = await self.ask("GET", path, query=query, accept=METADATA_LIST)
+        return str(answer["metadata"].get("resourceVersion") or "")
 
     async def watch_secrets(
         self, namespace: str | None, version: str, begun: Callable[[], None]
