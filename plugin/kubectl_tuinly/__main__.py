@@ -1,5 +1,6 @@
 """The program `kubectl-tuinly`, which kubectl finds by its name, and `kubectl_complete-tuinly` for completion."""
 
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
+    _stand_in()
     try:
         if Path(sys.argv[0]).name == _COMPLETES:
             return _complete(words)
@@ -30,9 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.exit_status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # whoever read has had enough
+    except OSError as error:  # whoever read has had enough, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"{PROGRAM}: {_printable(error.strerror or str(error))}\n")
         return Exit.UNCHECKED
+
+
+def _stand_in() -> None:
+    """Put something in the place of streams that are closed, and of letters that the output has not."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 -- to the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(words: Sequence[str]) -> int:

@@ -7,12 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from kubectl_tuinly.edges.around import has_person, shows_output
 from kubectl_tuinly.rules.steps import Step, Verdict, next_thing
 from kubectl_tuinly.rules.view import Row, moment
-from tuinly_operator.base.text import printable
+from tuinly_operator.base.text import cut, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,8 @@ _MARKS: Final = {
     Verdict.WRONG: ("✗", "XX", "bold red"),
     Verdict.UNCHECKED: ("?", "??", "dim"),
 }
+_MOST: Final = 2000  # letters of a finding; what others write may be of any length
+_MESSAGE: Final = 30  # columns that a message needs at least
 _BAR: Final = 10
 _SHORT_LIFE: Final = 0.15
 _HALF_LIFE: Final = 0.4
@@ -31,14 +33,19 @@ _HALF_LIFE: Final = 0.4
 
 def say(text: str) -> None:
     """Print to standard output."""
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    sys.stdout.write(_still(text if text.endswith("\n") else f"{text}\n"))
     sys.stdout.flush()
 
 
 def tell(text: str) -> None:
     """Print to standard error, for people."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(_still(f"{text}\n"))
     sys.stderr.flush()
+
+
+def _still(text: str) -> str:
+    """A text of several lines in which nothing moves a cursor."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def say_json(value: object) -> None:
@@ -60,17 +67,25 @@ def agrees(question: str) -> bool:
 
 def show_rows(rows: Sequence[Row], *, namespaces: bool, wide: bool) -> None:
     """Print the table of credentials."""
-    if not shows_output():
-        say(
-            plain_table(
-                _header(namespaces=namespaces, wide=wide),
-                [_cells(row, namespaces=namespaces, wide=wide) for row in rows],
-            )
-        )
-        return
-    from rich.console import Console  # noqa: PLC0415 -- --help and pipes need not wait for it
+    header = _header(namespaces=namespaces, wide=wide)
+    cells = [_cells(row, namespaces=namespaces, wide=wide) for row in rows]
+    if shows_output():
+        from rich.console import Console  # noqa: PLC0415 -- --help and pipes need not wait for it
 
-    Console(highlight=False).print(_table(rows, namespaces=namespaces, wide=wide))
+        console = Console(highlight=False)
+        if _columns(header, cells) <= console.width:
+            console.print(_table(rows, namespaces=namespaces, wide=wide))
+            return
+    say(plain_table(header, cells))
+
+
+def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """How many columns a terminal needs for a table in which no more than messages are folded."""
+    needed = [
+        min(width, _MESSAGE) if name == "MESSAGE" else width
+        for name, width in zip(header, _widths(header, cells), strict=True)
+    ]
+    return sum(needed) + 2 * len(needed)
 
 
 @contextmanager
@@ -124,9 +139,9 @@ def _life(row: Row) -> str:
     return f"{full * lit}{empty * (_BAR - lit)} {left}"
 
 
-def _draws() -> bool:
-    """Whether the output's letters include those of bars and marks."""
-    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+def _draws(stream: TextIO | None = None) -> bool:
+    """Whether a stream's letters, by default the output's, include those of bars and marks."""
+    return ((stream or sys.stdout).encoding or "").lower().replace("-", "").startswith("utf")
 
 
 def _table(rows: Sequence[Row], *, namespaces: bool, wide: bool) -> "Table":
@@ -137,7 +152,7 @@ def _table(rows: Sequence[Row], *, namespaces: bool, wide: bool) -> "Table":
     for name in _header(namespaces=namespaces, wide=wide):
         words = name == "MESSAGE"
         table.add_column(
-            name, no_wrap=not words, overflow="fold" if words else "ellipsis", min_width=30 if words else 4
+            name, no_wrap=not words, overflow="fold" if words else "ellipsis", min_width=_MESSAGE if words else 4
         )
     at = _header(namespaces=namespaces, wide=wide).index("READY")
     for row in rows:
@@ -157,12 +172,16 @@ def _life_colour(row: Row) -> str:
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as kubectl prints it, for pipes and files: nothing is cut off."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    widths = _widths(header, rows)
     lines = (
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (header, *rows)
     )
     return "\n".join(lines)
+
+
+def _widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
@@ -178,23 +197,31 @@ def show_steps(steps: Sequence[Step]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for step in steps:
         mark, ascii_mark, colour = _MARKS[step.verdict]
         dim = "dim" if step.verdict is Verdict.UNCHECKED else ""
         table.add_row(
-            Text(mark if _draws() else ascii_mark, colour), Text(step.title, "bold"), Text(printable(step.text), dim)
+            Text(mark if _draws() else ascii_mark, colour), Text(step.title, "bold"), Text(_shown(step.text), dim)
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print(Text.assemble(("\nNext: ", "bold"), printable(next_thing(steps))))
+    # The terminal breaks this line, so that a command in it can be copied.
+    console.print(Text.assemble(("\nNext: ", "bold"), _shown(next_thing(steps))), soft_wrap=True)
 
 
 def steps_text(steps: Sequence[Step]) -> str:
     """Findings as plain text."""
     width = max((len(step.title) for step in steps), default=0)
     verdict = max(map(len, Verdict))
-    lines = [f"{step.verdict:{verdict}}   {step.title:{width}}   {printable(step.text)}" for step in steps]
-    return "\n".join([*lines, "", f"Next: {printable(next_thing(steps))}"])
+    lines = [f"{step.verdict:{verdict}}   {step.title:{width}}   {_shown(step.text)}" for step in steps]
+    return "\n".join([*lines, "", f"Next: {_shown(next_thing(steps))}"])
+
+
+def _shown(text: str) -> str:
+    """A finding as it is shown: on one line, and not without end."""
+    return cut(printable(text), _MOST)
 
 
 # Progress -------------------------------------------------------------------------------------------------------------
@@ -207,10 +234,15 @@ def progress() -> Iterator[Callable[[str], None]]:
         yield _News()
         return
     from rich.console import Console  # noqa: PLC0415 -- as above
+    from rich.live import Live  # noqa: PLC0415
+    from rich.spinner import Spinner  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    with Console(stderr=True, highlight=False).status("") as status:
-        yield lambda text: status.update(Text(printable(text)))
+    spinner = Spinner("dots" if _draws(sys.stderr) else "line")
+    console = Console(stderr=True, highlight=False)
+    # What is said meanwhile goes above the moving line, but into a file where standard output is one.
+    with Live(spinner, console=console, transient=True, redirect_stdout=shows_output(), refresh_per_second=10):
+        yield lambda text: spinner.update(text=Text(_shown(text)))
 
 
 class _News:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from tuinly_operator.base.names import is_name
 from tuinly_operator.domain.credential import API_VERSION, KIND, Credential
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.schedule import refresh_offset
@@ -54,6 +55,9 @@ def explained(raw: Mapping[str, Any]) -> Iterator[str]:
 def _understood(raw: Mapping[str, Any]) -> Credential:
     meta = raw.get("metadata")
     given = meta if isinstance(meta, Mapping) else {}
+    name = given.get("name")
+    if not isinstance(name, str) or not is_name(name):
+        raise Failure(Reason.INVALID_SPEC, "metadata.name: small letters, digits, - and . are what a name is made of")
     credential = Credential.from_object({**raw, "metadata": {**_LATER, **given}})
     if credential.problem is not None:
         raise credential.problem

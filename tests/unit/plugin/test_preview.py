@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kubectl_tuinly.edges.yaml_text import read_objects, written
 from kubectl_tuinly.rules.preview import MADE_UP_TOKEN, explained, preview
 from tests.support.crd import GOOD
 from tests.support.merge import merged
@@ -40,6 +41,8 @@ def test_each_key_is_explained() -> None:
         ({"spec": {"target": {"template": {"data": {"a": "${token}"}}}}}, "after a dollar sign"),
         ({"spec": {"target": {"name": "storefront-client"}}}, "must not be the client Secret"),
         ({"metadata": {"name": "x" * 58}}, "at most 57 characters"),
+        ({"metadata": {"name": "x\x1b[2J"}}, "metadata.name: small letters"),
+        ({"metadata": {"name": None}}, "metadata.name: small letters"),
         ({"spec": {"clientSecretRef": None}}, "spec.clientSecretRef must be present"),
     ],
 )
@@ -64,7 +67,15 @@ def test_render_shows_each_credential_of_a_file_offline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("a: [", "is no YAML in line 1"), ("kind: Service", "there is no TuinlyCredential"), (None, "No such file")],
+    [
+        ("a: [", "is no YAML in line 1"),
+        ("a: " + "[" * 20_000, "is no YAML"),
+        ("a: !!int b", "is no YAML"),
+        (f"a: {'9' * 5000}", "is no YAML"),
+        ('a: "\\ud800"', "is no YAML"),
+        ("kind: Service", "there is no TuinlyCredential"),
+        (None, "No such file"),
+    ],
 )
 def test_a_file_that_is_of_no_use_is_named(tmp_path: Path, text: str | None, told: str) -> None:
     file = tmp_path / "app.yaml"
@@ -74,3 +85,17 @@ def test_a_file_that_is_of_no_use_is_named(tmp_path: Path, text: str | None, tol
     assert (ran.status, len(ran.err.splitlines())) == (2, 1)
     assert "kubectl tuinly: " in ran.err
     assert told in ran.err
+
+
+def test_a_date_is_a_text_as_for_kubectl(tmp_path: Path) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text("a: 2026-11-26\nb: 2026-13-99")
+    assert list(read_objects(str(file))) == [{"a": "2026-11-26", "b": "2026-13-99"}]
+
+
+def test_a_text_of_a_template_is_shown_as_what_it_is_and_moves_no_cursor() -> None:
+    texts = {"a": "gnp\u202e \x1b[2J \x9b \x85", "b": "\u202ex\ny", "c": "tab\tand\nline", "d": "é\nü"}
+    text = written(texts)
+    assert yaml.safe_load(text) == texts
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "é" in written({"d": "é"})

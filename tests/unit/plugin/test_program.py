@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kubectl_tuinly import VERSION
 from kubectl_tuinly.arguments import COMMANDS, login_flags, parser
@@ -14,6 +15,8 @@ from kubectl_tuinly.completion import complete
 from kubectl_tuinly.edges import screen
 from kubectl_tuinly.rules.steps import Step, Verdict
 from kubectl_tuinly.rules.view import rows_of
+from tests.support.crd import GOOD as GOOD_OBJECT
+from tests.support.merge import merged
 from tests.support.plugin import ROOT, command
 from tests.unit.plugin.objects import GOOD, NOW, told
 from tests.unit.plugin.program import run
@@ -89,6 +92,34 @@ def test_a_token_is_not_shown_on_a_terminal() -> None:
     assert "pipe it, or say --yes" in answer.stderr
 
 
+SAMPLE = str(ROOT / "deploy" / "samples" / "storefront.yaml")
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "ends", "told"),
+    [
+        ("<&-", ("status", "-n", "shop"), 3, "cannot be reached"),
+        (">&-", ("render", "-f", SAMPLE), 0, ""),
+        (">/dev/full", ("render", "-f", SAMPLE), 3, "No space left on device\n"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_no_failure_of_its_own(
+    closed: str, words: tuple[str, ...], ends: int, told: str
+) -> None:
+    ran = run(*words, program=["/bin/sh", "-c", f'exec "$0" "$@" {closed}', *command()])
+    assert (ran.status, len(ran.err.splitlines())) == (ends, bool(told)), ran.err
+    assert told in ran.err
+
+
+def test_letters_that_the_output_has_not_are_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text(yaml.safe_dump(merged(GOOD_OBJECT, {"spec": {"target": {"template": {"data": {"a": "é"}}}}})))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ran = run("render", "-f", str(file))
+    assert ran.status == 0, ran.err
+    assert "\\xe9" in ran.out
+
+
 # Completion -----------------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +184,69 @@ def test_findings_end_with_what_to_do_and_no_markup_is_obeyed(capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "[red]forged[/red] \\x1b[2J" in out
     assert "Mend [it]." in out
+
+
+@pytest.mark.usefixtures("on_terminal")
+def test_what_to_do_can_be_copied_from_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal breaks the line, where it must, and nothing is left out of long words."""
+    monkeypatch.setenv("COLUMNS", "40")
+    url, todo = (
+        "https://tuinly.example/a-word-that-is-longer",
+        "kubectl -n tuinly-system describe pods -l name=operator",
+    )
+    screen.show_steps([Step("Token URL", Verdict.WRONG, url, todo)])
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert out.endswith(f"\nNext: {todo}\n")
+    assert url in "".join(out.split()).replace("✗TokenURL", "")
+
+
+@pytest.mark.usefixtures("on_terminal")
+@pytest.mark.parametrize(("columns", "folds"), [(60, False), (200, True)])
+def test_where_a_table_does_not_fit_the_terminal_breaks_its_lines_and_nothing_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, *, folds: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    long = told("False:InvalidClient", "False:InvalidClient", name="a-name-of-some-thirty-letters-in-all")
+    long["status"]["conditions"][0]["message"] = message = "words " * 20 + "end"
+    screen.show_rows(rows_of([long], NOW), namespaces=True, wide=True)
+    out = capsys.readouterr().out
+    assert "a-name-of-some-thirty-letters-in-all" in out
+    assert "…" not in out
+    assert (message in out) is not folds
+
+
+def test_no_text_is_shown_without_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as an image's name in a Deployment that passes for an operator's."""
+    screen.show_steps([Step("Deployment", Verdict.WRONG, "x" * 100_000, "y" * 100_000)])
+    assert len(capsys.readouterr().out) < 10_000
+
+
+def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.say("one \x1b[2J\ntwo \u202e")
+    screen.tell("three \x9b2J")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("one \\x1b[2J\ntwo \\u202e\n", "three \\x9b2J\n")
+
+
+def test_what_came_of_it_goes_into_a_file_while_progress_is_shown() -> None:
+    """Standard output is a pipe, standard error a terminal."""
+    ours, theirs = pty.openpty()
+    code = "from kubectl_tuinly.edges.screen import progress, say\n"
+    code += "with progress() as news: news('waiting'); say('there is a new token')"
+    answer = subprocess.run(  # noqa: S603 -- our own
+        [*command()[:1], "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "plugin"), "TERM": "xterm"},
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert answer.stdout == "there is a new token\n"
 
 
 @pytest.mark.usefixtures("on_terminal")
