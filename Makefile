@@ -8,7 +8,7 @@ BIN := $(ENVIRONMENT)/bin
 VENV := $(ENVIRONMENT)/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo extras test test-unit bench mutants check format docs reference dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm demo demo-picture extras test test-unit bench mutants check format docs reference dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate chaos soak e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 .PHONY: release-check release-files
 
@@ -30,6 +30,9 @@ demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 le
 	@$(if $(POD:0=),$(BIN)/python -m tests.support.demo --check)
 	@$(BIN)/python -m tests.support.binaries $(if $(POD:0=),--node) > /dev/null
 	@$(BIN)/python -m tests.support.demo
+
+demo-picture: $(VENV) binaries ## Play the demo and draw it for the README: docs/demo.svg
+	@$(BIN)/python hack/demo_picture.py
 
 # With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run three at a
 # time, each worker on a cluster of its own; with ARGS, which choose some of them, one by one, and the coverage has no floor.

@@ -1,15 +1,20 @@
 """The demo reads well in a terminal and in a log, and believes nothing that it has not seen."""
 
+import html
+import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.support.auditor import Credential, Finding, Verdict, Wrong
 from tests.support.demo import facts
+from tests.support.demo.__main__ import TITLE
 from tests.support.demo.checker import Checker, FactError, require
 from tests.support.demo.narrator import Narrator
 from tests.support.demo.story import scenes
@@ -231,3 +236,64 @@ def test_without_a_control_plane_it_says_what_to_do_and_leaves_nothing(tmp_path:
     assert f"BinariesError: KUBEBUILDER_ASSETS={assets}" in told.stdout
     assert told.stderr == ""
     assert list(scratch.iterdir()) == []
+
+
+# The picture ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawing() -> ModuleType:
+    """The script, which is in no package."""
+    spec = importlib.util.spec_from_file_location("demo_picture", ROOT / "hack" / "demo_picture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SHOWN = """\
+The title
+    ✓ a Kubernetes API (40.6 s)
+
+1. A credential is applied, and its token appears ── 75 s
+    $ kill -KILL 6116
+      storefront   2026-11-26T06:42:53Z   2026-11-26T06:42:47Z
+      the endpoint https://127.0.0.1:44427 fails
+
+2. The token works ── 82 s
+    ✓ it does
+
+\x1b[32mAll 33 facts held, in 159 s.\x1b[0m
+    Everything that was started has ended.
+"""
+
+
+def test_of_the_demo_some_scenes_are_drawn_without_what_is_the_machines(drawing: ModuleType) -> None:
+    assert drawing.neutral(drawing.chosen(SHOWN)).splitlines() == [
+        "The title",
+        "",
+        "    ⋮",
+        "",
+        "1. A credential is applied, and its token appears ──",
+        "    $ kill -KILL 4711",
+        "      storefront   2026-01-01T12:00:00Z   2026-01-01T11:59:54Z",
+        "      the endpoint https://127.0.0.1:8443 fails",
+        "",
+        "    ⋮",
+        "",
+        "\x1b[32mAll 33 facts held.\x1b[0m",
+    ]
+
+
+def test_the_picture_is_of_the_present_story_loads_nothing_and_shows_nothing_of_the_machine(
+    drawing: ModuleType,
+) -> None:
+    picture = drawing.PICTURE.read_text()
+    assert re.findall(r"\w+://[^\s\"<&]+", picture) == ["http://www.w3.org/2000/svg"]
+    assert re.findall(r"@import|url\((?!#)", picture) == []
+    text = html.unescape(re.sub("<[^>]*>", "", picture)).replace("\N{NO-BREAK SPACE}", " ")
+    assert {*drawing.SCENES} <= {title for title, _ in scenes(in_pods=False)}
+    assert [scene for scene in (TITLE, *drawing.SCENES) if scene not in text] == []
+    assert re.findall(r"(?<![\w./])/(?:\w+/)+", text) == []
+    assert {*re.findall(r"\d{4}-\d\d-\d\d", text)} == {"2026-01-01"}
