@@ -141,6 +141,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @in_a_browser
+@pytest.mark.timeout(400)  # seconds: the first one builds the site, which takes minutes on a machine that is very busy
 @pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize(("title", "page"), [*pages(NAV), *OTHERS])
 def test_a_page_fits_the_screen_and_asks_nobody_else(
