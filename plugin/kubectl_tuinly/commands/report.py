@@ -37,7 +37,7 @@ class _Report:
             self.missing.append(f"{name}: {content.why}")
             return
         text = content if isinstance(content, str) else json.dumps(content, indent=2)
-        self._archive.writestr(name, text + "\n")
+        self._archive.writestr(name, redacted.text(text) + "\n")
 
 
 def run(options: Namespace, cluster: Cluster) -> Exit:

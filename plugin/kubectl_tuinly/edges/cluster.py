@@ -113,7 +113,7 @@ class Cluster:
 
     def log(self, namespace: str, pod: str) -> str:
         """The last lines that a Pod has logged."""
-        return self._access.text(_in(namespace, "/api/v1", "pods", pod, "log"), tailLines="2000")
+        return self._access.text(_in(namespace, "/api/v1", "pods", pod, "log"), tailLines="2000", limitBytes="10000000")
 
     def push_policies(self) -> tuple[list[Json], list[Json]]:
         """The policies for Push, and their bindings."""

@@ -75,11 +75,16 @@ class Installation:
         return f"system:serviceaccount:{self.key.namespace}:{self.account}"
 
 
+def is_operator(container: Mapping[str, Any]) -> bool:
+    """Whether a container of a Pod is the operator's."""
+    return "run" in (container.get("args") or ())
+
+
 def installation_of(raw: Mapping[str, Any]) -> Installation | None:
     """Read a Deployment; None where it is no operator's."""
     meta, spec = raw["metadata"], raw["spec"]
     pod = spec["template"]["spec"]
-    container = next((each for each in pod["containers"] if "run" in (each.get("args") or ())), None)
+    container = next(filter(is_operator, pod["containers"]), None)
     if container is None:
         return None
     key = NamespacedName(meta["namespace"], meta["name"])

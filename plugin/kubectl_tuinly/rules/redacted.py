@@ -5,8 +5,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from kubectl_tuinly.rules.installation import is_operator
+from tuinly_operator.domain.credential import GROUP
+
 _VARIABLE: Final = re.compile(r"\$\$|\$\{[a-z_]+\}")
-_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"  # the whole object once more
+_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s\"]+(?=@)")
+_OURS: Final = f"{GROUP}/"
 _MASK: Final = "(left out)"
 
 
@@ -15,15 +19,19 @@ def credential(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = _bare(raw)
     template = ((found.get("spec") or {}).get("target") or {}).get("template") or {}
     if isinstance(template.get("data"), dict):
-        template["data"] = {key: _variables(str(text)) for key, text in template["data"].items()}
+        template["data"] = {key: _variables(str(each)) for key, each in template["data"].items()}
     return found
 
 
 def deployment(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A Deployment; of its variables, the operator's settings are kept, since others may hold a password."""
+    """A Deployment; the operator's own words and settings are kept, since others may hold a password."""
     found = _bare(raw)
-    pod = found["spec"]["template"]["spec"]
+    template = found["spec"]["template"]
+    _without_annotations(template.get("metadata") or {})
+    pod = template["spec"]
     for container in [*pod.get("containers", ()), *pod.get("initContainers", ())]:
+        if not is_operator(container):
+            container |= {name: [_MASK] for name in ("command", "args") if name in container}
         for variable in container.get("env") or ():
             if "value" in variable and not variable["name"].startswith("TUINLY_"):
                 variable["value"] = _MASK
@@ -35,23 +43,34 @@ def other(raw: Mapping[str, Any]) -> dict[str, Any]:
     return _bare(raw)
 
 
+def text(whole: str) -> str:
+    """A text, or several in one; of a URL with a password, without that."""
+    return _PASSWORD.sub(_MASK, whole)
+
+
 def _bare(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = copy.deepcopy(dict(raw))
-    (found["metadata"].get("annotations") or {}).pop(_LAST_APPLIED, None)
+    _without_annotations(found["metadata"])
     return found
 
 
-def _variables(text: str) -> str:
-    return "".join(_kept(text)) or _MASK
+def _without_annotations(metadata: Mapping[str, Any]) -> None:
+    """Leave out what is not ours: kubectl and other tools keep the whole object in an annotation once more."""
+    annotations = metadata.get("annotations") or {}
+    annotations |= {name: _MASK for name in annotations if not name.startswith(_OURS)}
 
 
-def _kept(text: str) -> Iterator[str]:
+def _variables(template: str) -> str:
+    return "".join(_kept(template)) or _MASK
+
+
+def _kept(template: str) -> Iterator[str]:
     """The variables of a text, and a mark for what stands between them."""
     end = 0
-    for match in _VARIABLE.finditer(text):
+    for match in _VARIABLE.finditer(template):
         if match.start() > end:
             yield _MASK
         yield match[0]
         end = match.end()
-    if end < len(text):
+    if end < len(template):
         yield _MASK
