@@ -6,13 +6,14 @@ environment, which is made from a lock with hashes. With an argument, both go in
 
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import zipapp
 from pathlib import Path
 from typing import Final
+
+from wheels import build_wheel
 
 ROOT: Final = Path(__file__).parents[1]
 SHARED: Final = ("base", "domain")
@@ -28,7 +29,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         source = gather(Path(scratch, "source"))
-        print(build_wheel(source, folder))
+        build_wheel(source, folder)
+        print(max(folder.glob("kubectl_tuinly-*.whl"), key=lambda wheel: wheel.stat().st_mtime))
         print(build_file(source, Path(scratch, "file"), folder / "kubectl-tuinly"))
     return 0
 
@@ -50,13 +52,6 @@ def settle(folder: Path) -> None:
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (moment, moment))
-
-
-def build_wheel(source: Path, folder: Path) -> Path:
-    """Build the wheel."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", folder, source], check=True)  # noqa: S603 -- words of our own
-    return max(folder.glob("kubectl_tuinly-*.whl"), key=lambda wheel: wheel.stat().st_mtime)
 
 
 def build_file(source: Path, place: Path, file: Path) -> Path:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from manifests import HOW_TO_APPLY
+from wheels import build_wheel
 
 ROOT: Final = Path(__file__).parents[1]
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -51,6 +52,7 @@ def main() -> int:
     files.add_argument("image", help="what is to be pulled: NAME:TAG@sha256:…")
     files.add_argument("folder", type=Path)
     files.add_argument("--offline", action="store_true", help="leave out the list of Python packages")
+    steps.add_parser("wheel", help="the operator's wheel alone").add_argument("folder", type=Path)
     image = steps.add_parser("image-sbom", help="what an image's archive is made of")
     image.add_argument("archive", type=Path)
     image.add_argument("file", type=Path)
@@ -63,6 +65,8 @@ def main() -> int:
             check_tag(wanted.tag)
         elif wanted.step == "files":
             make_files(wanted.folder, wanted.image, with_sbom=not wanted.offline)
+        elif wanted.step == "wheel":
+            wheel(wanted.folder, os.environ)
         elif wanted.step == "image-sbom":
             image_sbom(wanted.archive, wanted.file)
         elif wanted.step == "check":
@@ -170,12 +174,11 @@ def exchanged(text: str, old: str, new: str) -> str:
 
 
 def wheel(folder: Path, environ: Mapping[str, str]) -> None:
-    """Build the operator's wheel, from a copy: setuptools leaves its work beside the sources."""
+    """Build the operator's wheel."""
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("pyproject.toml", "README.md", "LICENSE", "operator"):
             copy(ROOT / name, Path(scratch, name))
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-        run([*command, "--wheel-dir", str(folder), scratch], environ)
+        build_wheel(Path(scratch), folder, environ)
 
 
 def copy(source: Path, place: Path) -> None:

@@ -22,16 +22,9 @@ for name in modules:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the wheel installs. setuptools leaves its work beside the sources, so those are copied."""
+    """A folder with what the wheel installs."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        (folder / name).write_bytes((REPOSITORY / name).read_bytes())
-    for file in sources():
-        copy = folder / "operator" / file
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((SOURCE / file).read_bytes())
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*build, "--wheel-dir", folder, folder], check=True)  # noqa: S603 -- our own
+    subprocess.run([sys.executable, REPOSITORY / "hack" / "release.py", "wheel", folder], check=True)  # noqa: S603 -- our own
     [built] = folder.glob("*.whl")
     with zipfile.ZipFile(built) as archive:
         archive.extractall(folder / "installed")
