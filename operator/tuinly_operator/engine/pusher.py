@@ -307,8 +307,7 @@ class Pusher:
             wait = max(reply.retry_after, self._backoff(turn.tries + 1))
             if self._in_time(work, wait):
                 await asyncio.sleep(wait)
-                if self._is_current(work):
-                    work.waiting.append(_Turn(pod, turn.tries + 1))
+                work.waiting.append(_Turn(pod, turn.tries + 1))
             else:
                 self._leave(work, 1)
         elif reply.answer is Answer.DONE:

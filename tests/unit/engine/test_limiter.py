@@ -302,6 +302,13 @@ def test_those_not_in_good_standing_hold_half_at_most(world: World) -> None:
     assert len(world.fill()) == PLACES // 2
 
 
+def test_those_in_good_standing_are_released_however_many_others_there_are(small: World) -> None:
+    small.begin(new("a"), new("b"))
+    [ticket, _] = small.begin(good("c"), good("d"))
+    small.park(good("waits"))
+    assert small.end(ticket, REFUSED) == ["waits"]
+
+
 def test_where_requests_hang_a_quarter_is_left_for_those_that_do_not(world: World) -> None:
     for origin in (ORIGIN, OTHER, "https://another.example.org"):
         for _ in range(PLACES):
@@ -711,7 +718,7 @@ def test_their_order_is_the_same_however_often_one_is_edited(small: World) -> No
     asks = [good(f"{end:02}", end) for end in (7, 3, 9, 1, 8, 2, 6, 4, 5)]
     small.park(*asks)
     for number in range(100):
-        small.park(good("edited", number / 100))
+        small.park(good("edited", 20 - number / 100))  # its old entries stay behind those of the others
     small.park(good("edited", 200))
     released: list[str] = []
     while len(released) < len(asks):
@@ -1034,7 +1041,7 @@ def test_the_first_token_ends_everybodys_waits(world: World) -> None:
     assert not world.may_go(good("patient"))
     world.wait(EARLY_PROBE_SECONDS)
     assert {"patient", "met-it-0"} <= set(world.end(world.begin(good("waits"))[0]))
-    assert not world.seen().down
+    assert world.seen().down is False
     for ask in (good("patient"), good("met-it-0")):
         assert world.turn(ask) == Turn(at_once=True)
     for ticket, answer in zip(began_before, (failure(503, 300.0), EDGE), strict=True):
@@ -1054,6 +1061,21 @@ def test_it_ends_also_the_waits_of_those_at_fault_themselves(world: World) -> No
     world.wait(EARLY_PROBE_SECONDS)
     assert "bad" in world.end(world.begin(good("waits"))[0])
     assert world.turn(new("bad")) == Turn(at_once=True)
+
+
+def test_each_recovery_is_one_whatever_came_before(world: World) -> None:
+    """Who failed before an endpoint came back may try again at once, the second time as well."""
+    for _ in range(2):
+        for number in range(DOWN_AFTER):
+            world.ask(good(f"met-it-{number}"))
+        began_before = world.begin(good("slow"))
+        world.bring_down()
+        world.park(good("waits"))
+        world.wait(EARLY_PROBE_SECONDS)
+        world.end(world.begin(good("waits"))[0])
+        world.end(began_before[0], failure(503, 300.0))
+        assert world.turn(good("slow")) == Turn(at_once=True)
+        world.ask(good("slow"))
 
 
 def test_who_fails_after_that_waits_as_ever(world: World) -> None:
@@ -1175,6 +1197,25 @@ def test_it_goes_by_the_best_of_the_last_ten_seconds(world: World) -> None:
         world.wait(10.5 if number == 0 else 1.0)
     world.ask(good("b"), THROTTLED)
     assert world.seen().rate == pytest.approx(7.2)
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(10.0, 9.0), (10.001, 1.8)])
+def test_a_second_is_the_last_of_ten_until_it_is_ten_seconds_ago(world: World, seconds: float, rate: float) -> None:
+    for tokens, pause in ((10, seconds - 5), (2, 5.0)):
+        for _ in range(tokens):
+            world.ask(good("a"))
+        world.wait(pause)
+    world.ask(good("b"), THROTTLED)
+    assert world.seen().rate == pytest.approx(rate)
+
+
+def test_after_a_cut_the_next_request_begins_as_late_as_the_rate_says(world: World) -> None:
+    for _ in range(10):
+        world.ask(good("a"))
+    world.ask(good("b"), THROTTLED)
+    assert not world.may_go(good("c"))
+    world.wait(1 / 9 + 0.001)
+    assert world.may_go(good("c"))
 
 
 @pytest.mark.parametrize(("seconds", "rate"), [(19.0, 20.0), (19.5, None)])

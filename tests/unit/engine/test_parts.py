@@ -75,24 +75,26 @@ class RefusedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("cause", "told"),
+    ("cause", "told", "traced"),
     [
-        (ZeroDivisionError("of a canary"), "ZeroDivisionError"),
-        (RefusedError(), "RefusedError 403"),
-        (asyncio.CancelledError(), "CancelledError"),
-        (None, "it returned"),
+        (ZeroDivisionError("of a canary"), "ZeroDivisionError", True),
+        (RefusedError(), "RefusedError 403", False),
+        (asyncio.CancelledError(), "CancelledError", True),
+        (None, "it returned", False),
     ],
     ids=["a defect", "an answer", "cancelled by nobody", "nothing"],
 )
 async def test_a_part_that_ends_is_started_again_and_its_cause_told_once(
-    parts: Parts, caplog: pytest.LogCaptureFixture, cause: BaseException | None, told: str
+    parts: Parts, caplog: pytest.LogCaptureFixture, cause: BaseException | None, told: str, *, traced: bool
 ) -> None:
+    """With a traceback, unless a server's answer says it all."""
     run = Failing(cause, cause, cause)
     async with kept(parts.add("the census", run)):
         await until(lambda: run.runs == 4)
     [line] = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert (line.levelname, line.getMessage()) == ("ERROR", "the census ended, starting it again")
     assert vars(line)["fields"] == {"cause": told}
+    assert (line.exc_info[1] if line.exc_info else None) is (cause if traced else None)
 
 
 async def test_a_part_that_has_ended_thousands_of_times_is_started_again(parts: Parts) -> None:
@@ -100,6 +102,33 @@ async def test_a_part_that_has_ended_thousands_of_times_is_started_again(parts: 
     run = Failing(*[ValueError()] * 1100)
     async with kept(parts.add("the census", run)):
         await until(lambda: run.runs == 1101)
+
+
+class Shortest(Chance):
+    """Draws what is least, and notes what would be most."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.most: list[float] = []
+
+    def uniform(self, low: float, high: float) -> float:
+        self.most.append(high)
+        return low
+
+
+async def test_it_waits_the_longer_the_more_often_it_has_ended_and_anew_once_it_was_steady(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "_MAX_BACKOFF", 5.0)
+    drawn, lasts = Shortest(), [0.0] * 7 + [STEADY] + [0.0] * 2
+
+    async def run() -> None:
+        clock.seconds += lasts[len(drawn.most)]
+        await asyncio.sleep(0)
+
+    async with kept(Parts(clock, drawn).add("the census", run)):
+        await until(lambda: len(drawn.most) == len(lasts) - 1)
+    assert drawn.most[:9] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.2, 0.4])
 
 
 async def test_another_cause_is_told_too(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:

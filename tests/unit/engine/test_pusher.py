@@ -43,12 +43,12 @@ class Cluster:
     delays: list[float] = field(default_factory=list)
     came: list[tuple[float, Push, Delivery]] = field(default_factory=list)
     replies: dict[str, list[Reply]] = field(default_factory=lambda: defaultdict(list))  # by Pod; then DONE
-    list_replies: list[Reply] = field(default_factory=list)
+    list_replies: list[Reply | list[Pod]] = field(default_factory=list)
     trial_reply: Reply = REFUSED
     list_seconds: float = 0.01
     tell_seconds: float = 0.01
     behind_until: float = 0.0  # the watch of Secrets
-    never_shown: str = ""  # a version that it lacks
+    never_shown: tuple[str, str] = ("", "")  # a namespace and a version that it lacks there
 
     async def users(self, namespace: str, secrets: frozenset[str]) -> Sequence[Pod] | Reply:
         listing = Listing(namespace, secrets, now())
@@ -83,13 +83,13 @@ class Cluster:
 
 
 @asynccontextmanager
-async def at_work(cluster: Cluster, rate: float = 20.0) -> AsyncIterator[Pusher]:
+async def at_work(cluster: Cluster, rate: float = 20.0, chance: Chance | None = None) -> AsyncIterator[Pusher]:
     pusher = Pusher(
         cluster,
         VirtualClock(),
-        Chance(1),
+        chance or Chance(1),
         rate=rate,
-        shown=lambda _namespace, version: now() >= cluster.behind_until and version != cluster.never_shown,
+        shown=lambda *version: now() >= cluster.behind_until and version != cluster.never_shown,
         came=lambda push, delivery: cluster.came.append((now(), push, delivery)),
         count=cluster.count,
     )
@@ -155,6 +155,75 @@ def test_who_was_not_told_after_a_minute_is_left_to_the_kubelet() -> None:
     assert delivery.told == cluster.counts["Pushed"]
     assert 1220 <= delivery.told <= 1242
     assert delivery.late == cluster.counts["Late"] == 5000 - delivery.told
+
+
+def test_those_who_cannot_be_told_in_time_are_counted_at_once() -> None:
+    cluster = Cluster()
+    cluster.add("shop", 5000)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push())
+            await asyncio.sleep(1.0)
+            assert cluster.counts["Late"] == 5000 - 62 * 20
+            pusher.drop(NamespacedName("shop", "storefront"))
+
+    live(story())
+
+
+def test_of_who_is_dropped_while_its_pods_are_listed_nobody_is_counted() -> None:
+    cluster = Cluster(list_seconds=1.0)
+    cluster.add("shop", 5000)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push())
+            await asyncio.sleep(0.5)
+            pusher.drop(NamespacedName("shop", "storefront"))
+            await asyncio.sleep(2.0)
+
+    live(story())
+    assert cluster.counts == {}
+
+
+def test_a_push_whose_time_is_over_ends_alone() -> None:
+    cluster = Cluster()
+    cluster.add("crowd", 2000)
+    cluster.add("other", 400)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push("crowd"))
+            await asyncio.sleep(50.0)
+            pusher.order(push("other"))
+            await asyncio.sleep(55.0)
+
+    live(story())
+    assert [(one.key.namespace, delivery.told) for _, one, delivery in cluster.came][-1] == ("other", 400)
+
+
+@pytest.mark.parametrize("how", ["it is dropped", "a later token has no Pod to tell"])
+def test_a_push_that_is_given_up_takes_no_turns_from_others(how: str) -> None:
+    cluster = Cluster()
+    cluster.add("crowd", 1000)
+    cluster.add("shop", 100)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push("crowd"))
+            await asyncio.sleep(5.0)
+            if how == "it is dropped":
+                pusher.drop(NamespacedName("crowd", "storefront"))
+            else:
+                cluster.pods["crowd"] = []
+                pusher.order(push("crowd", version="78"))
+            await asyncio.sleep(1.0)
+            begun = now()
+            pusher.order(push())
+            await asyncio.sleep(30.0)
+            assert cluster.times()[-1] - begun == pytest.approx(80 / 20, abs=0.2)  # twenty were saved up
+
+    live(story())
 
 
 def test_what_more_credentials_need_than_there_is_time_for_is_left_as_well() -> None:
@@ -317,7 +386,7 @@ def test_a_list_begins_once_the_watch_of_secrets_shows_the_write_or_two_seconds_
 
 
 def test_it_waits_for_all_that_was_written() -> None:
-    cluster = Cluster(never_shown="1")
+    cluster = Cluster(never_shown=("shop", "1"))
     cluster.add("shop", 1)
 
     async def story() -> None:
@@ -362,6 +431,79 @@ def test_what_may_pass_is_tried_again_for_a_minute_and_retry_after_heeded() -> N
     assert waits[-1] > 4 * waits[0]
     assert cluster.counts == {"Pushed": 2, "Late": 1}
     assert [delivery for _, _, delivery in cluster.came] == [Delivery(told=2, late=1)]
+
+
+class Longest(Chance):
+    """Draws the most."""
+
+    def uniform(self, _low: float, high: float) -> float:
+        return high
+
+
+def test_the_wait_before_a_pod_or_a_list_is_tried_again_doubles_up_to_ten_seconds() -> None:
+    cluster = Cluster(list_seconds=0.0, tell_seconds=0.0, list_replies=[AGAIN] * 5)
+    cluster.add("shop", 2)
+    for pod in cluster.pods["shop"]:
+        cluster.replies[pod.name] = [AGAIN] * 1000
+
+    async def story() -> None:
+        async with at_work(cluster, chance=Longest(1)) as pusher:
+            pusher.order(push())
+            await asyncio.sleep(120.0)
+
+    live(story())
+    tries = [at for at, _, pod, _ in cluster.told if pod == cluster.told[0][2]]
+    for times in ([listing.began for listing in cluster.lists], tries):
+        waits = [later - earlier for earlier, later in pairwise(times)]
+        assert waits == pytest.approx([1.5, 2.5, 4.5, 8.5, 10.5][: len(waits)], abs=0.1)
+        assert len(waits) >= 4
+    assert [delivery for *_, delivery in cluster.came] == [Delivery(late=2)]
+
+
+def test_after_a_list_that_worked_the_next_one_that_fails_is_tried_again_as_soon_as_the_first() -> None:
+    cluster = Cluster(list_seconds=1.0, list_replies=[AGAIN, AGAIN, [], AGAIN])
+
+    async def story() -> None:
+        async with at_work(cluster, chance=Longest(1)) as pusher:
+            pusher.order(push())
+            while len(cluster.lists) < 3:  # noqa: ASYNC110 -- in virtual time
+                await asyncio.sleep(0.1)
+            pusher.order(push(name="other"))
+            await asyncio.sleep(20.0)
+
+    live(story())
+    pauses = [later.began - earlier.ended for earlier, later in pairwise(cluster.lists)]
+    assert pauses == pytest.approx([1.5, 2.5, 0.0, 1.5], abs=0.1)
+
+
+def test_nobody_waits_for_the_next_list_because_an_earlier_one_was_refused() -> None:
+    cluster = Cluster(list_replies=[REFUSED])
+
+    async def story() -> None:
+        async with at_work(cluster, chance=Longest(1)) as pusher:
+            pusher.order(push())
+            await asyncio.sleep(0.1)
+            pusher.order(push(name="other"))
+            await asyncio.sleep(10.0)
+
+    live(story())
+    assert [listing.began for listing in cluster.lists] == pytest.approx([0.0, 0.1], abs=0.05)
+
+
+def test_where_a_list_fails_who_was_dropped_meanwhile_keeps_nobody_from_the_next() -> None:
+    cluster = Cluster(list_seconds=1.0, list_replies=[AGAIN])
+    cluster.add("shop", 1)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push(name="dropped"))
+            pusher.order(push())
+            await asyncio.sleep(0.5)
+            pusher.drop(NamespacedName("shop", "dropped"))
+            await asyncio.sleep(20.0)
+
+    live(story())
+    assert cluster.counts == {"Pushed": 1}
 
 
 def test_who_asks_for_more_time_than_there_is_is_left_to_the_kubelet_at_once() -> None:

@@ -229,6 +229,19 @@ def test_a_credential_that_went_is_dropped_and_told(store: Watched) -> None:
     assert store.news() == []
 
 
+def test_what_the_watch_says_of_an_end_counts_once_and_needs_no_live_read(store: Watched) -> None:
+    for _ in range(2):
+        store.credential_ended(at("11"))
+    assert (store.gone, store.doubts) == ([ME], [])
+    assert store.known(ME) == Told(UID, "11", there=False)
+
+
+def test_a_live_read_may_find_that_a_name_has_nobody_and_had_nobody(store: Watched) -> None:
+    unknown = NamespacedName("shop", "unknown")
+    store.credential_read(unknown, None, "12", store.known(unknown))
+    assert store.known(unknown) == Told("", "12", there=False)
+
+
 def test_the_end_of_an_earlier_credential_does_not_end_its_successor(store: Watched) -> None:
     store.credential_gone(ME, OTHER_UID)
     assert (store.gone, len(store)) == ([], 1)

@@ -332,3 +332,28 @@ def test_each_deadline_is_told_on_time_and_after_a_jump_of_a_clock_within_half_a
 
     live(story())
     assert told == {A: pytest.approx(0.9, abs=0.01), B: pytest.approx(0.7, abs=0.01), C: pytest.approx(11, abs=0.25)}
+
+
+@pytest.mark.parametrize(("wall", "boot"), [(0.1, 100), (100, 0.1)], ids=["wall", "boot"])
+def test_one_that_comes_sooner_by_one_clock_alone_is_told_on_time(wall: float, boot: float) -> None:
+    told: list[float] = []
+
+    async def story() -> None:
+        timers = Timers(clock := VirtualClock(), lambda _: told.append(asyncio.get_running_loop().time()))
+        async with running(timers):
+            timers.set(A, Deadline.after(50, clock.now()))
+            await asyncio.sleep(0.01)
+            now = clock.now()
+            timers.set(B, Deadline(now.wall + wall, now.boot + boot))
+            await asyncio.sleep(1)
+
+    live(story())
+    assert told == [pytest.approx(0.11, abs=0.02)]
+
+
+def test_of_slack_nothing_is_kept_but_of_those_that_have_any() -> None:
+    timers = Timers(FakeClock(), lambda _: None)
+    for key, slack in ((A, 0.0), (B, 10.0), (C, 10.0)):
+        timers.set(key, in_seconds(60), slack)
+    timers.cancel(B)
+    assert timers._slacks == {C: 10.0}  # noqa: SLF001 -- a leak is seen nowhere else
