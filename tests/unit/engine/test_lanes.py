@@ -210,6 +210,20 @@ async def test_those_of_whom_nothing_is_known_leave_places_to_those_who_are_quic
     assert queue.active == 8
 
 
+async def test_all_places_are_those_of_quick_and_unknown_ones_together() -> None:
+    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=2)
+    for name in ("a", "b"):
+        queue.add(NamespacedName("unknown", name))
+        await queue.get()
+    queue.mark("quick", slow=False)
+    queue.add(NamespacedName("quick", "c"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await queue.get()
+    queue.done(NamespacedName("unknown", "a"))
+    assert await queue.get() == NamespacedName("quick", "c")
+
+
 async def test_a_quick_write_does_not_make_a_namespace_quick_in_which_others_are_slow() -> None:
     """As where a webhook holds up the writes of Secrets, and not those of statuses."""
     now = 0.0

@@ -1,6 +1,7 @@
 """The limiter, rule by rule, and what must hold whatever happens. test_limiter_rows.py shows what that is good for."""
 
 import itertools
+import random
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -727,6 +728,20 @@ def test_their_order_is_the_same_however_often_one_is_edited(small: World) -> No
     assert released == sorted(released)
 
 
+def test_it_is_that_of_the_ends_of_their_tokens_however_often_these_change(small: World) -> None:
+    chance = random.Random(1)  # noqa: S311 -- the same each time
+    filling, ends = small.fill(), dict[str, float]()
+    for number in range(300):
+        name = f"{number % 30}"
+        ends[name] = chance.uniform(10, 20)
+        small.park(good(name, ends[name]))
+    released: list[str] = []
+    while len(released) < len(ends):
+        released += small.end(filling.pop(), REFUSED)
+        filling += small.begin(good(released[-1], ends[released[-1]]))
+    assert released == sorted(ends, key=lambda name: ends[name])
+
+
 @pytest.mark.parametrize("ask", [good("a"), new("a")], ids=["with a token", "without"])
 def test_who_waits_is_not_kept_back_by_itself(world: World, ask: Ask) -> None:
     world.ask(good("b"), THROTTLED)
@@ -1073,7 +1088,7 @@ def test_each_recovery_is_one_whatever_came_before(world: World) -> None:
         world.park(good("waits"))
         world.wait(EARLY_PROBE_SECONDS)
         world.end(world.begin(good("waits"))[0])
-        world.end(began_before[0], failure(503, 300.0))
+        world.end(began_before[0], EDGE)
         assert world.turn(good("slow")) == Turn(at_once=True)
         world.ask(good("slow"))
 
@@ -1318,6 +1333,15 @@ def test_a_short_wait_is_nothing_to_tell_of(small: World) -> None:
     assert block.failure is not None
     assert block.failure.reason is Reason.ISSUING
     assert ORIGIN in block.failure.message
+
+
+def test_who_waits_for_places_that_others_hold_is_told_which_endpoint_it_waits_for(small: World) -> None:
+    small.fill(ORIGIN)
+    small.park(good("a", origin=OTHER))
+    small.wait(SAID_AFTER)
+    failure_ = small.block(good("a", origin=OTHER)).failure
+    assert failure_ is not None
+    assert OTHER in failure_.message
 
 
 def test_a_wait_for_an_endpoint_that_is_down_is_told_as_such(world: World) -> None:

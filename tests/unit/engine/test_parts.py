@@ -38,6 +38,9 @@ class Failing:
             raise cause
 
 
+MAX_BACKOFF = parts_module._MAX_BACKOFF  # noqa: SLF001 -- the tests but one do not wait
+
+
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts_module, "_MAX_BACKOFF", 0.0)
@@ -93,7 +96,7 @@ async def test_a_part_that_ends_is_started_again_and_its_cause_told_once(
         await until(lambda: run.runs == 4)
     [line] = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert (line.levelname, line.getMessage()) == ("ERROR", "the census ended, starting it again")
-    assert vars(line)["fields"] == {"cause": told}
+    assert (line.name, vars(line)["fields"]) == ("tuinly_operator.engine.parts", {"cause": told})
     assert (line.exc_info[1] if line.exc_info else None) is (cause if traced else None)
 
 
@@ -119,7 +122,7 @@ class Shortest(Chance):
 async def test_it_waits_the_longer_the_more_often_it_has_ended_and_anew_once_it_was_steady(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts_module, "_MAX_BACKOFF", 5.0)
+    monkeypatch.setattr(parts_module, "_MAX_BACKOFF", MAX_BACKOFF)
     drawn, lasts = Shortest(), [0.0] * 7 + [STEADY] + [0.0] * 2
 
     async def run() -> None:

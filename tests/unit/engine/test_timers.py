@@ -172,6 +172,15 @@ def test_nobody_comes_earlier_than_by_its_slack(
     assert told == [A]
 
 
+def test_who_has_no_slack_does_not_come_early_at_all(
+    in_bursts: Timers, clock: FakeClock, told: list[NamespacedName]
+) -> None:
+    in_bursts.set(A, in_seconds(60))
+    in_bursts.set(B, in_seconds(60.5))
+    assert in_bursts.fire(clock.after(60)) == 0.5
+    assert told == [A]
+
+
 def test_a_burst_is_bounded_but_for_what_is_due(
     in_bursts: Timers, clock: FakeClock, told: list[NamespacedName]
 ) -> None:
