@@ -164,11 +164,13 @@ def selected(cluster: Cluster, names: Sequence[str], namespace: str | None, sele
     try:
         if not names:
             return cluster.credentials(namespace, selector)
-        return [_named(cluster, NamespacedName(namespace or "", name)) for name in names]
+        return [_named(cluster, NamespacedName(namespace or "", name)) for name in dict.fromkeys(names)]
     except RefusedError as refused:
         if refused.absent:
             problem = "this cluster does not know TuinlyCredentials: a cluster admin applies crds/ of the operator"
             raise StopError(Exit.UNCHECKED, problem) from None
+        if selector and refused.status == HTTPStatus.BAD_REQUEST:
+            raise StopError(Exit.WRONG_USE, f"-l: {refused}") from None
         raise
 
 

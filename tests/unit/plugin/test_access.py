@@ -189,3 +189,16 @@ def test_what_a_login_says_in_other_letters_harms_nothing(kubectl: Install, capf
     with Access([]) as access:
         access.get(SECRET)
     assert capfd.readouterr().err == "caf\ufffd\nWelcome\n"
+
+
+def test_what_is_named_twice_is_meant_once(kubectl: Install) -> None:
+    kubectl({f"{CREDENTIALS}/storefront": [[200, {"metadata": {"name": "storefront"}}]]})
+    with Access([]) as access:
+        assert len(selected(Cluster(access), ["storefront", "storefront"], "shop", "")) == 1
+
+
+def test_a_selector_that_the_api_server_does_not_understand_is_wrong_use(kubectl: Install) -> None:
+    kubectl({CREDENTIALS: [status(400, "unable to parse requirement")]})
+    with Access([]) as access, pytest.raises(StopError, match="-l: unable to parse requirement") as stopped:
+        selected(Cluster(access), [], "shop", "(((")
+    assert stopped.value.exit_status is Exit.WRONG_USE
