@@ -18,7 +18,7 @@ from bench.stand import Narrator, is_ready
 from tests.chaos.acts import strike
 from tests.chaos.gauges import Sample, watch
 from tests.chaos.kinds import CLOCKS, KINDS
-from tests.chaos.plan import Burst, Planned, draw
+from tests.chaos.plan import Planned, draw
 from tests.chaos.replicas import start_all
 from tests.chaos.report import Outcome, drawn, figures, summary, told
 from tests.chaos.stage import NAMES, NAMESPACE, Stage, staged
@@ -46,6 +46,7 @@ class Chaos:
         self.tell = tell
         kinds = [kind for kind in KINDS if LIBRARY is not None or kind not in CLOCKS]
         self.bursts = draw(self.seed, FIRST, self.seconds, kinds)
+        self.spans: list[Span] = []
         self.struck: list[Struck] = []
         self.samples: list[Sample] = []
 
@@ -68,7 +69,7 @@ class Chaos:
                 self.seed,
                 self.credentials,
                 seen,
-                [Span(begun + burst.at, self._end(burst, begun)) for burst in self.bursts],
+                self.spans,
                 sorted(self.struck, key=lambda fault: fault.at),
                 judge(histories, admin.tokens(), self.struck, NAMES, seen),
                 [request.received_at for request in admin.requests()],
@@ -81,23 +82,22 @@ class Chaos:
         """Create the credentials; let burst after burst strike, and the calm after the last one pass."""
         self.tell(f"{self.credentials} credentials, in {SPREAD:.0f} s")
         await stage.shop.grow(self.credentials, SPREAD)
+        origin = begun  # later, where a burst takes longer than it should: calm is not cut short by that
         for number, burst in enumerate(self.bursts, 1):
-            await _until(begun + burst.at)
+            await _until(origin + burst.at)
             self.tell(f"burst {number} of {len(self.bursts)}: {', '.join(fault.kind for fault in burst.faults)}")
             async with asyncio.TaskGroup() as faults:
                 for fault in burst.faults:
-                    faults.create_task(self._strike(stage, begun, fault))
-            self.tell(f"calm, after {time.time() - begun - burst.at:.0f} s")
-        await _until(begun + self.seconds)
+                    faults.create_task(self._strike(stage, origin, fault))
+            await _until(origin + burst.end)
+            self.spans.append(Span(origin + burst.at, time.time()))
+            self.tell(f"calm, after {self.spans[-1].seconds:.0f} s")
+            origin = self.spans[-1].end - burst.end
+        await _until(origin + self.seconds)
 
-    async def _strike(self, stage: Stage, begun: float, planned: Planned) -> None:
-        await _until(begun + planned.at)
+    async def _strike(self, stage: Stage, origin: float, planned: Planned) -> None:
+        await _until(origin + planned.at)
         self.struck.append(await strike(stage, planned))
-
-    def _end(self, burst: Burst, begun: float) -> float:
-        """When all faults of a burst were over: some take longer than they should."""
-        ends = [fault.end for fault in self.struck if burst.at <= fault.at - begun <= burst.end]
-        return max([begun + burst.end, *ends])
 
 
 async def _until(at: float) -> None:

@@ -80,10 +80,12 @@ class Replica:
 
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
-        """Have the process killed, and another one start afterwards, which is waited for."""
+        """Have the process killed, and another one start afterwards, which nobody waits for."""
         await asyncio.to_thread(self.process.kill)
-        yield
-        await asyncio.to_thread(ready, self.start())
+        try:
+            yield
+        finally:
+            self.start()
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:

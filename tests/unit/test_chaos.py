@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from tests.chaos import soak
 from tests.chaos.acts import ACTS
 from tests.chaos.gauges import Sample, growth, slope
 from tests.chaos.kinds import KINDS, REPLICA_GONE, SERVER_FAILED
@@ -13,7 +14,7 @@ from tests.chaos.picture import LANES, how_many, per_second
 from tests.chaos.plan import BURST, CALM, draw
 from tests.chaos.report import Outcome, drawn, figures, summary, told
 from tests.chaos.verdict import QUICK, WINDOW, Judgement, Span, Struck, deadline, judge, meets_premise, recovery
-from tests.support.auditor import Change, Credential, Wrong
+from tests.support.auditor import Change, Credential, Verdict, Wrong
 from tests.support.sandbox import IssuedToken
 
 NAME = "storefront-00007"
@@ -271,3 +272,31 @@ def test_the_picture_is_one_for_light_and_dark() -> None:
     assert float(box.get("width", 0)) == pytest.approx(10 / 340 * (960 - 220), abs=0.1)
     assert "prefers-color-scheme: dark" in text
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def soaked(per_hour: float, files: int = 20) -> soak.Soaked:
+    """Half an hour in which both replicas warm up at first, and grow by so many MB per hour after that."""
+    samples = [
+        Sample(NOW + at, name, 1, leads=False, rss=80 + per_hour * at / 3600 - (20 if at < 600 else 0), files=held,
+               threads=9, tasks=5)
+        for name in ("a", "b") for at, held in ((100, 3), (600, 20), (1200, files), (1800, 21))
+    ]  # fmt: skip
+    within = Span(NOW, NOW + 1800)
+    return soak.Soaked(10, within, samples, [NOW + at for at in range(300)], 300, Verdict(10, 1800, ()))
+
+
+def test_a_soak_measures_what_grows_once_it_has_settled() -> None:
+    found = {figure.name: figure for figure in soak.figures(soaked(0.5, files=70))}
+    assert found["memory slope of replica b"].value == pytest.approx(0.5)
+    assert found["refreshes per credential and minute"].value == 1
+    assert [name for name, figure in found.items() if figure.met is False] == [
+        "growth of replica a: file descriptors",
+        "growth of replica b: file descriptors",
+    ]
+    assert found["growth of replica a: file descriptors"].value == 50
+
+
+def test_memory_that_grows_by_more_than_a_megabyte_per_hour_is_told() -> None:
+    missed = [figure.name for figure in soak.figures(soaked(1.5)) if figure.met is False]
+    assert missed == ["memory slope of replica a", "memory slope of replica b"]
+    ET.fromstring(soak.drawn(soaked(1.5)))  # noqa: S314 - our own
