@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ class Chaos:
         self.lifetimes: tuple[float, float] = options.lifetimes
         self.seconds = options.minutes * 60.0
         self.tell = tell
-        kinds = [kind for kind in KINDS if LIBRARY is not None or kind not in CLOCKS]
+        self.logs: Path = options.logs
+        kinds = [kind for kind in options.kinds or KINDS if LIBRARY is not None or kind not in CLOCKS]
         self.bursts = draw(self.seed, FIRST, self.seconds, kinds)
         self.spans: list[Span] = []
         self.struck: list[Struck] = []
@@ -63,6 +65,7 @@ class Chaos:
                 await self._play(stage, begun)
                 found = (await stage.stand.api.send("GET", stage.shop.credentials))["items"]
                 gauging.cancel()
+                self._keep_logs(stage)
                 histories, _, until = await asyncio.to_thread(auditor.histories)
             seen = Span(begun, until)
             return Outcome(
@@ -99,6 +102,13 @@ class Chaos:
         await _until(origin + planned.at)
         self.struck.append(await strike(stage, planned))
 
+    def _keep_logs(self, stage: Stage) -> None:
+        """Keep what the replicas logged, which holds no secret."""
+        self.logs.mkdir(parents=True)
+        for replica in stage.replicas:
+            for process in replica.processes:
+                shutil.copy(process.log_file, self.logs)
+
 
 async def _until(at: float) -> None:
     await asyncio.sleep(max(0.0, at - time.time()))
@@ -116,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     FOLDER.mkdir(exist_ok=True)
     name = f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-seed-{options.seed}"
     tell = Narrator()
+    options.logs = FOLDER / name
     with (FOLDER / f"{name}.jsonl").open("w") as file:
         lines, where = Lines(file), machine()
         lines.write("machine", where)
@@ -123,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = asyncio.run(Chaos(options, tell).run())
         for fault in outcome.struck:
             lines.write("fault", asdict(fault))
+        for name_of, spans in outcome.judgement.unwell.items():
+            lines.write("unwell", {"credential": name_of, "spans": spans})
         for sample in outcome.samples:
             lines.write("sample", asdict(sample))
         for figure in figures(outcome):
@@ -150,6 +163,12 @@ def _parser() -> argparse.ArgumentParser:
         default=(240.0, 600.0),
         metavar="LEAST-MOST",
         help="how many seconds tokens live (default: 240-600; the first promise is about 240 and more)",
+    )
+    parser.add_argument(
+        "--kinds",
+        type=lambda text: text.split(";"),
+        metavar="KIND;…",
+        help=f"some kinds of faults (default: all): {'; '.join(KINDS)}",
     )
     parser.add_argument(
         "--seed",

@@ -49,24 +49,29 @@ def _look(replicas: Sequence[Replica], *, leading: bool) -> list[Sample]:
     return found
 
 
-def growth(samples: Iterable[Sample], calms: Sequence[Span]) -> Mapping[str, float]:
-    """Return by how much more was ever held at the end of a calm than at that of the first, leaders and others apart.
+def growth(samples: Sequence[Sample], calms: Sequence[Span]) -> Mapping[str, float]:
+    """Return by how much more was ever held in a later calm than in the first, leaders and others apart.
 
-    So what stays behind after a fault shows, also where the processes are not the same any more.
+    Of memory it is what was held in the end of a calm, of all else the least in it, when nobody works. So what stays
+    behind after a fault shows, also where the processes are not the same any more.
     """
     most = dict.fromkeys(HELD, 0.0)
     for leads in (True, False):
-        last: dict[int, Sample] = {}
-        for sample in samples:
-            for number, calm in enumerate(calms):
-                if sample.leads is leads and calm.begin <= sample.at <= calm.end and sample.tasks is not None:
-                    last[number] = sample
-        if last:
-            first = last[min(last)]
-            for what in HELD:
-                grown = max(getattr(sample, what) - getattr(first, what) for sample in last.values())
-                most[what] = max(most[what], grown)
+        held = [_at_rest([each for each in samples if each.leads is leads], calm) for calm in calms]
+        first, *later = [each for each in held if each] or [{}]
+        for rest in later:
+            most = {what: max(most[what], rest[what] - first[what]) for what in HELD}
     return most
+
+
+def _at_rest(samples: Iterable[Sample], calm: Span) -> Mapping[str, float]:
+    """What was held in a calm; nothing where there was nobody, or had not counted its tasks yet."""
+    within = [each for each in samples if calm.begin <= each.at <= calm.end]
+    tasks = [each.tasks for each in within if each.tasks is not None]
+    if not tasks:
+        return {}
+    files, threads = min(each.files for each in within), min(each.threads for each in within)
+    return {"rss": within[-1].rss, "files": files, "tasks": min(tasks), "threads": threads}
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

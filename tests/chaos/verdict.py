@@ -22,7 +22,10 @@ QUICK: Final = 10.0
 """Seconds in which what is wrong is put right where nothing else is at work: it takes less than one."""
 STILL: Final = 15.0
 """Seconds without anything unwell, after which all counts as well again: a lead that nobody has lasts as long."""
-_SEEN: Final = 2.0  # seconds after which the auditor has surely seen what was done
+GAP: Final = 3.0
+"""Seconds that a write of a target may take on a busy machine: for so long it may hold a token that was revoked by the
+issue of its successor, and is none the less well."""
+_SEEN: Final = 2.0  # seconds after which the auditor has surely seen what was done, if the API server is there
 
 
 class Span(NamedTuple):
@@ -128,7 +131,8 @@ def judge(
     overdue = [(life, span) for life in lives if (span := _overdue(life, seen.end)) is not None]
     unwell: dict[str, list[Span]] = {}
     for finding in verdict.findings:
-        unwell.setdefault(finding.credential.name, []).append(Span(finding.since, finding.since + finding.seconds))
+        if finding.wrong is not Wrong.SUPERSEDED or finding.seconds > GAP:
+            unwell.setdefault(finding.credential.name, []).append(Span(finding.since, finding.since + finding.seconds))
     for life, span in overdue:
         unwell.setdefault(life.credential, []).append(span)
     recoveries: dict[str, list[float]] = {}
@@ -136,7 +140,7 @@ def judge(
         recoveries.setdefault(fault.kind, []).append(recovery(fault, struck, unwell))
     return Judgement(
         lives,
-        [(finding, _beyond(finding, lives, struck)) for finding in verdict.findings],
+        [(finding, _beyond(finding, histories[finding.credential], lives, struck)) for finding in verdict.findings],
         [(life, max(0.0, span.end - deadline(span.begin, life.credential, struck))) for life, span in overdue],
         verdict.doubt_seconds,
         unwell,
@@ -200,16 +204,18 @@ def _overdue(life: Lifetime, until: float) -> Span | None:
     return span if span.seconds > 0 else None
 
 
-def _beyond(finding: Finding, lives: Iterable[Lifetime], struck: Sequence[Struck]) -> float:
+def _beyond(finding: Finding, history: Iterable[Change], lives: Iterable[Lifetime], struck: Sequence[Struck]) -> float:
     """For how many seconds of a finding the contract has no excuse."""
     name, end = finding.credential.name, finding.since + finding.seconds
+    # While the API server was away nobody saw when it came to be like this.
+    since = next((change.earliest for change in history if change.at == finding.since), finding.since)
     match finding.wrong:
         case Wrong.EXPIRED:
             excused = not any(life.token == finding.token and life.premise for life in lives)
         case Wrong.ABSENT:
-            excused = _was(struck, "target deleted", name, finding.since)
+            excused = _was(struck, "target deleted", name, Span(since, finding.since))
         case Wrong.NEVER_ISSUED:
-            excused = _was(struck, "target spoilt", name, finding.since)
+            excused = _was(struck, "target spoilt", name, Span(since, finding.since))
         case Wrong.SUPERSEDED:
             excused = True  # until the next one is written
         case _:
@@ -217,10 +223,13 @@ def _beyond(finding: Finding, lives: Iterable[Lifetime], struck: Sequence[Struck
     return max(0.0, end - deadline(finding.since, name, struck)) if excused else finding.seconds
 
 
-def _was(struck: Iterable[Struck], kind: str, credential: str, at: float) -> bool:
+def _was(struck: Iterable[Struck], kind: str, credential: str, when: Span) -> bool:
     """Whether somebody did this to a credential's target at that time."""
     return any(
-        fault.kind == kind and fault.hit == credential and fault.at - _SEEN <= at <= fault.end + _SEEN
+        fault.kind == kind
+        and fault.hit == credential
+        and fault.at - _SEEN <= when.end
+        and when.begin <= fault.end + _SEEN
         for fault in struck
     )
 

@@ -138,6 +138,7 @@ def test_an_expired_token_without_that_premise_is_beyond_the_bounds_once_the_wai
         ([], True),
         ([struck("endpoint hangs", 190, 209)], True),
         ([struck("endpoint hangs", 190, 211)], False),
+        ([struck("endpoint hangs", 190, 260), struck("etcd killed", 195, 200)], False),
         ([struck("endpoint slow", 190, 260)], True),
         ([struck("leader stopped", 190, 260, "a")], True),
         ([struck("leader stopped", 190, 260, "a"), struck("standby killed", 200, 220, "b")], False),
@@ -167,6 +168,7 @@ def test_what_people_break_is_excused_for_seconds(what: str | None, kind: str, w
     assert judged(held, struck(kind, 49.9, 50.1, NAME), until=100).beyond(wrong) == pytest.approx(15 - QUICK)
     assert judged(held, struck(kind, 49.9, 50.1, "another"), until=100).beyond(wrong) == pytest.approx(15)
     assert judged(held, struck(kind, 20, 21, NAME), until=100).beyond(wrong) == pytest.approx(15)
+    assert judged(held, struck("exchange asked for", 50, 50, NAME), until=100).beyond(wrong) == pytest.approx(15)
     assert judged(held, until=100).beyond(wrong) == pytest.approx(15)
 
 
@@ -183,6 +185,7 @@ def test_one_wait_follows_another() -> None:
     assert deadline(NOW + 5, NAME, [second, first]) == NOW + 200 + REPLICA_GONE
     assert deadline(NOW + 5, NAME, [first]) == NOW + 10 + SERVER_FAILED
     assert deadline(NOW + 500, NAME, [first, second]) == NOW + 500 + QUICK
+    assert deadline(NOW + 5, NAME, [struck("etcd killed", 100, 110)]) == NOW + 5 + QUICK
     assert deadline(NOW, NAME, [struck("client secret rotated", 0, 5, "another")]) == NOW + QUICK
 
 
@@ -190,6 +193,31 @@ UNWELL: Mapping[str, Sequence[Span]] = {
     NAME: [Span(NOW + 12, NOW + 20), Span(NOW + 30, NOW + 40), Span(NOW + 60, NOW + 70)],
     "another": [Span(NOW + 25, NOW + 42)],
 }
+
+
+def test_what_a_server_revokes_is_no_harm_for_as_long_as_a_write_takes() -> None:
+    token = {"client": NAME, "scopes": (), "grant": "refresh_token", "expires_in": LIFE}
+    tokens = [
+        IssuedToken(sequence=1, value="1", issued_at=NOW, expires_at=NOW + LIFE, revoked_at=NOW + 50,
+                    revoked_by="successor", **token),
+        IssuedToken(sequence=2, value="2", issued_at=NOW + 50, expires_at=NOW + 50 + LIFE, **token),
+    ]  # fmt: skip
+    for seconds, unwell in ((2.9, []), (3.1, [NAME])):
+        changes = [
+            Change(NOW + at, NOW + at, exists=True, token=value) for at, value in ((0, "1"), (50 + seconds, "2"))
+        ]
+        found = judge({Credential("chaos", NAME, "uid"): changes}, tokens, [], ("a",), Span(NOW, NOW + 60))
+        assert list(found.unwell) == unwell
+        assert found.found(Wrong.SUPERSEDED) == pytest.approx(seconds)
+
+
+def test_what_people_broke_while_nobody_could_look_is_excused_all_the_same() -> None:
+    deleted = struck("target deleted", 50, 51, NAME)
+    changes = [Change(NOW, NOW, exists=True, token="token-0"), Change(NOW + 60, NOW + 45, exists=True, token=None)]
+    token = IssuedToken(sequence=0, value="token-0", client=NAME, scopes=(), grant="refresh_token", issued_at=NOW,
+                        expires_in=LIFE, expires_at=NOW + LIFE)  # fmt: skip
+    found = judge({Credential("chaos", NAME, "uid"): changes}, [token], [deleted], ("a",), Span(NOW, NOW + 65))
+    assert (found.found(Wrong.ABSENT), found.beyond(Wrong.ABSENT)) == (pytest.approx(5), 0)
 
 
 def test_recovery_lasts_until_nothing_is_unwell_for_a_while() -> None:
@@ -209,18 +237,20 @@ def test_while_others_are_in_force_a_recovery_does_not_count() -> None:
 # --- What is held, and how it is shown --------------------------------------------------------------------------------
 
 
-def sample(at: float, *, leads: bool, files: int, tasks: int | None = 5) -> Sample:
-    return Sample(NOW + at, "a", 1, leads, 100.0, files, 9, tasks)
+def sample(at: float, files: int, *, leads: bool = True, rss: float = 100.0, tasks: int | None = 5) -> Sample:
+    return Sample(NOW + at, "a", 1, leads, rss, files, 9, tasks)
 
 
-def test_growth_is_from_the_end_of_the_first_calm_to_that_of_any_other() -> None:
+def test_growth_is_from_the_first_calm_to_any_other() -> None:
     calms = [Span(NOW + 10, NOW + 20), Span(NOW + 30, NOW + 40), Span(NOW + 50, NOW + 60)]
     samples = [
-        *(sample(at, leads=True, files=files) for at, files in ((12, 99), (19, 20), (25, 99), (39, 27), (59, 22))),
-        *(sample(at, leads=False, files=files) for at, files in ((19, 10), (39, 11))),
-        sample(59.5, leads=True, files=99, tasks=None),
+        *(sample(at, files) for at, files in ((12, 99), (19, 20), (25, 1), (37, 27), (39, 99), (59, 22))),
+        *(sample(at, files, leads=False) for at, files in ((19, 10), (39, 11))),
     ]
     assert growth(samples, calms) == {"rss": 0, "files": 7, "tasks": 0, "threads": 0}
+    peak = sorted([*samples, sample(38, 50, rss=200), sample(59.5, 50, rss=130)], key=lambda each: each.at)
+    assert growth(peak, calms)["rss"] == 30
+    assert growth([*samples, sample(39.5, 50, tasks=None)], calms)["tasks"] == 0
     assert growth([], calms)["files"] == 0
 
 
@@ -240,7 +270,7 @@ def test_moments_and_spans_become_lines() -> None:
 
 def outcome(judgement: Judgement, *faults: Struck, not_ready: int = 0) -> Outcome:
     within = Span(NOW, NOW + 340)
-    samples = [sample(at, leads=True, files=20) for at in (100, 200, 300)]
+    samples = [sample(at, 20) for at in (100, 200, 300)]
     bursts = [Span(NOW + 40, NOW + 90)]
     return Outcome(1, 1, within, bursts, faults, judgement, [NOW, NOW + 170], samples, not_ready, [])
 
