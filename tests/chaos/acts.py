@@ -93,12 +93,10 @@ async def _roll_out(stage: Stage, _: Planned) -> Aimed:
 
     @asynccontextmanager
     async def rolling() -> AsyncIterator[None]:
-        stage.rolled_out = not stage.rolled_out
-        package = stage.other if stage.rolled_out else None
         for replica in stage.replicas:
             async with replica.lock:
-                old = replica.process
-                await asyncio.to_thread(ready, replica.start(package))
+                old, replica.package = replica.process, None if replica.package else stage.other
+                await asyncio.to_thread(ready, replica.start())
                 await asyncio.to_thread(old.terminate)
         yield
 

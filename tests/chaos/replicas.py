@@ -24,6 +24,7 @@ class Replica:
     Attributes:
         lock: held by who ends, stops or replaces the process.
         clock: its wall clock; None where there is no libfaketime.
+        package: the folder of the version that runs there; None for this one.
         processes: all that were ever in it; the last one is there now.
     """
 
@@ -31,6 +32,7 @@ class Replica:
         """Nothing runs yet; `flags` are those of all of its processes, and `directory` is for their logs."""
         self.name = name
         self.lock = asyncio.Lock()
+        self.package: Path | None = None
         self.processes: list[OperatorProcess] = []
         self._directory = directory
         self._kubeconfig = kubeconfig
@@ -63,15 +65,15 @@ class Replica:
         said = [line for line in self.process.logs() if line["msg"].startswith((LEADS, _LEADS_NO_MORE))]
         return str(said[-1]["ts"]) if said and said[-1]["msg"] == LEADS else None
 
-    def start(self, package: Path | None = None) -> OperatorProcess:
-        """Start a process, of this version or another; one that is still there stays."""
+    def start(self) -> OperatorProcess:
+        """Start a process; one that is still there stays."""
         log = self._directory / f"operator-{self.name}-{len(self.processes) + 1}.log"
         clock = self.clock.environment if self.clock is not None else {}
         process = OperatorProcess(
             *self._flags,
             kubeconfig=self._kubeconfig,
             log_file=log,
-            package=package,
+            package=self.package,
             launcher=("env", *(f"{name}={value}" for name, value in clock.items())),
             program=(sys.executable, "-m", "tests.chaos.counted", str(_count(log))),
         )

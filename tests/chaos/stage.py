@@ -66,7 +66,6 @@ class Stage:
         ways: each replica's way to the API server, by its name.
         endpoint: the way to the token endpoint, for both replicas.
         other: a folder with another version of the operator.
-        rolled_out: whether that is the one that runs.
         rotating: held by who rotates the secret of a client.
     """
 
@@ -76,7 +75,6 @@ class Stage:
     endpoint: ApiProxy
     replicas: Sequence[Replica]
     other: Path
-    rolled_out: bool = False
     rotating: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def leader(self) -> Replica:
