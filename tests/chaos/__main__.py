@@ -115,9 +115,10 @@ async def _until(at: float) -> None:
 
 
 def _defects(stage: Stage) -> list[str]:
-    """What the replicas logged as errors."""
+    """What the replicas logged as errors; to kopf, each retry in an outage is one."""
     processes = [process for replica in stage.replicas for process in replica.processes]
-    return [str(line["msg"]) for process in processes for line in process.logs() if line["level"] == "error"]
+    errors = [line for process in processes for line in process.logs() if line["level"] == "error"]
+    return [str(line["msg"]) for line in errors if not str(line["logger"]).startswith("kopf")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ STILL: Final = 15.0
 GAP: Final = 3.0
 """Seconds that a write of a target may take on a busy machine: for so long it may hold a token that was revoked by the
 issue of its successor, and is none the less well."""
-_SEEN: Final = 2.0  # seconds after which the auditor has surely seen what was done, if the API server is there
+_SEEN: Final = 10.0  # seconds after which the auditor has surely seen what was done, if the API server is there
 
 
 class Span(NamedTuple):
