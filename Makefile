@@ -149,7 +149,7 @@ cluster-down: $(VENV) ## End that cluster and remove its data
 cluster-status: $(VENV) ## Whether that cluster runs
 	@$(BIN)/python -m tests.support.cluster status
 
-node-binaries: $(VENV) ## The control plane's programs and a node's: found, or built once per machine (about 9 minutes)
+node-binaries: $(VENV) ## The control plane's programs and a node's: found, or built once per machine (about 10 minutes)
 	@$(BIN)/python -m tests.support.binaries --node
 
 node-up: $(VENV) node-binaries ## A node that runs Pods, in namespaces of its own, for trials: as root on Linux

@@ -12,6 +12,8 @@ need chromium chromium
 need chromedriver chromium-driver
 need runc runc
 need nft nftables
+need iptables iptables
+need ipset ipset
 need /usr/lib/cni/ptp containernetworking-plugins
 
 if [ "${#missing[@]}" = 0 ]; then

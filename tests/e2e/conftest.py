@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -27,9 +28,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     try:
         start = node_maker()
         helm = Helm(tmp_path_factory.mktemp("helm"), FOLDER / "admin.kubeconfig")
+        begun = time.time()
         image = images.build(tmp_path_factory.mktemp("image") / "image.tar", name=IMAGE)
     except (Unavailable, BinariesError, images.Unavailable) as reason:
         pytest.skip(f"not here: {reason}")
+    FIGURES.add("the image, and its base where none was there, built in", f"{time.time() - begun:.0f} s")
     own = sum(file.size for file in image.own_files())
     FIGURES.add("the image, beyond its base", f"{own / 1e6:.1f} MB")
     shutil.rmtree(FOLDER, ignore_errors=True)

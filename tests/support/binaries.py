@@ -64,6 +64,7 @@ NODE_PARTS = (
     Part("ctr", "github.com/containerd/containerd/v2/cmd/ctr", 3, "node"),
     Part("coredns", "./coredns", 45, "node"),
     Part("pause", "./pause", 1, "node"),
+    Part("policies", ".", 60, "policies"),
 )
 """What a node needs besides."""
 HELM = Part("helm", "helm.sh/helm/v4/cmd/helm", 80, "helm")
@@ -222,7 +223,7 @@ def _build_flags(module: str) -> list[str]:
     if module == SYFT.module:
         version = _find(r"^\tgithub\.com/anchore/syft v(\S+)", MODULES / module / "go.mod")
         return ["-trimpath", f"-ldflags=-s -w -X=main.version={version}"]
-    if module in {JUDGE.module, ACTIONLINT.module}:
+    if module in {JUDGE.module, ACTIONLINT.module, "policies"}:
         return ["-trimpath", "-ldflags=-s -w"]
     if module == "node":
         return ["-trimpath", "-ldflags=-s -w", "-tags=no_btrfs,no_devmapper,no_zfs"]

@@ -66,13 +66,17 @@ def installation(settings: Mapping[str, str] = MappingProxyType({})) -> list[Jso
 
 
 def chart_values() -> Json:
-    """Return values with which the chart makes the same of it, with Push."""
+    """Return values with which the chart makes the same of it, with Push, behind a NetworkPolicy.
+
+    8443 is the port that the sandbox's Pod listens on.
+    """
     repository, _, tag = IMAGE.rpartition(":")
     return {
         "image": {"repository": repository, "tag": tag},
         "settings": {"TUINLY_TOKEN_URL": TOKEN_URL, "TUINLY_GRAPHQL_URL": GRAPHQL_URL},
         "caBundle": {"configMap": "private-ca", "key": "ca.crt"},
         "push": {"enabled": True},
+        "networkPolicy": {"enabled": True, "endpointPorts": [443, 6443, 8443]},
     }
 
 

@@ -1,8 +1,9 @@
 """A Kubernetes node on this machine, without Docker: Pods really run, in namespaces and cgroups of its own.
 
-The programs are the real ones: control plane, scheduler, controller manager, kubelet, kube-proxy, containerd, runc, and
-CoreDNS. They run as root in a network, mount and process namespace, so they see and change nothing of the machine's;
-what they write is in memory and gone with them. One kill ends all of it.
+The programs are the real ones: control plane, scheduler, controller manager, kubelet, kube-proxy, containerd, runc,
+CoreDNS, and of kube-router what enforces network policies. They run as root in a network, mount and process namespace,
+so they see and change nothing of the machine's; what they write is in memory and gone with them. One kill ends all of
+it.
 """
 
 from tests.support.node.any_node import AnyNode, NodeError

@@ -33,8 +33,10 @@ class AnyNode(Cluster):
     Attributes:
         name: the node's, as Kubernetes has it.
         pid: its first process, which is in all of its namespaces.
+        enforces_policies: whether it is known to enforce network policies.
     """
 
+    enforces_policies = False
     name: str
     pid: int
 

@@ -128,6 +128,7 @@ ACCOUNTS: Final[Mapping[str, tuple[str, str]]] = {
     "kube-proxy": ("system:kube-proxy", ""),
     "kubelet": (f"system:node:{NAME}", "system:nodes"),
     "coredns": ("coredns", "system:masters"),
+    "policies": ("policies", "system:masters"),
 }
 """Who logs in to the API server: user name and group, which have their rights by the API server's own bindings."""
 
@@ -187,6 +188,7 @@ def commands(programs: Programs) -> dict[str, list[str]]:
         ],
         "kube-proxy": [programs["kube-proxy"], "--config=kube-proxy.json"],
         "coredns": [programs["coredns"], "-conf", "Corefile"],
+        "policies": [programs["policies"], "policies.kubeconfig", NAME, SERVICES],
     }
 
 

@@ -17,7 +17,7 @@ from tests.support.node import files
 from tests.support.node.any_node import AnyNode, NodeError
 from tests.support.node.init import PIDS
 from tests.support.node.pause import write_pause_image
-from tests.support.node.programs import Programs, cgroup_roots
+from tests.support.node.programs import Programs, cgroup_roots, policies_can_be_enforced
 from tests.support.process_identity import identity
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +43,7 @@ class Node(AnyNode):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         self.name = files.NAME
+        self.enforces_policies = policies_can_be_enforced()
         self._folder = folder
         self._programs = programs
         self.logs = folder / "logs"
@@ -107,7 +108,10 @@ class Node(AnyNode):
     def _write_files(self) -> None:
         cgroup = cgroup_of(self._folder)
         files.write_all(self._folder, cgroup)
-        plan = {"cgroup": cgroup, "commands": files.commands(self._programs)}
+        commands = files.commands(self._programs)
+        if not self.enforces_policies:
+            del commands["policies"]
+        plan = {"cgroup": cgroup, "commands": commands}
         (self._folder / "plan.json").write_text(json.dumps(plan))
         authority = trustme.CA()
         authority.cert_pem.write_to_path(self._folder / "authority.crt")

@@ -86,6 +86,13 @@ def check_machine() -> None:
         raise Unavailable(f"a node needs namespaces of its own: {tried.stderr.strip()}")
 
 
+def policies_can_be_enforced() -> bool:
+    """Whether kernel and Debian's programs can match packets against sets of addresses, as what enforces them does."""
+    trial = "ipset create trial hash:ip && iptables -A FORWARD -m set --match-set trial src -j REJECT"
+    command = ["unshare", "--net", "sh", "-c", trial]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 -- found above
+
+
 def cgroup_roots() -> list[Path]:
     """Return the root of each cgroup hierarchy: one in version 2, one per controller in version 1."""
     if (CGROUPS / "cgroup.procs").exists():
