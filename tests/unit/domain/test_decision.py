@@ -622,6 +622,7 @@ TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
     ([DUE, throttled], None, True, False),
     ([FORCED, forced_before, queued], None, True, False),
     ([DUE, queued], Purpose.TOKEN, True, True),
+    ([refreshable, DUE, queued], Purpose.TOKEN, True, True),
     ([DUE, queued_long], Purpose.TOKEN, False, False),
     ([blocked], None, True, False),
     ([VERIFIES, pending, graphql_down], Purpose.VERIFICATION, True, False),
