@@ -29,12 +29,16 @@ def admin(cluster: Cluster) -> Plugin:
 
 
 @pytest.fixture
-def viewer(admin: Plugin, namespace: str) -> Plugin:
+def viewer(admin: Plugin, namespace: str, installed: None) -> Plugin:
+    """Somebody with the role `view`, which the installation adds to."""
+    del installed
     return admin.bound("view", "vera", namespace)
 
 
 @pytest.fixture
-def editor(admin: Plugin, namespace: str) -> Plugin:
+def editor(admin: Plugin, namespace: str, installed: None) -> Plugin:
+    """Somebody with the role `edit`, which the installation adds to."""
+    del installed
     return admin.bound("edit", "edda", namespace)
 
 
@@ -454,6 +458,7 @@ def test_versions_of_all_three(admin: Plugin, nobody: Plugin) -> None:
 # The way in -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("installed")
 def test_it_logs_in_as_kubectl_does(cluster: Cluster, admin: Plugin, namespace: str, tmp_path: Path) -> None:
     """By an exec plugin, in the second of two files, with a context and its namespace, as somebody else."""
     Credentials(cluster, namespace).create(GOOD)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 90.0
@@ -66,6 +67,9 @@ class Plugin:
         """The plugin for a user who has one of the built-in roles in a namespace, and nothing else."""
         words = ("create", "rolebinding", f"{user}-{role}", f"--clusterrole={role}", f"--user={user}")
         self.cluster.kubectl(*words, "--namespace", namespace)
+        # What an installation adds to the built-in roles takes a moment to get there.
+        asked = ("auth", "can-i", "get", "tuinlycredentials.tuinly.com", "--as", user, "--namespace", namespace)
+        wait_until(lambda: "yes" in self.cluster.kubectl(*asked, check=False), what=f"{user} may {role}")
         return self.by(user)
 
     def by(self, user: str) -> "Plugin":
