@@ -106,19 +106,18 @@ class Store:
         return self._records.get(key)
 
     def token_end(self, key: NamespacedName) -> float | None:
-        """The end of a credential's token, in seconds since the epoch; None where it has none.
+        """The end of the token that a credential's target holds, in seconds since the epoch; None where there is none.
 
         Before the first reconcile, only the target tells of a token.
         """
         record = self._records.get(key)
-        if record is None:
+        target = self._secrets.get(record.credential.target) if record else None
+        if record is None or target is None:
             return None
         if record.memory.met:
             held = record.memory.published
             return held.state.expires_at if held else None
-        target = self._secrets.get(record.credential.target)
-        state = target.state if target else None
-        return state.expires_at if state else None
+        return target.state.expires_at if target.state else None
 
     def secret(self, key: NamespacedName) -> SecretMeta | None:
         """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""

@@ -453,6 +453,16 @@ def test_then_memory_tells(store: Watched) -> None:
     assert store.token_end(credential().key) == token_state(lifetime=600).expires_at
 
 
+def test_a_target_that_was_deleted_holds_no_token_whatever_is_remembered(store: Watched) -> None:
+    """Nobody can use what is remembered until it is written again: not as late as a token that ends in an hour."""
+    store.secret_seen(TARGET, TargetObject().seen())
+    record = store.get(credential().key)
+    assert record is not None
+    record.memory = record.memory.met_target(IssuedToken(token_state(lifetime=600), ISSUED))
+    store.secret_gone(TARGET)
+    assert store.token_end(credential().key) is None
+
+
 # --- Targets, found by label ------------------------------------------------------------------------------------------
 
 
