@@ -186,8 +186,8 @@ def gather(  # noqa: PLR0913 -- all that is known
     client_secret: SecretMeta | None,
     target: SecretMeta | None,
     looked: bool,
-    created: bool = False,
-    served: bool = False,
+    created: bool,
+    served: bool,
     old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = (),
 ) -> Facts:
     """Put the facts together. Their memory is the one that was given, changed by what is seen now: keep it.

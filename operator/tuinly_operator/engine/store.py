@@ -34,8 +34,8 @@ class Record:
     """A credential and what this process remembers of it."""
 
     credential: Credential
+    created: bool  # the watch told of its creation, or of a label that has it served here by now
     memory: Memory = field(default_factory=Memory)
-    created: bool = False  # the watch told of its creation, or of a label that has it served here by now
     status_written: float = float("-inf")  # boot seconds
     warned: tuple[Warned, ...] = ()  # by Events, lately
     hushed: frozenset[str] = frozenset()  # conditions whose last Warning was no news; nor will its end be
@@ -180,7 +180,7 @@ class Store:
         if self.known(key) != since:
             self._doubtful(key)
         elif credential is not None:
-            self._take(credential)
+            self._take(credential, created=False)
         else:
             self._end(key, Told(since.uid if since else "", version, there=False))
 
@@ -193,7 +193,7 @@ class Store:
 
         The records are new ones, and what is still under way with the old ones is given up.
         """
-        self._records = {key: Record(record.credential) for key, record in self._records.items()}
+        self._records = {key: Record(record.credential, created=False) for key, record in self._records.items()}
         for key in self._records:
             self._gone(key)
         self.look_at_all()
@@ -267,7 +267,7 @@ class Store:
         self._label(key, old, meta)
         self._touch(key, by, old, meta)
 
-    def _take(self, credential: Credential, *, created: bool = False) -> None:
+    def _take(self, credential: Credential, *, created: bool) -> None:
         """Take in the news of a credential that exists."""
         record = self._records.get(credential.key)
         if record is None or record.credential.uid != credential.uid:

@@ -281,7 +281,7 @@ def test_unless_the_limiter_says_so_nothing_is_kept_back() -> None:
     facts = Facts(credential(), POLICY, Memory(), ISSUED, DEFAULT_LAYOUT)
     assert facts.turn == facts.verify_turn == Turn(None, at_once=False)
     assert (facts.problem, facts.client_secret, facts.target, facts.old_targets) == (None, None, None, ())
-    assert (facts.absence_proven, facts.served, POLICY.push) == (False, False, False)
+    assert (facts.absence_proven, facts.created, facts.served, POLICY.push) == (False, False, False, False)
     failure = Failure(Reason.ISSUING, "it waits")
     assert Block(failure) == Block(failure, None, parks=False, long=False)
 

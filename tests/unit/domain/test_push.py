@@ -12,11 +12,13 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.push import (
     PUSHED,
+    SCHEDULED,
     Answer,
     Content,
     Delivery,
     Pod,
     Push,
+    Reply,
     delivery,
     judge,
     pod_of,
@@ -129,6 +131,16 @@ USES: dict[str, tuple[Json, tuple[bool, bool] | None]] = {
 @pytest.mark.parametrize(("patch", "expected"), USES.values(), ids=USES.keys())
 def test_how_a_pod_uses_a_secret(patch: Json, expected: tuple[bool, bool] | None) -> None:
     assert use(pod(patch)) == expected
+
+
+def test_the_words_of_the_api_are_those_of_the_docs_and_of_the_policy() -> None:
+    """Others go by them: a policy that lets this one annotation be set, and whoever looks at a Pod."""
+    assert PUSHED == "tuinly.com/pushed"
+    assert SCHEDULED == "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+
+
+def test_an_answer_asks_for_no_wait_and_says_no_more_unless_it_does() -> None:
+    assert Reply(Answer.DONE) == Reply(Answer.DONE, "", 0.0)
 
 
 def test_of_a_pod_a_few_words_are_kept_and_of_the_secrets_those_that_are_looked_for() -> None:

@@ -142,6 +142,11 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
         "False InvalidScope",
         "False InvalidScope",
     ),
+    "other scopes, request rejected": (
+        [OTHER_SCOPES, failing(Reason.REQUEST_REJECTED)],
+        "False RequestRejected",
+        "False RequestRejected",
+    ),
     "other URL, failing": ([OTHER_TOKEN_URL, failing()], "False EndpointUnavailable", "False EndpointUnavailable"),
     "renamed, the new name taken": ([renamed, target_foreign], "False TargetConflict", "False TargetConflict"),
     "other scopes, verification failing": (
@@ -203,6 +208,7 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
         FRESH,
     ),
     "InvalidSpec": ([spec({"suspend": "yes"})], "False InvalidSpec", "False InvalidSpec"),
+    "InvalidSpec, expired": ([EXPIRED, spec({"suspend": "yes"})], "False InvalidSpec", "False InvalidSpec"),
     # Expired.
     "expired, nothing has failed yet": ([EXPIRED, client_known], "False TokenExpired", "False TokenExpired"),
     "expired, failing": ([EXPIRED, failing()], "False TokenExpired", "False EndpointUnavailable"),
@@ -315,6 +321,7 @@ DELIVERED: dict[str, tuple[Changes, str | None]] = {
     "pushed by an earlier process": ([PUSH, enabled, came(CAME), REPORTED, restarted], "True Pushed"),
     "not enabled before": ([PUSH, REPORTED, enabled], "Unknown Pushing"),
     "some beyond": ([PUSH, enabled, came(MANY_BEYOND)], "False PushIncomplete"),
+    "some beyond before": ([PUSH, enabled, came(MANY_BEYOND), REPORTED, restarted], "False PushIncomplete"),
     "refused": ([PUSH, enabled, came(Delivery(refused="no"))], "False PushRefused"),
     "refused before": ([PUSH, enabled, came(Delivery(refused="no")), REPORTED, restarted], "False PushRefused"),
     "InvalidSpec": ([PUSH, enabled, came(CAME), spec({"suspend": "yes"})], None),
@@ -657,6 +664,7 @@ def test_events_tell_of_transitions_once_per_reason(before: Status, after: Statu
     assert [f"{'Warning' if one.warning else 'Normal'} {one.reason}" for one in found] == events
     messages = {one.message for one in after.conditions}
     assert all(one.message in messages for one in found)
+    assert all(one.about == "Ready" for one in found)
 
 
 def delivered(value: str) -> Status:

@@ -198,6 +198,13 @@ def test_the_ends_that_are_remembered_are_bounded_in_number() -> None:
     ]
 
 
+def test_as_many_ends_are_remembered_as_are_cheap_to_keep() -> None:
+    ends = Ends()
+    for number in range(5000):
+        ends.note(NamespacedName("shop", str(number)), Told(UID, str(number), there=False))
+    assert len(ends) == 4096
+
+
 def test_the_ends_that_are_remembered_are_bounded_in_time() -> None:
     """By the census: what is known of the deleted lives for one to two of those."""
     ends = Ends()

@@ -403,6 +403,17 @@ async def test_so_many_quick_namespaces_are_remembered_and_the_first_to_end_make
     assert [await is_quick(namespace) for namespace in ("first", "second", "third")] == [True, False, True]
 
 
+async def test_no_more_than_twenty_thousand_quick_namespaces_are_remembered() -> None:
+    """Each takes memory, and nobody has said how many there may be."""
+    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=4)
+    for number in range(20_001):
+        queue.mark(str(number), slow=False)
+    unknown, last, first_beyond = (NamespacedName(name, "a") for name in ("unknown", "19999", "20000"))
+    for key in (unknown, first_beyond, last):
+        queue.add(key)
+    assert [await queue.get() for _ in range(3)] == [unknown, last, first_beyond]
+
+
 def test_a_namespace_that_is_slow_no_more_is_forgotten() -> None:
     now = 0.0
     queue = WorkQueue(lambda _: 0.0, lambda: now, places=4)

@@ -506,6 +506,28 @@ def test_where_a_list_fails_who_was_dropped_meanwhile_keeps_nobody_from_the_next
     assert cluster.counts == {"Pushed": 1}
 
 
+def test_a_push_whose_time_was_over_before_its_turn_keeps_nobody_from_his() -> None:
+    """Both wait for the same list, which ends when there is no time left for the one and some for the other."""
+    cluster = Cluster(list_replies=[AGAIN])
+    cluster.add("shop", 2)
+
+    async def story() -> None:
+        async with at_work(cluster) as pusher:
+            pusher.order(push(name="first"))
+            await asyncio.sleep(0.3)
+            pusher.order(push())
+            cluster.list_seconds = 60.1 - now()
+            await asyncio.sleep(0.1)
+            while len(cluster.lists) < 2:
+                cluster.list_seconds = 60.1 - now()
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(70.0)
+
+    live(story())
+    assert 60.0 < cluster.lists[1].ended < 60.3
+    assert cluster.counts == {"Late": 2, "Pushed": 2}
+
+
 def test_who_asks_for_more_time_than_there_is_is_left_to_the_kubelet_at_once() -> None:
     cluster = Cluster()
     cluster.add("shop", 1)

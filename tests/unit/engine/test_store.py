@@ -207,7 +207,7 @@ def test_a_new_leader_remembers_nothing_and_looks_at_all(store: Watched) -> None
     assert store.news() == store.gone == [ME, NEIGHBOUR]
     new = store.get(ME)
     assert new is not old
-    assert new == Record(old.credential)
+    assert new == Record(old.credential, created=False)
     assert store.secret(TARGET) == meta("7")
 
 
@@ -423,6 +423,19 @@ def test_interest_that_others_share_stays_when_one_turns_away(store: Watched) ->
     store.news()
     store.secret_seen(CLIENT, meta("1"))
     assert store.news() == [NEIGHBOUR]
+
+
+@pytest.mark.parametrize(("told", "created"), [({}, False), ({"listed": True}, False), ({"created": True}, True)])
+def test_created_is_what_the_watch_told_of_the_creation_of(told: dict[str, bool], *, created: bool) -> None:
+    store = Watched()
+    store.credential_seen(at("10"), **told)
+    record = store.get(ME)
+    assert record is not None
+    assert record.created is created
+
+
+def test_nobody_has_shown_that_a_credential_is_served_before_anybody_looked() -> None:
+    assert LiveTarget().served is False
 
 
 # --- When a token ends, by which the queue orders ---------------------------------------------------------------------

@@ -360,6 +360,20 @@ def test_one_that_comes_sooner_by_one_clock_alone_is_told_on_time(wall: float, b
     assert told == [pytest.approx(0.11, abs=0.02)]
 
 
+def test_unless_it_is_said_nobody_has_slack_and_nobody_comes_with_another() -> None:
+    clock, told = FakeClock(), list[NamespacedName]()
+    timers = Timers(clock, told.append, burst=5)
+    timers.set(A, in_seconds(60))
+    timers.set(B, in_seconds(60.1))
+    timers.fire(clock.after(60))
+    assert told == [A]
+    alone = Timers(clock, told.append)
+    alone.set(B, in_seconds(60), slack=10)
+    alone.set(C, in_seconds(60.1), slack=10)
+    alone.fire(clock.now())
+    assert told == [A, B]
+
+
 def test_of_slack_nothing_is_kept_but_of_those_that_have_any() -> None:
     timers = Timers(FakeClock(), lambda _: None)
     for key, slack in ((A, 0.0), (B, 10.0), (C, 10.0)):
