@@ -11,6 +11,7 @@ from tests.support import prometheus
 from tests.support.cluster import Cluster
 from tests.support.prometheus import Prometheus
 from tests.support.proxy import ApiProxy
+from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually
 from tests.unit.test_alerts import ALERTS
@@ -60,14 +61,18 @@ def answers(server: Prometheus, question: str) -> bool:
     return bool(server.ask(question))
 
 
-NEVER_MADE = {"TuinlyClockDifference", "TuinlyQueueStuck"}
-"""Alerts of which promtool alone tells that they fire: they take another clock, or a queue that hangs."""
+NEVER_MADE = {"TuinlyQueueStuck"}
+"""Of this alert promtool alone tells that it fires: it takes a queue that hangs for two minutes."""
 AT_LAST = ({"TuinlyNoLeader", "TuinlyAPIServerOutOfReach"}, {"TuinlyOperatorDown"})
 NOBODYS = "http://127.0.0.1:9/token"
 
 
 def test_alerts_are_true_where_their_situation_is_made(
-    start_operator: StartOperator, tenant: Tenant, cluster: Cluster, tmp_path: Path
+    start_operator: StartOperator,
+    tenant: Tenant,
+    cluster: Cluster,
+    other_token_urls: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
     """Of two operators the second may do nothing, and is at last alone, out of the API server's reach, and gone."""
     namespace = tenant.objects.namespace
@@ -77,7 +82,7 @@ def test_alerts_are_true_where_their_situation_is_made(
         second = start_operator("--namespace", namespace, "--lease", f"{namespace}/none", kubeconfig=login)
         targets = [each.health_url.removeprefix("http://") for each in (first, second)]
         with prometheus.running(tmp_path, targets) as server:
-            make_trouble(tenant)
+            make_trouble(tenant, other_token_urls[1])
             await_alerts(server, EXPRESSIONS.keys() - NEVER_MADE - AT_LAST[0] - AT_LAST[1])
             first.terminate()
             proxy.cut()
@@ -86,8 +91,11 @@ def test_alerts_are_true_where_their_situation_is_made(
             await_alerts(server, AT_LAST[1])
 
 
-def make_trouble(tenant: Tenant) -> None:
-    """A push in vain, a client that is refused while its token ends, no client Secret, an endpoint that is down."""
+def make_trouble(tenant: Tenant, apart: str) -> None:
+    """A push in vain, a client that is refused while its token ends, no client Secret, an endpoint that is down.
+
+    And one, at a URL apart, whose clock is two minutes behind.
+    """
     tenant.start({"delivery": {"pods": "Push"}}, lifetime=8.0)
     failing = Tenant(tenant.objects, tenant.sandbox, "failing").start(lifetime=20.0)
     failing.await_ready()
@@ -96,6 +104,9 @@ def make_trouble(tenant: Tenant) -> None:
     down = Tenant(tenant.objects, tenant.sandbox, "down")
     down.apply_client_secret()
     down.apply({"tokenURL": NOBODYS})
+    behind = Tenant(tenant.objects, tenant.sandbox, "behind")
+    tenant.sandbox.fault(Fault(kind="answer", answer="date_wrong", seconds=-120, client=behind.client.id))
+    behind.start({"tokenURL": apart})
 
 
 def await_alerts(server: Prometheus, names: set[str]) -> None:

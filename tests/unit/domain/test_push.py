@@ -319,6 +319,15 @@ def test_what_came_of_a_push(came: Delivery, status: str, reason: Reason) -> Non
     assert verdict(came)[:2] == (status, reason)
 
 
+def test_all_that_came_of_a_push_is_told_in_one_sentence_numbers_first() -> None:
+    *_, message = verdict(Delivery(told=20, late=3, beyond=1, names=("a",), refused="no policy"))
+    assert message == (
+        "Pods that were told of the present token: 20, not in time: 3; no policy; Pods that do not see it, since they "
+        "use the Secret by an environment variable or a subPath, or saw it while it was immutable: 1 (a); restart "
+        "them; those not in time see it within about 80 seconds"
+    )
+
+
 def test_three_are_named_who_need_a_restart() -> None:
     came = delivery(5, 0, ["a", "b", "c", "d"], unlisted=False, refused="")
     *_, message = verdict(came)
