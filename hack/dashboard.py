@@ -190,6 +190,12 @@ ROWS: Final[dict[str, Sequence[Chart]]] = {
             [Query("max(tuinly_queue_age_seconds)", "oldest")],
         ),
         Chart(
+            "Long turns of the event loop",
+            "CPU time of turns of 5 ms or more, for which everything else in the operator waited.",
+            "s",
+            quantiles("tuinly_loop_held_seconds"),
+        ),
+        Chart(
             "Pushes by outcome",
             "Pods that were to be told of a new token, per second. Nothing where Push is not installed.",
             "reqps",
