@@ -1,7 +1,6 @@
 """The demo reads well in a terminal and in a log, and believes nothing that it has not seen."""
 
 import html
-import importlib.util
 import io
 import os
 import re
@@ -19,6 +18,7 @@ from tests.support.demo.checker import Checker, FactError, require
 from tests.support.demo.narrator import Narrator
 from tests.support.demo.story import scenes
 from tests.support.sandbox import TokenRequest
+from tests.unit import script
 
 ROOT = Path(__file__).parents[2]
 
@@ -243,13 +243,7 @@ def test_without_a_control_plane_it_says_what_to_do_and_leaves_nothing(tmp_path:
 
 @pytest.fixture(scope="module")
 def drawing() -> ModuleType:
-    """The script, which is in no package."""
-    spec = importlib.util.spec_from_file_location("demo_picture", ROOT / "hack" / "demo_picture.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script.load("demo_picture")
 
 
 SHOWN = """\

@@ -15,19 +15,14 @@ import pytest
 
 from tests.support import browser
 from tests.support.browser import DESKTOP, PHONE, Browser, Screen
+from tests.unit import script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def docs() -> ModuleType:
-    """The script, which is in no package."""
-    spec = importlib.util.spec_from_file_location("docs_script", ROOT / "hack" / "docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script.load("docs")
 
 
 @pytest.mark.parametrize("page", ["resource.md", "plugin.md"])
