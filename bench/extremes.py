@@ -13,7 +13,7 @@ from bench.run import Figures, Run, fresh, restarted
 from bench.stand import Stand, applied_at, moment
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
-from tuinly_operator.domain.credential import Refresh
+from tuinly_operator.domain.credential import RefreshSpec
 from tuinly_operator.domain.schedule import JITTER, lead
 
 HERD = 2000
@@ -66,7 +66,7 @@ async def herd(run: Run) -> Figures:
 
 def _spread() -> float:
     """Refreshes in the fullest second at most: the jitter spreads them evenly, of which chance makes a third more."""
-    return HERD / (JITTER * (HERD_LIFETIME - lead(Refresh(), HERD_LIFETIME))) * 4 / 3
+    return HERD / (JITTER * (HERD_LIFETIME - lead(RefreshSpec(), HERD_LIFETIME))) * 4 / 3
 
 
 def _newer(target: Json, before: dict[str, Json]) -> bool:

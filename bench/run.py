@@ -10,7 +10,7 @@ from bench.measures import Process, Times
 from bench.report import Bars, Figure
 from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
-from tuinly_operator.base.turns import LONG as LONG_TURN
+from tuinly_operator.base.iterations import LONG as LONG_ITERATION
 from tuinly_operator.edges.credential_watch import CHUNK
 from tuinly_operator.edges.kube import PAGE
 
@@ -109,9 +109,9 @@ def servers_cpu(window: Window) -> float:
 
 def longest_turn(scenario: str, count: int, held: Times) -> Figure:
     """For how long the operator's event loop was held at most in a scenario: what is below 5 ms is not told."""
-    longest = held.bound(1.0) if held.count else LONG_TURN
-    details = {"turns": dict(held.buckets)}
-    what, most = f"{scenario}: longest turn of the loop, at most", bound(count, 0.05, 0.25)
+    longest = held.bound(1.0) if held.count else LONG_ITERATION
+    details = {"iterations": dict(held.buckets)}
+    what, most = f"{scenario}: longest iteration of the loop, at most", bound(count, 0.05, 0.25)
     return Figure(what, count, longest, "s", most=most, details=details)
 
 

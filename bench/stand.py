@@ -19,7 +19,7 @@ from tests.support.cluster import LocalCluster, running_cluster
 from tests.support.operator import LEADS, OperatorProcess
 from tests.support.sandbox import Client, SandboxProcess
 from tuinly_operator.base.clock import parse_rfc3339
-from tuinly_operator.domain.credential import Refresh
+from tuinly_operator.domain.credential import RefreshSpec
 from tuinly_operator.domain.schedule import JITTER, lead
 
 LONG = 3600.0
@@ -303,7 +303,7 @@ class Stand:
 
     def end_replica(self, replica: OperatorProcess) -> None:
         """End a replica as Kubernetes does, if it still runs, and keep what it told of."""
-        self._held = self._held.and_also(_long_turns(replica))
+        self._held = self._held.and_also(_long_iterations(replica))
         self._replicas.remove(replica)
         replica.__exit__(None, None, None)
         self.setbacks.update(line["reason"] for line in replica.logs() if line["msg"] == "failed, trying again")
@@ -333,8 +333,8 @@ class Stand:
         return Snapshot(now, cpu, api, token_requests, lateness, by_grant)
 
     def held(self) -> Times:
-        """The long turns of the event loops of all replicas so far, but for those that were killed."""
-        return reduce(Times.and_also, map(_long_turns, self._replicas), self._held)
+        """The long iterations of the event loops of all replicas so far, but for those that were killed."""
+        return reduce(Times.and_also, map(_long_iterations, self._replicas), self._held)
 
     async def _counters(self) -> tuple[Times, Counter[str]]:
         """The operator's own: how late refreshes were, and by which grants tokens came."""
@@ -372,8 +372,8 @@ class Stand:
                 await asyncio.sleep(0.05)
 
 
-def _long_turns(replica: OperatorProcess) -> Times:
-    """The long turns of its event loop; none where it runs no more."""
+def _long_iterations(replica: OperatorProcess) -> Times:
+    """The long iterations of its event loop; none where it runs no more."""
     return Times({}) if replica.ended else Times.of(replica.metrics(), HELD)
 
 
@@ -401,4 +401,4 @@ def lifetime_for(interval: float) -> float:
 
 def mean_interval(lifetime: float) -> float:
     """Seconds between two refreshes on average, by default, of a token that lives for so many."""
-    return (lifetime - lead(Refresh(), lifetime)) * (1 - JITTER / 2)
+    return (lifetime - lead(RefreshSpec(), lifetime)) * (1 - JITTER / 2)

@@ -190,8 +190,8 @@ ROWS: Final[dict[str, Sequence[Chart]]] = {
             [Query("max(tuinly_queue_age_seconds)", "oldest")],
         ),
         Chart(
-            "Long turns of the event loop",
-            "CPU time of turns of 5 ms or more, for which everything else in the operator waited.",
+            "Long iterations of the event loop",
+            "CPU time of iterations of 5 ms or more, for which everything else in the operator waited.",
             "s",
             quantiles("tuinly_loop_held_seconds"),
         ),

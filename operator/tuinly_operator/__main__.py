@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.freeze()  # modules stay for good: the collector need not look at them again
         gc.enable()
         surroundings = Surroundings.of_this_process()
-        with asyncio.Runner(loop_factory=surroundings.turns.loop) as runner:
+        with asyncio.Runner(loop_factory=surroundings.iterations.loop) as runner:
             runner.run(run(settings, surroundings))
     except SettingsError as error:
         print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)  # noqa: T201 -- for a person at a terminal

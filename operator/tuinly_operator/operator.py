@@ -108,7 +108,7 @@ class Operator:
         self._limiter = Limiter(settings.concurrency, self._queue.add)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics(self._clock)
-        surroundings.turns.seen = self._metrics.long_turn
+        surroundings.iterations.seen = self._metrics.long_iteration
         self._health = self._doors.health(
             settings.listen, alive=self.alive, ready=self.ready, notes=self.notes, metrics=self._metrics.render
         )

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tests.chaos.kinds import COMMON, KINDS, Whom
 from tests.support.auditor import Change, Credential, Finding, Wrong, audit
 from tests.support.sandbox import IssuedToken
-from tuinly_operator.domain.credential import Refresh
+from tuinly_operator.domain.credential import RefreshSpec
 from tuinly_operator.domain.schedule import lead
 
 WINDOW: Final = 90.0
@@ -167,7 +167,7 @@ def _lifetimes(
             if value is None or since is None:
                 continue
             token = ledger[value]
-            due = token.expires_at - lead(Refresh(), token.expires_in)
+            due = token.expires_at - lead(RefreshSpec(), token.expires_in)
             within = Span(due, token.expires_at)
             premise = meets_premise(within, credential.name, struck, replicas, until)
             yield Lifetime(credential.name, token.sequence, since, following, due, token.expires_at, premise)

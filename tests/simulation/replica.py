@@ -16,10 +16,10 @@ from kubernetes.aio import client
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.wire import API, Machine, Network, Rest, Transport
 from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.iterations import Iterations
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import Settings, parse_settings
 from tuinly_operator.base.surroundings import Surroundings
-from tuinly_operator.base.turns import Turns
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
 from tuinly_operator.edges.credential_watch import CHUNK, CredentialWatch
 from tuinly_operator.edges.kube import ApiFailure, Kube
@@ -139,7 +139,7 @@ class Replica(Process):
 
     async def _run(self) -> None:
         self._end = asyncio.Event()
-        surroundings = Surroundings(self.clock, self._chance, self.machine.name, Turns(lambda: 0.0))
+        surroundings = Surroundings(self.clock, self._chance, self.machine.name, Iterations(lambda: 0.0))
         doors = Doors(
             api=self._connect,
             endpoint=partial(TokenEndpoint, transport=Transport(self._network, self)),

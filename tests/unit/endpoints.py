@@ -164,16 +164,17 @@ class Fleet:
             return
         ask, now = self._ask(credential), self.moment()
         parked: Ask | None = None
-        turn = self.limiter.look(ask, now)
-        wait = max(credential.last + MIN_INTERVAL, credential.retry if not turn.at_once else 0.0)
+        self.limiter.picked_up(ask.key)
+        permit = self.limiter.look(ask, now)
+        wait = max(credential.last + MIN_INTERVAL, credential.retry if not permit.at_once else 0.0)
         if credential.due > self.now:
             self._timer(credential, credential.due)
-        elif turn.block is not None and not turn.block.parks:
-            assert turn.block.until is not None
-            self._timer(credential, turn.block.until.boot)
-        elif wait > self.now and not (turn.block and turn.block.long):
+        elif permit.block is not None and not permit.block.parks:
+            assert permit.block.until is not None
+            self._timer(credential, permit.block.until.boot)
+        elif wait > self.now and not (permit.block and permit.block.long):
             self._timer(credential, wait)
-        elif turn.block is not None:
+        elif permit.block is not None:
             parked = ask
             self.limiter.park(ask, now)
         else:

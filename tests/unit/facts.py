@@ -28,8 +28,8 @@ from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import (
     Block,
     Facts,
+    Permit,
     Policy,
-    Turn,
     gather,
 )
 from tuinly_operator.domain.memory import (
@@ -204,8 +204,8 @@ class Scene:
         self.absence_proven = False
         self.created = False
         self.served = False
-        self.turn = Turn()
-        self.verify_turn = Turn()
+        self.permit = Permit()
+        self.verify_permit = Permit()
         held = IssuedToken(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
         self.memory = Memory(
             met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT, ISSUED)
@@ -261,12 +261,12 @@ class Scene:
             old_targets=self.old_targets,
         )
         self.memory = facts.memory
-        return replace(facts, turn=self._now(self.turn), verify_turn=self._now(self.verify_turn))
+        return replace(facts, permit=self._now(self.permit), verify_permit=self._now(self.verify_permit))
 
-    def _now(self, turn: Turn) -> Turn:
+    def _now(self, permit: Permit) -> Permit:
         """What the limiter says by now."""
-        block = turn.block
-        return replace(turn, block=None) if block and block.until and block.until.due(self.now) else turn
+        block = permit.block
+        return replace(permit, block=None) if block and block.until and block.until.due(self.now) else permit
 
     def decide(self) -> Decision:
         """The one next act."""
@@ -547,39 +547,39 @@ def unverifiable(scene: Scene) -> None:
 def blocked(scene: Scene) -> None:
     """The token endpoint is down, and this credential has waited for its turn as the probe for a while."""
     failure = Failure(Reason.ENDPOINT_UNAVAILABLE, "it is tried every few seconds")
-    scene.turn = Turn(Block(failure, parks=True, long=True))
+    scene.permit = Permit(Block(failure, parks=True, long=True))
 
 
 def queued(scene: Scene) -> None:
     """Others go first at the token endpoint, which is nothing to tell of yet."""
-    scene.turn = Turn(Block(None, Deadline.after(5, scene.now), parks=True))
+    scene.permit = Permit(Block(None, Deadline.after(5, scene.now), parks=True))
 
 
 def queued_long(scene: Scene) -> None:
     """Others have gone first for a while."""
-    scene.turn = Turn(Block(Failure(Reason.ISSUING, "it waits for its turn"), parks=True))
+    scene.permit = Permit(Block(Failure(Reason.ISSUING, "it waits for its turn"), parks=True))
 
 
 def graphql_down(scene: Scene) -> None:
     """The GraphQL endpoint is down."""
     failure = Failure(Reason.ENDPOINT_UNAVAILABLE, "it is tried every few seconds")
-    scene.verify_turn = Turn(Block(failure, parks=True, long=True))
+    scene.verify_permit = Permit(Block(failure, parks=True, long=True))
 
 
 def graphql_queued(scene: Scene) -> None:
     """Others go first at the GraphQL endpoint."""
-    scene.verify_turn = Turn(Block(None, Deadline.after(5, scene.now), parks=True))
+    scene.verify_permit = Permit(Block(None, Deadline.after(5, scene.now), parks=True))
 
 
 def at_once(scene: Scene) -> None:
     """It is the probe, or the endpoint has been seen to work since the last failure."""
-    scene.turn = scene.verify_turn = Turn(at_once=True)
+    scene.permit = scene.verify_permit = Permit(at_once=True)
 
 
 def throttled(scene: Scene) -> None:
     """The token endpoint has asked for a minute."""
     failure = Failure(Reason.ENDPOINT_THROTTLED, "it has asked to be left alone")
-    scene.turn = Turn(Block(failure, Deadline.after(60, scene.now), long=True))
+    scene.permit = Permit(Block(failure, Deadline.after(60, scene.now), long=True))
 
 
 def reported(scene: Scene, status: object) -> None:

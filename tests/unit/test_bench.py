@@ -18,7 +18,7 @@ from bench.run import longest_turn, pages
 from bench.stand import Window, applied_at, lifetime_for
 from tests.unit.facts import ISSUED, LIFETIME, TOKEN_URL, Scene, TargetObject
 from tuinly_operator.base.clock import rfc3339
-from tuinly_operator.domain.credential import Refresh, to_json
+from tuinly_operator.domain.credential import RefreshSpec, to_json
 from tuinly_operator.domain.schedule import JITTER, lead
 from tuinly_operator.domain.status import status
 from tuinly_operator.domain.target import target_manifest
@@ -159,7 +159,7 @@ def test_the_bare_loop_writes_the_status_that_the_operator_writes() -> None:
 
 @pytest.mark.parametrize("lifetime", [20.0, 63.0, 300.0, 1000.0, 3600.0, 86_400.0])
 def test_the_naive_operator_refreshes_when_the_operator_does(lifetime: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    latest = lifetime - lead(Refresh(), lifetime)
+    latest = lifetime - lead(RefreshSpec(), lifetime)
     monkeypatch.setattr(random, "uniform", max)
     assert naive.refresh_after(lifetime) == pytest.approx(latest)
     monkeypatch.setattr(random, "uniform", min)
@@ -174,7 +174,7 @@ def test_a_quantile_is_a_value_that_was_measured(share: float, expected: int) ->
 @pytest.mark.parametrize("interval", [5, 20, 100, 200, 1000])
 def test_a_lifetime_brings_the_refreshes_of_an_interval(interval: float) -> None:
     life = lifetime_for(interval)
-    assert 0 <= (life - lead(Refresh(), life)) * 0.95 - interval < 1
+    assert 0 <= (life - lead(RefreshSpec(), life)) * 0.95 - interval < 1
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import yaml
 from tuinly_operator import operator as operator_module
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.iterations import Iterations
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
 from tuinly_operator.base.surroundings import Surroundings
-from tuinly_operator.base.turns import Turns
 from tuinly_operator.edges import credential_watch as watch_module
 from tuinly_operator.edges.election import RELEASE_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
@@ -33,7 +33,7 @@ def made() -> Operator:
 async def test_a_turn_of_the_loop_for_which_others_waited_is_told_to_prometheus() -> None:
     surroundings = Surroundings.of_this_process()
     operator = Operator(parse_settings(["run"], {}), surroundings)
-    surroundings.turns.seen(0.2)
+    surroundings.iterations.seen(0.2)
     told = b"".join(operator._metrics.render()).decode()  # noqa: SLF001 -- what is scraped
     assert 'tuinly_loop_held_seconds_bucket{le="0.1"} 0.0' in told
     assert 'tuinly_loop_held_seconds_bucket{le="0.25"} 1.0' in told
@@ -131,7 +131,7 @@ async def begun(
     monkeypatch: pytest.MonkeyPatch, ends: Mapping[NamespacedName, float], first: NamespacedName
 ) -> list[str]:
     """In which order credentials are looked at whose tokens end after so many seconds; `first` has waited longest."""
-    surroundings = Surroundings(Standing(), Chance(1), "pod", Turns(lambda: 0.0))
+    surroundings = Surroundings(Standing(), Chance(1), "pod", Iterations(lambda: 0.0))
     operator = Operator(parse_settings(["run"], {}), surroundings)
     now = surroundings.clock.now().wall
     monkeypatch.setattr(operator._store, "token_end", lambda key: now + ends[key] if key in ends else None)  # noqa: SLF001

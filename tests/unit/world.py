@@ -22,8 +22,8 @@ from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.facts import (
     Policy,
 )
+from tuinly_operator.domain.notices import Notice
 from tuinly_operator.domain.push import Delivery, Push
-from tuinly_operator.domain.status import Transition
 from tuinly_operator.domain.target import MANAGER, SecretMeta
 from tuinly_operator.domain.token_response import TokenResponse, Verdict
 from tuinly_operator.edges.events import EventSender
@@ -510,10 +510,10 @@ class FakeEvents:
     """Keeps the Events that were sent."""
 
     def __init__(self) -> None:
-        self.sent: list[Transition] = []
+        self.sent: list[Notice] = []
 
-    def tell(self, _credential: Credential, transition: Transition) -> None:
-        self.sent.append(transition)
+    def tell(self, _credential: Credential, notice: Notice) -> None:
+        self.sent.append(notice)
 
 
 class FakePusher:

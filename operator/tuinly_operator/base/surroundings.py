@@ -10,26 +10,26 @@ from dataclasses import dataclass
 
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock, SystemClock
-from tuinly_operator.base.turns import Turns
+from tuinly_operator.base.iterations import Iterations
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What one process goes by.
 
-    `host` is the Pod's name, or the machine's where it is in none. `turns` is what its event loop waits by.
+    `host` is the Pod's name, or the machine's where it is in none. `iterations` is what its event loop waits by.
     """
 
     clock: Clock
     chance: Chance
     host: str
-    turns: Turns
+    iterations: Iterations
 
     @classmethod
     def of_this_process(cls) -> "Surroundings":
         """The machine's clocks, a generator that nobody can foresee, and the host's name as the system tells it."""
         host = os.environ.get("HOSTNAME") or socket.gethostname()
-        return cls(SystemClock(), Chance(), host, Turns(time.thread_time))
+        return cls(SystemClock(), Chance(), host, Iterations(time.thread_time))
 
     def unique_name(self) -> str:
         """A name that no other process has, nor this one's successor in the same Pod; another one each time."""

@@ -105,7 +105,7 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetSpec:
     """The Secret that the operator writes."""
 
     name: str | None = None
@@ -114,7 +114,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
+class RefreshSpec:
     """When and how the token is refreshed."""
 
     before: str | None = None
@@ -123,7 +123,7 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class VerificationSpec:
     """Whether and where a new token is tried before it is published."""
 
     mode: VerificationMode = VerificationMode.DISABLED
@@ -136,7 +136,7 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliverySpec:
     """How Pods learn of a new token."""
 
     pods: PodDelivery = PodDelivery.NONE
@@ -149,14 +149,22 @@ class Spec:
     client_secret_ref: ClientSecretRef
     scopes: frozenset[str] = frozenset()
     token_url: str | None = _json("tokenURL", None)
-    target: Target = Target()
-    refresh: Refresh = Refresh()
-    verification: Verification = Verification()
-    delivery: Delivery = Delivery()
+    target: TargetSpec = TargetSpec()
+    refresh: RefreshSpec = RefreshSpec()
+    verification: VerificationSpec = VerificationSpec()
+    delivery: DeliverySpec = DeliverySpec()
     suspend: bool = False
 
 
 _NO_SPEC: Final = Spec(ClientSecretRef(""))
+
+
+# The types of conditions.
+READY: Final = "Ready"
+REFRESHED: Final = "Refreshed"
+STALLED: Final = "Stalled"
+RECONCILING: Final = "Reconciling"
+DELIVERED: Final = "Delivered"  # only where Push is asked for
 
 
 @dataclass(frozen=True, slots=True)

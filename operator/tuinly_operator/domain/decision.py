@@ -79,7 +79,7 @@ def _rest(
     """
     waits = held_back(f)
     if waits is not None:
-        block, again = f.verify_turn.block, _wait_before_verification(f, waits)
+        block, again = f.verify_permit.block, _wait_before_verification(f, waits)
         failure = waits.unverified.failure if waits.unverified else None
         if block is not None and (block.long or again is None):
             failure, again = failure or block.failure, block.until
@@ -140,7 +140,7 @@ def _verify(f: Facts) -> Decision | None:
     waits = held_back(f)
     if waits is None or waits.held.token is None:
         return None
-    if f.verify_turn.block is not None or _wait_before_verification(f, waits) is not None:
+    if f.verify_permit.block is not None or _wait_before_verification(f, waits) is not None:
         return None
     return Verify(waits.held, waits.held.token, waits.unverified)
 
@@ -151,7 +151,7 @@ def _wait_before_verification(f: Facts, pending: Pending) -> Deadline | None:
     if failed is None:
         return None
     least = Deadline.at(failed.at + f.policy.min_interval, f.now)
-    wait = failed.retry.earlier(least) if f.verify_turn.at_once else failed.retry
+    wait = failed.retry.earlier(least) if f.verify_permit.at_once else failed.retry
     return None if wait.due(f.now) else wait
 
 
@@ -196,7 +196,7 @@ def _attempt(f: Facts) -> Decision | None:
 
     While it does not, what the request needs is fetched all the same, unless the wait is long.
     """
-    why, block = need(f), f.turn.block
+    why, block = need(f), f.permit.block
     if why is None:
         return None
     if block is None:
@@ -331,7 +331,7 @@ def held_back(f: Facts) -> Pending | None:
         return None
     if pending.held.token is not None and pending.held.token == f.memory.rejected_token:
         return pending  # it failed a verification, and the server gave it again: only another verification counts
-    last_call, block = _last_call_at(f), f.verify_turn.block
+    last_call, block = _last_call_at(f), f.verify_permit.block
     if last_call is not None:
         return None if (pending.unverified or block) and last_call.due(f.now) else pending
     # One that merely waits for its turn to be verified is held back: its turn will come.
@@ -427,7 +427,7 @@ def leeway(f: Facts, wake: Deadline | None) -> float:
 def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
     waits = []
     failed = setback(f)
-    if failed is not None and not f.turn.at_once:
+    if failed is not None and not f.permit.at_once:
         waits.append(failed.retry)
     last = f.memory.last_attempt
     if last is not None:

@@ -64,7 +64,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Permit:
     """What the limiter says of a request: what keeps it back, if anything.
 
     `at_once`: it need not wait for its retry after the last failure, since it is a probe, or since the endpoint has
@@ -82,8 +82,8 @@ class Facts:
     `problem` says why the spec cannot be followed. `target` is the freshest view of it, `old_targets` are Secrets under
     other names that say they are this credential's target. `absence_proven`: live reads have shown that there is no
     target, while the credential exists. `created`: this leader saw the credential created. `served`: a live read has
-    shown that it exists and is ours to serve. `turn` is what the limiter says of a token request, `verify_turn` of a
-    verification.
+    shown that it exists and is ours to serve. `permit` is what the limiter says of a token request, `verify_permit` of
+    a verification.
     """
 
     credential: Credential
@@ -98,8 +98,8 @@ class Facts:
     absence_proven: bool = False
     created: bool = False
     served: bool = False
-    turn: Turn = Turn()
-    verify_turn: Turn = Turn()
+    permit: Permit = Permit()
+    verify_permit: Permit = Permit()
 
     @property
     def spec(self) -> Spec:

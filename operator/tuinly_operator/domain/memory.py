@@ -13,6 +13,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.notices import NO_NOTICES, Notice, Notices
 from tuinly_operator.domain.push import Content, Delivery
 from tuinly_operator.domain.target import TokenState
 
@@ -184,6 +185,7 @@ class Memory:
     write: Setback | None = None  # the last write of the target failed
     removed: Removed | None = None  # until it is made again
     namespace_ends: bool = False  # the API server said so
+    notices: Notices = NO_NOTICES
     told: frozenset[str] = frozenset()  # one-time Events that were sent
     unpushed: Content | None = None  # what was written, and no Pod was told of yet
     delivery: Delivery | None = None  # what came of the last push
@@ -345,6 +347,14 @@ class Memory:
     def told_of_look_alikes(self, names: frozenset[str]) -> "Memory":
         """These are all Secrets that look like old targets; users were told of each."""
         return replace(self, look_alikes=names)
+
+    def warned_of(self, reason: Reason, message: str, now: Moment) -> "Memory":
+        """Something came up of which users are warned, unless they were lately."""
+        return replace(self, notices=self.notices.warned_of(reason, message, now.boot))
+
+    def condition_changed(self, change: Notice, now: Moment) -> "Memory":
+        """A condition changed, and users were told of it where that was worth an Event."""
+        return replace(self, notices=self.notices.condition_changed(change, now.boot))
 
     def told_once(self, reason: Reason) -> "Memory":
         """An Event was sent that is not sent again."""

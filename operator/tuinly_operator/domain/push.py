@@ -174,7 +174,7 @@ def _began_by(pod: Pod, time: float) -> bool:
     return pod.started is not None and pod.started <= time
 
 
-class Answer(Enum):
+class Outcome(Enum):
     """What the API server's answer to a request about a Pod means."""
 
     DONE = auto()
@@ -187,19 +187,19 @@ class Answer(Enum):
 class Reply:
     """An answer; `retry_after` is in seconds, `why` is for people."""
 
-    answer: Answer
+    outcome: Outcome
     why: str = ""
     retry_after: float = 0.0
 
 
-def judge(status: int | None, *, other_uid: bool) -> Answer:
+def outcome_of(status: int | None, *, other_uid: bool) -> Outcome:
     """What a failed request means, by its HTTP status, None for no answer; `other_uid` says that it is another Pod."""
     if status == HTTPStatus.NOT_FOUND or other_uid:
-        return Answer.GONE
+        return Outcome.GONE
     passing = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
     if status is None or status in passing or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Answer.AGAIN
-    return Answer.REFUSED
+        return Outcome.AGAIN
+    return Outcome.REFUSED
 
 
 # --- What came of it --------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def delivery(told: int, late: int, beyond: Sequence[str], *, unlisted: bool, ref
     return Delivery(told, late, len(beyond), tuple(beyond[:_MOST_NAMED]), unlisted, refused)
 
 
-def verdict(came: Delivery) -> tuple[str, Reason, str]:
+def delivered(came: Delivery) -> tuple[str, Reason, str]:
     """Status, reason and message of the condition `Delivered`; what is before the first semicolon are mere numbers."""
     told = f"Pods that were told of the present token: {came.told}"
     if came.late:

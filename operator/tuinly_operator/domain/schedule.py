@@ -4,7 +4,7 @@ import hashlib
 from typing import Final
 
 from tuinly_operator.base.clock import parse_duration
-from tuinly_operator.domain.credential import Refresh
+from tuinly_operator.domain.credential import RefreshSpec
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.target import TokenState
 
@@ -19,7 +19,7 @@ _SOON: Final = 10.0  # the same, at the end of a token's life
 _LONGEST_PATIENT: Final = 300.0  # the same, for failures that only a person can mend
 
 
-def lead(refresh: Refresh, lifetime: float) -> float:
+def lead(refresh: RefreshSpec, lifetime: float) -> float:
     """Seconds before expiry at which a token is refreshed at the latest.
 
     What the spec asks for, raised to two minutes, cut to half the lifetime: a token is used for at least half of its
@@ -32,7 +32,7 @@ def lead(refresh: Refresh, lifetime: float) -> float:
     return min(max(wanted, MIN_LEAD), lifetime / 2)
 
 
-def refresh_offset(refresh: Refresh, state: TokenState) -> float:
+def refresh_offset(refresh: RefreshSpec, state: TokenState) -> float:
     """Seconds after issue at which to refresh: the lead before expiry, less a jitter that only makes it earlier.
 
     The jitter is computed from the token's identity, as if it were drawn: it is uniform over credentials, and yet the

@@ -1,22 +1,27 @@
 """What to tell users: the status of a credential and the Events of its transitions, from the facts and the decision."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from tuinly_operator.base.clock import rfc3339
 from tuinly_operator.base.text import cut
 from tuinly_operator.domain.acts import Rest
-from tuinly_operator.domain.credential import Condition, PodDelivery, Status
+from tuinly_operator.domain.credential import (
+    DELIVERED,
+    READY,
+    RECONCILING,
+    REFRESHED,
+    STALLED,
+    Condition,
+    PodDelivery,
+    Status,
+)
 from tuinly_operator.domain.decision import UNTRIED, need, setback, unwritten
 from tuinly_operator.domain.errors import MOST_TOLD, Failure, Reason
 from tuinly_operator.domain.facts import Facts
-from tuinly_operator.domain.push import story, verdict
+from tuinly_operator.domain.notices import Notice
+from tuinly_operator.domain.push import delivered, story
 
-READY: Final = "Ready"
-REFRESHED: Final = "Refreshed"
-STALLED: Final = "Stalled"
-RECONCILING: Final = "Reconciling"
-DELIVERED: Final = "Delivered"  # only where Push is asked for
 # For these, Ready is False whatever the target holds.
 _NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.URL_NOT_ALLOWED})
 # While Ready is False for these, somebody must mend something. Endpoints recover, and a missing Secret may yet come.
@@ -36,16 +41,6 @@ _UNDER_WAY: Final = "an access token is being requested"
 _RESULTS: Final = frozenset({Reason.PUSHED, Reason.PUSH_REFUSED, Reason.PUSH_INCOMPLETE})
 # Repeating failures change these; alone they are not worth a write each time.
 _VOLATILE: Final = ("failed_attempts", "last_failure_time", "next_refresh_time")
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A change that users are told of by an Event; `about` is READY for all that is about the token."""
-
-    warning: bool
-    reason: Reason
-    message: str
-    about: str = READY
 
 
 def status(f: Facts, decision: Rest) -> Status:
@@ -83,18 +78,18 @@ def _story(told: Status) -> Status:
     return replace(told, conditions=conditions, **blank)
 
 
-def transitions(before: Status, after: Status) -> list[Transition]:
+def transitions(before: Status, after: Status) -> list[Notice]:
     """The Events that a change of status is worth: one per reason, none while a token is under way."""
-    told: dict[str, Transition] = {}
+    told: dict[str, Notice] = {}
     for kind in (READY, REFRESHED):
         old, new = before.condition(kind), after.condition(kind)
         if new is None or (old is not None and old.verdict == new.verdict) or new.reason == Reason.ISSUING:
             continue
         warning = new.status == "False" and new.reason != Reason.SUSPENDED
-        told.setdefault(new.reason, Transition(warning, Reason(new.reason), new.message))
+        told.setdefault(new.reason, Notice(warning, Reason(new.reason), new.message))
     old, new = before.condition(DELIVERED), after.condition(DELIVERED)
     if old is not None and new is not None and {old.status, new.status} == {"True", "False"}:
-        told[DELIVERED] = Transition(new.status == "False", Reason(new.reason), new.message, DELIVERED)
+        told[DELIVERED] = Notice(new.status == "False", Reason(new.reason), new.message, DELIVERED)
     return list(told.values())
 
 
@@ -175,7 +170,7 @@ def _delivered(f: Facts) -> tuple[str, Reason, str]:
         )
         return "False", Reason.PUSH_NOT_ENABLED, message
     if f.memory.delivery is not None:
-        return verdict(f.memory.delivery)
+        return delivered(f.memory.delivery)
     before = f.credential.status.condition(DELIVERED)
     if before is not None and before.reason in _RESULTS:
         return before.status, Reason(before.reason), before.message

@@ -26,7 +26,7 @@ class Told(NamedTuple):
     there: bool
 
 
-class Verdict(Enum):
+class Assessment(Enum):
     """What to make of it: believe it, leave it aside, or have a live read decide."""
 
     NEWS = auto()
@@ -34,22 +34,22 @@ class Verdict(Enum):
     DOUBTFUL = auto()
 
 
-def judge(known: Told | None, told: Told, *, listed: bool = False) -> Verdict:
-    """Judge what is told of a name by what is known of it; `listed` says that a relist shows it.
+def assess(known: Told | None, told: Told, *, listed: bool = False) -> Assessment:
+    """Assess what is told of a name by what is known of it; `listed` says that a relist shows it.
 
     Another uid than the known one is believed at once if it is there and its version is later; if not, it is doubtful.
     So is a uid that is there though it was seen to go. A relist of a uid that is there wins, whatever the versions.
     """
     if known is None:
-        return Verdict.NEWS
+        return Assessment.NEWS
     if known.uid != told.uid:
-        return Verdict.NEWS if told.there and older(known.version, told.version) else Verdict.DOUBTFUL
+        return Assessment.NEWS if told.there and older(known.version, told.version) else Assessment.DOUBTFUL
     if not known.there:
-        return Verdict.DOUBTFUL if told.there else Verdict.LATE
+        return Assessment.DOUBTFUL if told.there else Assessment.LATE
     if (listed and told.there) or not older(told.version, known.version):
-        return Verdict.NEWS
+        return Assessment.NEWS
     # The answers to our own status writes come before the watch tells of them; until then it tells what was before.
-    return Verdict.LATE if told.there else Verdict.DOUBTFUL
+    return Assessment.LATE if told.there else Assessment.DOUBTFUL
 
 
 class Ends:

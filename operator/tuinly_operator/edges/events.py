@@ -10,7 +10,7 @@ from typing import Final
 from tuinly_operator.base.clock import Clock, rfc3339
 from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.credential import API_VERSION, KIND, Credential
-from tuinly_operator.domain.status import Transition
+from tuinly_operator.domain.notices import Notice
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading, event
 
 _MOST_WAITING: Final = 1000
@@ -34,19 +34,19 @@ class EventSender:
         self._kube = kube
         self._clock = clock
         self._host = host
-        self._waiting: dict[str, deque[tuple[Credential, Transition]]] = {}  # by namespace
+        self._waiting: dict[str, deque[tuple[Credential, Notice]]] = {}  # by namespace
         self._count = 0
         self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces whose first Event has come
         self._places = asyncio.Semaphore(_PLACES)
         self._sent = 0
 
-    def tell(self, credential: Credential, transition: Transition) -> None:
+    def tell(self, credential: Credential, notice: Notice) -> None:
         """Queue an Event about a credential."""
         namespace = credential.key.namespace
         if namespace not in self._waiting:
             self._waiting[namespace] = deque()
             self._begun.put_nowait(namespace)
-        self._waiting[namespace].append((credential, transition))
+        self._waiting[namespace].append((credential, notice))
         self._count += 1
         if self._count > _MOST_WAITING:
             self._drop()
@@ -62,9 +62,9 @@ class EventSender:
 
     def _drop(self) -> None:
         longest = max(self._waiting.values(), key=len)
-        credential, transition = longest.pop()
+        credential, notice = longest.pop()
         self._count -= 1
-        _log.warning("an Event was dropped", extra=fields(credential=credential.key, reason=transition.reason))
+        _log.warning("an Event was dropped", extra=fields(credential=credential.key, reason=notice.reason))
 
     async def _send_all(self, namespace: str) -> None:
         waiting = self._waiting[namespace]
@@ -85,9 +85,9 @@ class EventSender:
             held.callback(late.cancel)
             yield
 
-    async def _send(self, credential: Credential, transition: Transition) -> None:
+    async def _send(self, credential: Credential, notice: Notice) -> None:
         """Send one, again after an outage. By its name the API server knows one that it has got already."""
-        namespace, said = credential.key.namespace, self._event(credential, transition)
+        namespace, said = credential.key.namespace, self._event(credential, notice)
         while True:
             try:
                 await self._kube.post_event(namespace, said)
@@ -98,7 +98,7 @@ class EventSender:
                     await self._end_of_outage()
                     continue
                 if not (failure.namespace_ends or failure.exists):
-                    extra = fields(credential=credential.key, reason=transition.reason, cause=failure)
+                    extra = fields(credential=credential.key, reason=notice.reason, cause=failure)
                     _log.warning("an Event could not be sent", extra=extra)
             return
 
@@ -108,7 +108,7 @@ class EventSender:
         while not self._kube.reachable:  # noqa: ASYNC110 -- nothing tells of it
             await asyncio.sleep(_OUTAGE_SECONDS)
 
-    def _event(self, credential: Credential, transition: Transition) -> dict[str, object]:
+    def _event(self, credential: Credential, notice: Notice) -> dict[str, object]:
         now = self._clock.now().wall
         self._sent += 1
         return event(
@@ -126,7 +126,7 @@ class EventSender:
             eventTime=rfc3339(now, "microseconds"),
             reportingInstance=self._host,
             action="Refresh",
-            reason=transition.reason,
-            note=transition.message.encode()[:_MAX_NOTE].decode(errors="ignore"),
-            type="Warning" if transition.warning else "Normal",
+            reason=notice.reason,
+            note=notice.message.encode()[:_MAX_NOTE].decode(errors="ignore"),
+            type="Warning" if notice.warning else "Normal",
         )

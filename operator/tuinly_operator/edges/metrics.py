@@ -18,10 +18,9 @@ from prometheus_client.registry import Collector
 
 from tuinly_operator.base.clock import Clock, parse_rfc3339
 from tuinly_operator.base.settings import PROGRAM
-from tuinly_operator.domain.credential import Credential, GrantType
+from tuinly_operator.domain.credential import READY, REFRESHED, Credential, GrantType
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.memory import IssuedToken
-from tuinly_operator.domain.status import READY, REFRESHED
 from tuinly_operator.engine.limiter import Limiter
 from tuinly_operator.engine.store import Store
 from tuinly_operator.engine.workqueue import WorkQueue
@@ -98,7 +97,7 @@ class Metrics:
         )
         self._turns = Histogram(
             "tuinly_loop_held_seconds",
-            "CPU time of turns of the event loop that took 5 ms or longer, for which all else waited.",
+            "CPU time of iterations of the event loop that took 5 ms or longer, for which all else waited.",
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
             registry=self._registry,
         )
@@ -146,8 +145,8 @@ class Metrics:
         if delay is not None:
             self._push_delays.observe(max(0.0, delay))
 
-    def long_turn(self, seconds: float) -> None:
-        """Record a turn of the event loop for which others waited; `seconds` are of CPU."""
+    def long_iteration(self, seconds: float) -> None:
+        """Record an iteration of the event loop for which others waited; `seconds` are of CPU."""
         self._turns.observe(seconds)
 
 

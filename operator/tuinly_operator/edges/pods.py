@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Final
 
 from tuinly_operator.domain.credential import GROUP
-from tuinly_operator.domain.push import PUSHED, SCHEDULED, Answer, Pod, Reply, judge, pod_of
+from tuinly_operator.domain.push import PUSHED, SCHEDULED, Outcome, Pod, Reply, outcome_of, pod_of
 from tuinly_operator.edges.kube import ApiFailure, Kube
 
 _FORBIDDEN: Final = f"{GROUP}/push-trial"  # an annotation that the admission policy refuses if it is in force
@@ -38,8 +38,8 @@ class PodDoor:
         except ApiFailure as failure:
             return _reply(failure, f"to set the annotation {PUSHED} of a Pod")
         if annotations.get(PUSHED) != value:
-            return Reply(Answer.REFUSED, f"something takes the annotation {PUSHED} from Pods as it is set; {_LOOK}")
-        return Reply(Answer.DONE)
+            return Reply(Outcome.REFUSED, f"something takes the annotation {PUSHED} from Pods as it is set; {_LOOK}")
+        return Reply(Outcome.DONE)
 
     async def try_forbidden(self, namespace: str, pod: Pod) -> Reply:
         """Try, by a dry run, to set another annotation. `DONE` means that nothing is known to forbid it."""
@@ -47,12 +47,12 @@ class PodDoor:
             await self._kube.annotate_pod(namespace, pod, {_FORBIDDEN: "1"}, dry_run=True)
         except ApiFailure as failure:
             reply = _reply(failure, "a trial")
-            if reply.answer is Answer.REFUSED and failure.status not in _HOW_POLICIES_REFUSE:
-                return Reply(Answer.DONE, f"{reply.why}, so that nobody knows whether its policy for Pods is in force")
+            if reply.outcome is Outcome.REFUSED and failure.status not in _HOW_POLICIES_REFUSE:
+                return Reply(Outcome.DONE, f"{reply.why}, so that nobody knows whether its policy for Pods is in force")
             return reply
-        return Reply(Answer.DONE, _NOT_IN_FORCE)
+        return Reply(Outcome.DONE, _NOT_IN_FORCE)
 
 
 def _reply(failure: ApiFailure, what: str) -> Reply:
     why = f"the API server refuses {what} ({failure.status} {failure.word}); {_LOOK} and the operator's RBAC"
-    return Reply(judge(failure.status, other_uid=failure.other_uid), why, failure.retry_after)
+    return Reply(outcome_of(failure.status, other_uid=failure.other_uid), why, failure.retry_after)

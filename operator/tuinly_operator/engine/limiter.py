@@ -19,7 +19,7 @@ from typing import Final
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed
-from tuinly_operator.domain.facts import Block, Purpose, Turn
+from tuinly_operator.domain.facts import Block, Permit, Purpose
 
 FIRST_LIMIT: Final = 4  # requests in flight to an origin that has given no token yet
 DOWN_AFTER: Final = 3  # failures in a row, with no token between them, after which an endpoint is taken to be down
@@ -98,7 +98,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class _Known:
+class _Failed:
     """What is known of one who has failed, until its next token."""
 
     standing: Standing
@@ -150,7 +150,7 @@ class _Origin:
     lots: Counter[_Lot] = field(default_factory=Counter)  # how many wait in each
     next_turns: dict[_Lot, int] = field(default_factory=dict)  # the turn after the one that came last
     served: Counter[Standing] = field(default_factory=Counter)  # the turn that came last
-    known: dict[_Who, _Known] = field(default_factory=dict)
+    known: dict[_Who, _Failed] = field(default_factory=dict)
     hopeful: set[_Who] = field(default_factory=set)  # the endpoint failed them: anybody's next token ends their waits
     tokens: int = 0
     last_token: float = float("-inf")
@@ -380,29 +380,31 @@ class Limiter:
         """Whether a place is reserved for a credential, which should not be kept empty for long."""
         return any(wait.ticket is not None for _, wait in self._waits(key))
 
+    def picked_up(self, key: NamespacedName) -> None:
+        """Note that the reconcile of a credential has begun: a place that is reserved for it is kept until it ends."""
+        for _, wait in self._waits(key):
+            if wait.ticket is not None:
+                wait.ticket.picked = True
+
     # --- Asking -------------------------------------------------------------------------------------------------------
 
-    def look(self, ask: Ask, now: Moment) -> Turn:
-        """Say whether a request may begin now, if not, why not, and whether it may begin before its retry is due.
-
-        A place that is kept for it counts as picked up from now on.
-        """
+    def look(self, ask: Ask, now: Moment) -> Permit:
+        """Say whether a request may begin now, if not, why not, and whether it may begin before its retry is due."""
         origin = self._origins.get(ask.origin) or self._new(ask.origin)
         known, wait = origin.known.get(ask.who), origin.waiting.get(ask.who)
         relieved = known is not None and known.relieved
         patience = known.patience if known is not None and known.client in ("", ask.client) else None
         if patience is not None and not patience.due(now):
             message = f"the endpoint {ask.origin} has asked to be left alone for a while (Retry-After)"
-            return Turn(Block(Failure(Reason.ENDPOINT_THROTTLED, message), patience, long=True))
+            return Permit(Block(Failure(Reason.ENDPOINT_THROTTLED, message), patience, long=True))
         if wait is not None and wait.ticket is not None:
-            wait.ticket.picked = True
-            return Turn(at_once=relieved or wait.ticket.probe)
+            return Permit(at_once=relieved or wait.ticket.probe)
         since = wait.since if wait is not None else now
         if self._may_go(origin, ask, now.boot):
-            return Turn(at_once=relieved)
+            return Permit(at_once=relieved)
         said = Deadline.after(SAID_AFTER, since)
         failure = _why(origin) if said.due(now) else None
-        return Turn(Block(failure, None if failure else said, parks=True, long=origin.down), at_once=relieved)
+        return Permit(Block(failure, None if failure else said, parks=True, long=origin.down), at_once=relieved)
 
     def park(self, ask: Ask, now: Moment) -> None:
         """Keep one who must wait until it is its turn."""
@@ -490,7 +492,7 @@ class Limiter:
         throttled = trusted and failure.status == HTTPStatus.TOO_MANY_REQUESTS
         if throttled:  # it may merely have been unlucky: it goes to the back, but keeps its standing
             origin.refused(now.boot)
-        known = _Known(
+        known = _Failed(
             standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
             tokens=origin.tokens,
             tried=now.boot,

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from tuinly_operator.base.chance import Chance, backoff
 from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.push import PUSH_SECONDS, Answer, Delivery, Pod, Push, Reply, Users, delivery, users_of
+from tuinly_operator.domain.push import PUSH_SECONDS, Delivery, Outcome, Pod, Push, Reply, Users, delivery, users_of
 
 _PATIENCE: Final = 2.0  # seconds for which a list waits, at most, until the watch of Secrets shows what was written
 _LOOK: Final = 0.02  # seconds between two looks whether it does
@@ -214,12 +214,12 @@ class Pusher:
         known = self._proofs.get(namespace)
         if known is None or now - known.at >= (_UNPROVEN_SECONDS if known.why_not else _PROVEN_SECONDS):
             reply = await self._door.try_forbidden(namespace, self._chance.choice(pods))
-            if reply.answer in (Answer.AGAIN, Answer.GONE):
-                return replace(reply, answer=Answer.AGAIN)  # with another Pod, if there is one then
-            why_not = reply.why if reply.answer is Answer.DONE else ""
+            if reply.outcome in (Outcome.AGAIN, Outcome.GONE):
+                return replace(reply, outcome=Outcome.AGAIN)  # with another Pod, if there is one then
+            why_not = reply.why if reply.outcome is Outcome.DONE else ""
             known = self._proofs[namespace] = _Proof(why_not, now)
             self._forget_old_proofs(now)
-        return Reply(Answer.REFUSED, known.why_not) if known.why_not else None
+        return Reply(Outcome.REFUSED, known.why_not) if known.why_not else None
 
     def _forget_old_proofs(self, now: float) -> None:
         for namespace in [name for name, proof in self._proofs.items() if now - proof.at >= _PROVEN_SECONDS]:
@@ -231,11 +231,11 @@ class Pusher:
         for work in waiting:
             if not self._is_current(work):
                 continue
-            if reply.answer is Answer.AGAIN and self._in_time(work, wait):
+            if reply.outcome is Outcome.AGAIN and self._in_time(work, wait):
                 self._unlisted[namespace][work.push.key] = work
                 again = True
                 continue
-            refused = reply.answer is Answer.REFUSED
+            refused = reply.outcome is Outcome.REFUSED
             work.refused, work.unlisted = reply.why if refused else "", not refused
             self._count("Refused" if refused else "Late", None)
             self._end(work)
@@ -303,17 +303,17 @@ class Pusher:
         if not self._is_current(work):
             return  # it was dropped after its turn had come
         reply = await self._door.tell(push.target.namespace, pod, push.content.version)
-        if reply.answer is Answer.AGAIN:
+        if reply.outcome is Outcome.AGAIN:
             wait = max(reply.retry_after, self._backoff(turn.tries + 1))
             if self._in_time(work, wait):
                 await asyncio.sleep(wait)
                 work.waiting.append(_Turn(pod, turn.tries + 1))
             else:
                 self._leave(work, 1)
-        elif reply.answer is Answer.DONE:
+        elif reply.outcome is Outcome.DONE:
             work.told += 1
             self._count("Pushed", self._clock.now().boot - push.content.at.boot)
-        elif reply.answer is Answer.REFUSED:
+        elif reply.outcome is Outcome.REFUSED:
             work.refused = reply.why
             self._count("Refused", None)
             self._proofs.pop(push.target.namespace, None)  # perhaps something else refused the trial, not the policy

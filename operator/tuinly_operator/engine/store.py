@@ -10,23 +10,13 @@ were gathered; they are old after the next wait, which is why each write has pre
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.versions import older
 from tuinly_operator.domain.credential import Credential, Status
-from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.memory import Memory
-from tuinly_operator.domain.succession import Ends, Told, Verdict, judge
+from tuinly_operator.domain.succession import Assessment, Ends, Told, assess
 from tuinly_operator.domain.target import SecretMeta
-
-
-class Warned(NamedTuple):
-    """A Warning that was sent; `message` is empty where its words do not count. `at` is in boot seconds."""
-
-    reason: Reason
-    message: str
-    at: float
 
 
 @dataclass(slots=True)
@@ -37,8 +27,6 @@ class Record:
     created: bool  # the watch told of its creation, or of a label that has it served here by now
     memory: Memory = field(default_factory=Memory)
     status_written: float = float("-inf")  # boot seconds
-    warned: tuple[Warned, ...] = ()  # by Events, lately
-    hushed: frozenset[str] = frozenset()  # conditions whose last Warning was no news; nor will its end be
 
 
 @dataclass(slots=True)
@@ -148,19 +136,19 @@ class Store:
         `created` says that the watch tells of its creation.
         """
         key = credential.key
-        verdict = judge(self.known(key), Told(credential.uid, credential.version, there=True), listed=listed)
-        if verdict is Verdict.NEWS:
+        assessment = assess(self.known(key), Told(credential.uid, credential.version, there=True), listed=listed)
+        if assessment is Assessment.NEWS:
             self._take(credential, created=created)
-        elif verdict is Verdict.DOUBTFUL:
+        elif assessment is Assessment.DOUBTFUL:
             self._doubtful(key)
 
     def credential_ended(self, credential: Credential) -> None:
         """Drop a credential of which the watch says that it has gone, if that is news."""
         end = Told(credential.uid, credential.version, there=False)
-        verdict = judge(self.known(credential.key), end)
-        if verdict is Verdict.NEWS:
+        assessment = assess(self.known(credential.key), end)
+        if assessment is Assessment.NEWS:
             self._end(credential.key, end)
-        elif verdict is Verdict.DOUBTFUL:
+        elif assessment is Assessment.DOUBTFUL:
             self._doubtful(credential.key)
 
     def credential_gone(self, key: NamespacedName, uid: str) -> None:

@@ -198,6 +198,7 @@ class Reconciler:
         """
         live, published = LiveTarget(), False
         for _ in range(_MOST_ACTS):
+            self._limiter.picked_up(record.credential.key)
             facts = self._gather(record, live)
             self._push(record, facts)
             if published and self._give_way(record.credential.key):
@@ -255,9 +256,9 @@ class Reconciler:
             _log.info("the target holds a later token", extra=fields(credential=credential.key, expires=expires))
         record.memory = facts.memory
         if rules.need(facts) is not None:
-            facts = replace(facts, turn=self._limiter.look(ask_for(facts, Purpose.TOKEN), now))
+            facts = replace(facts, permit=self._limiter.look(ask_for(facts, Purpose.TOKEN), now))
         if facts.memory.pending is not None and facts.verifies:
-            facts = replace(facts, verify_turn=self._limiter.look(ask_for(facts, Purpose.VERIFICATION), now))
+            facts = replace(facts, verify_permit=self._limiter.look(ask_for(facts, Purpose.VERIFICATION), now))
         return facts
 
     def _push(self, record: Record, facts: Facts) -> None:

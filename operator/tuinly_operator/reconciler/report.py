@@ -8,14 +8,13 @@ from tuinly_operator.domain.acts import Rest
 from tuinly_operator.domain.credential import to_json
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.facts import Facts
-from tuinly_operator.domain.status import Transition, same_story, status, transitions
+from tuinly_operator.domain.notices import Notice
+from tuinly_operator.domain.status import same_story, status, transitions
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube
-from tuinly_operator.engine.store import Record, Store, Warned
+from tuinly_operator.engine.store import Record, Store
 
 _REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
-_REPEAT_WARNING: Final = 600.0  # seconds between two Events that warn of the same
-_MOST_WARNED: Final = 32  # warnings that are remembered of a credential
 
 
 class Reporter:
@@ -49,27 +48,21 @@ class Reporter:
                 return None
             raise
         self._store.status_written(record, seen, after, version, facts.now.boot)
-        for transition in transitions(before, after):
-            about, hushed = transition.about, transition.about in record.hushed
-            if transition.warning:
-                hushed = not self._is_news(record, transition.reason, "")
-            record.hushed = record.hushed | {about} if hushed and transition.warning else record.hushed - {about}
-            if not hushed:
-                self._events.tell(facts.credential, transition)
+        now = self._clock.now()
+        for change in transitions(before, after):
+            worth_telling = record.memory.notices.is_worth_telling(change, now.boot)
+            record.memory = record.memory.condition_changed(change, now)
+            if worth_telling:
+                self._events.tell(facts.credential, change)
         return None
 
     def warn(self, record: Record, reason: Reason, message: str) -> None:
         """Send an Event about something that is no change of a condition; the same again is no news for a while."""
-        if self._is_news(record, reason, message):
-            self._events.tell(record.credential, Transition(warning=True, reason=reason, message=message))
-
-    def _is_news(self, record: Record, reason: Reason, message: str) -> bool:
-        """Whether users were not warned of this lately; if so, they are now. Of a condition, the reason counts."""
-        now = self._clock.now().boot
-        lately = [told for told in record.warned if now - told.at < _REPEAT_WARNING]
-        news = all((told.reason, told.message) != (reason, message) for told in lately)
-        record.warned = tuple([*lately, Warned(reason, message, now)][-_MOST_WARNED:] if news else lately)
-        return news
+        now = self._clock.now()
+        news = record.memory.notices.is_news(reason, message, now.boot)
+        record.memory = record.memory.warned_of(reason, message, now)
+        if news:
+            self._events.tell(record.credential, Notice(warning=True, reason=reason, message=message))
 
     def warn_once(self, record: Record, reason: Reason, message: str) -> None:
         """The same, but once in this process: it stays true until somebody changes the server."""

@@ -10,10 +10,9 @@ from kubectl_tuinly.rules.view import ADMIN, ENDPOINT, WHOSE, moment
 from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.base.text import cut, printable
 from tuinly_operator.domain.client_secret import not_found
-from tuinly_operator.domain.credential import Credential, GrantType
+from tuinly_operator.domain.credential import READY, REFRESHED, Credential, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import understand
-from tuinly_operator.domain.status import READY, REFRESHED
 from tuinly_operator.domain.target import MANAGER, Ownership, SecretMeta, looks_as_asked, ownership
 from tuinly_operator.domain.template import layout_of
 

@@ -3,10 +3,9 @@
 from typing import Final, NamedTuple
 
 from tuinly_operator.base.clock import parse_rfc3339
-from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.credential import READY, REFRESHED, Credential
 from tuinly_operator.domain.decision import FORCED_INTERVAL
 from tuinly_operator.domain.errors import Reason
-from tuinly_operator.domain.status import READY, REFRESHED
 
 _UNKNOWN: Final = "nobody has told yet"
 

@@ -6,9 +6,8 @@ from typing import Any, Final
 
 from tuinly_operator.base.clock import parse_rfc3339, rfc3339
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import Condition, Credential
+from tuinly_operator.domain.credential import READY, REFRESHED, Condition, Credential
 from tuinly_operator.domain.errors import Reason
-from tuinly_operator.domain.status import READY, REFRESHED
 
 YOU: Final = "you"
 ADMIN: Final = "cluster admin"

@@ -4,8 +4,8 @@ import pytest
 
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import SystemClock
+from tuinly_operator.base.iterations import Iterations
 from tuinly_operator.base.surroundings import Surroundings
-from tuinly_operator.base.turns import Turns
 
 
 def test_the_host_is_the_pod_where_it_is_named_and_else_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +23,6 @@ def test_no_two_processes_have_one_name_though_they_have_one_host() -> None:
 
 
 def test_the_same_chance_gives_the_same_name() -> None:
-    one, other = (Surroundings(SystemClock(), Chance(3), "pod", Turns(lambda: 0.0)) for _ in range(2))
+    one, other = (Surroundings(SystemClock(), Chance(3), "pod", Iterations(lambda: 0.0)) for _ in range(2))
     assert one.unique_name() == other.unique_name()
     assert one.unique_name().startswith("pod_")

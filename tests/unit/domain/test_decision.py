@@ -99,8 +99,8 @@ from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import (
     Block,
     Facts,
+    Permit,
     Purpose,
-    Turn,
 )
 from tuinly_operator.domain.memory import Attempted, AttemptInputs, ClientSecretRead, IssuedToken
 from tuinly_operator.domain.target import SecretMeta
@@ -188,18 +188,18 @@ def refused_again_later(scene: Scene) -> None:
 def graphql_throttled(scene: Scene) -> None:
     """The GraphQL endpoint has asked for a minute."""
     throttled(scene)
-    scene.turn, scene.verify_turn = Turn(), scene.turn
+    scene.permit, scene.verify_permit = Permit(), scene.permit
 
 
 def graphql_queued_long(scene: Scene) -> None:
     """Others have gone first at the GraphQL endpoint for a while."""
     queued_long(scene)
-    scene.turn, scene.verify_turn = Turn(), scene.turn
+    scene.permit, scene.verify_permit = Permit(), scene.permit
 
 
 def graphql_down_of_late(scene: Scene) -> None:
     """The GraphQL endpoint is down, and this credential has only just come to wait for it."""
-    scene.verify_turn = Turn(Block(None, Deadline.after(5, scene.now), parks=True, long=True))
+    scene.verify_permit = Permit(Block(None, Deadline.after(5, scene.now), parks=True, long=True))
 
 
 def annotations_removed(scene: Scene) -> None:
@@ -1002,13 +1002,13 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
     if isinstance(decision, Publish) and facts.now.boot - decision.held.issued.boot > SURE_OF_LIFE:
         assert facts.served or facts.absence_proven
     if isinstance(decision, Exchange | Refresh):
-        assert facts.turn.block is None
+        assert facts.permit.block is None
         assert unwritten(facts) is None
         last = memory.last_attempt
         least = 0.0 if last and last.inputs != facts.attempt_inputs else facts.policy.min_interval
         assert last is None or Deadline.after(least, last.at).due(facts.now)
         failed = setback(facts)
-        assert failed is None or failed.retry.due(facts.now) or facts.turn.at_once
+        assert failed is None or failed.retry.due(facts.now) or facts.permit.at_once
     if isinstance(decision, Exchange):
         assert memory.client is not None
         read = ClientSecretRead(facts.spec.client_secret_ref, facts.client_identity, decision.client, memory.client.at)
@@ -1110,7 +1110,7 @@ def test_with_everything_in_order_a_token_comes(scene: Scene) -> None:
     facts = scene.facts()
     assume(not (facts.credential.deleting or facts.memory.namespace_ends or facts.spec.suspend or facts.problem))
     assume(facts.token_url in facts.policy.allowed_token_urls)
-    scene.foreign, scene.turn, scene.verify_turn = None, Turn(), Turn()
+    scene.foreign, scene.permit, scene.verify_permit = None, Permit(), Permit()
     if scene.client_secret is None or isinstance(scene.memory.client, ClientSecretRead):
         scene.client_secret = SecretMeta("client-uid", "22")
         client_unread(scene)

@@ -40,7 +40,7 @@ from tests.unit.facts import (
 )
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.facts import Block, Facts, Turn
+from tuinly_operator.domain.facts import Block, Facts, Permit
 from tuinly_operator.domain.memory import AttemptInputs, IssuedToken, Memory, Written
 from tuinly_operator.domain.push import Content
 from tuinly_operator.domain.template import DEFAULT_LAYOUT
@@ -279,7 +279,7 @@ def test_those_without_a_template_share_one_layout() -> None:
 
 def test_unless_the_limiter_says_so_nothing_is_kept_back() -> None:
     facts = Facts(credential(), POLICY, Memory(), ISSUED, DEFAULT_LAYOUT)
-    assert facts.turn == facts.verify_turn == Turn(None, at_once=False)
+    assert facts.permit == facts.verify_permit == Permit(None, at_once=False)
     assert (facts.problem, facts.client_secret, facts.target, facts.old_targets) == (None, None, None, ())
     assert (facts.absence_proven, facts.created, facts.served, POLICY.push) == (False, False, False, False)
     failure = Failure(Reason.ISSUING, "it waits")

@@ -25,6 +25,7 @@ from tuinly_operator.domain.memory import (
     WantedTarget,
     Written,
 )
+from tuinly_operator.domain.notices import NO_NOTICES, Notice, Notices
 from tuinly_operator.domain.push import Content, Delivery
 
 CONTENT = Content("31", ISSUED, ours=True)
@@ -264,12 +265,23 @@ def test_what_was_read_of_the_client_secret_is_the_latest(memory: Memory) -> Non
     assert memory.client_secret_read(first).client_secret_read(second).client == second
 
 
+NOW = Moment(5000.0, 300.0)
+FAILED = Notice(warning=True, reason=Reason.INVALID_CLIENT, message="failed")
+
 KEPT: dict[str, tuple[Callable[[Memory], Memory], dict[str, object]]] = {
     "an attempt that failed": (lambda memory: memory.attempt_failed(setback()), {"attempt": setback()}),
     "a write that failed": (lambda memory: memory.write_failed(setback()), {"write": setback()}),
     "something else that was refused": (lambda memory: memory.refused(setback()), {"refusal": setback()}),
     "a namespace that ends": (Memory.namespace_ended, {"namespace_ends": True}),
     "content that no Pod knows": (lambda memory: memory.to_be_pushed(CONTENT), {"unpushed": CONTENT}),
+    "a warning": (
+        lambda memory: memory.warned_of(Reason.RESTORED, "again", NOW),
+        {"notices": NO_NOTICES.warned_of(Reason.RESTORED, "again", NOW.boot)},
+    ),
+    "a condition": (
+        lambda memory: memory.condition_changed(FAILED, NOW),
+        {"notices": NO_NOTICES.condition_changed(FAILED, NOW.boot)},
+    ),
     "what came of a push": (lambda memory: memory.pushed(Delivery(told=7)), {"delivery": Delivery(told=7)}),
 }
 
@@ -322,9 +334,9 @@ def test_what_this_process_wrote_it_has_met(one: IssuedToken) -> None:
     assert Memory().wrote(one, WANTED) == Memory(met=True, written=Written(one, WANTED))
 
 
-@pytest.mark.parametrize("kind", [IssuedToken, RefreshToken, Setback, Pending, Written, Removed, Memory])
+@pytest.mark.parametrize("kind", [IssuedToken, RefreshToken, Setback, Pending, Written, Removed, Notices, Memory])
 def test_what_is_not_told_is_not_known(kind: type) -> None:
-    assert not any(field.default for field in fields(kind) if field.default is not MISSING)
+    assert not any(field.default for field in fields(kind) if field.default not in (MISSING, NO_NOTICES))
 
 
 def test_a_namespace_that_ends_stays_so(memory: Memory) -> None:

@@ -13,18 +13,18 @@ from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.push import (
     PUSHED,
     SCHEDULED,
-    Answer,
     Content,
     Delivery,
+    Outcome,
     Pod,
     Push,
     Reply,
+    delivered,
     delivery,
-    judge,
+    outcome_of,
     pod_of,
     story,
     users_of,
-    verdict,
 )
 
 Json = dict[str, Any]
@@ -140,7 +140,7 @@ def test_the_words_of_the_api_are_those_of_the_docs_and_of_the_policy() -> None:
 
 
 def test_an_answer_asks_for_no_wait_and_says_no_more_unless_it_does() -> None:
-    assert Reply(Answer.DONE) == Reply(Answer.DONE, "", 0.0)
+    assert Reply(Outcome.DONE) == Reply(Outcome.DONE, "", 0.0)
 
 
 def test_of_a_pod_a_few_words_are_kept_and_of_the_secrets_those_that_are_looked_for() -> None:
@@ -281,23 +281,23 @@ def test_content_of_another_process_is_of_interest_for_longer() -> None:
 @pytest.mark.parametrize(
     ("status", "other_uid", "answer"),
     [
-        (404, False, Answer.GONE),
-        (422, True, Answer.GONE),
-        (409, True, Answer.GONE),
-        (422, False, Answer.REFUSED),
-        (400, False, Answer.REFUSED),
-        (401, False, Answer.REFUSED),
-        (403, False, Answer.REFUSED),
-        (405, False, Answer.REFUSED),
-        (409, False, Answer.AGAIN),
-        (429, False, Answer.AGAIN),
-        (500, False, Answer.AGAIN),
-        (504, False, Answer.AGAIN),
-        (None, False, Answer.AGAIN),
+        (404, False, Outcome.GONE),
+        (422, True, Outcome.GONE),
+        (409, True, Outcome.GONE),
+        (422, False, Outcome.REFUSED),
+        (400, False, Outcome.REFUSED),
+        (401, False, Outcome.REFUSED),
+        (403, False, Outcome.REFUSED),
+        (405, False, Outcome.REFUSED),
+        (409, False, Outcome.AGAIN),
+        (429, False, Outcome.AGAIN),
+        (500, False, Outcome.AGAIN),
+        (504, False, Outcome.AGAIN),
+        (None, False, Outcome.AGAIN),
     ],
 )
-def test_an_answer_means(status: int | None, other_uid: bool, answer: Answer) -> None:  # noqa: FBT001 -- a parameter
-    assert judge(status, other_uid=other_uid) is answer
+def test_an_answer_means(status: int | None, other_uid: bool, answer: Outcome) -> None:  # noqa: FBT001 -- a parameter
+    assert outcome_of(status, other_uid=other_uid) is answer
 
 
 # --- What users are told ----------------------------------------------------------------------------------------------
@@ -316,11 +316,11 @@ VERDICTS: dict[str, tuple[Delivery, str, Reason]] = {
 
 @pytest.mark.parametrize(("came", "status", "reason"), VERDICTS.values(), ids=VERDICTS.keys())
 def test_what_came_of_a_push(came: Delivery, status: str, reason: Reason) -> None:
-    assert verdict(came)[:2] == (status, reason)
+    assert delivered(came)[:2] == (status, reason)
 
 
 def test_all_that_came_of_a_push_is_told_in_one_sentence_numbers_first() -> None:
-    *_, message = verdict(Delivery(told=20, late=3, beyond=1, names=("a",), refused="no policy"))
+    *_, message = delivered(Delivery(told=20, late=3, beyond=1, names=("a",), refused="no policy"))
     assert message == (
         "Pods that were told of the present token: 20, not in time: 3; no policy; Pods that do not see it, since they "
         "use the Secret by an environment variable or a subPath, or saw it while it was immutable: 1 (a); restart "
@@ -330,9 +330,9 @@ def test_all_that_came_of_a_push_is_told_in_one_sentence_numbers_first() -> None
 
 def test_three_are_named_who_need_a_restart() -> None:
     came = delivery(5, 0, ["a", "b", "c", "d"], unlisted=False, refused="")
-    *_, message = verdict(came)
+    *_, message = delivered(came)
     assert ": 4 (a, b, c and others); restart them" in message
-    *_, message = verdict(replace(came, beyond=3))
+    *_, message = delivered(replace(came, beyond=3))
     assert ": 3 (a, b, c); restart them" in message
 
 
@@ -344,7 +344,7 @@ def test_a_push_is_summed_up() -> None:
 
 def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:
     one, more, late, beyond, other = (
-        story(verdict(came)[2])
+        story(delivered(came)[2])
         for came in (
             Delivery(told=1),
             Delivery(told=20),
@@ -354,5 +354,5 @@ def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:
         )
     )
     assert one == more
-    assert story(verdict(Delivery(told=3, late=8))[2]) == late
+    assert story(delivered(Delivery(told=3, late=8))[2]) == late
     assert len({one, late, beyond, other}) == 4

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.unit.facts import UID
-from tuinly_operator.domain.credential import Refresh
+from tuinly_operator.domain.credential import RefreshSpec
 from tuinly_operator.domain.errors import Failure, Reason, WorseAnswer
 from tuinly_operator.domain.schedule import JITTER, lead, refresh_offset, retry_delay, slack
 from tuinly_operator.domain.target import TokenState
@@ -27,9 +27,9 @@ STATE = TokenState(
     handled_refresh="",
 )
 REFRESHES = st.one_of(
-    st.builds(Refresh),
-    st.builds(Refresh, before=st.integers(120, DAY).map("{}s".format)),
-    st.builds(Refresh, before_percentage=st.integers(5, 50)),
+    st.builds(RefreshSpec),
+    st.builds(RefreshSpec, before=st.integers(120, DAY).map("{}s".format)),
+    st.builds(RefreshSpec, before_percentage=st.integers(5, 50)),
 )
 LIFETIMES = st.integers(1, 2_592_000)
 DRAWN = st.floats(0, 1, exclude_max=True)
@@ -44,36 +44,36 @@ def state(*, issued_at: int = STATE.issued_at, lifetime: int = HOUR, uid: str = 
 @pytest.mark.parametrize(
     ("refresh", "lifetime", "seconds"),
     [
-        (Refresh(), HOUR, 1188),
-        (Refresh(before_percentage=5), HOUR, 180),
-        (Refresh(before_percentage=50), HOUR, 1800),
-        (Refresh(before="20m"), HOUR, 1200),
-        (Refresh(before="1h30m"), DAY, 5400),
+        (RefreshSpec(), HOUR, 1188),
+        (RefreshSpec(before_percentage=5), HOUR, 180),
+        (RefreshSpec(before_percentage=50), HOUR, 1800),
+        (RefreshSpec(before="20m"), HOUR, 1200),
+        (RefreshSpec(before="1h30m"), DAY, 5400),
         # raised to two minutes
-        (Refresh(before="2m"), HOUR, 120),
-        (Refresh(before="30s"), HOUR, 120),
-        (Refresh(before_percentage=5), 20 * 60, 120),
-        (Refresh(), 300, 120),
+        (RefreshSpec(before="2m"), HOUR, 120),
+        (RefreshSpec(before="30s"), HOUR, 120),
+        (RefreshSpec(before_percentage=5), 20 * 60, 120),
+        (RefreshSpec(), 300, 120),
         # cut to half the lifetime, which comes last
-        (Refresh(before="24h"), HOUR, 1800),
-        (Refresh(before="2m"), 240, 120),
-        (Refresh(before="2m"), 239, 119.5),
-        (Refresh(before_percentage=5), 60, 30),
-        (Refresh(), 1, 0.5),
+        (RefreshSpec(before="24h"), HOUR, 1800),
+        (RefreshSpec(before="2m"), 240, 120),
+        (RefreshSpec(before="2m"), 239, 119.5),
+        (RefreshSpec(before_percentage=5), 60, 30),
+        (RefreshSpec(), 1, 0.5),
     ],
 )
-def test_the_lead_is(refresh: Refresh, lifetime: float, seconds: float) -> None:
+def test_the_lead_is(refresh: RefreshSpec, lifetime: float, seconds: float) -> None:
     assert lead(refresh, lifetime) == pytest.approx(seconds)
 
 
 @given(REFRESHES, LIFETIMES)
-def test_the_lead_is_two_minutes_and_half_of_the_lifetime_at_most(refresh: Refresh, lifetime: int) -> None:
+def test_the_lead_is_two_minutes_and_half_of_the_lifetime_at_most(refresh: RefreshSpec, lifetime: int) -> None:
     assert min(120, lifetime / 2) <= lead(refresh, lifetime) <= lifetime / 2
 
 
 @given(REFRESHES, LIFETIMES, st.integers(0, 2**32))
 def test_the_jitter_only_makes_a_refresh_earlier_and_by_a_tenth_at_most(
-    refresh: Refresh, lifetime: int, issued_at: int
+    refresh: RefreshSpec, lifetime: int, issued_at: int
 ) -> None:
     latest = lifetime - lead(refresh, lifetime)
     offset = refresh_offset(refresh, state(issued_at=issued_at, lifetime=lifetime))
@@ -83,7 +83,7 @@ def test_the_jitter_only_makes_a_refresh_earlier_and_by_a_tenth_at_most(
 
 @given(REFRESHES, REFRESHES, st.integers(0, 2**32))
 def test_a_changed_lead_moves_the_refresh_but_draws_no_new_jitter(
-    before: Refresh, after: Refresh, issued_at: int
+    before: RefreshSpec, after: RefreshSpec, issued_at: int
 ) -> None:
     token = state(issued_at=issued_at)
     parts = [refresh_offset(refresh, token) / (HOUR - lead(refresh, HOUR)) for refresh in (before, after)]
@@ -92,14 +92,14 @@ def test_a_changed_lead_moves_the_refresh_but_draws_no_new_jitter(
 
 def test_the_jitter_is_drawn_anew_for_each_token_and_each_credential() -> None:
     """Credentials that were created together must not stay together."""
-    by_token = {refresh_offset(Refresh(), state(issued_at=seconds)) for seconds in range(100)}
-    by_credential = {refresh_offset(Refresh(), state(uid=f"uid-{number}")) for number in range(100)}
+    by_token = {refresh_offset(RefreshSpec(), state(issued_at=seconds)) for seconds in range(100)}
+    by_credential = {refresh_offset(RefreshSpec(), state(uid=f"uid-{number}")) for number in range(100)}
     assert len(by_token) == len(by_credential) == 100
 
 
 def test_the_jitter_is_uniform() -> None:
-    latest = HOUR - lead(Refresh(), HOUR)
-    drawn = [1 - refresh_offset(Refresh(), state(uid=f"uid-{number}")) / latest for number in range(2000)]
+    latest = HOUR - lead(RefreshSpec(), HOUR)
+    drawn = [1 - refresh_offset(RefreshSpec(), state(uid=f"uid-{number}")) / latest for number in range(2000)]
     assert fmean(drawn) == pytest.approx(JITTER / 2, rel=0.05)
     for tenth in range(10):
         share = sum(tenth / 100 <= jitter < (tenth + 1) / 100 for jitter in drawn) / len(drawn)

@@ -63,8 +63,9 @@ from tuinly_operator.domain.acts import (
 )
 from tuinly_operator.domain.credential import Condition, GrantType, Status, parse_status, to_json
 from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.notices import Notice
 from tuinly_operator.domain.push import Delivery
-from tuinly_operator.domain.status import Transition, same_story, status, transitions
+from tuinly_operator.domain.status import same_story, status, transitions
 
 Changes = Sequence[Change]
 
@@ -678,7 +679,7 @@ def delivered(value: str) -> Status:
 def test_of_pushes_an_event_tells_when_all_pods_were_told_or_no_longer_all(before: str, after: str) -> None:
     reason = {"True": Reason.PUSHED, "False": Reason.PUSH_INCOMPLETE}
     turns = {before, after} == {"True", "False"}
-    event = [Transition(after == "False", reason[after], "as it came", "Delivered")] if turns else []
+    event = [Notice(after == "False", reason[after], "as it came", "Delivered")] if turns else []
     assert transitions(delivered(before), delivered(after)) == event
 
 
@@ -698,7 +699,7 @@ def test_a_routine_refresh_is_no_transition() -> None:
 
 def test_an_event_says_what_the_condition_says() -> None:
     assert transitions(ALL_WELL, FAILING) == [
-        Transition(warning=True, reason=Reason.ENDPOINT_UNAVAILABLE, message="Refreshed: EndpointUnavailable")
+        Notice(warning=True, reason=Reason.ENDPOINT_UNAVAILABLE, message="Refreshed: EndpointUnavailable")
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.facts import UID, credential
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential
-from tuinly_operator.domain.succession import Ends, Told, Verdict, judge
+from tuinly_operator.domain.succession import Assessment, Ends, Told, assess
 from tuinly_operator.engine.store import Store
 
 ME = NamespacedName("shop", "storefront")
@@ -20,45 +20,47 @@ A, B, C = "a", "b", "c"
 
 
 @pytest.mark.parametrize(
-    ("known", "told", "verdict"),
+    ("known", "told", "assessment"),
     [
-        (None, Told(A, "5", there=True), Verdict.NEWS),
-        (None, Told(A, "5", there=False), Verdict.NEWS),
-        (Told(A, "5", there=True), Told(A, "5", there=True), Verdict.NEWS),
-        (Told(A, "9", there=True), Told(A, "10", there=True), Verdict.NEWS),
-        (Told(A, "10", there=True), Told(A, "9", there=True), Verdict.LATE),
-        (Told(A, "5", there=True), Told(A, "6", there=False), Verdict.NEWS),
-        (Told(A, "6", there=True), Told(A, "5", there=False), Verdict.DOUBTFUL),  # back in the selection since
-        (Told(A, "5", there=False), Told(A, "4", there=True), Verdict.DOUBTFUL),
-        (Told(A, "5", there=False), Told(A, "6", there=True), Verdict.DOUBTFUL),
-        (Told(A, "5", there=False), Told(A, "5", there=False), Verdict.LATE),
-        (Told(A, "9", there=True), Told(B, "10", there=True), Verdict.NEWS),
-        (Told(A, "10", there=True), Told(B, "9", there=True), Verdict.DOUBTFUL),
-        (Told(A, "5", there=False), Told(B, "6", there=True), Verdict.NEWS),
-        (Told(A, "6", there=False), Told(B, "5", there=True), Verdict.DOUBTFUL),
-        (Told(A, "", there=False), Told(B, "6", there=True), Verdict.DOUBTFUL),  # nobody knows since when it is gone
-        (Told(B, "5", there=True), Told(A, "6", there=False), Verdict.DOUBTFUL),
-        (Told(B, "6", there=True), Told(A, "5", there=False), Verdict.DOUBTFUL),
+        (None, Told(A, "5", there=True), Assessment.NEWS),
+        (None, Told(A, "5", there=False), Assessment.NEWS),
+        (Told(A, "5", there=True), Told(A, "5", there=True), Assessment.NEWS),
+        (Told(A, "9", there=True), Told(A, "10", there=True), Assessment.NEWS),
+        (Told(A, "10", there=True), Told(A, "9", there=True), Assessment.LATE),
+        (Told(A, "5", there=True), Told(A, "6", there=False), Assessment.NEWS),
+        (Told(A, "6", there=True), Told(A, "5", there=False), Assessment.DOUBTFUL),  # back in the selection since
+        (Told(A, "5", there=False), Told(A, "4", there=True), Assessment.DOUBTFUL),
+        (Told(A, "5", there=False), Told(A, "6", there=True), Assessment.DOUBTFUL),
+        (Told(A, "5", there=False), Told(A, "5", there=False), Assessment.LATE),
+        (Told(A, "9", there=True), Told(B, "10", there=True), Assessment.NEWS),
+        (Told(A, "10", there=True), Told(B, "9", there=True), Assessment.DOUBTFUL),
+        (Told(A, "5", there=False), Told(B, "6", there=True), Assessment.NEWS),
+        (Told(A, "6", there=False), Told(B, "5", there=True), Assessment.DOUBTFUL),
+        (Told(A, "", there=False), Told(B, "6", there=True), Assessment.DOUBTFUL),  # nobody knows since when it is gone
+        (Told(B, "5", there=True), Told(A, "6", there=False), Assessment.DOUBTFUL),
+        (Told(B, "6", there=True), Told(A, "5", there=False), Assessment.DOUBTFUL),
     ],
     ids=str,
 )
-def test_what_the_watch_tells_is_judged_by_uid_and_version(known: Told | None, told: Told, verdict: Verdict) -> None:
-    assert judge(known, told) is verdict
+def test_what_the_watch_tells_is_judged_by_uid_and_version(
+    known: Told | None, told: Told, assessment: Assessment
+) -> None:
+    assert assess(known, told) is assessment
 
 
 @pytest.mark.parametrize(
-    ("known", "told", "verdict"),
+    ("known", "told", "assessment"),
     [
-        (Told(A, "10", there=True), Told(A, "9", there=True), Verdict.NEWS),
-        (Told(A, "5", there=False), Told(A, "4", there=True), Verdict.DOUBTFUL),
-        (Told(A, "10", there=True), Told(B, "9", there=True), Verdict.DOUBTFUL),
-        (Told(A, "9", there=True), Told(B, "10", there=True), Verdict.NEWS),
+        (Told(A, "10", there=True), Told(A, "9", there=True), Assessment.NEWS),
+        (Told(A, "5", there=False), Told(A, "4", there=True), Assessment.DOUBTFUL),
+        (Told(A, "10", there=True), Told(B, "9", there=True), Assessment.DOUBTFUL),
+        (Told(A, "9", there=True), Told(B, "10", there=True), Assessment.NEWS),
     ],
     ids=str,
 )
-def test_a_relist_wins_over_what_is_known_of_the_same_uid(known: Told, told: Told, verdict: Verdict) -> None:
+def test_a_relist_wins_over_what_is_known_of_the_same_uid(known: Told, told: Told, assessment: Assessment) -> None:
     """Of another uid it may have come late, and a live read decides."""
-    assert judge(known, told, listed=True) is verdict
+    assert assess(known, told, listed=True) is assessment
 
 
 # --- All orders -------------------------------------------------------------------------------------------------------

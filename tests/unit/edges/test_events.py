@@ -11,7 +11,7 @@ from tests.unit.facts import credential
 from tuinly_operator.base.clock import SystemClock
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Reason
-from tuinly_operator.domain.status import Transition
+from tuinly_operator.domain.notices import Notice
 from tuinly_operator.edges import events as events_module
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube
@@ -21,8 +21,8 @@ def of(namespace: str) -> Credential:
     return credential({"metadata": {"namespace": namespace}})
 
 
-def failed(message: str = "failed") -> Transition:
-    return Transition(warning=True, reason=Reason.INVALID_CLIENT, message=message)
+def failed(message: str = "failed") -> Notice:
+    return Notice(warning=True, reason=Reason.INVALID_CLIENT, message=message)
 
 
 class Posts:

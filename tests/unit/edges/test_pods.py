@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.edges.test_kube import write_kubeconfig
 from tests.unit.virtual import VirtualClock
-from tuinly_operator.domain.push import PUSHED, SCHEDULED, Answer, Pod, Reply
+from tuinly_operator.domain.push import PUSHED, SCHEDULED, Outcome, Pod, Reply
 from tuinly_operator.edges.kube import ApiFailure, Kube, connect
 from tuinly_operator.edges.pods import PodDoor
 from tuinly_operator.engine.lead import Lead
@@ -53,44 +53,44 @@ def door(answer: Mapping[str, str] | ApiFailure) -> tuple[PodDoor, FakeKube]:
 
 async def test_a_pod_is_told_by_one_annotation() -> None:
     way, kube = door({PUSHED: "77", "note": "theirs"})
-    assert await way.tell("shop", POD, "77") == Reply(Answer.DONE)
+    assert await way.tell("shop", POD, "77") == Reply(Outcome.DONE)
     assert kube.sent == [("shop", POD, {PUSHED: "77"}, False)]
 
 
 @pytest.mark.parametrize("annotations", [{}, {PUSHED: "76"}, {"note": "theirs"}], ids=str)
 async def test_an_answer_without_the_annotation_is_a_refusal(annotations: Mapping[str, str]) -> None:
     reply = await door(annotations)[0].tell("shop", POD, "77")
-    assert reply.answer is Answer.REFUSED
+    assert reply.outcome is Outcome.REFUSED
     assert PUSHED in reply.why
 
 
 async def test_retry_after_is_handed_on() -> None:
     reply = await door(ApiFailure(429, "TooManyRequests", 7.0))[0].tell("shop", POD, "77")
-    assert (reply.answer, reply.retry_after) == (Answer.AGAIN, 7.0)
+    assert (reply.outcome, reply.retry_after) == (Outcome.AGAIN, 7.0)
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ({"tuinly.com/push-trial": "1"}, Answer.DONE),
-        (ApiFailure(403, "Forbidden"), Answer.REFUSED),
-        (ApiFailure(422, "Invalid"), Answer.REFUSED),
-        (ApiFailure(422, "Invalid", other_uid=True), Answer.GONE),
-        (ApiFailure(404, "NotFound"), Answer.GONE),
-        (ApiFailure(400, "BadRequest"), Answer.DONE),  # as where a webhook knows no dry run
-        (ApiFailure(401, "Unauthorized"), Answer.DONE),
-        (ApiFailure(409, "Conflict"), Answer.AGAIN),
-        (ApiFailure(None, "TimeoutError"), Answer.AGAIN),
+        ({"tuinly.com/push-trial": "1"}, Outcome.DONE),
+        (ApiFailure(403, "Forbidden"), Outcome.REFUSED),
+        (ApiFailure(422, "Invalid"), Outcome.REFUSED),
+        (ApiFailure(422, "Invalid", other_uid=True), Outcome.GONE),
+        (ApiFailure(404, "NotFound"), Outcome.GONE),
+        (ApiFailure(400, "BadRequest"), Outcome.DONE),  # as where a webhook knows no dry run
+        (ApiFailure(401, "Unauthorized"), Outcome.DONE),
+        (ApiFailure(409, "Conflict"), Outcome.AGAIN),
+        (ApiFailure(None, "TimeoutError"), Outcome.AGAIN),
     ],
     ids=str,
 )
 async def test_only_a_refusal_as_policies_refuse_says_that_one_is_in_force(
-    answer: Mapping[str, str] | ApiFailure, expected: Answer
+    answer: Mapping[str, str] | ApiFailure, expected: Outcome
 ) -> None:
     way, kube = door(answer)
     reply = await way.try_forbidden("shop", POD)
-    assert reply.answer is expected
-    assert bool(reply.why) or expected is not Answer.DONE
+    assert reply.outcome is expected
+    assert bool(reply.why) or expected is not Outcome.DONE
     ((_, _, annotations, dry_run),) = kube.sent
     assert dry_run
     assert PUSHED not in annotations
@@ -100,7 +100,7 @@ async def test_a_list_that_fails_is_an_answer() -> None:
     assert await door({})[0].users("shop", frozenset({"token"})) == [POD]
     reply = await door(ApiFailure(403, "Forbidden"))[0].users("shop", frozenset({"token"}))
     assert isinstance(reply, Reply)
-    assert (reply.answer, "403" in reply.why) == (Answer.REFUSED, True)
+    assert (reply.outcome, "403" in reply.why) == (Outcome.REFUSED, True)
 
 
 # --- How much is in memory --------------------------------------------------------------------------------------------
@@ -185,4 +185,4 @@ async def test_who_does_not_lead_lists_no_pods(tmp_path: Path, monkeypatch: pyte
     finally:
         await kube.close()
     assert isinstance(reply, Reply)
-    assert (reply.answer, pages.limits) == (Answer.AGAIN, [])
+    assert (reply.outcome, pages.limits) == (Outcome.AGAIN, [])

@@ -18,8 +18,8 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.facts import (
     Block,
+    Permit,
     Purpose,
-    Turn,
 )
 from tuinly_operator.engine.limiter import (
     DOWN_AFTER,
@@ -67,16 +67,17 @@ class World:
         self.limiter.tick(self.now)
         return [key.name for key in self.released[before:]]
 
-    def turn(self, ask: Ask) -> Turn:
+    def permit(self, ask: Ask) -> Permit:
+        self.limiter.picked_up(ask.key)
         return self.limiter.look(ask, self.now)
 
     def block(self, ask: Ask) -> Block:
-        block = self.turn(ask).block
+        block = self.permit(ask).block
         assert block is not None
         return block
 
     def may_go(self, ask: Ask) -> bool:
-        return self.turn(ask).block is None
+        return self.permit(ask).block is None
 
     def park(self, *asks: Ask) -> None:
         for ask in asks:
@@ -257,7 +258,7 @@ def test_all_endpoints_that_are_down_share_a_quarter_of_the_places_and_at_least_
     world.wait(PROBE_SECONDS)
     world.park(*[good("probe", origin=origin) for origin in origins])
     for origin in origins:
-        if world.turn(good("probe", origin=origin)).block is None:
+        if world.permit(good("probe", origin=origin)).block is None:
             world.begin(good("probe", origin=origin))
     assert sum(world.seen(origin).in_flight for origin in origins) == probes
 
@@ -502,7 +503,7 @@ def test_what_was_known_of_one_is_forgotten(world: World, act: Callable[[World, 
     assert world.may_go(ask)
     world.ask(ask, REFUSED)
     world.ask(good("b"))
-    assert not world.turn(ask).at_once
+    assert not world.permit(ask).at_once
 
 
 def test_nothing_is_kept_of_a_namespace_that_is_gone(small: World) -> None:
@@ -1017,7 +1018,7 @@ def test_a_probe_that_is_not_sent_is_the_next_ones_at_once(world: World) -> None
     world.bring_down()
     world.park(good("a", 1), good("b", 2))
     assert world.wait(EARLY_PROBE_SECONDS) == ["a"]
-    assert world.turn(good("a")).at_once
+    assert world.permit(good("a")).at_once
     world.limiter.keep_only(NamespacedName("shop", "a"), (), world.now)
     assert world.released[-1].name == "b"
 
@@ -1058,10 +1059,10 @@ def test_the_first_token_ends_everybodys_waits(world: World) -> None:
     assert {"patient", "met-it-0"} <= set(world.end(world.begin(good("waits"))[0]))
     assert world.seen().down is False
     for ask in (good("patient"), good("met-it-0")):
-        assert world.turn(ask) == Turn(at_once=True)
+        assert world.permit(ask) == Permit(at_once=True)
     for ticket, answer in zip(began_before, (failure(503, 300.0), EDGE), strict=True):
         world.end(ticket, answer)
-        assert world.turn(ticket.ask) == Turn(at_once=True)  # repeated at once
+        assert world.permit(ticket.ask) == Permit(at_once=True)  # repeated at once
     assert world.end(world.begin(good("next"))[0]) == []
 
 
@@ -1075,7 +1076,7 @@ def test_it_ends_also_the_waits_of_those_at_fault_themselves(world: World) -> No
     world.park(good("waits"))
     world.wait(EARLY_PROBE_SECONDS)
     assert "bad" in world.end(world.begin(good("waits"))[0])
-    assert world.turn(new("bad")) == Turn(at_once=True)
+    assert world.permit(new("bad")) == Permit(at_once=True)
 
 
 def test_each_recovery_is_one_whatever_came_before(world: World) -> None:
@@ -1089,7 +1090,7 @@ def test_each_recovery_is_one_whatever_came_before(world: World) -> None:
         world.wait(EARLY_PROBE_SECONDS)
         world.end(world.begin(good("waits"))[0])
         world.end(began_before[0], EDGE)
-        assert world.turn(good("slow")) == Turn(at_once=True)
+        assert world.permit(good("slow")) == Permit(at_once=True)
         world.ask(good("slow"))
 
 
@@ -1112,27 +1113,27 @@ def test_who_fails_while_others_get_tokens_tries_a_few_times_at_once_if_it_has_o
         [ticket] = world.begin(ask)
         world.ask(good("fine"))
         world.end(ticket, DOWN)
-        at_once.append(world.turn(ask).at_once)
+        at_once.append(world.permit(ask).at_once)
     assert at_once == [number < tries for number in range(QUICK_TRIES + 2)]
 
 
 def test_a_relief_is_for_a_single_request(world: World) -> None:
     world.ask(good("a"), DOWN)
     world.ask(good("b"))
-    assert world.turn(good("a")).at_once
+    assert world.permit(good("a")).at_once
     [ticket] = world.begin(good("a"))
     world.limiter.abandoned(ticket, world.now)
-    assert not world.turn(good("a")).at_once
+    assert not world.permit(good("a")).at_once
 
 
 def test_it_holds_while_there_is_no_room_and_once_there_is(small: World) -> None:
     small.ask(good("a"), DOWN)
     small.ask(good("b"))
     filling = small.fill()
-    assert small.turn(good("a")).at_once
+    assert small.permit(good("a")).at_once
     small.park(good("a"))
     assert small.end(filling.pop()) == ["a"]
-    assert small.turn(good("a")) == Turn(at_once=True)
+    assert small.permit(good("a")) == Permit(at_once=True)
 
 
 @pytest.mark.parametrize("answer", [EDGE, REFUSED, THROTTLED, failure(302)], ids=repr)
@@ -1142,7 +1143,7 @@ def test_no_other_answer_does(world: World, answer: TokenRequestFailed) -> None:
     world.wait(EARLY_PROBE_SECONDS)
     world.ask(good("a"), answer)
     assert world.seen().down
-    assert not world.turn(good("met-it-0")).at_once
+    assert not world.permit(good("met-it-0")).at_once
 
 
 def test_the_wait_after_a_failure_of_the_endpoint_ends_with_anybodys_token(world: World) -> None:
@@ -1151,8 +1152,8 @@ def test_the_wait_after_a_failure_of_the_endpoint_ends_with_anybodys_token(world
     world.ask(good("refused"), REFUSED)
     assert not world.may_go(good("a"))
     world.ask(good("b"))
-    assert world.turn(good("a")) == Turn(at_once=True)
-    assert world.turn(good("refused")) == Turn()
+    assert world.permit(good("a")) == Permit(at_once=True)
+    assert world.permit(good("refused")) == Permit()
     world.ask(good("a"), failure(503, 300.0))
     world.ask(good("b"))
     assert not world.may_go(good("a"))  # others got tokens: it is its own affair
@@ -1422,14 +1423,15 @@ class AnyOrder(RuleBasedStateMachine):
         if any(ticket.ask.key == ask.key for ticket in self.tickets):
             return  # its reconcile is under way
         ask = Ask(ask.key, ask.origin, ask.purpose, None if end is None else world.now.wall + end)
-        turn = limiter.look(ask, world.now)
+        limiter.picked_up(ask.key)
+        permit = limiter.look(ask, world.now)
         kept: Ask | None = None
-        if turn.block is None:
+        if permit.block is None:
             ticket = limiter.begin(ask, world.now)
             self.tickets.append(ticket)
             if ticket.probe:
                 self.probes[ask.origin].append(world.now.boot)
-        elif turn.block.parks:
+        elif permit.block.parks:
             kept = ask
             limiter.park(ask, world.now)
         limiter.keep_only(ask.key, [kept] if kept else [], world.now)

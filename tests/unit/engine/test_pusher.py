@@ -13,10 +13,10 @@ import pytest
 from tests.unit.virtual import VirtualClock, live
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.push import Answer, Content, Delivery, Pod, Push, Reply
+from tuinly_operator.domain.push import Content, Delivery, Outcome, Pod, Push, Reply
 from tuinly_operator.engine.pusher import Bucket, Pusher
 
-DONE, GONE, AGAIN, REFUSED = (Reply(answer, answer.name) for answer in Answer)
+DONE, GONE, AGAIN, REFUSED = (Reply(answer, answer.name) for answer in Outcome)
 
 
 def now() -> float:
@@ -418,7 +418,7 @@ def test_what_may_pass_is_tried_again_for_a_minute_and_retry_after_heeded() -> N
     cluster.add("shop", 3)
     one, other, never = (pod.name for pod in cluster.pods["shop"])
     cluster.replies[one] = [AGAIN, AGAIN, AGAIN]
-    cluster.replies[other] = [Reply(Answer.AGAIN, retry_after=20.0)]
+    cluster.replies[other] = [Reply(Outcome.AGAIN, retry_after=20.0)]
     cluster.replies[never] = [AGAIN] * 1000
     story_of(cluster)
     tries = {name: [at for at, _, pod, _ in cluster.told if pod == name] for name in (one, other, never)}
@@ -531,7 +531,7 @@ def test_a_push_whose_time_was_over_before_its_turn_keeps_nobody_from_his() -> N
 def test_who_asks_for_more_time_than_there_is_is_left_to_the_kubelet_at_once() -> None:
     cluster = Cluster()
     cluster.add("shop", 1)
-    cluster.replies[cluster.pods["shop"][0].name] = [Reply(Answer.AGAIN, retry_after=61.0)]
+    cluster.replies[cluster.pods["shop"][0].name] = [Reply(Outcome.AGAIN, retry_after=61.0)]
     story_of(cluster, seconds=1.0)
     assert cluster.counts == {"Late": 1}
 
@@ -550,7 +550,7 @@ def test_who_is_gone_does_not_count_and_what_is_refused_is_not_tried_again() -> 
 def test_a_list_that_fails_is_tried_again_and_one_that_is_refused_is_not() -> None:
     failing, refused, hopeless = Cluster(list_replies=[AGAIN] * 3), Cluster(list_replies=[REFUSED]), Cluster()
     hopeless.list_replies = [AGAIN] * 1000
-    patient = Cluster(list_replies=[Reply(Answer.AGAIN, retry_after=20.0)])
+    patient = Cluster(list_replies=[Reply(Outcome.AGAIN, retry_after=20.0)])
     for cluster in (failing, refused, hopeless, patient):
         cluster.add("shop", 1)
         story_of(cluster)
@@ -564,7 +564,7 @@ def test_a_list_that_fails_is_tried_again_and_one_that_is_refused_is_not() -> No
 
 
 def test_without_the_policy_in_force_nobody_is_told_and_it_is_looked_for_once_a_minute() -> None:
-    cluster = Cluster(trial_reply=Reply(Answer.DONE, "not in force"))
+    cluster = Cluster(trial_reply=Reply(Outcome.DONE, "not in force"))
     cluster.add("shop", 5)
 
     async def story() -> None:
@@ -610,7 +610,7 @@ def test_after_a_refusal_the_policy_is_looked_for_again() -> None:
         async with at_work(cluster) as pusher:
             pusher.order(push())
             await asyncio.sleep(10.0)
-            cluster.trial_reply = Reply(Answer.DONE, "not in force")
+            cluster.trial_reply = Reply(Outcome.DONE, "not in force")
             pusher.order(push())
             await asyncio.sleep(10.0)
 

@@ -4,9 +4,9 @@ import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
 from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain import notices
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import TokenResponse
-from tuinly_operator.reconciler import report as reporter
 
 
 @pytest.fixture
@@ -72,11 +72,11 @@ async def test_a_fight_over_the_target_is_told_of_once_in_ten_minutes(shop: Shop
 async def test_what_is_remembered_of_warnings_is_bounded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     moody = Moody(shop, monkeypatch)
     for most in (2, 1):  # the second time there is one more to remember than fits
-        monkeypatch.setattr(reporter, "_MOST_WARNED", most)
+        monkeypatch.setattr(notices, "_MOST_WARNED", most)
         for _ in range(3):
             await flap(shop, moody, Reason.INVALID_RESPONSE, Reason.INVALID_CLIENT, None)
         shop.world.pass_time(600)
-        assert len(shop.record().warned) == most
+        assert len(shop.record().memory.notices.warned) == most
 
 
 async def test_a_short_lifetime_is_told_once_and_again_where_a_longer_one_came_between(shop: Shop) -> None:

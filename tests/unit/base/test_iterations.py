@@ -5,7 +5,7 @@ import selectors
 
 import pytest
 
-from tuinly_operator.base.turns import LONG, Turns
+from tuinly_operator.base.iterations import LONG, Iterations
 
 
 class Cpu:
@@ -18,10 +18,10 @@ class Cpu:
         return self.now
 
 
-def told(*turns: tuple[float, ...]) -> list[float]:
-    """What is told where each turn has callbacks that take as many seconds."""
+def told(*iterations: tuple[float, ...]) -> list[float]:
+    """What is told where each iteration has callbacks that take as many seconds."""
     cpu, seen = Cpu(), list[float]()
-    waits = Turns(cpu)
+    waits = Iterations(cpu)
     waits.seen = lambda seconds: seen.append(round(seconds, 6))
 
     def spend(seconds: float) -> None:
@@ -29,7 +29,7 @@ def told(*turns: tuple[float, ...]) -> list[float]:
 
     async def live() -> None:
         loop = asyncio.get_running_loop()
-        for callbacks in turns:
+        for callbacks in iterations:
             for seconds in callbacks:
                 loop.call_soon(spend, seconds)
             await asyncio.sleep(0)
@@ -41,23 +41,23 @@ def told(*turns: tuple[float, ...]) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("turns", "seen"),
+    ("iterations", "seen"),
     [
         (((0.5,),), [0.5]),
-        (((0.25, 0.5),), [0.75]),  # what is ready together, is one turn
+        (((0.25, 0.5),), [0.75]),  # what is ready together, is one iteration
         (((0.25,), (0.5,)), [0.25, 0.5]),
         (((LONG,),), [LONG]),
         (((LONG * 0.99,),), []),
         (((),), []),
     ],
 )
-def test_long_turns_are_told_of_with_all_that_was_done_in_them(
-    turns: tuple[tuple[float, ...]], seen: list[float]
+def test_long_iterations_are_told_of_with_all_that_was_done_in_them(
+    iterations: tuple[tuple[float, ...]], seen: list[float]
 ) -> None:
-    assert told(*turns) == seen
+    assert told(*iterations) == seen
 
 
-def test_what_passes_while_the_loop_waits_is_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_passes_while_the_loop_waits_is_no_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, seen = Cpu(), list[float]()
 
     def wait(*_: object) -> list[object]:
@@ -65,7 +65,7 @@ def test_what_passes_while_the_loop_waits_is_no_turn(monkeypatch: pytest.MonkeyP
         return []
 
     monkeypatch.setattr(selectors.DefaultSelector, "select", wait)
-    with Turns(cpu) as waits:
+    with Iterations(cpu) as waits:
         waits.seen = seen.append
         waits.select(0)
         cpu.now += 0.25

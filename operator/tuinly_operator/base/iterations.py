@@ -1,4 +1,4 @@
-"""The turns of an event loop: what it does between two waits, timed, since all else waits for a turn to end."""
+"""The iterations of an event loop: what it does between two waits, timed, since all else waits for one to end."""
 
 import asyncio
 import selectors
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 LONG: Final = 0.005
-"""Seconds of CPU. A turn that takes as many or more is told of; a shorter one keeps nobody waiting."""
+"""Seconds of CPU. An iteration that takes as many or more is told of; a shorter one keeps nobody waiting."""
 
 
-class Turns(selectors.DefaultSelector):
-    """What an event loop waits by. It tells `seen` of each long turn: the seconds of CPU that it took.
+class Iterations(selectors.DefaultSelector):
+    """What an event loop waits by. It tells `seen` of each long iteration: the seconds of CPU that it took.
 
-    All that is ready at the same time is one turn. The CPU of the loop's own thread is counted, so that what other
+    All that is ready at the same time is one iteration. The CPU of the loop's own thread is counted, so that what other
     threads and programs take meanwhile is not.
     """
 
@@ -24,7 +24,7 @@ class Turns(selectors.DefaultSelector):
         self._began = cpu()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait as any selector does. With this call one turn ends; when it returns, the next begins."""
+        """Wait as any selector does. With this call one iteration ends; when it returns, the next begins."""
         took = self._cpu() - self._began
         if took >= LONG:
             self.seen(took)

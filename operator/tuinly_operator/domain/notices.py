@@ -1,0 +1,66 @@
+"""Which Events are worth sending: no warning twice within ten minutes, and no end of what nobody was warned of."""
+
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from tuinly_operator.domain.credential import READY
+from tuinly_operator.domain.errors import Reason
+
+_REPEAT_WARNING: Final = 600.0  # seconds between two Events that warn of the same
+_MOST_WARNED: Final = 32  # warnings that are remembered of a credential
+
+
+class Notice(NamedTuple):
+    """What an Event says. `about` is the condition that has changed, READY for all that is about the token."""
+
+    warning: bool
+    reason: Reason
+    message: str
+    about: str = READY
+
+
+class Warned(NamedTuple):
+    """A Warning that was sent; `message` is empty where its words do not count. `at` is in boot seconds."""
+
+    reason: Reason
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """What users were told of a credential by Events.
+
+    `warned` are the latest Warnings. `hushed` are the conditions whose last Warning was no news; nor will its end be.
+    """
+
+    warned: tuple[Warned, ...] = ()
+    hushed: frozenset[str] = frozenset()
+
+    def is_news(self, reason: Reason, message: str, now: float) -> bool:
+        """Whether users were not warned of this lately; `now` is in boot seconds."""
+        return all((told.reason, told.message) != (reason, message) for told in self._lately(now))
+
+    def is_worth_telling(self, change: Notice, now: float) -> bool:
+        """Whether a change of a condition is worth an Event. Of a condition, the reason counts, not the words."""
+        return self.is_news(change.reason, "", now) if change.warning else change.about not in self.hushed
+
+    def warned_of(self, reason: Reason, message: str, now: float) -> "Notices":
+        """Something came up of which users are warned, unless they were lately."""
+        lately = self._lately(now)
+        if self.is_news(reason, message, now):
+            lately = (*lately, Warned(reason, message, now))[-_MOST_WARNED:]
+        return replace(self, warned=lately)
+
+    def condition_changed(self, change: Notice, now: float) -> "Notices":
+        """A condition changed, and users were told of it where that was worth an Event."""
+        hush = change.warning and not self.is_worth_telling(change, now)
+        hushed = self.hushed | {change.about} if hush else self.hushed - {change.about}
+        before = self.warned_of(change.reason, "", now) if change.warning else self
+        return replace(before, hushed=hushed)
+
+    def _lately(self, now: float) -> tuple[Warned, ...]:
+        return tuple(told for told in self.warned if now - told.at < _REPEAT_WARNING)
+
+
+NO_NOTICES: Final = Notices()
