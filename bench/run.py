@@ -79,8 +79,8 @@ async def restarted(stand: Stand) -> Start:
     """Restart the operator, and check that it has scheduled all."""
     await asyncio.to_thread(stand.stop_operator)
     size = stand.fleet.size
-    # And one credential, to see whether it may watch them at all.
-    lists = pages(await stand.api.count("/api/v1/secrets")) + pages(size) + pages(size, CHUNK) + 1
+    # And one credential, to see whether it may watch them at all, and one Secret, to see whether versions went back.
+    lists = pages(await stand.api.count("/api/v1/secrets")) + pages(size) + pages(size, CHUNK) + 2
     before = await stand.snapshot()
     begun = time.monotonic()
     running = await stand.start_operator()

@@ -32,6 +32,7 @@ METRICS = """\
 apiserver_request_total{code="200",resource="secrets",scope="resource",subresource="",verb="APPLY"} 3
 apiserver_request_total{code="201",resource="secrets",scope="resource",subresource="",verb="APPLY"} 2
 apiserver_request_total{code="200",resource="tuinlycredentials",subresource="status",verb="PATCH"} 1e+06
+apiserver_request_total{code="201",resource="tuinlycredentials",subresource="",verb="POST"} 8
 apiserver_request_total{code="200",resource="leases",subresource="",verb="PUT"} 7
 apiserver_request_duration_seconds_count{resource="secrets",verb="APPLY"} 9
 apiserver_longrunning_requests{resource="secrets",scope="cluster",verb="WATCH"} 2
@@ -42,7 +43,12 @@ apiserver_longrunning_requests{resource="secrets",scope="resource",verb="CONNECT
 
 def test_requests_are_counted_by_verb_and_resource_whatever_their_status() -> None:
     counts = requests(METRICS)
-    assert counts == {"APPLY secrets": 5, "PATCH tuinlycredentials/status": 1_000_000, "PUT leases": 7}
+    assert counts == {
+        "APPLY secrets": 5,
+        "PATCH tuinlycredentials/status": 1_000_000,
+        "POST tuinlycredentials": 8,
+        "PUT leases": 7,
+    }
     assert of_credentials(counts) == {"APPLY secrets": 5, "PATCH tuinlycredentials/status": 1_000_000}
 
 
