@@ -13,7 +13,7 @@ import aiohttp
 from bench import everyday, extremes, pods, rivals
 from bench.measures import machine
 from bench.report import Figure, Lines, picture, table
-from bench.run import Figures, Run, longest_turn
+from bench.run import Figures, Run, longest_iteration
 from bench.stand import Narrator, standing
 from tests.support.cluster import KubectlError
 from tests.support.node import NodeError, Unavailable, check_machine
@@ -100,7 +100,7 @@ async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) 
                     figures.append(figure)
                     lines.figure(figure)
                 held = stand.held().since(before)
-                figures.append(longest_turn(name, count, held))
+                figures.append(longest_iteration(name, count, held))
                 lines.figure(figures[-1])
             except (OSError, RuntimeError, TimeoutError, aiohttp.ClientError) as error:
                 tell(f"{name} broke off: {type(error).__name__}: {error}")  # what was measured before it stays

@@ -107,7 +107,7 @@ def servers_cpu(window: Window) -> float:
     return window.cpu["kube-apiserver"] + window.cpu["etcd"]
 
 
-def longest_turn(scenario: str, count: int, held: Times) -> Figure:
+def longest_iteration(scenario: str, count: int, held: Times) -> Figure:
     """For how long the operator's event loop was held at most in a scenario: what is below 5 ms is not told."""
     longest = held.bound(1.0) if held.count else LONG_ITERATION
     details = {"iterations": dict(held.buckets)}

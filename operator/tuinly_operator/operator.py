@@ -30,7 +30,7 @@ from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
 from tuinly_operator.edges.pods import PodDoor
 from tuinly_operator.edges.refusals import Refusals
 from tuinly_operator.edges.secret_watch import SecretWatch
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 from tuinly_operator.engine.limiter import Limiter
 from tuinly_operator.engine.parts import Parts
 from tuinly_operator.engine.pusher import Pusher
@@ -102,7 +102,7 @@ class Operator:
         )
         self._clock, self._chance = surroundings.clock, surroundings.chance
         self._time = asyncio.get_running_loop().time  # seconds, of which none pass while the machine is suspended
-        self._lead = Lead(self._clock) if settings.lease else Lead.alone(self._clock)
+        self._leadership = Leadership(self._clock) if settings.lease else Leadership.alone(self._clock)
         self._queue = WorkQueue(self._urgency, self._time, places=_WORK * settings.concurrency)
         self._timers = Timers(self._clock, self._queue.add, burst=settings.concurrency)
         self._limiter = Limiter(settings.concurrency, self._queue.add)
@@ -163,7 +163,7 @@ class Operator:
             raise SettingsError(str(error)) from None
         try:
             self._kube = await self._doors.api(
-                s.kubeconfig, s.selector, self._lead, reachable=self._api_within_reach, pace=self._pace
+                s.kubeconfig, s.selector, self._leadership, reachable=self._api_within_reach, pace=self._pace
             )
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
@@ -262,7 +262,7 @@ class Operator:
             store=self._store,
             queue=self._queue,
             limiter=self._limiter,
-            leading=self._lead.holds,
+            leading=self._leadership.holds,
             reachable=lambda: self._kube.reachable,
             refused=lambda: [(what.resource, what.namespace or "*") for what in self._refusals],
             origins=lambda: set(
@@ -337,7 +337,7 @@ class Operator:
             lease,
             self._surroundings.unique_name(),
             self._clock,
-            self._lead,
+            self._leadership,
             chance=self._chance,
             unfit=self._unfit,
             promoted=self._promoted,

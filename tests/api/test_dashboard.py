@@ -11,6 +11,7 @@ from tests.support import prometheus
 from tests.support.cluster import Cluster
 from tests.support.prometheus import Prometheus
 from tests.support.proxy import ApiProxy
+from tests.support.proxy import Fault as ApiFault
 from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually
@@ -61,8 +62,7 @@ def answers(server: Prometheus, question: str) -> bool:
     return bool(server.ask(question))
 
 
-NEVER_MADE = {"TuinlyQueueStuck"}
-"""Of this alert promtool alone tells that it fires: it takes a queue that hangs for two minutes."""
+SLOWLY = {"TuinlyQueueStuck"}
 AT_LAST = ({"TuinlyNoLeader", "TuinlyAPIServerOutOfReach"}, {"TuinlyOperatorDown"})
 NOBODYS = "http://127.0.0.1:9/token"
 
@@ -83,7 +83,7 @@ def test_alerts_are_true_where_their_situation_is_made(
         targets = [each.health_url.removeprefix("http://") for each in (first, second)]
         with prometheus.running(tmp_path, targets) as server:
             make_trouble(tenant, other_token_urls[1])
-            await_alerts(server, EXPRESSIONS.keys() - NEVER_MADE - AT_LAST[0] - AT_LAST[1])
+            await_alerts(server, EXPRESSIONS.keys() - SLOWLY - AT_LAST[0] - AT_LAST[1])
             first.terminate()
             proxy.cut()
             await_alerts(server, AT_LAST[0])
@@ -109,7 +109,22 @@ def make_trouble(tenant: Tenant, apart: str) -> None:
     behind.start({"tokenURL": apart})
 
 
-def await_alerts(server: Prometheus, names: set[str]) -> None:
+@pytest.mark.timeout(600)
+def test_a_queue_in_which_credentials_wait_for_minutes_is_told_of(
+    start_operator: StartOperator, tenant: Tenant, cluster: Cluster, operator_login: Path, tmp_path: Path
+) -> None:
+    """There is one place, and each write hangs for so long as a request may."""
+    with ApiProxy(cluster.server, cluster.ca_file, tmp_path) as proxy:
+        flags = ("--namespace", tenant.objects.namespace, "--concurrency", "1")
+        operator = start_operator(*flags, kubeconfig=proxy.kubeconfig(operator_login)).wait_ready()
+        proxy.fault(ApiFault(path="/secrets/.*-token", method="PATCH", swallowed=True))
+        for number in range(24):
+            Tenant(tenant.objects, tenant.sandbox, f"waits-{number}").start()
+        with prometheus.running(tmp_path, [operator.health_url.removeprefix("http://")]) as server:
+            await_alerts(server, SLOWLY, seconds=400)
+
+
+def await_alerts(server: Prometheus, names: set[str], seconds: float = 90) -> None:
     """Wait until each expression gave something, though not all at a time."""
     silent = set(names)
 
@@ -117,4 +132,4 @@ def await_alerts(server: Prometheus, names: set[str]) -> None:
         silent.difference_update({name for name in silent if answers(server, EXPRESSIONS[name])})
         assert not silent
 
-    eventually(told, seconds=90)
+    eventually(told, seconds=seconds)

@@ -17,7 +17,7 @@ from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.election import Election
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, connect
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 HELD = Lease("one", 15)
 NOW = count(1_800_000_000)  # each write is another moment: one that changes nothing is no write to the API server
@@ -146,13 +146,21 @@ async def spoil(kube: Kube, key: NamespacedName, spec: Any, meta: Any) -> bool: 
 async def until_led(kube: Kube, key: NamespacedName) -> float:
     """Have a new replica take part; return how many seconds by its clock passed until it led."""
     clock = HastyClock()
-    begin, lead = clock.boot, Lead(clock)
+    begin, leadership = clock.boot, Leadership(clock)
     election = Election(
-        kube, key, "new", clock, lead, chance=Chance(), unfit=lambda: "", promoted=lambda _: None, demoted=lambda: None
+        kube,
+        key,
+        "new",
+        clock,
+        leadership,
+        chance=Chance(),
+        unfit=lambda: "",
+        promoted=lambda _: None,
+        demoted=lambda: None,
     )
     while True:
         await election.look()
-        if lead.holds() or clock.boot - begin > LONGEST:
+        if leadership.holds() or clock.boot - begin > LONGEST:
             return clock.boot - begin
         clock.boot += election.pause() + 0.01
 

@@ -23,7 +23,7 @@ from tuinly_operator.domain.target import target_manifest
 from tuinly_operator.edges import election, secret_watch
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.engine import store, timers, workqueue
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 from tuinly_operator.engine.limiter import Limiter
 from tuinly_operator.operator import Operator
 from tuinly_operator.reconciler import obtain, publish, reconcile, report, retries
@@ -109,7 +109,7 @@ async def _take_anyway(self: election.Election) -> None:
 DEFECTS: Final[dict[str, list[Change]]] = {
     "the fence is removed": [(Kube, "fence", _nothing)],
     "the fence is checked, but not in the step that sends": [
-        (Lead, "holds", lambda self, _s=0.0: self._until is not None)
+        (Leadership, "holds", lambda self, _s=0.0: self._until is not None)
     ],
     "a token request needs no lead that lasts": [(obtain, "ASKING_SECONDS", 0.0)],
     "the lead lasts too long": [(election, "GIVE_UP_SECONDS", 20.0)],

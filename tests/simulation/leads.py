@@ -51,13 +51,13 @@ class Leads:
 
     def acts(self, sender: Replica, what: str, seconds: float) -> None:
         """Judge what only a leader may do, and only if its lead lasts for `seconds` more."""
-        if not sender.lead.holds(seconds):
+        if not sender.leadership.holds(seconds):
             self._broken(f"{sender} sends after its lead's end: {what}")
         for other in self._history.live:
             if other is not sender and other.shard is sender.shard and other.leads:
                 self._broken(f"{sender} sends while {other} leads, too: {what}")
-        last, lead = self._acts.get(sender.shard.name, (sender, 0))
-        self._acts[sender.shard.name] = sender, lead if last is sender else lead + 1
+        last, leadership = self._acts.get(sender.shard.name, (sender, 0))
+        self._acts[sender.shard.name] = sender, leadership if last is sender else leadership + 1
 
     # --- Refresh tokens -----------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from tuinly_operator.edges.credential_watch import CHUNK, CredentialWatch
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.kube.requests import collection, lines
 from tuinly_operator.edges.oauth import TokenEndpoint
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 from tuinly_operator.operator import Doors, Operator
 
 TOKEN_URL: Final = "https://oauth.example.com/token"
@@ -116,14 +116,14 @@ class Replica(Process):
         return not (self.stopped or self.crashed or self.ended)
 
     @property
-    def lead(self) -> Lead:
+    def leadership(self) -> Leadership:
         """Its lead."""
-        return self.operator._lead  # noqa: SLF001 -- what it goes by
+        return self.operator._leadership  # noqa: SLF001 -- what it goes by
 
     @property
     def leads(self) -> bool:
         """Whether it believes to lead, and by its own clock may."""
-        return not self.crashed and not self.ended and hasattr(self, "operator") and self.lead.holds()
+        return not self.crashed and not self.ended and hasattr(self, "operator") and self.leadership.holds()
 
     def begin(self) -> None:
         """Start the program."""
@@ -154,15 +154,15 @@ class Replica(Process):
             await self.operator.close()
         self.ended = True
 
-    async def _connect(self, _kubeconfig: object, selector: str, lead: Lead, **told: Any) -> Kube:  # noqa: ANN401 -- as the real one is told
-        return Kube(_configuration(), selector, lead, rest=partial(Rest, self._network, self), **told)
+    async def _connect(self, _kubeconfig: object, selector: str, leadership: Leadership, **told: Any) -> Kube:  # noqa: ANN401 -- as the real one is told
+        return Kube(_configuration(), selector, leadership, rest=partial(Rest, self._network, self), **told)
 
     def _api_of_kopf(self, selector: str) -> Kube:
         """The connection that kopf has for itself."""
         return Kube(
             _configuration(),
             selector,
-            self.lead,
+            self.leadership,
             reachable=lambda _: None,
             pace=lambda _, __: None,
             rest=partial(Rest, self._network, self),

@@ -164,7 +164,7 @@ class Fleet:
             return
         ask, now = self._ask(credential), self.moment()
         parked: Ask | None = None
-        self.limiter.picked_up(ask.key)
+        self.limiter.picked_up(ask)
         permit = self.limiter.look(ask, now)
         wait = max(credential.last + MIN_INTERVAL, credential.retry if not permit.at_once else 0.0)
         if credential.due > self.now:

@@ -14,7 +14,7 @@ from bench.everyday import SCRAPE_INTERVAL, batches
 from bench.measures import LATENESS, Times, grants, of_credentials, quantile, requests, watches
 from bench.pods import MOUNTING, PUSHED_ROUNDS, Cost, Sample, costs, delays
 from bench.report import Bars, Figure, Lines, picture, table
-from bench.run import longest_turn, pages
+from bench.run import longest_iteration, pages
 from bench.stand import Window, applied_at, lifetime_for
 from tests.unit.facts import ISSUED, LIFETIME, TOKEN_URL, Scene, TargetObject
 from tuinly_operator.base.clock import rfc3339
@@ -75,8 +75,10 @@ def test_the_times_of_two_processes_are_taken_together() -> None:
     ("held", "told", "met"),
     [({}, 0.005, True), ({0.05: 2.0, 0.1: 2.0}, 0.05, True), ({0.05: 1.0, 0.1: 2.0}, 0.1, False)],
 )
-def test_the_longest_turn_of_the_loop_is_told_and_judged(held: dict[float, float], told: float, *, met: bool) -> None:
-    figure = longest_turn("steady", 1000, Times(held))
+def test_the_longest_iteration_of_the_loop_is_told_and_judged(
+    held: dict[float, float], told: float, *, met: bool
+) -> None:
+    figure = longest_iteration("steady", 1000, Times(held))
     assert (figure.value, figure.met) == (told, met)
 
 

@@ -65,7 +65,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What the limiter says of a request: what keeps it back, if anything.
+    """The limiter's answer about a request: without a `block` it may be sent.
 
     `at_once`: it need not wait for its retry after the last failure, since it is a probe, or since the endpoint has
     been seen to work meanwhile.
@@ -190,7 +190,7 @@ def gather(  # noqa: PLR0913 -- all that is known
     served: bool,
     old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = (),
 ) -> Facts:
-    """Put the facts together. Their memory is the one that was given, changed by what is seen now: keep it.
+    """Put the facts together. Their memory is the given one, brought up to date by what is seen now; it is to be kept.
 
     `looked` says that the target was looked for live, `served` that the credential was, `created` that this leader saw
     the credential created.

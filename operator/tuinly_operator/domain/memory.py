@@ -349,7 +349,7 @@ class Memory:
         return replace(self, look_alikes=names)
 
     def warned_of(self, reason: Reason, message: str, now: Moment) -> "Memory":
-        """Something came up of which users are warned, unless they were lately."""
+        """There was something to warn of: it is remembered, unless the same was told within the last ten minutes."""
         return replace(self, notices=self.notices.warned_of(reason, message, now.boot))
 
     def condition_changed(self, change: Notice, now: Moment) -> "Memory":

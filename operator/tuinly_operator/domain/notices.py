@@ -1,4 +1,4 @@
-"""Which Events are worth sending: no warning twice within ten minutes, and no end of what nobody was warned of."""
+"""Which Events are worth sending: no Warning twice within ten minutes, and no end of one that was withheld."""
 
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -31,7 +31,8 @@ class Warned(NamedTuple):
 class Notices:
     """What users were told of a credential by Events.
 
-    `warned` are the latest Warnings. `hushed` are the conditions whose last Warning was no news; nor will its end be.
+    `warned` are the latest Warnings. `hushed` are the conditions whose last Warning was withheld; that they are well
+    again is not told either.
     """
 
     warned: tuple[Warned, ...] = ()
@@ -42,22 +43,22 @@ class Notices:
         return all((told.reason, told.message) != (reason, message) for told in self._lately(now))
 
     def is_worth_telling(self, change: Notice, now: float) -> bool:
-        """Whether a change of a condition is worth an Event. Of a condition, the reason counts, not the words."""
+        """Whether a change of a condition is worth an Event. Two Warnings of one are the same if the reasons are."""
         return self.is_news(change.reason, "", now) if change.warning else change.about not in self.hushed
 
     def warned_of(self, reason: Reason, message: str, now: float) -> "Notices":
-        """Something came up of which users are warned, unless they were lately."""
-        lately = self._lately(now)
-        if self.is_news(reason, message, now):
-            lately = (*lately, Warned(reason, message, now))[-_MOST_WARNED:]
-        return replace(self, warned=lately)
+        """There was something to warn of: it is remembered, unless the same was told within the last ten minutes."""
+        if not self.is_news(reason, message, now):
+            return self
+        return replace(self, warned=(*self._lately(now), Warned(reason, message, now))[-_MOST_WARNED:])
 
     def condition_changed(self, change: Notice, now: float) -> "Notices":
         """A condition changed, and users were told of it where that was worth an Event."""
-        hush = change.warning and not self.is_worth_telling(change, now)
-        hushed = self.hushed | {change.about} if hush else self.hushed - {change.about}
-        before = self.warned_of(change.reason, "", now) if change.warning else self
-        return replace(before, hushed=hushed)
+        withheld = change.warning and not self.is_worth_telling(change, now)
+        notices = self.warned_of(change.reason, "", now) if change.warning else self
+        if withheld == (change.about in self.hushed):
+            return notices
+        return replace(notices, hushed=self.hushed ^ {change.about})
 
     def _lately(self, now: float) -> tuple[Warned, ...]:
         return tuple(told for told in self.warned if now - told.at < _REPEAT_WARNING)

@@ -228,7 +228,7 @@ def delivery(told: int, late: int, beyond: Sequence[str], *, unlisted: bool, ref
 
 
 def delivered(came: Delivery) -> tuple[str, Reason, str]:
-    """Status, reason and message of the condition `Delivered`; what is before the first semicolon are mere numbers."""
+    """Status, reason and message of the condition `Delivered`. `story` leaves out the numbers before its semicolon."""
     told = f"Pods that were told of the present token: {came.told}"
     if came.late:
         told += f", not in time: {came.late}"

@@ -79,7 +79,7 @@ def _story(told: Status) -> Status:
 
 
 def transitions(before: Status, after: Status) -> list[Notice]:
-    """The Events that a change of status is worth: one per reason, none while a token is under way."""
+    """What users might be told of a change of status: one notice per reason, none while a token is under way."""
     told: dict[str, Notice] = {}
     for kind in (READY, REFRESHED):
         old, new = before.condition(kind), after.condition(kind)

@@ -25,7 +25,7 @@ from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 LEASE_SECONDS: Final = 15  # after the last change that they saw, others may take over
 RENEW_SECONDS: Final = 2.0
@@ -51,7 +51,7 @@ class Election:
         key: NamespacedName,
         identity: str,
         clock: Clock,
-        lead: Lead,
+        leadership: Leadership,
         *,
         chance: Chance,
         unfit: Callable[[], str],
@@ -67,7 +67,7 @@ class Election:
         self._key = key
         self._identity = identity
         self._clock = clock
-        self._lead = lead
+        self._leadership = leadership
         self._chance = chance
         self._unfit = unfit
         self._promoted = promoted
@@ -87,11 +87,11 @@ class Election:
     async def look(self) -> None:
         """Look at the Lease once; renew it, or take it, if this replica may."""
         self._notice_gap()
-        if self._lead.until is not None and (why := self._unfit()):
+        if self._leadership.until is not None and (why := self._unfit()):
             # Not released, so that nobody else leads while what is under way here may still go on.
             self._step_down(why)
         try:
-            await (self._try_to_lead() if self._lead.until is None else self._renew())
+            await (self._try_to_lead() if self._leadership.until is None else self._renew())
             self._trouble = ""
         except ApiFailure as failure:
             self._tell_trouble(failure)
@@ -101,7 +101,7 @@ class Election:
 
         To be called when nothing is under way any more, and `run` has been cancelled.
         """
-        self._lead.end()
+        self._leadership.end()
         with suppress(ApiFailure, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 # Read it anew, also as a standby: a write of ours that was cancelled may have arrived all the same.
@@ -122,8 +122,8 @@ class Election:
     def pause(self) -> float:
         """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
         pause, now = RENEW_SECONDS * self._chance.uniform(0.9, 1.1), self._clock.now().boot
-        if self._lead.until is not None:
-            return max(0.0, min(pause, self._lead.until - now))
+        if self._leadership.until is not None:
+            return max(0.0, min(pause, self._leadership.until - now))
         return min(pause, self._open_at - now) if self._open_at > now else pause
 
     async def _renew(self) -> None:
@@ -136,7 +136,7 @@ class Election:
             self._see(lease := await self._kube.read_lease(self._key))
             if lease is not None and self._passed_on(lease):
                 self._step_down(f"{lease.holder[:_LONGEST_NAME] or 'nobody'} holds the Lease")
-            elif self._lead.holds():  # nobody else does, so hurry to renew
+            elif self._leadership.holds():  # nobody else does, so hurry to renew
                 await self._take()
 
     async def _try_to_lead(self) -> None:
@@ -166,8 +166,8 @@ class Election:
         self._notice_gap()
         if self._clock.now().boot >= start + GIVE_UP_SECONDS:
             return  # the answer came too late to lead by it
-        new = self._lead.until is None
-        self._lead.prolong(start + GIVE_UP_SECONDS)
+        new = self._leadership.until is None
+        self._leadership.prolong(start + GIVE_UP_SECONDS)
         self._own = self._lease
         if new:
             self._holder = ""
@@ -183,7 +183,7 @@ class Election:
 
     def _notice_gap(self) -> None:
         """Step down if the lead was not renewed in time, even if it could be renewed now."""
-        if self._lead.until is not None and not self._lead.holds():
+        if self._leadership.until is not None and not self._leadership.holds():
             self._step_down("it was not renewed in time")
 
     def _see(self, lease: Lease | None) -> None:
@@ -191,13 +191,17 @@ class Election:
         if lease is not None and lease != self._lease:
             self._open_at = self._clock.now().boot + _patience(lease)
         self._lease = lease
-        if lease is not None and self._lead.until is None and lease.holder not in ("", self._identity, self._holder):
+        if (
+            lease is not None
+            and self._leadership.until is None
+            and lease.holder not in ("", self._identity, self._holder)
+        ):
             self._holder = lease.holder
             name = lease.holder[:_LONGEST_NAME]
             _log.info("another replica leads", extra=fields(lease=self._key, holder=name))
 
     def _step_down(self, why: str) -> None:
-        self._lead.end()
+        self._leadership.end()
         _log.warning("this replica leads no more: %s", why, extra=fields(lease=self._key, identity=self._identity))
         self._demoted()
 

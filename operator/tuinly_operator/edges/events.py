@@ -1,4 +1,4 @@
-"""Tells users of transitions by Kubernetes Events, in the background: an Event that cannot be sent holds nothing up."""
+"""Tells users by Kubernetes Events, in the background: an Event that cannot be sent holds nothing up."""
 
 import asyncio
 import logging

@@ -95,7 +95,7 @@ class Metrics:
             buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90),
             registry=self._registry,
         )
-        self._turns = Histogram(
+        self._iterations = Histogram(
             "tuinly_loop_held_seconds",
             "CPU time of iterations of the event loop that took 5 ms or longer, for which all else waited.",
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
@@ -147,7 +147,7 @@ class Metrics:
 
     def long_iteration(self, seconds: float) -> None:
         """Record an iteration of the event loop for which others waited; `seconds` are of CPU."""
-        self._turns.observe(seconds)
+        self._iterations.observe(seconds)
 
 
 class _Gauges(Collector):

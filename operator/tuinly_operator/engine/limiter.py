@@ -98,7 +98,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class _Failed:
+class _Known:
     """What is known of one who has failed, until its next token."""
 
     standing: Standing
@@ -114,7 +114,7 @@ class _Failed:
 class _Wait:
     """One who waits.
 
-    `number` is that of its entry in the line, which may also hold older ones of it; negative once it was released.
+    `number` is that of its valid entry in the line, where older ones may still stand; negative once it was released.
     """
 
     ask: Ask
@@ -148,9 +148,9 @@ class _Origin:
     waiting: dict[_Who, _Wait] = field(default_factory=dict)
     line: list[tuple[_Rank, int, _Who]] = field(default_factory=list)  # a heap; old entries are left in it and skipped
     lots: Counter[_Lot] = field(default_factory=Counter)  # how many wait in each
-    next_turns: dict[_Lot, int] = field(default_factory=dict)  # the turn after the one that came last
-    served: Counter[Standing] = field(default_factory=Counter)  # the turn that came last
-    known: dict[_Who, _Failed] = field(default_factory=dict)
+    next_turns: dict[_Lot, int] = field(default_factory=dict)  # the earliest turn that the next one of a lot may get
+    served: Counter[Standing] = field(default_factory=Counter)  # the latest turn that has come
+    known: dict[_Who, _Known] = field(default_factory=dict)
     hopeful: set[_Who] = field(default_factory=set)  # the endpoint failed them: anybody's next token ends their waits
     tokens: int = 0
     last_token: float = float("-inf")
@@ -309,6 +309,8 @@ class _Origin:
         self.tokens += 1
         self.last_token = now
         self.recent.append(now)
+        while self.recent[0] < now - RATE_SECONDS:
+            self.recent.popleft()
         self.limit = min(self.most, self.limit + 1)
         self.failures, self.trusted_failed = 0, False
         if self.down:
@@ -317,9 +319,7 @@ class _Origin:
 
     def tokens_in_a_second(self, now: float) -> int:
         """How many tokens came in the best of the last seconds: in the others, perhaps fewer were asked for."""
-        while self.recent and self.recent[0] < now - RATE_SECONDS:
-            self.recent.popleft()
-        seconds = Counter(int(now - time) for time in self.recent)
+        seconds = Counter(int(now - time) for time in self.recent if time >= now - RATE_SECONDS)
         return max(seconds.values(), default=0)
 
     def is_own_affair(self, ticket: Ticket, now: float) -> bool:
@@ -380,16 +380,10 @@ class Limiter:
         """Whether a place is reserved for a credential, which should not be kept empty for long."""
         return any(wait.ticket is not None for _, wait in self._waits(key))
 
-    def picked_up(self, key: NamespacedName) -> None:
-        """Note that the reconcile of a credential has begun: a place that is reserved for it is kept until it ends."""
-        for _, wait in self._waits(key):
-            if wait.ticket is not None:
-                wait.ticket.picked = True
-
     # --- Asking -------------------------------------------------------------------------------------------------------
 
     def look(self, ask: Ask, now: Moment) -> Permit:
-        """Say whether a request may begin now, if not, why not, and whether it may begin before its retry is due."""
+        """Say whether a request may begin now, or what keeps it back, and whether it need not wait for its retry."""
         origin = self._origins.get(ask.origin) or self._new(ask.origin)
         known, wait = origin.known.get(ask.who), origin.waiting.get(ask.who)
         relieved = known is not None and known.relieved
@@ -405,6 +399,13 @@ class Limiter:
         said = Deadline.after(SAID_AFTER, since)
         failure = _why(origin) if said.due(now) else None
         return Permit(Block(failure, None if failure else said, parks=True, long=origin.down), at_once=relieved)
+
+    def picked_up(self, ask: Ask) -> None:
+        """Note that a reconcile that needs this request is under way: a place reserved for it is kept meanwhile."""
+        origin = self._origins.get(ask.origin)
+        wait = origin.waiting.get(ask.who) if origin is not None else None
+        if wait is not None and wait.ticket is not None:
+            wait.ticket.picked = True
 
     def park(self, ask: Ask, now: Moment) -> None:
         """Keep one who must wait until it is its turn."""
@@ -436,7 +437,7 @@ class Limiter:
         self.keep_only(key, (), now)
 
     def start_afresh(self) -> None:
-        """Forget everything, since another replica may lead from now on: who waits, and what is known of whom."""
+        """Forget who waits and what is known of whom, since another replica may lead; what endpoints can take stays."""
         for origin in self._origins.values():
             origin.known.clear()
             origin.hopeful.clear()
@@ -492,7 +493,7 @@ class Limiter:
         throttled = trusted and failure.status == HTTPStatus.TOO_MANY_REQUESTS
         if throttled:  # it may merely have been unlucky: it goes to the back, but keeps its standing
             origin.refused(now.boot)
-        known = _Failed(
+        known = _Known(
             standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
             tokens=origin.tokens,
             tried=now.boot,

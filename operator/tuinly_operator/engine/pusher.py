@@ -264,7 +264,7 @@ class Pusher:
     async def _tell_all(self, group: asyncio.TaskGroup) -> None:
         while True:
             await self._some.wait()
-            work = self._next()
+            work = self._take_next()
             if work is None:
                 continue
             await self._have_turn()
@@ -279,8 +279,8 @@ class Pusher:
         while wait := self._bucket.take(asyncio.get_running_loop().time()):  # noqa: ASYNC110 -- it says how long
             await asyncio.sleep(wait)
 
-    def _next(self) -> _Work | None:
-        """The push whose turn it is, None if there is none. Pushes whose time is over end on the way."""
+    def _take_next(self) -> _Work | None:
+        """Take the push whose turn it is, None if there is none. Pushes whose time is over end on the way."""
         while self._telling:
             namespace, lane = next(iter(self._telling.items()))
             key, work = next(iter(lane.items()))

@@ -55,7 +55,6 @@ class LiveTarget:
 
     def freshest(self, key: NamespacedName, stored: SecretMeta | None) -> SecretMeta | None:
         """What is known of the target now, given what the store has: that, or what was found live."""
-        self.stored = stored
         return stored or self.of(key)
 
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Final, assert_never
 
 from tuinly_operator.base.chance import Chance
-from tuinly_operator.base.clock import Clock, Deadline, rfc3339
+from tuinly_operator.base.clock import Clock, Deadline, Moment, rfc3339
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain import decision as rules
@@ -30,7 +30,7 @@ from tuinly_operator.domain.acts import (
     Verify,
 )
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.facts import Facts, Policy, Purpose, gather
+from tuinly_operator.domain.facts import Facts, Permit, Policy, Purpose, gather
 from tuinly_operator.domain.push import Delivery, Push
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
@@ -198,7 +198,6 @@ class Reconciler:
         """
         live, published = LiveTarget(), False
         for _ in range(_MOST_ACTS):
-            self._limiter.picked_up(record.credential.key)
             facts = self._gather(record, live)
             self._push(record, facts)
             if published and self._give_way(record.credential.key):
@@ -239,13 +238,14 @@ class Reconciler:
     def _gather(self, record: Record, live: LiveTarget) -> Facts:
         """Put together what is known now, and remember what is learned by that."""
         credential, now = record.credential, self._clock.now()
+        live.stored = stored = self._store.secret(credential.target)
         facts = gather(
             credential,
             self._policy,
             record.memory,
             now,
             client_secret=self._store.secret(credential.client_secret),
-            target=live.freshest(credential.target, self._store.secret(credential.target)),
+            target=live.freshest(credential.target, stored),
             looked=live.looked_for(credential.target),
             created=record.created,
             served=live.served,
@@ -256,10 +256,15 @@ class Reconciler:
             _log.info("the target holds a later token", extra=fields(credential=credential.key, expires=expires))
         record.memory = facts.memory
         if rules.need(facts) is not None:
-            facts = replace(facts, permit=self._limiter.look(ask_for(facts, Purpose.TOKEN), now))
+            facts = replace(facts, permit=self._permit(ask_for(facts, Purpose.TOKEN), now))
         if facts.memory.pending is not None and facts.verifies:
-            facts = replace(facts, verify_permit=self._limiter.look(ask_for(facts, Purpose.VERIFICATION), now))
+            facts = replace(facts, verify_permit=self._permit(ask_for(facts, Purpose.VERIFICATION), now))
         return facts
+
+    def _permit(self, ask: Ask, now: Moment) -> Permit:
+        """What the limiter says of a request; a place that it keeps for that is used, or given back at the end."""
+        self._limiter.picked_up(ask)
+        return self._limiter.look(ask, now)
 
     def _push(self, record: Record, facts: Facts) -> None:
         """Have Pods told of what is new in the target, or of nothing any more."""

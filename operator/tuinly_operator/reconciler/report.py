@@ -1,4 +1,4 @@
-"""Writes what there is to tell: the status where it differs, and the Events of its transitions."""
+"""Writes what there is to tell: the status where it differs, and the Events that its transitions are worth."""
 
 from http import HTTPStatus
 from typing import Final
@@ -28,7 +28,7 @@ class Reporter:
         self._events = events
 
     async def report(self, record: Record, facts: Facts, decision: Rest) -> Deadline | None:
-        """Write the status if it differs, and send the Events of its transitions.
+        """Write the status if it differs, and send the Events that its transitions are worth.
 
         Returns when to write it again, where a difference that only repeats a failure has to wait.
         """

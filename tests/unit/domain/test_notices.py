@@ -45,7 +45,6 @@ def test_what_is_older_than_ten_minutes_is_forgotten_and_so_is_the_oldest_of_too
     for number in range(33):
         notices = notices.warned_of(BAD, f"{number}", NOW)
     assert [told.message for told in notices.warned] == [f"{number}" for number in range(1, 33)]
-    assert notices.warned_of(BAD, "32", NOW + 1) == notices  # also by one that is no news, nothing else changes
     assert notices.warned_of(BAD, "new", NOW + 600).warned == (Warned(BAD, "new", NOW + 600),)
 
 
@@ -83,3 +82,9 @@ def test_each_condition_is_hushed_for_itself() -> None:
     both = notices.condition_changed(NOT_DELIVERED, NOW)
     assert both.hushed == {READY, DELIVERED}
     assert both.condition_changed(WELL, NOW).hushed == {DELIVERED}
+
+
+def test_what_changes_nothing_makes_nothing_anew() -> None:
+    told = Notices().condition_changed(FAILED, NOW)
+    assert told.condition_changed(WELL, NOW) is told
+    assert told.warned_of(BAD, "", NOW + 599) is told

@@ -42,7 +42,7 @@ A, B, C = "a", "b", "c"
     ],
     ids=str,
 )
-def test_what_the_watch_tells_is_judged_by_uid_and_version(
+def test_what_the_watch_tells_is_assessed_by_uid_and_version(
     known: Told | None, told: Told, assessment: Assessment
 ) -> None:
     assert assess(known, told) is assessment

@@ -21,7 +21,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
 from tuinly_operator.edges.election import ASKING_SECONDS, RELEASE_SECONDS, Election
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 KEY = NamespacedName("tuinly-system", "tuinly-operator")
 LEASE_SECONDS: Final = 15.0
@@ -123,13 +123,13 @@ class Replica:
         self.unfit = ""
         self.told: list[str] = []
         self._world = world
-        self.lead = Lead(self)
+        self.leadership = Leadership(self)
         self.election = Election(
             cast("Kube", self),
             KEY,
             name,
             self,
-            self.lead,
+            self.leadership,
             chance=Chance(1),
             unfit=lambda: self.unfit,
             promoted=lambda again: self._tell("promoted again" if again else "promoted"),
@@ -143,7 +143,7 @@ class Replica:
 
     @property
     def leads(self) -> bool:
-        return self.alive and self.lead.holds()
+        return self.alive and self.leadership.holds()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self.election.run())
@@ -343,7 +343,7 @@ async def test_one_that_comes_new_counts_from_its_own_first_look(world: World) -
 async def test_a_released_lease_is_taken_at_once(world: World) -> None:
     leader, standby = await world.two()
     await leader.stop()
-    assert not leader.lead.holds()
+    assert not leader.leadership.holds()
     assert await world.until(lambda: standby.leads) <= RENEWAL + SLACK
 
 
@@ -415,7 +415,7 @@ async def test_who_cannot_release_is_waited_for(world: World) -> None:
     await leader.kill()
     leader.calls = [FAILING] * 2
     await leader.stop()
-    assert not leader.lead.holds()
+    assert not leader.leadership.holds()
     await world.until(lambda: standby.leads)
 
 
@@ -444,7 +444,7 @@ async def test_a_paused_leader_knows_at_its_first_step(world: World) -> None:
     """Nothing of the election has run when it is asked."""
     leader, _ = await world.two()
     leader.offset += GIVE_UP_SECONDS
-    assert not leader.lead.holds()
+    assert not leader.leadership.holds()
 
 
 @simulated
@@ -455,10 +455,10 @@ async def test_a_lead_that_ends_soon_is_too_short_for_a_token_request(world: Wor
     renewals = world.server.version
     await world.until(lambda: world.server.version > renewals)
     leader.offset += LEASE_SECONDS - request - 3 * SLACK
-    assert leader.lead.holds(ASKING_SECONDS)
+    assert leader.leadership.holds(ASKING_SECONDS)
     leader.offset += 3 * SLACK
-    assert not leader.lead.holds(ASKING_SECONDS)
-    assert leader.lead.holds()
+    assert not leader.leadership.holds(ASKING_SECONDS)
+    assert leader.leadership.holds()
 
 
 @simulated

@@ -17,7 +17,7 @@ from tuinly_operator.base.clock import SystemClock
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, NotLeading, connect, login, requests, yaml_of
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 
 def write_kubeconfig(folder: Path, server: str = "https://127.0.0.1:1") -> Path:
@@ -245,12 +245,12 @@ async def test_whether_this_replica_leads_is_looked_at_in_the_step_that_sends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     """It may be stopped for long between any two steps, and another one leads when it goes on."""
-    lead = Lead.alone(SystemClock())
-    api = await connect(write_kubeconfig(tmp_path), lead=lead)
+    leadership = Leadership.alone(SystemClock())
+    api = await connect(write_kubeconfig(tmp_path), leadership=leadership)
 
     async def log_in(_: str) -> None:
         await asyncio.sleep(0)
-        lead.end()
+        leadership.end()
 
     monkeypatch.setattr(api.configuration, "get_api_key_with_prefix", log_in)
     with pytest.raises(NotLeading):

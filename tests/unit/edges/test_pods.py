@@ -14,7 +14,7 @@ from tests.unit.virtual import VirtualClock
 from tuinly_operator.domain.push import PUSHED, SCHEDULED, Outcome, Pod, Reply
 from tuinly_operator.edges.kube import ApiFailure, Kube, connect
 from tuinly_operator.edges.pods import PodDoor
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 Json = dict[str, Any]
 
@@ -178,7 +178,7 @@ async def test_five_thousand_pods_take_less_than_20_mb_for_a_moment(
 
 async def test_who_does_not_lead_lists_no_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = Pages(1)
-    kube = await connect(write_kubeconfig(tmp_path), lead=Lead(VirtualClock()))
+    kube = await connect(write_kubeconfig(tmp_path), leadership=Leadership(VirtualClock()))
     monkeypatch.setattr(kube, "send", pages.send)
     try:
         reply = await PodDoor(kube).users("shop", frozenset({"token"}))

@@ -68,7 +68,7 @@ class World:
         return [key.name for key in self.released[before:]]
 
     def permit(self, ask: Ask) -> Permit:
-        self.limiter.picked_up(ask.key)
+        self.limiter.picked_up(ask)
         return self.limiter.look(ask, self.now)
 
     def block(self, ask: Ask) -> Block:
@@ -386,6 +386,15 @@ def test_a_place_is_not_kept_for_long(small: World) -> None:
     assert not small.may_go(good("waits"))
 
 
+def test_nor_for_a_credential_that_needs_another_request_by_now(small: World) -> None:
+    first, *_ = small.fill()
+    small.park(good("waits"), good("next", 70))
+    assert small.end(first, REFUSED) == ["waits"]
+    small.limiter.picked_up(good("waits", origin=OTHER))
+    small.limiter.picked_up(good("waits", purpose=Purpose.VERIFICATION))
+    assert small.wait(RESERVED_SECONDS + 0.1) == ["next"]
+
+
 def test_but_as_long_as_its_credential_is_looked_at(small: World) -> None:
     first, *_ = small.fill()
     small.park(good("waits"), good("next", 70))
@@ -564,6 +573,23 @@ def test_nothing_is_kept_of_those_who_are_gone_or_come_again_and_again() -> None
     try:
         before = round_of_many()
         assert round_of_many() - before < 50_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_tokens_that_came(world: World) -> None:
+    """Also where nobody is ever throttled, and so nobody asks how many came lately."""
+
+    def round_of_many() -> int:
+        for _ in range(5000):
+            world.wait(1)
+            world.ask(good("a"))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = round_of_many()
+        assert round_of_many() - before < 20_000
     finally:
         tracemalloc.stop()
 
@@ -1423,7 +1449,7 @@ class AnyOrder(RuleBasedStateMachine):
         if any(ticket.ask.key == ask.key for ticket in self.tickets):
             return  # its reconcile is under way
         ask = Ask(ask.key, ask.origin, ask.purpose, None if end is None else world.now.wall + end)
-        limiter.picked_up(ask.key)
+        limiter.picked_up(ask)
         permit = limiter.look(ask, world.now)
         kept: Ask | None = None
         if permit.block is None:

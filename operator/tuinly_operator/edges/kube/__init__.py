@@ -15,7 +15,7 @@ from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, pre
 from tuinly_operator.edges.kube.pods import Pods
 from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT, WATCH_SILENCE, rest_client
 from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 __all__ = [
     "PAGE",
@@ -39,7 +39,7 @@ class Kube(Secrets, Credentials, Pods, Leases):
         self,
         configuration: client.Configuration,
         selector: str,
-        lead: Lead,
+        leadership: Leadership,
         *,
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
@@ -47,7 +47,7 @@ class Kube(Secrets, Credentials, Pods, Leases):
         rest: Callable[[client.Configuration], Any] = rest_client,
     ) -> None:
         """`selector` says by labels which credentials there are for us, empty for all; the rest is for Requests."""
-        super().__init__(configuration, lead, reachable=reachable, pace=pace, silence=silence, rest=rest)
+        super().__init__(configuration, leadership, reachable=reachable, pace=pace, silence=silence, rest=rest)
         self.selector = selector
 
     async def login(self) -> Login:
@@ -58,13 +58,13 @@ class Kube(Secrets, Credentials, Pods, Leases):
 async def connect(  # noqa: PLR0913 -- the same
     kubeconfig: Path | None,
     selector: str = "",
-    lead: Lead | None = None,
+    leadership: Leadership | None = None,
     *,
     reachable: Callable[[bool], None] = lambda _: None,
     pace: Callable[[str, bool], None] = lambda _, __: None,
     silence: float = WATCH_SILENCE,
 ) -> Kube:
     """Log in, as `log_in` says, and connect; without a lead, this is the only replica. Raises KubeconfigError."""
-    lead = lead or Lead.alone(SystemClock())
-    make = partial(Kube, selector=selector, lead=lead, reachable=reachable, pace=pace, silence=silence)
+    leadership = leadership or Leadership.alone(SystemClock())
+    make = partial(Kube, selector=selector, leadership=leadership, reachable=reachable, pace=pace, silence=silence)
     return await log_in(kubeconfig, make)

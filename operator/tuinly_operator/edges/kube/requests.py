@@ -19,7 +19,7 @@ from kubernetes.aio import client, config
 from tuinly_operator.base.http_times import parse_retry_after
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, is_of_uid, word
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
 WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
@@ -49,7 +49,7 @@ class Requests:
     def __init__(  # noqa: PLR0913 -- what it rests on, and whom it tells
         self,
         configuration: client.Configuration,
-        lead: Lead,
+        leadership: Leadership,
         *,
         reachable: Callable[[bool], None],
         pace: Callable[[str, bool], None],
@@ -73,7 +73,7 @@ class Requests:
         self._settled_at = float("-inf")  # when the last outage is over for certain, by the clock of the loop
         self._check: asyncio.Task[None] | None = None
         self._pace = pace
-        self._lead = lead
+        self._leadership = leadership
         self.silence = silence
 
     @property
@@ -94,7 +94,7 @@ class Requests:
             self._pace(namespace, False)  # noqa: FBT003 -- a callback
 
     async def answers(self) -> bool:
-        """Whether a failure is none of an outage: the API server is within reach, and has been for some seconds.
+        """Whether the API server has been within reach for some seconds, so that a failure is no part of an outage.
 
         After a failure that made that doubtful, wait for the check.
         """
@@ -107,7 +107,7 @@ class Requests:
 
         `seconds` is for how long it must be sure of its lead. Raises NotLeading.
         """
-        if not self._lead.holds(seconds):
+        if not self._leadership.holds(seconds):
             raise NotLeading
 
     def require_reach(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from tuinly_operator.base.clock import Moment
-from tuinly_operator.engine.lead import Lead
+from tuinly_operator.engine.leadership import Leadership
 
 
 @dataclass
@@ -23,37 +23,37 @@ def clock() -> HandClock:
 
 
 def test_a_standby_may_not_act(clock: HandClock) -> None:
-    lead = Lead(clock)
-    assert not lead.holds()
-    assert lead.until is None
+    leadership = Leadership(clock)
+    assert not leadership.holds()
+    assert leadership.until is None
 
 
 @pytest.mark.parametrize(
     ("boot", "seconds", "holds"), [(100, 0, True), (109.9, 0, True), (110, 0, False), (104, 6, False), (104, 5.9, True)]
 )
 def test_a_lead_holds_until_it_ends(clock: HandClock, boot: float, seconds: float, *, holds: bool) -> None:
-    lead = Lead(clock)
-    lead.prolong(110)
+    leadership = Leadership(clock)
+    leadership.prolong(110)
     clock.boot = boot
-    assert lead.holds(seconds) is holds
-    assert lead.until == 110
+    assert leadership.holds(seconds) is holds
+    assert leadership.until == 110
 
 
 def test_the_wall_clock_says_nothing_of_it(clock: HandClock) -> None:
-    lead = Lead(clock)
-    lead.prolong(110)
+    leadership = Leadership(clock)
+    leadership.prolong(110)
     clock.wall, clock.boot = 1e9, 109.9
-    assert lead.holds()
+    assert leadership.holds()
 
 
 def test_a_lead_that_was_given_up_holds_no_more(clock: HandClock) -> None:
-    lead = Lead(clock)
-    lead.prolong(110)
-    lead.end()
-    assert not lead.holds()
+    leadership = Leadership(clock)
+    leadership.prolong(110)
+    leadership.end()
+    assert not leadership.holds()
 
 
 def test_the_only_replica_may_always_act(clock: HandClock) -> None:
-    lead = Lead.alone(clock)
+    leadership = Leadership.alone(clock)
     clock.boot = 1e12
-    assert lead.holds(1e6)
+    assert leadership.holds(1e6)

@@ -5,7 +5,7 @@ from typing import Self
 from tuinly_operator.base.clock import Clock
 
 
-class Lead:
+class Leadership:
     """The right to act until a moment of the boot clock, which goes on while a machine is suspended."""
 
     def __init__(self, clock: Clock) -> None:
@@ -15,13 +15,13 @@ class Lead:
     @classmethod
     def alone(cls, clock: Clock) -> Self:
         """The lead of a replica that has no others beside it: without an end."""
-        lead = cls(clock)
-        lead.prolong(float("inf"))
-        return lead
+        leadership = cls(clock)
+        leadership.prolong(float("inf"))
+        return leadership
 
     @property
     def until(self) -> float | None:
-        """Boot seconds at which it ends, also where that has passed and nobody has looked yet; None for a standby."""
+        """Boot seconds at which it ends, or has ended unnoticed; None for a standby."""
         return self._until
 
     def holds(self, seconds: float = 0.0) -> bool:
