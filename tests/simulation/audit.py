@@ -217,12 +217,19 @@ class Audit:
         if self._quiet_since is not None and now - self._written.get(key, 0.0) > SKEW and self._is_well(key):
             self._moved.append(f"the status of {key} was written at {self._history.loop.time():.1f}")
 
+    def _is_put_back(self, where: Key, after: Json) -> bool:
+        """Whether a Secret holds what the one held that was deleted, which people may have spoilt."""
+        earlier = self._history.server.storage.history[:-1]
+        deleted = next((change for change in reversed(earlier) if change.key == where), None)
+        return deleted is not None and deleted.after is None and (deleted.before or {}).get("data") == after.get("data")
+
     def _note_target(self, key: NamespacedName, where: Key, before: Json | None, after: Json) -> None:
         history, now = self._history, self._history.now()
         new, old = self._token_in(after), self._token_in(before) if before else None
         self._history.tell("target", where, "now has", new.value.split("-")[-1] if new else "none")
         if new is None:
-            self.broken(f"{where} was written without a token that the endpoint gave")
+            if before is not None or not self._is_put_back(where, after):
+                self.broken(f"{where} was written without a token that the endpoint gave")
             return
         if before is not None and _made_for(before) == _made_for(after):
             forced = _annotation(before, "handled-refresh") != _annotation(after, "handled-refresh")
