@@ -25,8 +25,10 @@ MAPPED_FROM: Final = 320 * 1024
 # list took: a tenth of the memory with 10,000 credentials.
 _MALLOC: Final = {-3: MAPPED_FROM, -1: 2 * 1024 * 1024}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 # After so many new containers the garbage collector runs. With Python's usual 700 it would look at all that lives again
-# and again while thousands of objects are listed: a third of a start's CPU with 10,000 credentials.
-_GC_THRESHOLD: Final = 10_000
+# and again while thousands of objects are listed: a third of a start's CPU with 10,000 credentials. With 10,000 its
+# runs held everything up for 10 to 50 ms. Most garbage in cycles, which kopf and httpx make, is as short-lived as an
+# event, so that the many small collections find it, and the large ones may be as rare as before.
+_GC_THRESHOLDS: Final = (4_000, 4, 60)
 
 # Packages that would import all of their modules, where the operator needs a few: most of `kubernetes` is a second
 # client, with another HTTP library.
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def tune_memory() -> None:
     """Have the collector run less often, and glibc give large blocks back; another C library does as it likes."""
-    gc.set_threshold(_GC_THRESHOLD)
+    gc.set_threshold(*_GC_THRESHOLDS)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         for parameter, value in _MALLOC.items():
