@@ -68,8 +68,11 @@ def await_fresh(tenant: Tenant, count: int, since: int) -> None:
     eventually(check, seconds=90)
 
 
-def assert_tokens_came_before_reports(tenant: Tenant) -> None:
-    """Wait until all is told, and compare when the API server got what."""
+def assert_tokens_came_before_reports(tenant: Tenant, since: int) -> None:
+    """Wait until all is told, and compare when the API server got what; it has told all that is no later than `since`.
+
+    Who was told of no outage, as on a busy machine, has nothing new to be told of.
+    """
 
     def check() -> list[Json]:
         credentials = tenant.objects.all("TuinlyCredential")
@@ -77,9 +80,9 @@ def assert_tokens_came_before_reports(tenant: Tenant) -> None:
         assert {condition.status for condition in told if condition} == {"True"}
         return credentials
 
-    reports = versions(eventually(check, seconds=60))
+    reports = [version for version in versions(eventually(check, seconds=60)) if version > since]
     tokens = versions([each for each in tenant.objects.all("Secret") if each["metadata"].get("ownerReferences")])
-    assert reports[len(reports) // 2] > tokens[len(tokens) * 9 // 10]
+    assert not reports or reports[len(reports) // 2] > tokens[len(tokens) * 9 // 10]
 
 
 def versions(objects: list[Json]) -> list[int]:
@@ -120,11 +123,12 @@ def test_an_outage_costs_a_probe_every_five_seconds_and_a_thousand_credentials_a
 
     admin.reset_concurrency()
     token, last = admin.tokens()[-1].sequence, admin.requests()[-1].sequence
+    during = int(tenant.objects.version("TuinlyCredential"))
     admin.clear_faults(outage)
     back = time.monotonic()
     await_fresh(tenant, FLEET, since=token)
     _log.info("%d credentials fresh %.1f s after the end of the outage", FLEET, time.monotonic() - back)
-    assert_tokens_came_before_reports(tenant)
+    assert_tokens_came_before_reports(tenant, during)
     served = [request for request in admin.requests(tenant.client.id, since=last) if request.fault != "fail"]
     assert len(served) == FLEET
     assert admin.concurrency()["token"].peak <= CONCURRENCY

@@ -670,3 +670,16 @@ async def test_the_times_of_a_token_are_those_of_the_clock_by_which_it_was_asked
         await shop.pass_time(10)
         assert shop.world.boot < token.expires
     assert parse_rfc3339(shop.status()["tokenExpirationTime"]) == BOOTED + shop.endpoint.ledger[-1].expires
+
+
+async def test_after_the_versions_went_back_a_target_is_looked_at_once(shop: Shop) -> None:
+    backup = shop.api.back_up()
+    for _ in range(20):
+        shop.api.label_secret(TARGET)
+    await shop.pass_time(10)
+    shop.api.restore(backup)
+    before = shop.api.requests
+    shop.force("now")
+    await shop.pass_time(10)
+    assert shop.token() == shop.endpoint.ledger[-1].value
+    assert shop.api.requests - before == len(["a write in vain", "a look", "a write", "the status"])
