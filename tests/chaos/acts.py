@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from typing import Final
 
-from tests.chaos.kinds import BOUNDARIES, COMMON, RETRY_AFTER
+from tests.chaos.kinds import BOUNDARIES, COMMON, OFF, RETRY_AFTER
 from tests.chaos.plan import Planned
 from tests.chaos.replicas import Replica, ready
 from tests.chaos.stage import Stage
@@ -21,7 +21,6 @@ Aimed = tuple[str, AbstractAsyncContextManager[object]]
 """Whom it hits, and the context in which it is in force."""
 
 _AIM_SECONDS: Final = 15.0  # in which a refresh comes to its boundary, if it can
-_OFF: Final = 25.0  # seconds by which a wall clock is wrong: within the 30 of the first promise
 _API_DELAY: Final = 1.5
 _ENDPOINT_DELAY: Final = 4.0  # less than the operator waits for an answer
 
@@ -228,8 +227,8 @@ ACTS: Final[Mapping[str, Act]] = {
     "standby killed": _kill_standby,
     "standby stopped": partial(_stop, Stage.standby),
     "rollout": _roll_out,
-    "clock ahead": partial(_set_clock, _OFF),
-    "clock behind": partial(_set_clock, -_OFF),
+    "clock ahead": partial(_set_clock, OFF),
+    "clock behind": partial(_set_clock, -OFF),
     "API server killed": _kill_apiserver,
     "etcd killed": _kill_etcd,
     "API server cut, for the leader": partial(_break_way, Stage.leader, ApiProxy.cut),

@@ -85,3 +85,5 @@ KINDS: Final[Mapping[str, Kind]] = {
 """All kinds, by name."""
 CLOCKS: Final = frozenset({"clock ahead", "clock behind"})
 """Those that need libfaketime."""
+OFF: Final = 25.0
+"""Seconds by which they have a wall clock be wrong: within the 30 of the first promise."""

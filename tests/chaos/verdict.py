@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from tests.chaos.kinds import COMMON, KINDS, Whom
+from tests.chaos.kinds import CLOCKS, COMMON, KINDS, OFF, Whom
 from tests.support.auditor import Change, Credential, Finding, Wrong, audit
 from tests.support.sandbox import IssuedToken
 from tuinly_operator.domain.credential import RefreshSpec
@@ -128,7 +128,7 @@ def judge(
     ledger = list(tokens)
     verdict = audit(histories, ledger, seen.begin, seen.end)
     lives = list(_lifetimes(histories, ledger, struck, replicas, seen.end))
-    overdue = [(life, span) for life in lives if (span := _overdue(life, seen.end)) is not None]
+    overdue = [(life, span) for life in lives if (span := _overdue(life, struck, seen.end)) is not None]
     unwell: dict[str, list[Span]] = {}
     for finding in verdict.findings:
         if finding.wrong is not Wrong.SUPERSEDED or finding.seconds > GAP:
@@ -198,9 +198,13 @@ def gaps(spans: Iterable[Span], within: Span) -> Iterator[Span]:
         yield Span(at, within.end)
 
 
-def _overdue(life: Lifetime, until: float) -> Span | None:
-    """While a refresh was overdue; None if it never was."""
-    span = Span(life.due + OVERDUE, until if life.until is None else life.until)
+def _overdue(life: Lifetime, struck: Iterable[Struck], until: float) -> Span | None:
+    """While a refresh was overdue; None if it never was.
+
+    A token that a replica with a wrong clock was given is refreshed by the end that it has by that clock.
+    """
+    wrong = any(fault.kind in CLOCKS and fault.at <= life.since <= fault.end + GAP for fault in struck)
+    span = Span(life.due + OVERDUE + OFF * wrong, until if life.until is None else life.until)
     return span if span.seconds > 0 else None
 
 

@@ -1,8 +1,11 @@
 """Chaos is drawn from its seed, and judged by what the contract says: the pure parts of it."""
 
 import itertools
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,7 @@ from tests.support.sandbox import IssuedToken
 NAME = "storefront-00007"
 LIFE = 300
 """Seconds: due after 180 at the latest, 120 before the end."""
+ROOT = Path(__file__).parents[2]
 NOW = 1_000_000.0
 SHOWN = "{http://www.w3.org/2000/svg}"
 
@@ -182,6 +186,45 @@ def test_what_is_overdue_is_excused_for_as_long_as_the_waits_say() -> None:
     assert [seconds for _, seconds in in_time.late] == [0]
     too_late = judged([(0, 0), (190 + REPLICA_GONE + 2, 1)], killed, issued=(0, 190 + REPLICA_GONE), until=300)
     assert [seconds for _, seconds in too_late.late] == pytest.approx([2])
+
+
+@pytest.mark.parametrize(("issued", "overdue"), [(10, 0), (52, 0), (54, 1), (4, 1)])
+def test_a_token_that_was_given_to_a_wrong_clock_is_due_by_that_clock(issued: int, overdue: int) -> None:
+    """By one that is ahead it ends later."""
+    ahead = struck("clock ahead", 5, 50, "a")
+    found = judged([(issued, 0), (issued + 180 + 29, 1)], ahead, issued=(issued, issued + 209), until=390)
+    assert len(found.late) == overdue
+    too_late = judged([(issued, 0), (issued + 180 + 32, 1)], ahead, issued=(issued, issued + 212), until=390)
+    assert len(too_late.late) == 1
+
+
+def test_tasks_of_every_loop_are_counted() -> None:
+    """Two on the main loop, of which one runs this, and one on another thread's."""
+    program = [sys.executable, "-c", TASKS]
+    ended = subprocess.run(program, cwd=ROOT, check=False, capture_output=True, text=True, timeout=30)  # noqa: S603 -- ours
+    assert (ended.stdout, ended.stderr) == ("3\n", "")
+
+
+TASKS = """
+import asyncio, threading
+from tests.chaos import counted
+asyncio.BaseEventLoop.run_forever = counted._noted
+there = threading.Event()
+
+async def other():
+    there.set()
+    await asyncio.sleep(30)
+
+async def main():
+    threading.Thread(target=asyncio.run, args=(other(),), daemon=True).start()
+    waits = asyncio.create_task(asyncio.sleep(30))
+    await asyncio.to_thread(there.wait)
+    print(await asyncio.to_thread(counted.tasks), flush=True)
+    import os
+    os._exit(0)
+
+asyncio.run(main())
+"""
 
 
 def test_one_wait_follows_another() -> None:
