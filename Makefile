@@ -8,7 +8,7 @@ BIN := $(ENVIRONMENT)/bin
 VENV := $(ENVIRONMENT)/made
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries helm demo demo-picture extras test test-unit bench mutants check format docs reference dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
+.PHONY: help venv binaries helm prometheus demo demo-picture extras test test-unit bench mutants check format docs reference dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
 .PHONY: rows simulate chaos soak e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 .PHONY: release-check release-files
 
@@ -25,6 +25,9 @@ binaries: $(VENV) ## etcd, kube-apiserver, kube-controller-manager: found, or bu
 
 helm: $(VENV) ## Helm, for the tests of the chart: found, or built once per machine (about 2 minutes)
 	@$(BIN)/python -m tests.support.binaries --helm
+
+prometheus: $(VENV) ## Prometheus 3, for the tests of dashboard and alerts: found, or built once per machine (about 2 minutes)
+	@$(BIN)/python -m tests.support.binaries --only prometheus
 
 demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 leaves it running; POD=1 plays it in Pods, as root on Linux)
 	@$(if $(POD:0=),$(BIN)/python -m tests.support.demo --check)

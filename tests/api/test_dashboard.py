@@ -11,7 +11,6 @@ from tests.support import prometheus
 from tests.support.cluster import Cluster
 from tests.support.prometheus import Prometheus
 from tests.support.proxy import ApiProxy
-from tests.support.proxy import Fault as ApiFault
 from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually
@@ -19,7 +18,9 @@ from tests.unit.test_alerts import ALERTS
 from tests.unit.test_dashboard import PANELS
 from tests.unit.test_docs import blocks
 
-pytestmark = pytest.mark.skipif(prometheus.PROGRAM is None, reason="no prometheus (make extras)")
+PROGRAMS = prometheus.programs()
+pytestmark = pytest.mark.skipif(not PROGRAMS, reason="no prometheus (make extras, make prometheus)")
+with_each = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
 
 
 EXPRESSIONS = {alert["alert"]: alert["expr"] for alert in ALERTS}
@@ -36,11 +37,14 @@ def filled_in(question: str, namespace: str) -> str:
     return re.sub(r"\[\w+\]", "[30s]", question.replace("$namespace", namespace).replace("$__rate_interval", "30s"))
 
 
-def test_every_query_gives_a_result(start_operator: StartOperator, tenant: Tenant, tmp_path: Path) -> None:
+@with_each
+def test_every_query_gives_a_result(
+    start_operator: StartOperator, tenant: Tenant, tmp_path: Path, program: str
+) -> None:
     """Good ones, one that is pushed in vain as the operator may not list Pods, a failing and a suspended one."""
     namespace = tenant.objects.namespace
     operator = start_operator("--namespace", namespace, "--push").wait_ready()
-    with prometheus.running(tmp_path, [operator.health_url.removeprefix("http://")]) as server:
+    with prometheus.running(program, tmp_path, [operator.health_url.removeprefix("http://")]) as server:
         tenant.start({"delivery": {"pods": "Push"}}, lifetime=8.0)
         failing = Tenant(tenant.objects, tenant.sandbox, "failing").start()
         failing.await_ready()
@@ -62,17 +66,19 @@ def answers(server: Prometheus, question: str) -> bool:
     return bool(server.ask(question))
 
 
-SLOWLY = {"TuinlyQueueStuck"}
+SLOWLY = {"TuinlyQueueStuck"}  # tests/api/test_queue_alert.py
 AT_LAST = ({"TuinlyNoLeader", "TuinlyAPIServerOutOfReach"}, {"TuinlyOperatorDown"})
 NOBODYS = "http://127.0.0.1:9/token"
 
 
-def test_alerts_are_true_where_their_situation_is_made(
+@with_each
+def test_alerts_are_true_where_their_situation_is_made(  # noqa: PLR0913, PLR0917 -- fixtures
     start_operator: StartOperator,
     tenant: Tenant,
     cluster: Cluster,
     other_token_urls: tuple[str, ...],
     tmp_path: Path,
+    program: str,
 ) -> None:
     """Of two operators the second may do nothing, and is at last alone, out of the API server's reach, and gone."""
     namespace = tenant.objects.namespace
@@ -81,7 +87,7 @@ def test_alerts_are_true_where_their_situation_is_made(
         login = proxy.kubeconfig(cluster.kubeconfig_for(namespace, "default"))
         second = start_operator("--namespace", namespace, "--lease", f"{namespace}/none", kubeconfig=login)
         targets = [each.health_url.removeprefix("http://") for each in (first, second)]
-        with prometheus.running(tmp_path, targets) as server:
+        with prometheus.running(program, tmp_path, targets) as server:
             make_trouble(tenant, other_token_urls[1])
             await_alerts(server, EXPRESSIONS.keys() - SLOWLY - AT_LAST[0] - AT_LAST[1])
             first.terminate()
@@ -107,21 +113,6 @@ def make_trouble(tenant: Tenant, apart: str) -> None:
     behind = Tenant(tenant.objects, tenant.sandbox, "behind")
     tenant.sandbox.fault(Fault(kind="answer", answer="date_wrong", seconds=-120, client=behind.client.id))
     behind.start({"tokenURL": apart})
-
-
-@pytest.mark.timeout(600)
-def test_a_queue_in_which_credentials_wait_for_minutes_is_told_of(
-    start_operator: StartOperator, tenant: Tenant, cluster: Cluster, operator_login: Path, tmp_path: Path
-) -> None:
-    """There is one place, and each write hangs for so long as a request may."""
-    with ApiProxy(cluster.server, cluster.ca_file, tmp_path) as proxy:
-        flags = ("--namespace", tenant.objects.namespace, "--concurrency", "1")
-        operator = start_operator(*flags, kubeconfig=proxy.kubeconfig(operator_login)).wait_ready()
-        proxy.fault(ApiFault(path="/secrets/.*-token", method="PATCH", swallowed=True))
-        for number in range(24):
-            Tenant(tenant.objects, tenant.sandbox, f"waits-{number}").start()
-        with prometheus.running(tmp_path, [operator.health_url.removeprefix("http://")]) as server:
-            await_alerts(server, SLOWLY, seconds=400)
 
 
 def await_alerts(server: Prometheus, names: set[str], seconds: float = 90) -> None:
