@@ -69,7 +69,7 @@ soak: $(VENV) binaries ## A refresh per minute of each of CREDENTIALS=1000, for 
 test-unit: $(VENV) ## The tests that need no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
 
-bench: $(VENV) binaries ## What the operator costs and holds, measured here: about 45 minutes (N=10000: 70; ONLY=steady,… for some)
+bench: $(VENV) binaries ## What the operator costs and holds, measured here: 20 to 45 minutes (N=10000: 70; ONLY=steady,… for some)
 	@if $(BIN)/python -m tests.support.node check; then $(BIN)/python -m tests.support.binaries --node > /dev/null; fi
 	@$(BIN)/python -m bench $(if $(N),--credentials $(N)) $(if $(ONLY),--only $(ONLY))
 
