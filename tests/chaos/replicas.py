@@ -23,13 +23,18 @@ class Replica:
 
     Attributes:
         lock: held by who ends, stops or replaces the process.
-        clock: its wall clock; None where there is no libfaketime.
+        clock: its wall clock; None for the machine's own, also where there is no libfaketime.
         package: the folder of the version that runs there; None for this one.
         processes: all that were ever in it; the last one is there now.
     """
 
-    def __init__(self, name: str, directory: Path, kubeconfig: Path, flags: Sequence[str]) -> None:
-        """Nothing runs yet; `flags` are those of all of its processes, and `directory` is for their logs."""
+    def __init__(  # noqa: PLR0913 -- what a process of it is started with
+        self, name: str, directory: Path, kubeconfig: Path, flags: Sequence[str], *, clock: bool
+    ) -> None:
+        """Nothing runs yet; `flags` are those of all of its processes, and `directory` is for their logs.
+
+        With a `clock` of its own, it asks a file at each look at the time, which costs more CPU than all else.
+        """
         self.name = name
         self.lock = asyncio.Lock()
         self.package: Path | None = None
@@ -37,7 +42,7 @@ class Replica:
         self._directory = directory
         self._kubeconfig = kubeconfig
         self._flags = flags
-        self.clock = WallClock(directory / f"clock-{name}") if LIBRARY is not None else None
+        self.clock = WallClock(directory / f"clock-{name}") if clock and LIBRARY is not None else None
 
     @property
     def process(self) -> OperatorProcess:
@@ -106,10 +111,12 @@ class Replica:
 
 
 @contextmanager
-def placed(directory: Path, logins: Mapping[str, Path], flags: Sequence[str]) -> Iterator[list[Replica]]:
+def placed(
+    directory: Path, logins: Mapping[str, Path], flags: Sequence[str], *, clocks: bool
+) -> Iterator[list[Replica]]:
     """Have a replica for each name, with its login, under the Lease of the installation; the last ones end with it."""
     lease = ("--lease", "tuinly-system/tuinly-operator")
-    replicas = [Replica(name, directory, login, [*flags, *lease]) for name, login in logins.items()]
+    replicas = [Replica(name, directory, login, [*flags, *lease], clock=clocks) for name, login in logins.items()]
     try:
         yield replicas
     finally:

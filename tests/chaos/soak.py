@@ -102,7 +102,7 @@ async def soak(options: argparse.Namespace, tell: Narrator) -> Soaked:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(16))
     async with standing(tell) as stand:
         flags = ["--token-url", stand.sandbox.https_token_url, "--ca-bundle", str(stand.sandbox.ca_file)]
-        with placed(stand.cluster.directory, dict.fromkeys(_NAMES, stand.login), flags) as replicas:
+        with placed(stand.cluster.directory, dict.fromkeys(_NAMES, stand.login), flags, clocks=False) as replicas:
             await start_all(replicas)
             fleet, admin = Fleet(stand, "soak"), stand.sandbox.admin
             tell(f"until there are {options.credentials:,} credentials")

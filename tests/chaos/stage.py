@@ -144,6 +144,6 @@ async def staged(tell: Narrator, lifetimes: tuple[float, float]) -> AsyncIterato
             endpoint = parts.enter_context(ApiProxy(upstream, sandbox.ca_file, cluster.directory / "way-endpoint"))
             flags = ["--token-url", endpoint.url + token_url.path, "--ca-bundle", str(endpoint.ca_file)]
             logins = {name: way.kubeconfig(stand.login) for name, way in ways.items()}
-            replicas = parts.enter_context(placed(cluster.directory, logins, flags))
+            replicas = parts.enter_context(placed(cluster.directory, logins, flags, clocks=True))
             other = other_version(cluster.directory / "other")
             yield Stage(stand, Shop(stand, NAMESPACE, lifetimes=lifetimes), ways, endpoint, replicas, other)
