@@ -28,9 +28,7 @@ class Replica:
         processes: all that were ever in it; the last one is there now.
     """
 
-    def __init__(  # noqa: PLR0913 -- what a process of it is started with
-        self, name: str, directory: Path, kubeconfig: Path, flags: Sequence[str], *, clock: bool
-    ) -> None:
+    def __init__(self, name: str, directory: Path, kubeconfig: Path, flags: Sequence[str], *, clock: bool) -> None:
         """Nothing runs yet; `flags` are those of all of its processes, and `directory` is for their logs.
 
         With a `clock` of its own, it asks a file at each look at the time, which costs more CPU than all else.

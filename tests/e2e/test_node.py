@@ -9,6 +9,7 @@ import os
 import signal
 import statistics
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ import pytest
 from tests.e2e import kinds
 from tests.e2e.stage import LIFETIME, Stage
 from tests.support.acts import force
+from tests.support.canary import Canary, sightings
 from tests.support.cluster import KubectlError
 from tests.support.manifests import SHOP, SYSTEM
+from tests.support.plugin import Plugin
 from tests.support.tenant import Tenant, seconds_of
 from tests.support.waiting import wait_until
 
@@ -341,6 +344,22 @@ def test_no_log_tells_a_token_or_a_failure_of_its_own(stage: Stage) -> None:
         # kopf's client calls each connection that the restarted API server refuses an error.
         assert [line for line in errors if not line["logger"].startswith("kopf.")] == []
         assert [token for token in tokens if token in text] == []
+
+
+def test_the_plugin_finds_it_healthy_and_its_report_has_logs_without_a_secret(stage: Stage, tmp_path: Path) -> None:
+    plugin, file = Plugin(stage.node), tmp_path / "report.zip"
+    checked = plugin.run("check", "--wait")
+    assert checked.status == 0, checked.out
+    reported = plugin.run("report", "-f", str(file), "-n", SHOP, "--logs")
+    assert reported.status == 0, reported.err
+    with zipfile.ZipFile(file) as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    logs = [text for name, text in texts.items() if name.endswith(".log")]
+    assert len(logs) == len(stage.pods())
+    assert any(stage.tenants[0].key in text for text in logs)
+    secrets = [Canary("token", token.value) for tenant in stage.tenants for token in tenant.tokens()]
+    secrets += [Canary("client secret", tenant.client.secret) for tenant in stage.tenants]
+    assert sightings("\n".join([*texts.values(), reported.out, reported.err]), secrets) == []
 
 
 def test_no_call_was_refused(stage: Stage) -> None:

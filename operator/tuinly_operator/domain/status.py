@@ -100,7 +100,7 @@ def _conditions(f: Facts, decision: Rest) -> tuple[Condition, ...]:
     conditions = [_stamp(f, READY, *ready), _stamp(f, REFRESHED, *_refreshed(f, decision))]
     if value == "False" and reason in _STALLING:
         conditions.append(_stamp(f, STALLED, "True", reason, message))
-    if value == "True" and not _has_template(f):
+    if value == "True" and not f.spec.suspend and not _has_template(f):  # nothing is under way while it is suspended
         message = "the target Secret does not look yet as spec.target asks for; the condition Refreshed says why"
         conditions.append(_stamp(f, RECONCILING, "True", Reason.TEMPLATE_CHANGED, message))
     if f.problem is None and f.spec.delivery.pods is PodDelivery.PUSH:

@@ -73,6 +73,7 @@ SITUATIONS: dict[str, tuple[Sequence[Change], tuple[str, str]]] = {
     # Only a person sees that this is no mere delay; the tool's own time-out decides.
     "expired, the endpoint down": ((EXPIRED, blocked), ("InProgress", "Degraded")),
     "suspended, fresh": ((SUSPENDED,), ("Current", "Suspended")),
+    "suspended, fresh, the template waits": ((TEMPLATED, SUSPENDED), ("Current", "Suspended")),
     "suspended, new": ((brand_new, SUSPENDED), ("InProgress", "Suspended")),
     "suspended, expired": ((EXPIRED, SUSPENDED), ("InProgress", "Suspended")),
 }
