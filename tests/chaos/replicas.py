@@ -31,7 +31,7 @@ class Replica:
     def __init__(self, name: str, directory: Path, kubeconfig: Path, flags: Sequence[str], *, clock: bool) -> None:
         """Nothing runs yet; `flags` are those of all of its processes, and `directory` is for their logs.
 
-        With a `clock` of its own, it asks a file at each look at the time, which costs more CPU than all else.
+        Whether it has a `clock` of its own is told since libfaketime takes CPU and memory.
         """
         self.name = name
         self.lock = asyncio.Lock()

@@ -21,12 +21,13 @@ class WallClock:
         return {
             "LD_PRELOAD": str(LIBRARY),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
+            # Seconds. To read the file at each look at the clock would cost more CPU than all else that a program does.
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
     def set(self, seconds: float) -> None:
-        """Set it to so many seconds from the right time; whoever reads the file sees the old value or the new one."""
+        """Set it to so many seconds from the right time, by which programs go after a second at the latest."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+.0f}\n")
         new.replace(self._file)
