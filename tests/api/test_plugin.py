@@ -266,7 +266,7 @@ def test_renew_says_what_failed_and_that_the_token_stays(
 @pytest.mark.usefixtures("operator")
 def test_renew_says_why_it_must_wait(tenant: Tenant, editor: Plugin, where: tuple[str, str]) -> None:
     tenant.start().await_ready()
-    assert "once in 10 s at most" in editor.run("renew", "storefront", *where).err
+    assert "exchanges are up to 10 s apart" in editor.run("renew", "storefront", *where).err
     tenant.sandbox.fault(Fault(kind="throttle", client=tenant.client.id, retry_after=3600))
     force(tenant, "throttled")
     tenant.await_condition("Refreshed", "False", "EndpointThrottled")
@@ -289,8 +289,8 @@ def test_renew_does_not_wait_for_what_will_not_come(
 def test_more_than_one_is_renewed_only_with_a_yes(
     cluster: Cluster, editor: Plugin, namespace: str, where: tuple[str, str]
 ) -> None:
-    for name in ("one", "two"):
-        Credentials(cluster, namespace).create({**GOOD, "metadata": {"name": name}})
+    for name, team in (("one", "blue"), ("two", "red")):
+        Credentials(cluster, namespace).create({**GOOD, "metadata": {"name": name, "labels": {"team": team}}})
     ran = editor.run("renew", "one", "two", *where)
     assert ran.status == WRONG_USE
     assert "nothing was done: 2 credentials need your yes, or --yes" in ran.err
@@ -300,8 +300,25 @@ def test_more_than_one_is_renewed_only_with_a_yes(
         return ["tuinly.com/refresh-requested" in each["metadata"].get("annotations", {}) for each in there]
 
     assert asked() == [False, False]
+    assert editor.run("renew", "-l", "team=blue", "--yes", *where).status == READY
+    assert asked() == [True, False]
     assert editor.run("renew", "one", "two", "--yes", *where).status == READY
     assert asked() == [True, True]
+
+
+@pytest.mark.parametrize(
+    "words", [("why",), ("renew",), ("suspend",), ("resume",), ("token", "--yes"), ("report", "-f")], ids=" ".join
+)
+def test_who_has_no_rights_is_told_so_in_a_sentence(  # noqa: PLR0913, PLR0917 -- fixtures
+    cluster: Cluster, nobody: Plugin, namespace: str, where: tuple[str, str], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    Credentials(cluster, namespace).create(GOOD)
+    command, *flags = words
+    file = [str(tmp_path / "report.zip")] if command == "report" else []
+    ran = nobody.run(command, "storefront", *flags, *file, *where)
+    assert ran.status == UNCHECKED
+    assert "norbert" in ran.out + ran.err
+    assert "Traceback" not in ran.err
 
 
 def test_who_may_only_look_changes_nothing(

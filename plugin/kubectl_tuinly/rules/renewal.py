@@ -55,7 +55,7 @@ def why_it_waits(credential: Credential, now: float) -> str:
     if refreshed is not None and refreshed.status == "False" and refreshed.reason == Reason.ENDPOINT_THROTTLED:
         return f"forcing does not pass a Retry-After of the endpoint; the next attempt is due {told.next_refresh_time}"
     if told.last_refresh_time and _since(told.last_refresh_time, now) < FORCED_INTERVAL:
-        return f"an exchange is forced once in {FORCED_INTERVAL:g} s at most, so it may take that long"
+        return f"a token came a moment ago, and exchanges are up to {FORCED_INTERVAL:g} s apart: it may take that long"
     return ""
 
 

@@ -40,7 +40,7 @@ def test_a_suspension_is_confirmed_by_a_status_of_its_generation() -> None:
         (credential({"spec": {"suspend": True}}), "suspended"),
         (credential({"status": {"observedGeneration": -1}}), "no operator has ever looked"),
         (seen(GOOD, "False:EndpointThrottled"), "Retry-After"),
-        (seen(lastRefreshTime=rfc3339(NOW - 5)), "once in 10 s at most"),
+        (seen(lastRefreshTime=rfc3339(NOW - 5)), "exchanges are up to 10 s apart"),
         (seen(lastRefreshTime="odd"), ""),
         (seen(), ""),
     ],
