@@ -41,7 +41,7 @@ demo-picture: $(VENV) binaries ## Play the demo and draw it for the README: docs
 # time, each worker on a cluster of its own; with ARGS, which choose some of them, one by one, and the coverage has no floor.
 test: $(VENV) $(ENVIRONMENT)/docs $(if $(KUBECONFIG_UNDER_TEST),,binaries helm) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(if $(ARGS)$(KUBECONFIG_UNDER_TEST),$(ARGS),-n 3 --dist loadfile --no-loadscope-reorder)
+	$(BIN)/coverage run -m pytest $(if $(ARGS)$(KUBECONFIG_UNDER_TEST),$(ARGS),-n 4 --dist loadfile --no-loadscope-reorder)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 
