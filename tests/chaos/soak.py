@@ -81,9 +81,10 @@ def figures(soaked: Soaked) -> list[Figure]:
 
 
 def _grown(samples: Sequence[Sample], what: str) -> float:
-    """By how much more was held at most than at first."""
+    """By how much more was held at least in the last third than in the first: between bursts of work, that is."""
     values = [value for each in samples if (value := getattr(each, what)) is not None]
-    return float(max(values) - values[0]) if values else 0.0
+    third = -(-len(values) // 3)
+    return float(min(values[-third:]) - min(values[:third])) if values else 0.0
 
 
 def drawn(soaked: Soaked) -> str:

@@ -349,10 +349,11 @@ def test_the_picture_is_one_for_light_and_dark() -> None:
 
 def soaked(per_hour: float, files: int = 20) -> soak.Soaked:
     """Half an hour in which both replicas warm up at first, and grow by so many MB per hour after that."""
+    earlier = [(100, 3), (600, 20), (800, 20), (1100, 99), (1200, 99)]
     samples = [
         Sample(NOW + at, name, 1, leads=False, rss=80 + per_hour * at / 3600 - (20 if at < 600 else 0), files=held,
                threads=9, tasks=5)
-        for name in ("a", "b") for at, held in ((100, 3), (600, 20), (1200, files), (1800, 21))
+        for name in ("a", "b") for at, held in [*earlier, (1500, files), (1800, files + 30)]
     ]  # fmt: skip
     within = Span(NOW, NOW + 1800)
     return soak.Soaked(10, within, samples, [NOW + at for at in range(300)], 300, Verdict(10, 1800, ()))
