@@ -553,6 +553,19 @@ def test_a_new_leader_goes_by_no_turns_of_before(small: World) -> None:
     assert [small.end(filling.pop())[0] for _ in range(2)] == ["b", "x"]
 
 
+def growth(round_of_many: Callable[[], None]) -> int:
+    """By how many bytes more is held after the second of two equal rounds than after the first."""
+    tracemalloc.start()
+    try:
+        round_of_many()
+        before, _ = tracemalloc.get_traced_memory()
+        round_of_many()
+        after, _ = tracemalloc.get_traced_memory()
+        return after - before
+    finally:
+        tracemalloc.stop()
+
+
 def test_nothing_is_kept_of_those_who_are_gone_or_come_again_and_again() -> None:
     """They are made and deleted without end at an endpoint that gives no token, or edited while they wait."""
     world = World()
@@ -560,38 +573,26 @@ def test_nothing_is_kept_of_those_who_are_gone_or_come_again_and_again() -> None
     world.park(good("first", 1))
     names = (f"bad-{number}" for number in itertools.count())
 
-    def round_of_many() -> int:
+    def round_of_many() -> None:
         for name in itertools.islice(names, 2000):
             ask = new(name)
             world.ask(ask, DOWN)
             world.limiter.park(ask, world.now)
             world.limiter.park(good("edited"), world.now)
             world.limiter.forget(ask.key, world.now)
-        return tracemalloc.get_traced_memory()[0]
 
-    tracemalloc.start()
-    try:
-        before = round_of_many()
-        assert round_of_many() - before < 50_000
-    finally:
-        tracemalloc.stop()
+    assert growth(round_of_many) < 50_000
 
 
 def test_memory_does_not_grow_with_the_tokens_that_came(world: World) -> None:
     """Also where nobody is ever throttled, and so nobody asks how many came lately."""
 
-    def round_of_many() -> int:
+    def round_of_many() -> None:
         for _ in range(5000):
             world.wait(1)
             world.ask(good("a"))
-        return tracemalloc.get_traced_memory()[0]
 
-    tracemalloc.start()
-    try:
-        before = round_of_many()
-        assert round_of_many() - before < 20_000
-    finally:
-        tracemalloc.stop()
+    assert growth(round_of_many) < 20_000
 
 
 # In which order -------------------------------------------------------------------------------------------------------
