@@ -35,8 +35,7 @@ from bench.run import (
 )
 from bench.stand import LONG, Fleet, Stand, Window, mean_interval, moment
 from tests.support.operator import OperatorProcess
-from tuinly_operator.edges.credential_watch import CHUNK
-from tuinly_operator.edges.kube import PAGE
+from tuinly_operator.edges.kube import CREDENTIALS_PAGE, PAGE
 
 FEW = 1000
 """Credentials with which many are compared."""
@@ -129,7 +128,7 @@ async def restart(run: Run) -> Figures:
     yield Figure("restart: writes", size, asked.writes, "", most=0, details=details)
     yield Figure("restart: reads beyond the lists", size, asked.reads, "", most=0, details=details)
     yield Figure(
-        f"restart: lists, by pages of {PAGE}, kopf's of {CHUNK}",
+        f"restart: lists, by pages of {PAGE}, of credentials {CREDENTIALS_PAGE}",
         size,
         asked.lists,
         "",
@@ -197,7 +196,7 @@ async def steady(run: Run) -> Figures:
     details = {"api_requests": dict(window.api), "refreshes": refreshes, "grants": dict(window.grants)}
     yield Figure("writes per steady refresh", size, window.writes / refreshes, "", most=2 + _EDGES, details=details)
     yield Figure("reads per steady refresh", size, window.reads / refreshes, "", most=0, details=details)
-    census = pages(size) / refreshes  # every ten minutes, which may fall into the window
+    census = pages(size, CREDENTIALS_PAGE) / refreshes  # every ten minutes, which may fall into the window
     yield Figure("lists per steady refresh", size, window.lists / refreshes, "", most=census, details=details)
     yield Figure("token requests per steady refresh", size, asked, "", most=1 + _EDGES, details=details)
     for figure in _cpu_of_refresh(run, window):

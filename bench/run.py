@@ -11,8 +11,7 @@ from bench.report import Bars, Figure
 from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
 from tuinly_operator.base.iterations import LONG as LONG_ITERATION
-from tuinly_operator.edges.credential_watch import CHUNK
-from tuinly_operator.edges.kube import PAGE
+from tuinly_operator.edges.kube import CREDENTIALS_PAGE, PAGE
 
 ROOT = Path(__file__).parents[1]
 CPU_CREATE = "CPU per credential, create to ready (ms)"
@@ -80,7 +79,7 @@ async def restarted(stand: Stand) -> Start:
     await asyncio.to_thread(stand.stop_operator)
     size = stand.fleet.size
     # And one credential, to see whether it may watch them at all, and one Secret, to see whether versions went back.
-    lists = pages(await stand.api.count("/api/v1/secrets")) + pages(size) + pages(size, CHUNK) + 2
+    lists = pages(await stand.api.count("/api/v1/secrets")) + 2 * pages(size, CREDENTIALS_PAGE) + 2
     before = await stand.snapshot()
     begun = time.monotonic()
     running = await stand.start_operator()

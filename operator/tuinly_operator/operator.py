@@ -105,7 +105,8 @@ class Operator:
         self._leadership = Leadership(self._clock) if settings.lease else Leadership.alone(self._clock)
         self._queue = WorkQueue(self._urgency, self._time, places=_WORK * settings.concurrency)
         self._timers = Timers(self._clock, self._queue.add, burst=settings.concurrency)
-        self._limiter = Limiter(settings.concurrency, self._queue.add)
+        self._somebody_waits = asyncio.Event()  # for a token request
+        self._limiter = Limiter(settings.concurrency, self._queue.add, waits=self._somebody_waits.set)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics(self._clock)
         surroundings.iterations.seen = self._metrics.long_iteration
@@ -115,6 +116,7 @@ class Operator:
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
         self._refusals = Refusals(self._chance)
         self._parts = Parts(self._time, self._chance)
+        self._away = asyncio.Event()  # the API server is out of reach
         self._listed = False  # whether all that is served has been listed since the start
         self._queue.hold(_LISTING)
 
@@ -300,16 +302,17 @@ class Operator:
     async def _probe_api(self) -> None:
         """While the API server is out of reach the queue is closed; this notices that it is back."""
         while True:
+            await self._away.wait()
             await asyncio.sleep(_PROBE_SECONDS)
-            if not self._kube.reachable:
-                with suppress(ApiFailure):
-                    await self._kube.check_ready()
+            with suppress(ApiFailure):
+                await self._kube.check_ready()
 
     async def _tend_limiter(self) -> None:
         """Have the limiter release those who wait for time to pass alone: for a probe, or under a bounded rate."""
         while True:
+            self._somebody_waits.clear()
             pause = self._limiter.tick(self._clock.now())
-            await asyncio.sleep(pause)
+            await (self._somebody_waits.wait() if pause is None else asyncio.sleep(pause))
 
     async def _finish(self) -> None:
         """Start nothing more, and wait for what is in flight, but not for ever."""
@@ -387,10 +390,12 @@ class Operator:
         self._parts.note_api(answers=reachable)
         if reachable:
             _log.info("the API server is within reach again")
+            self._away.clear()
             self._census.take_again()
             self._queue.release(_OUT_OF_REACH)
         else:
             _log.warning("the API server is out of reach; no token is asked for until it is back")
+            self._away.set()
             self._queue.hold(_OUT_OF_REACH)
 
     def _give_way(self, key: NamespacedName) -> bool:

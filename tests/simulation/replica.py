@@ -21,8 +21,8 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import Settings, parse_settings
 from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
-from tuinly_operator.edges.credential_watch import CHUNK, CredentialWatch
-from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.edges.credential_watch import CredentialWatch
+from tuinly_operator.edges.kube import CREDENTIALS_PAGE, ApiFailure, Kube
 from tuinly_operator.edges.kube.requests import collection, lines
 from tuinly_operator.edges.oauth import TokenEndpoint
 from tuinly_operator.engine.leadership import Leadership
@@ -257,8 +257,8 @@ class DirectWatch(CredentialWatch):
     async def _list(self, namespace: str | None) -> str:
         path, more = collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL), ""
         while True:
-            query = {"labelSelector": self._selector, "limit": str(CHUNK), **({"continue": more} if more else {})}
-            answer = await self._api.ask("GET", path, query=query)
+            limit = {"limit": str(CREDENTIALS_PAGE), **({"continue": more} if more else {})}
+            answer = await self._api.ask("GET", path, query={"labelSelector": self._selector, **limit})
             for raw in answer["items"]:
                 self._hand_on(None, {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TuinlyCredential", **raw})
             more = answer["metadata"].get("continue") or ""

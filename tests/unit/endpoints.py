@@ -95,11 +95,11 @@ class Fleet:
         """Start the process, or start it anew: it remembers nothing."""
         self.run_number += 1
         self.in_flight = 0
-        self.limiter = Limiter(self.places, self._released)
+        self.limiter = Limiter(self.places, self._released, waits=self._tend)
+        self._tended = False
         for credential in self.credentials.values():
             credential.attempts, credential.retry, credential.last = 0, float("-inf"), float("-inf")
             self.at(self.now + self.drawn.uniform(0, 0.5), partial(self._look, credential))
-        self._tick(self.run_number)
 
     def latency(self) -> float:
         """Seconds that an answer takes."""
@@ -141,9 +141,18 @@ class Fleet:
         if credential is not None:
             self.at(self.now + self.drawn.uniform(0.001, 0.02), lambda: self._look(credential))
 
+    def _tend(self) -> None:
+        """Tick the limiter for as long as anybody waits, as the operator does."""
+        if not self._tended:
+            self._tended = True
+            self.at(self.now, partial(self._tick, self.run_number))
+
     def _tick(self, run: int) -> None:
         if run == self.run_number:
-            self.at(self.now + self.limiter.tick(self.moment()), lambda: self._tick(run))
+            pause = self.limiter.tick(self.moment())
+            self._tended = pause is not None
+            if pause is not None:
+                self.at(self.now + pause, partial(self._tick, run))
 
     def _timer(self, credential: Credential, time: float) -> None:
         self._timers[credential.key] = time

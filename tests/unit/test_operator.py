@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from tuinly_operator.edges import credential_watch as watch_module
 from tuinly_operator.edges.election import RELEASE_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
 from tuinly_operator.edges.refusals import SECRETS, Refusal
+from tuinly_operator.engine.limiter import Ask
 from tuinly_operator.engine.parts import PATIENCE, Parts
 from tuinly_operator.operator import Operator
 
@@ -314,6 +316,55 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
     before, after = order[: order.index("released")], order[order.index("released") + 1 :]
     assert set(before) == {"_election", "_work"}
     assert set(after) == {"_secret_watches", "_events", "_watch_credentials", "_census", "_pusher", "_probe_api"}
+
+
+async def test_the_limiter_is_tended_only_while_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, ticks = made(), 0
+    tick = operator._limiter.tick  # noqa: SLF001 -- what is tended
+
+    def counted(now: Moment) -> float | None:
+        nonlocal ticks
+        ticks += 1
+        return tick(now)
+
+    monkeypatch.setattr(operator._limiter, "tick", counted)  # noqa: SLF001 -- the same
+    tending = asyncio.create_task(operator._tend_limiter())  # noqa: SLF001 -- the part under test
+    await asyncio.sleep(0.6)  # longer than between two ticks
+    assert ticks == 1
+    ask = Ask(BROKEN, "https://oauth.tuinly.com")
+    operator._limiter.park(ask, operator._clock.now())  # noqa: SLF001 -- the same
+    async with asyncio.timeout(10):
+        while ticks < 3:  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0.01)
+    tending.cancel()
+
+
+async def test_the_api_server_is_probed_only_while_it_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, probes, back = made(), 0, asyncio.Event()
+
+    class Away:
+        async def check_ready(self) -> None:
+            nonlocal probes
+            probes += 1
+            if probes == 1:
+                raise ApiFailure(None, "ConnectionRefusedError")
+            operator._api_within_reach(reachable=True)  # noqa: SLF001 -- as the first answer does
+            back.set()
+
+    monkeypatch.setattr(operator_module, "_PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(operator, "_kube", Away(), raising=False)
+    monkeypatch.setattr(operator, "_census", SimpleNamespace(take_again=lambda: None), raising=False)
+    probing = asyncio.create_task(operator._probe_api())  # noqa: SLF001 -- the part under test
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert probes == 0
+    operator._api_within_reach(reachable=False)  # noqa: SLF001 -- as a request that failed does
+    async with asyncio.timeout(10):
+        await back.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert probes == 2
+    probing.cancel()
 
 
 @pytest.mark.parametrize("manifest", ["install.yaml", "namespaced.yaml"])

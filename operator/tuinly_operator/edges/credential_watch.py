@@ -21,10 +21,9 @@ from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.target import MANAGER
-from tuinly_operator.edges.kube import ApiFailure, Kube, Login
+from tuinly_operator.edges.kube import CREDENTIALS_PAGE, ApiFailure, Kube, Login
 from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
 
-CHUNK: Final = 100  # objects in a page of its list: all of them are in memory at once, and each may have a MiB
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
 _DISCOVERY_SECONDS: Final = 1.0
@@ -313,7 +312,7 @@ def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf
     settings.networking.connect_timeout = 10
     settings.watching.server_timeout = 290
     settings.watching.inactivity_timeout = silence
-    settings.watching.chunk_size = CHUNK
+    settings.watching.chunk_size = CREDENTIALS_PAGE
     settings.queueing.idle_timeout = 0.05  # seconds; kopf has a worker per object, which need not outlive its event
     settings.process.ultimate_exiting_timeout = None  # it would end the whole process
     return settings

@@ -1,7 +1,8 @@
 """Which replica is at work: the one that holds a Lease, for as long as it can be sure of that.
 
-The leader renews every two seconds and stops believing in its lead ten seconds after the start of its last good
-renewal; the others take over fifteen seconds after the last change that they saw. So between two leaders lie five
+The leader renews every three seconds, tries again every second where that fails, and stops believing in its lead ten
+seconds after the start of its last good renewal; the others look every two seconds, and take over fifteen seconds after
+the last change that they saw. So between two leaders lie five
 seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
 the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
 suspended. Of a Lease, only its holder is read, whether it has changed, and whether its holder gave it up, which people
@@ -28,7 +29,9 @@ from tuinly_operator.edges.kube import ApiFailure, Kube, Lease
 from tuinly_operator.engine.leadership import Leadership
 
 LEASE_SECONDS: Final = 15  # after the last change that they saw, others may take over
-RENEW_SECONDS: Final = 2.0
+RENEW_SECONDS: Final = 3.0  # from the start of one good renewal to the next
+RETRY_SECONDS: Final = 1.0  # from the end of a renewal that failed, or took so long that the next one is due
+LOOK_SECONDS: Final = 2.0  # between two looks of one that does not lead
 GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the leader stops
 RELEASE_SECONDS: Final = 4.0  # for giving up the lead when the process ends
 _REQUEST_SECONDS: Final = 8.0  # the default of --request-timeout
@@ -121,9 +124,11 @@ class Election:
 
     def pause(self) -> float:
         """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
-        pause, now = RENEW_SECONDS * self._chance.uniform(0.9, 1.1), self._clock.now().boot
-        if self._leadership.until is not None:
-            return max(0.0, min(pause, self._leadership.until - now))
+        now, jitter = self._clock.now().boot, self._chance.uniform(0.9, 1.1)
+        if (end := self._leadership.until) is not None:
+            due = end - GIVE_UP_SECONDS + RENEW_SECONDS
+            return max(0.0, min(max(due - now, RETRY_SECONDS) * jitter, end - now))
+        pause = LOOK_SECONDS * jitter
         return min(pause, self._open_at - now) if self._open_at > now else pause
 
     async def _renew(self) -> None:

@@ -36,7 +36,7 @@ RATE_GROWTH: Final = 1.0  # by so many requests per second the rate grows each s
 LEAST_RATE: Final = 1.0  # requests per second
 SAID_AFTER: Final = 5.0  # seconds of waiting after which the status tells of it
 RESERVED_SECONDS: Final = 2.0  # for which a place is kept for a released credential whose reconcile has not begun
-_LONGEST_PAUSE: Final = 0.5  # seconds until the next `tick`, at most
+_LONGEST_PAUSE: Final = 0.5  # seconds until the next `tick`, at most, while anybody waits
 _SHORTEST_PAUSE: Final = 0.005
 _SHORT_LINE: Final = 16  # so many old entries may stay in a line
 _MOST_TURNS: Final = 4096  # namespaces whose next turn is remembered, for each origin
@@ -365,10 +365,16 @@ class _Origin:
 class Limiter:
     """One for all endpoints. The reconciler asks before each request, parks those that must wait, tells how it went."""
 
-    def __init__(self, places: int, release: Callable[[NamespacedName], None]) -> None:
-        """`places` bounds what is in flight in all; `release` is called with each credential whose turn has come."""
+    def __init__(
+        self, places: int, release: Callable[[NamespacedName], None], waits: Callable[[], None] = lambda: None
+    ) -> None:
+        """`places` bounds what is in flight in all; `release` is called with each credential whose turn has come.
+
+        `waits` is called whenever one begins to wait: then `tick` is to be called.
+        """
         self._places = places
         self._release = release
+        self._waits_now = waits
         self._origins: dict[str, _Origin] = {}
         self._numbers = count()
 
@@ -416,6 +422,7 @@ class Limiter:
         wait.ask, wait.ticket = ask, None
         origin.queue(wait, next(self._numbers))
         self._dispatch(now.boot)
+        self._waits_now()
 
     def keep_only(self, key: NamespacedName, asks: Collection[Ask], now: Moment) -> None:
         """End all waits of a credential but those for `asks`, and give back the places that were kept for them."""
@@ -518,14 +525,19 @@ class Limiter:
             self._leave(origin, ticket)
             self._dispatch(now.boot)
 
-    def tick(self, now: Moment) -> float:
-        """Do what is due because time has passed; return in how many seconds to call this again."""
+    def tick(self, now: Moment) -> float | None:
+        """Do what is due because time has passed.
+
+        Returns in how many seconds to call this again; None if nobody waits, and so not before one does.
+        """
         for origin in self._origins.values():
             for ticket in [t for t in origin.tickets if not t.picked and now.boot - t.since > RESERVED_SECONDS]:
                 if not ticket.began:  # it was released already, so it will ask by itself
                     self._leave(origin, ticket)
                     origin.waiting[ticket.ask.who].ticket = None
         self._dispatch(now.boot)
+        if not any(origin.waiting for origin in self._origins.values()):
+            return None
         soon = [
             self._next(origin, now.boot) - now.boot for origin in self._origins.values() if origin.head() is not None
         ]

@@ -13,7 +13,7 @@ from tuinly_operator.base.names import NamespacedName
 
 # asyncio sleeps by a clock that stands still while the machine is suspended, so the heaps are looked at this often.
 # In seconds.
-_TICK = 0.5
+_TICK = 1.0
 
 
 class Timers:
@@ -32,7 +32,7 @@ class Timers:
         # Entries that were replaced or cancelled stay in the heaps until they come first; the dictionary tells.
         self._by_wall: list[tuple[float, NamespacedName]] = []
         self._by_boot: list[tuple[float, NamespacedName]] = []
-        self._sooner = asyncio.Event()
+        self._look = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -52,7 +52,7 @@ class Timers:
         heapq.heappush(self._by_wall, (deadline.wall, key))
         heapq.heappush(self._by_boot, (deadline.boot, key))
         if self._by_wall[0][1] == key or self._by_boot[0][1] == key:
-            self._sooner.set()
+            self._look.set()
         self._compact()
 
     def cancel(self, key: NamespacedName) -> None:
@@ -84,14 +84,12 @@ class Timers:
 
     async def run(self) -> None:
         """Watch the clocks until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
-            self._sooner.clear()
-            wait = self.fire(self._clock.now())
-            try:
-                async with asyncio.timeout(min(wait, _TICK)):
-                    await self._sooner.wait()
-            except TimeoutError:
-                continue
+            self._look.clear()
+            tick = loop.call_later(min(self.fire(self._clock.now()), _TICK), self._look.set)
+            await self._look.wait()
+            tick.cancel()
 
     def _compact(self) -> None:
         """Rebuild the heaps once most entries are old, so that their size follows the number of credentials."""

@@ -12,7 +12,7 @@ from tuinly_operator.domain.credential import GROUP, PLURAL
 
 _REFERENCE: Final = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")  # Kubernetes, of variables before
 _VERSION: Final = "app.kubernetes.io/version"
-# A leader renews every 2 s, and others take over after 15; the rest is for clocks that differ.
+# A leader renews every 3 s, and others take over after 15; the rest is for clocks that differ.
 LEASE_SECONDS: Final = 60.0
 LEAST_KUBERNETES: Final = (1, 32)
 

@@ -26,10 +26,14 @@ from tuinly_operator.engine.leadership import Leadership
 KEY = NamespacedName("tuinly-system", "tuinly-operator")
 LEASE_SECONDS: Final = 15.0
 GIVE_UP_SECONDS: Final = 10.0
-RENEWAL: Final = 2.2
-"""Seconds between two looks at the Lease, at most."""
+RENEWAL: Final = 3.3
+"""Seconds from one renewal of the Lease to the next, at most."""
+LOOK: Final = 2.2
+"""Seconds between two looks at the Lease of one that does not lead, at most."""
 MOST: Final = 2**31 - 1
 """That duration and transitions may be: the API server takes no more."""
+LEASE_LIMIT: Final = 4.0
+"""Seconds after which a request for a Lease is given up."""
 SLACK: Final = 0.01
 """Seconds; requests without a fault take none."""
 
@@ -301,7 +305,7 @@ async def test_the_first_leads_once_it_has_waited_and_stays_for_as_long_as_it_li
     """It cannot know that it is the first: a leader's Lease may just have been deleted."""
     leader = world.start("one")
     took = await world.until(lambda: leader.leads)
-    assert LEASE_SECONDS <= took <= LEASE_SECONDS + RENEWAL
+    assert LEASE_SECONDS <= took <= LEASE_SECONDS + LOOK
     standby = world.start("two")
     await world.pass_time(3600)
     assert leader.leads
@@ -323,7 +327,7 @@ async def test_a_dead_leader_is_succeeded_once_it_would_have_given_up(world: Wor
     leader, standby = await world.two()
     await leader.kill()
     took = await world.until(lambda: standby.leads)
-    assert LEASE_SECONDS - RENEWAL <= took <= LEASE_SECONDS + RENEWAL + SLACK
+    assert LEASE_SECONDS - RENEWAL <= took <= LEASE_SECONDS + LOOK + SLACK
     assert world.server.lease is not None
     assert (world.server.lease.holder, world.server.lease.transitions) == ("two", 1)
 
@@ -344,7 +348,7 @@ async def test_a_released_lease_is_taken_at_once(world: World) -> None:
     leader, standby = await world.two()
     await leader.stop()
     assert not leader.leadership.holds()
-    assert await world.until(lambda: standby.leads) <= RENEWAL + SLACK
+    assert await world.until(lambda: standby.leads) <= LOOK + SLACK
 
 
 @simulated
@@ -357,7 +361,7 @@ async def test_one_that_stops_while_it_takes_the_lease_gives_it_back(world: Worl
     assert not standby.leads
     await standby.stop()
     third = world.start("three")
-    assert await world.until(lambda: third.leads) <= RENEWAL + SLACK
+    assert await world.until(lambda: third.leads) <= LOOK + SLACK
 
 
 @simulated
@@ -396,7 +400,7 @@ async def test_a_lease_is_released_though_nobody_waited_for_the_last_renewal(wor
     leader.calls = [Call(after=5)]
     await world.until(lambda: world.server.version > writes)
     await leader.stop()
-    assert await world.until(lambda: standby.leads) <= RENEWAL + SLACK
+    assert await world.until(lambda: standby.leads) <= LOOK + SLACK
 
 
 @simulated
@@ -462,6 +466,41 @@ async def test_a_lead_that_ends_soon_is_too_short_for_a_token_request(world: Wor
 
 
 @simulated
+async def test_a_leader_renews_every_three_seconds_and_one_that_stands_by_looks_every_two(world: World) -> None:
+    leader, _ = await world.two()
+    writes = world.server.version
+    await world.pass_time(60)
+    assert 60 / RENEWAL - 1 <= world.server.version - writes <= 60 / 2.7 + 1
+    await leader.stop()
+    assert await world.until(lambda: any(replica.leads for replica in world.replicas)) <= LOOK + SLACK
+
+
+@simulated
+@pytest.mark.parametrize("seconds", [0.0, 0.7, 1.4, 2.1, 2.8])
+async def test_a_leader_outlasts_some_seconds_without_an_api_server_whenever_they_begin(
+    world: World, seconds: float
+) -> None:
+    """It tries more often when it has failed, so that one of the tries comes between their end and that of the lead."""
+    leader, standby = await world.two()
+    writes = world.server.version
+    await world.until(lambda: world.server.version > writes)
+    await world.pass_time(seconds)
+    leader.refusal = ApiFailure(None, "ConnectionRefusedError")
+    await world.pass_time(8.5 - seconds)
+    leader.refusal = None
+    await world.pass_time(LEASE_SECONDS)
+    assert (leader.told, standby.told) == (["promoted"], [])
+
+
+@simulated
+async def test_a_renewal_that_hangs_until_its_end_leaves_time_for_another(world: World) -> None:
+    leader, standby = await world.two()
+    leader.calls = [Call(before=LEASE_LIMIT, arrives=False)]
+    await world.pass_time(LEASE_SECONDS)
+    assert (leader.told, standby.told) == (["promoted"], [])
+
+
+@simulated
 async def test_after_a_gap_a_leader_whose_lease_nobody_touched_leads_again_at_once(world: World) -> None:
     """It is told so: in the gap reconciles were turned away, and nobody else would look at those credentials."""
     leader, standby = await world.two()
@@ -469,7 +508,7 @@ async def test_after_a_gap_a_leader_whose_lease_nobody_touched_leads_again_at_on
     standby.calls = [FAILING] * 20
     await world.until(lambda: "demoted" in leader.told)
     leader.calls.clear()
-    assert await world.until(lambda: leader.leads) <= RENEWAL + SLACK
+    assert await world.until(lambda: leader.leads) <= LOOK + SLACK
     assert (leader.told, standby.told) == (["promoted", "demoted", "promoted again"], [])
 
 
@@ -680,7 +719,7 @@ leases = st.builds(
 async def test_whatever_a_lease_says_somebody_leads_once_its_holder_is_gone(world: World, lease: Lease) -> None:
     world.server.edit(lease)
     replica = world.start("two")
-    assert await world.until(lambda: replica.leads) <= LEASE_SECONDS + RENEWAL + SLACK
+    assert await world.until(lambda: replica.leads) <= LEASE_SECONDS + LOOK + SLACK
     await world.pass_time(60)
     assert replica.told == ["promoted"]
 
@@ -705,7 +744,7 @@ async def test_the_first_does_not_wait_longer_for_it_was_not_fit_from_the_start(
     first.unfit = "not everything is listed yet"
     await world.pass_time(LEASE_SECONDS - 1)
     first.unfit = ""
-    assert await world.until(lambda: first.leads) <= 1 + RENEWAL + SLACK
+    assert await world.until(lambda: first.leads) <= 1 + LOOK + SLACK
 
 
 @simulated
@@ -714,7 +753,7 @@ async def test_of_two_the_one_that_is_fit_leads(world: World) -> None:
     broken.unfit = "not everything is listed yet"
     await world.pass_time(1)
     sound = world.start("two")
-    assert await world.until(lambda: sound.leads) <= LEASE_SECONDS + RENEWAL + SLACK
+    assert await world.until(lambda: sound.leads) <= LEASE_SECONDS + LOOK + SLACK
     await world.pass_time(600)
     assert (broken.told, sound.told) == ([], ["promoted"])
 
@@ -728,7 +767,7 @@ async def test_a_leader_that_is_fit_no_more_gives_up_and_another_takes_over(
     leader.unfit = "the census has ended"
     assert await world.until(lambda: not leader.leads) <= RENEWAL + SLACK
     took = await world.until(lambda: standby.leads)
-    assert LEASE_SECONDS - 2 * RENEWAL <= took <= LEASE_SECONDS + RENEWAL
+    assert LEASE_SECONDS - 2 * RENEWAL <= took <= LEASE_SECONDS + LOOK
     leader.unfit = ""
     await world.pass_time(60)
     assert (leader.told, standby.told) == (["promoted", "demoted"], ["promoted"])

@@ -1393,28 +1393,30 @@ def test_a_wait_for_an_endpoint_that_is_down_is_told_as_such(world: World) -> No
 @pytest.mark.parametrize(
     ("waits", "prepare", "seconds"),
     [
+        (False, lambda world: world.fill(), None),
         (True, lambda world: world.fill(), 0.5),
         (True, lambda world: (world.bring_down(), world.wait(0.75)), 0.25),
-        (False, lambda world: (world.bring_down(), world.wait(0.75)), 0.5),
+        (False, lambda world: (world.bring_down(), world.wait(0.75)), None),
         (True, lambda world: (world.bring_down(), world.wait(0.999)), 0.005),
         (True, lambda world: (world.ask(good("a"), THROTTLED), world.wait(0.75)), 0.25),
-        (False, lambda world: (world.ask(good("a"), THROTTLED), world.wait(0.75)), 0.5),
+        (False, lambda world: (world.ask(good("a"), THROTTLED), world.wait(0.75)), None),
         (True, lambda world: (world.ask(good("a"), THROTTLED), world.park(good("b", 1)), world.wait(1)), 0.005),
         (True, lambda world: (world.bring_down(), world.park(good("b", 1)), world.wait(2)), 0.5),
     ],
     ids=[
+        "full, but nobody waits",
         "full",
         "down",
-        "down in vain",
+        "down, but nobody waits",
         "down until now",
         "too many",
-        "too many in vain",
+        "too many, but nobody waits",
         "one is about to begin",
         "a probe is",
     ],
 )
 def test_it_is_looked_at_again_when_time_alone_lets_somebody_go_and_within_half_a_second(
-    world: World, prepare: Callable[[World], object], seconds: float, *, waits: bool
+    world: World, prepare: Callable[[World], object], seconds: float | None, *, waits: bool
 ) -> None:
     prepare(world)
     if waits:

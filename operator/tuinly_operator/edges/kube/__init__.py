@@ -8,7 +8,7 @@ from typing import Any
 from kubernetes.aio import client
 
 from tuinly_operator.base.clock import SystemClock  # noqa: TID251 -- for the lead of an only replica
-from tuinly_operator.edges.kube.credentials import Credentials, event
+from tuinly_operator.edges.kube.credentials import CREDENTIALS_PAGE, Credentials, event
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading
 from tuinly_operator.edges.kube.leases import Lease, Leases
 from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, present_login
@@ -18,6 +18,7 @@ from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
 from tuinly_operator.engine.leadership import Leadership
 
 __all__ = [
+    "CREDENTIALS_PAGE",
     "PAGE",
     "REQUEST_TIMEOUT",
     "ApiFailure",

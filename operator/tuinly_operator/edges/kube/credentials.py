@@ -1,13 +1,17 @@
 """TuinlyCredentials on the API server: who is there, their status, and the Events that tell of them."""
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.requests import JSON_PATCH, METADATA, METADATA_LIST, Requests, collection
+
+# Credentials that are listed at once, here and by kopf. A whole page is in memory, of kopf's with up to a MiB for each,
+# and what a large one takes for a moment the process does not give back.
+CREDENTIALS_PAGE: Final = 100
 
 
 class Credentials(Requests):
@@ -53,7 +57,8 @@ class Credentials(Requests):
 
     async def list_credentials(self, namespace: str | None) -> AsyncGenerator[Mapping[str, Any]]:
         """List the metadata of all selected credentials (of a namespace). Raises ApiFailure."""
-        async for page, _ in self.pages(_credentials(namespace), {"labelSelector": self.selector}):
+        query = {"labelSelector": self.selector}
+        async for page, _ in self.pages(_credentials(namespace), query, page=CREDENTIALS_PAGE):
             for raw in page:
                 yield raw
 
