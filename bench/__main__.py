@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import everyday, extremes, pods, rivals
+from bench import everyday, extremes, pods, rivals, shards
 from bench.measures import machine
 from bench.report import Figure, Lines, picture, table
 from bench.run import Figures, Run, longest_iteration
@@ -36,6 +36,7 @@ SCENARIOS: Mapping[str, Callable[[Run], Figures]] = {
     "rate": everyday.highest_rate,
     "naive": rivals.naive,
     "unrelated": extremes.unrelated,
+    "shards": shards.shards,
 }
 """They run in this order. Each brings about the state that it needs, so that one can be run alone."""
 PUSH = "push"

@@ -250,13 +250,19 @@ async def hour(run: Run) -> Figures:
     if run.count <= MANY:
         return
     await fresh(run)
+    async for figure in as_in_an_hour(run, ""):
+        yield figure
+
+
+async def as_in_an_hour(run: Run, who: str) -> Figures:
+    """Do that with the operators that run: one for all, or as many as there are shards."""
     stand, fleet = run.stand, run.stand.hour
     rate = run.count / mean_interval(LONG)
     await fleet.start(round(rate * HOUR_INTERVAL))
     await paced(stand, fleet, rate)
     window = await measured(stand, HOUR_SECONDS)
     size, details = run.count, {"lateness": dict(window.lateness.buckets), "cpu": dict(window.cpu)}
-    what = f"tokens of an hour, for {HOUR_SECONDS / 60:g} minutes"
+    what = f"{who}tokens of an hour, for {HOUR_SECONDS / 60:g} minutes"
     yield Figure(f"{what}: refreshes", size, _achieved(window), "/s", least=KEPT * rate, details=details)
     yield Figure("… due → published, p99, at most", size, window.lateness.bound(0.99), "s", most=1.0)
     for process, share in _shares(window).items():

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from bench.api import SECRETS, Json, all_of, until
@@ -18,6 +19,12 @@ from tuinly_operator.domain.schedule import JITTER, lead
 
 HERD = 2000
 HERD_LIFETIME = 160.0
+End = Callable[[OperatorProcess], object]
+ENDS: Sequence[tuple[str, End, float]] = (
+    ("SIGTERM", OperatorProcess.terminate, 3.0),
+    ("SIGKILL", OperatorProcess.kill, 20.0),
+)
+"""How a leader ends, and the seconds after which the other has mended a target at the latest."""
 HANDOVERS = 5
 """Times that a leader ends in each way."""
 UNRELATED = 50_000
@@ -79,22 +86,33 @@ async def handover(run: Run) -> Figures:
     The time counts from the signal, so that it has the leader's own end in it.
     """
     await fresh(run)
-    stand, fleet = run.stand, run.stand.fleet
+    stand = run.stand
     leader, number = await stand.start_operator(), 0
-    for how, end, most in (("SIGTERM", OperatorProcess.terminate, 3.0), ("SIGKILL", OperatorProcess.kill, 20.0)):
+    for how, end, most in ENDS:
         stand.tell(f"{HANDOVERS} times: {how}")
         times = []
         for _ in range(HANDOVERS):
-            standby = await stand.start_replica()
-            await stand.at_rest(Process(standby.pid))
             number += 1
-            times.append(await fleet.seconds_to_mend(fleet.name(number), first=partial(end, leader)))
-            await stand.at_rest(Process(standby.pid))
-            stand.end_replica(leader)
-            leader = standby
+            seconds, leader = await handed_over(stand, leader, end, number)
+            times.append(seconds)
         what = f"{how} of the leader → the other has mended a target"
         yield Figure(f"{what}, p50", run.count, quantile(times, 0.5), "s")
         yield Figure(f"{what}, slowest of {HANDOVERS}", run.count, max(times), "s", most=most)
+
+
+async def handed_over(
+    stand: Stand, leader: OperatorProcess, end: End, number: int, shard: int | None = None
+) -> tuple[float, OperatorProcess]:
+    """End a leader, beside which a standby is started; return the seconds that took, and who leads then.
+
+    `number` is that of the credential whose target is deleted; it must be one that this leader serves.
+    """
+    standby = await stand.start_replica(shard)
+    await stand.at_rest(Process(standby.pid))
+    seconds = await stand.fleet.seconds_to_mend(stand.fleet.name(number), first=partial(end, leader))
+    await stand.at_rest(Process(standby.pid))
+    stand.end_replica(leader)
+    return seconds, standby
 
 
 async def unrelated(run: Run) -> Figures:

@@ -6,7 +6,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import reduce
@@ -25,6 +25,10 @@ from tuinly_operator.domain.schedule import JITTER, lead
 LONG = 3600.0
 """Seconds that a token usually lives."""
 INSTALLATION = Path(__file__).parents[1] / "deploy" / "install.yaml"
+SHARDS = 4
+"""Operators that may serve the credentials together, each those of one shard."""
+_ONE_FOR_ALL: Sequence[str] = ("operator", "standby")
+_SHARD = "shard"  # the label that tells of which shard a credential is
 _POLL = 0.1
 _READY_SECONDS = 180.0  # 100,000 credentials take a minute on an idle machine
 _LEAD_SECONDS = 60.0  # in which one that is alone leads at the latest; a Lease that it does not find costs it 15
@@ -216,7 +220,7 @@ class Fleet:
         return {
             "apiVersion": "tuinly.com/v1alpha1",
             "kind": "TuinlyCredential",
-            "metadata": {"name": self.name(number), "labels": dict(self.labels)},
+            "metadata": {"name": self.name(number), "labels": {**self.labels, _SHARD: str(number % SHARDS)}},
             "spec": {
                 "clientSecretRef": {"name": f"{self.name(number)}-client"},
                 "refresh": {"grant": ("RefreshToken", "ClientCredentials")[number % 2]},
@@ -259,6 +263,7 @@ class Stand:
         self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason
         self._held = Times({})
         self._replicas: list[OperatorProcess] = []
+        self._names: Sequence[str] = _ONE_FOR_ALL  # of the replicas, in the order in which they were started
         self._started = 0
         # What the bare loop and the naive operator work on the operator leaves alone.
         self.fleet = Fleet(self, "bench")
@@ -290,16 +295,35 @@ class Stand:
         await asyncio.to_thread(replica.wait_for_log, lambda line: bool(line["msg"] == LEADS), _LEAD_SECONDS)
         return replica
 
-    async def start_replica(self) -> OperatorProcess:
-        """Start one more replica under the same Lease, and wait until it is ready: warm, if another leads."""
+    async def start_replica(self, shard: int | None = None) -> OperatorProcess:
+        """Start one more replica under the Lease of all, or of a shard, and wait until it is ready.
+
+        It is warm, if another leads.
+        """
         flags = ["--token-url", self.sandbox.https_token_url, "--ca-bundle", str(self.sandbox.ca_file)]
-        flags += ["--lease", "tuinly-system/tuinly-operator", "--selector", "bench notin (bare,naive)"]
+        lease = "tuinly-operator" if shard is None else f"shard-{shard}"
+        mine = "" if shard is None else f",{_SHARD}={shard}"
+        flags += ["--lease", f"tuinly-system/{lease}", "--selector", "bench notin (bare,naive)" + mine]
         self._started += 1
         log = self.cluster.directory / f"operator-{self._started}.log"
         replica = OperatorProcess(*flags, kubeconfig=self.login, log_file=log).__enter__()
         self._replicas.append(replica)
         await asyncio.to_thread(replica.wait_ready, _READY_SECONDS)
         return replica
+
+    async def start_shards(self) -> list[OperatorProcess]:
+        """Start an operator for each shard in place of the one for all, all at once; wait until they are ready."""
+        await asyncio.to_thread(self.stop_operator)
+        await asyncio.to_thread(self._allow_their_leases)
+        self._names = (*(f"shard {number}" for number in range(SHARDS)), "standby")
+        return await asyncio.gather(*map(self.start_replica, range(SHARDS)))
+
+    def _allow_their_leases(self) -> None:
+        """Let the operator's account hold other Leases than the one that its installation names."""
+        role = ["role", "shards", "--verb=get,update", "--resource=leases.coordination.k8s.io"]
+        binding = ["rolebinding", "shards", "--role=shards", "--serviceaccount=tuinly-system:tuinly-operator"]
+        for what in (role, binding):
+            self.cluster.kubectl("create", "--namespace=tuinly-system", *what)
 
     def end_replica(self, replica: OperatorProcess) -> None:
         """End a replica as Kubernetes does, if it still runs, and keep what it told of."""
@@ -312,13 +336,14 @@ class Stand:
         """End all replicas, those that stand by first."""
         for replica in self._replicas[::-1]:
             self.end_replica(replica)
+        self._names = _ONE_FOR_ALL
 
     @property
     def processes(self) -> dict[str, Process]:
         """All that takes part, by name."""
         found = {name: Process(process.pid) for name, process in self.cluster.processes.items()}
         found["sandbox"] = Process(self.sandbox.pid)
-        for name, replica in zip(("operator", "standby"), self._replicas, strict=False):
+        for name, replica in zip(self._names, self._replicas, strict=False):
             found[name] = Process(replica.pid)
         return found
 
@@ -338,8 +363,9 @@ class Stand:
 
     async def _counters(self) -> tuple[Times, Counter[str]]:
         """The operator's own: how late refreshes were, and by which grants tokens came."""
-        samples = await asyncio.to_thread(self.operator.metrics) if self.operator else {}
-        return Times.of(samples, LATENESS), grants(samples)
+        told = [await asyncio.to_thread(replica.metrics) for replica in self._replicas if not replica.ended]
+        late = (Times.of(samples, LATENESS) for samples in told)
+        return reduce(Times.and_also, late, Times({})), sum(map(grants, told), Counter[str]())
 
     async def since(self, before: Snapshot) -> Window:
         """Tell what has happened since a snapshot."""
