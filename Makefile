@@ -37,7 +37,7 @@ demo: $(VENV) ## The operator's story, told and checked in a terminal (KEEP=1 le
 demo-picture: $(VENV) binaries ## Play the demo and draw it for the README: docs/demo.svg
 	@$(BIN)/python hack/demo_picture.py
 
-# With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run three at a
+# With another cluster to test on, no programs are needed, and one operator at a time may serve it. All tests run four at a
 # time, each worker on a cluster of its own; with ARGS, which choose some of them, one by one, and the coverage has no floor.
 test: $(VENV) $(ENVIRONMENT)/docs $(if $(KUBECONFIG_UNDER_TEST),,binaries helm) ## All tests, with coverage (KUBECONFIG_UNDER_TEST=… tests on that cluster; ARGS=… for pytest)
 	@$(BIN)/coverage erase

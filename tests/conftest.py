@@ -17,7 +17,7 @@ UNIT: Final = Path(__file__).parent / "unit"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: of two workers, none is left alone with one of them at the end.
+    """Begin with the files that take longest: of several workers, none is left alone with one of them at the end.
 
     Then those that compute, the unit tests, are spread among those that mostly wait for a cluster.
     """

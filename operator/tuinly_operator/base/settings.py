@@ -284,7 +284,7 @@ FLAGS: Final[Mapping[str, Sequence[Flag]]] = {
         Flag(
             name="--request-timeout",
             metavar="DURATION",
-            help="time that one token request may take in all",
+            help="time that one token request may take in all, 100ms to 1m",
             parse=_duration("100ms", "1m"),
             default="8s",
         ),
@@ -293,7 +293,7 @@ FLAGS: Final[Mapping[str, Sequence[Flag]]] = {
         Flag(
             name="--min-refresh-interval",
             metavar="DURATION",
-            help="least time between two attempts of one credential",
+            help="least time between two attempts of one credential, 10ms to 1m",
             parse=_duration("10ms", "1m"),
             default="5s",
         ),
@@ -317,7 +317,7 @@ FLAGS: Final[Mapping[str, Sequence[Flag]]] = {
         Flag(
             name="--push-rate",
             metavar="N",
-            help="how many Pods are told per second, over all, 1 to 500; twice as many at once",
+            help="how many Pods are told per second, over all, 1 to 500; after a pause, a burst of twice as many",
             parse=_whole_number(1, 500),
             default="20",
         ),

@@ -1,6 +1,6 @@
 """Pushes: which Pods are told of a new token, which cannot be, what an answer means, and what users are told of it.
 
-A mounted Secret reaches a Pod when the kubelet next looks at the Pod, which takes up to about 80 seconds. A Pod that
+A mounted Secret reaches a Pod when the kubelet next looks at the Pod, which takes up to about 90 seconds. A Pod that
 changes is looked at at once: a push is such a change, of one annotation. (docs/decisions/0024-push-by-an-annotation.md)
 """
 
@@ -252,8 +252,8 @@ def _beyond(came: Delivery) -> str:
 
 def _late(came: Delivery) -> str:
     if came.unlisted:
-        return "the Pods could not be listed in time; they see it within about 80 seconds"
-    return "those not in time see it within about 80 seconds" if came.late else ""
+        return "the Pods could not be listed in time; they see it within about 90 seconds"
+    return "those not in time see it within about 90 seconds" if came.late else ""
 
 
 def story(message: str) -> str:

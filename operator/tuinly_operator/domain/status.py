@@ -165,7 +165,7 @@ def _delivered(f: Facts) -> tuple[str, Reason, str]:
     """Whether Pods were told of the present token: by the last push, also where an earlier process made it."""
     if not f.policy.push:
         message = (
-            "the operator was installed without Push, so that Pods see a new token within about 80 seconds; ask the "
+            "the operator was installed without Push, so that Pods see a new token within about 90 seconds; ask the "
             "cluster admin for it, or remove spec.delivery.pods"
         )
         return "False", Reason.PUSH_NOT_ENABLED, message

@@ -256,7 +256,7 @@ def pods_step(
 def _sees(use: Use, what: Sees) -> str:
     told = {
         Sees.IT: "sees the present token",
-        Sees.SOON: "sees the present token within about 80 seconds of its writing",
+        Sees.SOON: "sees the present token within about 90 seconds of its writing",
         Sees.FOR_NOW: "has the present token, and will not see the next one",
         Sees.OLD: "started before the present token was written, and has an older one",
         Sees.UNSTARTED: "does not run yet",

@@ -324,7 +324,7 @@ def test_all_that_came_of_a_push_is_told_in_one_sentence_numbers_first() -> None
     assert message == (
         "Pods that were told of the present token: 20, not in time: 3; no policy; Pods that do not see it, since they "
         "use the Secret by an environment variable or a subPath, or saw it while it was immutable: 1 (a); restart "
-        "them; those not in time see it within about 80 seconds"
+        "them; those not in time see it within about 90 seconds"
     )
 
 
