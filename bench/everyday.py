@@ -128,7 +128,7 @@ async def restart(run: Run) -> Figures:
     yield Figure("restart: writes", size, asked.writes, "", most=0, details=details)
     yield Figure("restart: reads beyond the lists", size, asked.reads, "", most=0, details=details)
     yield Figure(
-        f"restart: lists, by pages of {PAGE}, of credentials {CREDENTIALS_PAGE}",
+        f"restart: lists (pages of {PAGE}; of {CREDENTIALS_PAGE} for credentials)",
         size,
         asked.lists,
         "",

@@ -179,9 +179,9 @@ ROWS: Final[dict[str, Sequence[Chart]]] = {
         ),
         Chart(
             "Queue",
-            "Credentials that wait to be looked at.",
+            "Credentials that wait to be looked at by the leader; those of a standby wait for its lead.",
             "short",
-            [Query("max(tuinly_queue_depth)", "waiting")],
+            [Query("max(tuinly_queue_depth and tuinly_leader == 1)", "waiting")],
         ),
         Chart(
             "Age of the queue",

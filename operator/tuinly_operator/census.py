@@ -63,6 +63,11 @@ class Census:
         return self._awaited is not None
 
     @property
+    def lags(self) -> bool:
+        """Whether kopf certainly has not brought all yet, by their number alone; that is quick with very many."""
+        return self._awaited is None or len(self._store) < len(self._awaited)
+
+    @property
     def unseen(self) -> set[NamespacedName]:
         """The credentials of the last list that kopf has not brought yet."""
         awaited = self._awaited or {}

@@ -105,8 +105,8 @@ class Operator:
         self._leadership = Leadership(self._clock) if settings.lease else Leadership.alone(self._clock)
         self._queue = WorkQueue(self._urgency, self._time, places=_WORK * settings.concurrency)
         self._timers = Timers(self._clock, self._queue.add, burst=settings.concurrency)
-        self._somebody_waits = asyncio.Event()  # for a token request
-        self._limiter = Limiter(settings.concurrency, self._queue.add, waits=self._somebody_waits.set)
+        self._parked = asyncio.Event()  # somebody was parked since the limiter was last tended
+        self._limiter = Limiter(settings.concurrency, self._queue.add, parked=self._parked.set)
         self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
         self._metrics = Metrics(self._clock)
         surroundings.iterations.seen = self._metrics.long_iteration
@@ -116,7 +116,7 @@ class Operator:
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
         self._refusals = Refusals(self._chance)
         self._parts = Parts(self._time, self._chance)
-        self._away = asyncio.Event()  # the API server is out of reach
+        self._away = asyncio.Event()  # set while the API server is out of reach
         self._listed = False  # whether all that is served has been listed since the start
         self._queue.hold(_LISTING)
 
@@ -194,6 +194,7 @@ class Operator:
             policy=self._policy,
             clock=self._clock,
             chance=self._chance,
+            requeue=self._queue.add,
             give_way=self._give_way,
         )
 
@@ -295,7 +296,8 @@ class Operator:
             await self._reconciler.reconcile(key)
         except Exception:  # noqa: BLE001 -- a defect that one credential brings to light must not stop the others
             _log.exception("a reconcile failed", extra=fields(credential=key))
-            self._timers.set(key, Deadline.after(_DEFECT_RETRY, self._clock.now()))
+            retry = Deadline.after(_DEFECT_RETRY, self._clock.now())
+            self._timers.set(key, retry.earlier(self._timers.get(key)))  # it must not delay a refresh
         finally:
             self._queue.done(key)
 
@@ -310,9 +312,9 @@ class Operator:
     async def _tend_limiter(self) -> None:
         """Have the limiter release those who wait for time to pass alone: for a probe, or under a bounded rate."""
         while True:
-            self._somebody_waits.clear()
+            self._parked.clear()
             pause = self._limiter.tick(self._clock.now())
-            await (self._somebody_waits.wait() if pause is None else asyncio.sleep(pause))
+            await (self._parked.wait() if pause is None else asyncio.sleep(pause))
 
     async def _finish(self) -> None:
         """Start nothing more, and wait for what is in flight, but not for ever."""
@@ -373,7 +375,7 @@ class Operator:
     def _note_lists(self) -> None:
         """Where the API server does not know the resource, only the Secrets count: there is nothing else to list."""
         secrets = all(watch.settled.is_set() for watch in self._secret_watches)
-        if secrets and (self._credential_watch.defined is False or not self.ready()):
+        if secrets and (self._credential_watch.defined is False or not (self._census.lags or self.ready())):
             self._listed = True
 
     def _promoted(self, again: bool) -> None:  # noqa: FBT001 -- a callback

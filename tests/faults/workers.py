@@ -76,6 +76,7 @@ class Workers:
             policy=Policy(token_url, token_url, urls, urls, min_interval=0.01),
             clock=self.clock,
             chance=Chance(),
+            requeue=lambda _: None,
         )
 
     def see(self, tenant: Tenant) -> NamespacedName:

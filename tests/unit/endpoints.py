@@ -95,7 +95,7 @@ class Fleet:
         """Start the process, or start it anew: it remembers nothing."""
         self.run_number += 1
         self.in_flight = 0
-        self.limiter = Limiter(self.places, self._released, waits=self._tend)
+        self.limiter = Limiter(self.places, self._released, parked=self._tend)
         self._tended = False
         for credential in self.credentials.values():
             credential.attempts, credential.retry, credential.last = 0, float("-inf"), float("-inf")

@@ -11,7 +11,7 @@ import yaml
 
 from tuinly_operator import operator as operator_module
 from tuinly_operator.base.chance import Chance
-from tuinly_operator.base.clock import Moment
+from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.iterations import Iterations
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.settings import parse_settings
@@ -72,6 +72,10 @@ async def test_a_defect_is_logged_and_tried_again_in_a_minute_and_the_others_go_
     again = operator._timers.get(BROKEN)  # noqa: SLF001 -- what it leaves behind
     assert again is not None
     assert 50 < again.remaining(operator._clock.now()) <= 60  # noqa: SLF001 -- the same
+    due = Deadline.after(5.0, operator._clock.now())  # noqa: SLF001 -- the same
+    operator._timers.set(BROKEN, due)  # noqa: SLF001 -- a refresh that is due before
+    await operator._reconcile(BROKEN)  # noqa: SLF001 -- the same
+    assert operator._timers.get(BROKEN) == due  # noqa: SLF001 -- the same
     assert operator._timers.get(SOUND) is None  # noqa: SLF001 -- the same
     assert "ZeroDivisionError" in caplog.text
 
@@ -167,11 +171,12 @@ class Watch:
         self.listed = self.alive = self.taken = False
         self.defined: bool | None = None
         self.unseen: set[NamespacedName] = {SOUND}
+        self.lags = True
 
     def succeed(self) -> None:
         self.settled.set()
         self.listed = self.alive = self.taken = self.defined = True
-        self.unseen = set()
+        self.unseen, self.lags = set(), False
 
 
 @dataclass
@@ -227,6 +232,20 @@ def test_asking_whether_it_is_ready_or_may_lead_changes_nothing(starting: Starti
         assert starting.operator._unfit() == "not everything has been listed yet"  # noqa: SLF001 -- what the election asks
         assert starting.operator.alive() == starting.operator.notes() == []
     assert vars(starting.operator) == before
+    assert starting.unfit == ""
+
+
+def test_while_kopf_brings_very_many_they_are_not_looked_through(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for the lists asks twenty times a second: by their number it knows that some are missing."""
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    starting.census.lags = True
+    with monkeypatch.context() as patch:
+        patch.setattr(starting.operator, "ready", lambda: pytest.fail("all of them are looked through"))
+        assert starting.unfit == "not everything has been listed yet"
+    starting.census.lags = False
     assert starting.unfit == ""
 
 

@@ -555,6 +555,7 @@ class Process:
             policy=POLICY,
             clock=world,
             chance=world.chance,
+            requeue=self.queue.add,
         )
         api.changed = self.secret_changed
         for key in api.secrets:

@@ -1,12 +1,12 @@
 """Which replica is at work: the one that holds a Lease, for as long as it can be sure of that.
 
-The leader renews every three seconds, tries again every second where that fails, and stops believing in its lead ten
-seconds after the start of its last good renewal; the others look every two seconds, and take over fifteen seconds after
-the last change that they saw. So between two leaders lie five
-seconds in which nobody leads, whatever people do to the Lease meanwhile. No clock is compared with another machine's:
-the leader times itself, and the others time what they observe, both by a clock that counts the time a machine was
-suspended. Of a Lease, only its holder is read, whether it has changed, and whether its holder gave it up, which people
-cannot do in its stead. Its times are not read, and all replicas take its duration to be the same.
+The leader renews every three seconds; where that fails, it tries again after one. Ten seconds after the start of its
+last good renewal it stops believing in its lead. The others look every two seconds, and take over fifteen seconds after
+the last change that they saw. So for five seconds between two leaders nobody leads, whatever people do to the Lease. No
+clock is compared with another machine's: the leader times itself, and the others time what they observe, both by a
+clock that counts the time a machine was suspended. Of a Lease, only its holder is read, whether it has changed, and
+whether its holder gave it up, which people cannot do in its stead. Its times are not read, and all replicas take its
+duration to be the same.
 
 A token request that is under way may outlast the lead. The lead that must be left when it begins, together with those
 five seconds, is as long as the default --request-timeout; with a longer one, a request may end when another replica
@@ -30,12 +30,12 @@ from tuinly_operator.engine.leadership import Leadership
 
 LEASE_SECONDS: Final = 15  # after the last change that they saw, others may take over
 RENEW_SECONDS: Final = 3.0  # from the start of one good renewal to the next
-RETRY_SECONDS: Final = 1.0  # from the end of a renewal that failed, or took so long that the next one is due
+RETRY_SECONDS: Final = 1.0  # the least pause after a renewal: one that failed, or that was answered late
 LOOK_SECONDS: Final = 2.0  # between two looks of one that does not lead
 GIVE_UP_SECONDS: Final = 10.0  # after the start of the last good renewal, the leader stops
 RELEASE_SECONDS: Final = 4.0  # for giving up the lead when the process ends
 _REQUEST_SECONDS: Final = 8.0  # the default of --request-timeout
-# Of the lead that must be left when a token request begins.
+# How much of the leadership must be left when a token request begins.
 ASKING_SECONDS: Final = _REQUEST_SECONDS - (LEASE_SECONDS - GIVE_UP_SECONDS)
 _MOST_TRANSITIONS: Final = 2**31 - 1  # the most that the API server takes; after that they are counted anew
 _POLL_SECONDS: Final = 0.1
@@ -124,7 +124,7 @@ class Election:
 
     def pause(self) -> float:
         """Seconds until the next look: at the latest when the lead ends, or a Lease that nobody renews may be taken."""
-        now, jitter = self._clock.now().boot, self._chance.uniform(0.9, 1.1)
+        now, jitter = self._clock.now().boot, self._chance.uniform(0.9, 1.0)
         if (end := self._leadership.until) is not None:
             due = end - GIVE_UP_SECONDS + RENEW_SECONDS
             return max(0.0, min(max(due - now, RETRY_SECONDS) * jitter, end - now))

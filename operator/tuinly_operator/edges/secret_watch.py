@@ -81,8 +81,10 @@ class SecretWatch:
         self.settled.set()
 
     def list_again(self) -> None:
-        """End the watch that is under way, if any, and list anew: it may wait for versions that never come."""
-        if self._limit is not None:
+        """List anew; a watch that is under way ends, as it may wait for versions that never come."""
+        if self._limit is None:
+            self._version = ""
+        else:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def _watch_until_told(self) -> None:

@@ -347,7 +347,7 @@ class _Origin:
         if self.failures >= DOWN_AFTER and now - self.first_failure > DOWN_SECONDS and not self.down:
             self.down, self.next_probe = True, now + self._probe_pause(now)
 
-    def refused(self, now: float) -> None:
+    def throttled(self, now: float) -> None:
         """Lower the rate, as one in good standing was told that there are too many requests."""
         if now - self.cut >= 1:
             self.rate_then = max(LEAST_RATE, RATE_CUT * self.tokens_in_a_second(now))
@@ -366,15 +366,15 @@ class Limiter:
     """One for all endpoints. The reconciler asks before each request, parks those that must wait, tells how it went."""
 
     def __init__(
-        self, places: int, release: Callable[[NamespacedName], None], waits: Callable[[], None] = lambda: None
+        self, places: int, release: Callable[[NamespacedName], None], parked: Callable[[], None] = lambda: None
     ) -> None:
         """`places` bounds what is in flight in all; `release` is called with each credential whose turn has come.
 
-        `waits` is called whenever one begins to wait: then `tick` is to be called.
+        `parked` is called whenever one is parked: if the last `tick` returned None, it is time to call that again.
         """
         self._places = places
         self._release = release
-        self._waits_now = waits
+        self._parked = parked
         self._origins: dict[str, _Origin] = {}
         self._numbers = count()
 
@@ -384,7 +384,7 @@ class Limiter:
 
     def holds_place(self, key: NamespacedName) -> bool:
         """Whether a place is reserved for a credential, which should not be kept empty for long."""
-        return any(wait.ticket is not None for _, wait in self._waits(key))
+        return any(wait.ticket is not None for _, wait in self._waits_of(key))
 
     # --- Asking -------------------------------------------------------------------------------------------------------
 
@@ -422,12 +422,12 @@ class Limiter:
         wait.ask, wait.ticket = ask, None
         origin.queue(wait, next(self._numbers))
         self._dispatch(now.boot)
-        self._waits_now()
+        self._parked()
 
     def keep_only(self, key: NamespacedName, asks: Collection[Ask], now: Moment) -> None:
         """End all waits of a credential but those for `asks`, and give back the places that were kept for them."""
         gone, kept = False, {(ask.origin, ask.purpose) for ask in asks}
-        for origin, wait in self._waits(key):
+        for origin, wait in self._waits_of(key):
             if (wait.ask.origin, wait.ask.purpose) not in kept:
                 origin.leaves(wait.ask.who)
                 gone = True
@@ -499,7 +499,7 @@ class Limiter:
             origin.speaks_against(ticket, now.boot, trusted=trusted)
         throttled = trusted and failure.status == HTTPStatus.TOO_MANY_REQUESTS
         if throttled:  # it may merely have been unlucky: it goes to the back, but keeps its standing
-            origin.refused(now.boot)
+            origin.throttled(now.boot)
         known = _Known(
             standing=standing if throttled else Standing.FAILING if own else max(standing, Standing.SHAKEN),
             tokens=origin.tokens,
@@ -531,10 +531,11 @@ class Limiter:
         Returns in how many seconds to call this again; None if nobody waits, and so not before one does.
         """
         for origin in self._origins.values():
-            for ticket in [t for t in origin.tickets if not t.picked and now.boot - t.since > RESERVED_SECONDS]:
-                if not ticket.began:  # it was released already, so it will ask by itself
-                    self._leave(origin, ticket)
-                    origin.waiting[ticket.ask.who].ticket = None
+            kept = (ticket for ticket in origin.tickets if not (ticket.began or ticket.picked))
+            for ticket in [ticket for ticket in kept if now.boot - ticket.since > RESERVED_SECONDS]:
+                # Its credential was released, and so is queued: it asks again when it is reconciled.
+                self._leave(origin, ticket)
+                origin.waiting[ticket.ask.who].ticket = None
         self._dispatch(now.boot)
         if not any(origin.waiting for origin in self._origins.values()):
             return None
@@ -640,7 +641,7 @@ class Limiter:
         del origin.tickets[ticket]
         origin.untrusted -= ticket.standing is not Standing.GOOD
 
-    def _waits(self, key: NamespacedName) -> Iterator[tuple[_Origin, _Wait]]:
+    def _waits_of(self, key: NamespacedName) -> Iterator[tuple[_Origin, _Wait]]:
         for origin in self._origins.values():
             for purpose in Purpose:
                 wait = origin.waiting.get((key, purpose))

@@ -32,7 +32,7 @@ class Timers:
         # Entries that were replaced or cancelled stay in the heaps until they come first; the dictionary tells.
         self._by_wall: list[tuple[float, NamespacedName]] = []
         self._by_boot: list[tuple[float, NamespacedName]] = []
-        self._look = asyncio.Event()
+        self._look = asyncio.Event()  # set when a tick is over, or a deadline has become the first
 
     def __len__(self) -> int:
         return len(self._deadlines)

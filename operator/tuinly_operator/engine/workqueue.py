@@ -55,8 +55,10 @@ class WorkQueue:
 
     @property
     def age(self) -> float:
-        """Seconds for which the oldest waiting key has waited while the queue was open; 0 if none waits."""
-        return self._monotonic() - next(iter(self._waiting.values())) if self._waiting else 0.0
+        """Seconds for which the oldest key has waited in the open queue; 0 where none waits, or anything holds it."""
+        if self._holds or not self._waiting:
+            return 0.0
+        return self._monotonic() - next(iter(self._waiting.values()))
 
     @property
     def stalled(self) -> float:

@@ -70,10 +70,12 @@ class Reconciler:
         policy: Policy,
         clock: Clock,
         chance: Chance,
+        requeue: Callable[[NamespacedName], None],
         give_way: Callable[[NamespacedName], bool] = lambda _: False,
     ) -> None:
         """Nothing is done before `reconcile`.
 
+        `requeue` asks for another reconcile of a credential, also of one that is being reconciled.
         `give_way` is asked once a token is published: it queues the credential again behind others, if any wait.
         """
         self._store = store
@@ -84,6 +86,7 @@ class Reconciler:
         self._policy = policy
         self._clock = clock
         self._chance = chance
+        self._requeue = requeue
         self._give_way = give_way
         self._under_way: dict[NamespacedName, asyncio.Task[frozenset[Ask]]] = {}
         self._reporter = Reporter(store, kube, events, clock)
@@ -284,7 +287,7 @@ class Reconciler:
         if delivery.refused and (before is None or before.refused != delivery.refused):
             _log.warning("Pods are not told of new tokens", extra=fields(credential=push.key, cause=delivery.refused))
         if delivery != before:
-            self._wake(push.key, Deadline.after(0.0, self._clock.now()))
+            self._requeue(push.key)  # not by its timer, which a reconcile that is about to end would set anew
 
     def _park(self, facts: Facts, decision: Rest) -> frozenset[Ask]:
         """Put the requests that must wait into the limiter's line, before anything can fail; return them."""

@@ -26,9 +26,9 @@ from tuinly_operator.engine.leadership import Leadership
 KEY = NamespacedName("tuinly-system", "tuinly-operator")
 LEASE_SECONDS: Final = 15.0
 GIVE_UP_SECONDS: Final = 10.0
-RENEWAL: Final = 3.3
+RENEWAL: Final = 3.0
 """Seconds from one renewal of the Lease to the next, at most."""
-LOOK: Final = 2.2
+LOOK: Final = 2.0
 """Seconds between two looks at the Lease of one that does not lead, at most."""
 MOST: Final = 2**31 - 1
 """That duration and transitions may be: the API server takes no more."""
@@ -536,7 +536,7 @@ async def test_after_a_gap_a_leader_starts_afresh_also_if_nobody_took_over(world
 async def test_a_gap_while_a_renewal_is_answered_counts_too(world: World) -> None:
     leader, _ = await world.two()
     renewals = world.server.version
-    leader.calls = [FAILING, FAILING, FAILING, Call(after=4.0)]
+    leader.calls = [*[FAILING] * 4, Call(after=LEASE_LIMIT)]
     await world.until(lambda: world.server.version > renewals)
     await world.until(lambda: not leader.leads)
     await world.until(lambda: leader.leads)

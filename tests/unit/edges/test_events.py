@@ -13,8 +13,9 @@ from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.notices import Notice
 from tuinly_operator.edges import events as events_module
+from tuinly_operator.edges.election import LOOK_SECONDS
 from tuinly_operator.edges.events import EventSender
-from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
 
 
 def of(namespace: str) -> Credential:
@@ -29,6 +30,7 @@ class Posts:
     """What the API server got, and in which namespaces it does not answer."""
 
     def __init__(self) -> None:
+        self.leads = True
         self.hanging: set[str] = set()
         self.reachable = True
         self.unheard = False  # whether, in an outage, what is sent arrives all the same
@@ -37,6 +39,9 @@ class Posts:
         self.got: list[tuple[str, Mapping[str, Any]]] = []
         self.open: dict[str, int] = {}
         self.most = 0
+
+    def lead(self) -> None:
+        self.leads = True
 
     async def answers(self) -> bool:
         return self.reachable
@@ -49,6 +54,8 @@ class Posts:
             await asyncio.Event().wait()
         await asyncio.sleep(0)
         self.open[namespace] -= 1
+        if self.reachable and not self.leads:
+            raise NotLeading
         if namespace in self.failing:
             raise ApiFailure(500, "InternalError")
         if not self.reachable and not self.unheard:
@@ -164,3 +171,21 @@ async def test_an_event_that_meets_an_outage_is_sent_after_it_and_once(
     await until(posts, 2)
     assert [event["note"] for _, event in posts.got] == ["first", "second"]
     assert not caplog.records
+
+
+async def test_an_event_that_meets_an_outage_in_which_the_lead_ends_is_sent_once_it_is_back(
+    posts: Posts, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Lease is taken again at the next look, some time after the API server answers."""
+    monkeypatch.setattr(events_module, "_OUTAGE_SECONDS", 0.2)
+    posts.reachable = posts.leads = False
+    sender.tell(of("shop"), failed())
+    await asyncio.sleep(0.3)
+    posts.reachable = True
+    asyncio.get_running_loop().call_later(0.15, posts.lead)
+    await until(posts, 1)
+    assert len(posts.got) == 1
+
+
+def test_after_an_outage_the_lease_has_been_looked_at_before_an_event_is_sent() -> None:
+    assert events_module._OUTAGE_SECONDS > LOOK_SECONDS  # noqa: SLF001 -- how long it waits

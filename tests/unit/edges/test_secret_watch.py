@@ -83,6 +83,34 @@ async def test_told_to_it_lists_again_and_watches_from_there(monkeypatch: pytest
     assert kube.watched == ["100", "5", "7"]
 
 
+async def test_told_to_between_two_watches_it_lists_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it backs off, as where an API server has just been restored from a backup."""
+    monkeypatch.setattr(secret_watch_module, "_MAX_BACKOFF", 0)
+    kube, store = Quiet(), Store(lambda _: None, lambda _: None)
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
+
+    async def broken(*_: object) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        kube.version = 5
+        if kube.version:
+            raise ApiFailure(None, "ServerDisconnectedError")
+        yield "BOOKMARK", {}
+
+    async def told(failure: ApiFailure) -> None:
+        monkeypatch.undo()
+        watch.list_again()
+        await back_off(failure)
+
+    back_off = watch._back_off  # noqa: SLF001 -- where it is told
+    monkeypatch.setattr(watch, "_back_off", told)
+    monkeypatch.setattr(kube, "watch_secrets", broken)
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        while not kube.watched:  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0)
+    assert kube.watched == ["5"]
+    running.cancel()
+
+
 async def test_it_tells_how_far_it_has_come() -> None:
     """Push waits for that."""
     kube, store = Quiet(), Store(lambda _: None, lambda _: None)

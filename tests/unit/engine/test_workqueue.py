@@ -194,15 +194,17 @@ async def test_a_queue_that_moves_is_not_stalled_however_long_one_key_waits(worl
     assert queue.stalled == 0
 
 
-async def test_only_the_end_of_the_last_hold_has_keys_wait_anew(world: World, queue: WorkQueue) -> None:
+async def test_who_waits_while_anything_holds_the_queue_has_not_waited(world: World, queue: WorkQueue) -> None:
     queue.add(A)
     for why in ("a list", "the lead"):
         queue.hold(why)
     world.time += 10
     queue.release("a list")
-    assert queue.age == 10
+    assert queue.age == queue.stalled == 0
     queue.release("the lead")
     assert queue.age == 0
+    world.time += 10
+    assert queue.age == 10
 
 
 async def test_what_comes_again_under_way_waits_from_the_end_of_that(world: World, queue: WorkQueue) -> None:

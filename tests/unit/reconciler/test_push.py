@@ -1,11 +1,13 @@
 """Push: what is pushed when, and what is told of it, in the world of world.py."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.unit.shop import TARGET, Shop
 from tests.unit.world import CREDENTIAL, Json
+from tuinly_operator.base.clock import Deadline
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.push import Delivery, Push
 from tuinly_operator.edges.kube import ApiFailure
@@ -271,6 +273,25 @@ async def test_a_restart_knows_what_was_told(shop: Shop) -> None:
     written = statuses(shop)
     await came(shop, CAME)
     assert statuses(shop) == written
+
+
+async def test_what_comes_of_it_in_the_step_in_which_the_report_ends_is_told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reconcile sets the timer anew after that, which must not take the place of what was asked for meanwhile."""
+    reporter = shop.process.reconciler._reporter  # noqa: SLF001 -- whose end is met
+    report = reporter.report
+
+    async def reported(*of: Any) -> Deadline | None:  # noqa: ANN401 -- whatever it takes
+        again = await report(*of)
+        shop.process.pushed(CAME)
+        return again
+
+    monkeypatch.setattr(reporter, "report", reported)
+    await shop.process.reconcile(CREDENTIAL)
+    monkeypatch.undo()
+    await shop.process.work()
+    assert shop.told("Delivered") == "True Pushed"
 
 
 async def test_what_came_of_it_for_one_that_was_made_again_is_nobodys(shop: Shop) -> None:

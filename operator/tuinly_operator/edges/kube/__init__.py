@@ -47,7 +47,7 @@ class Kube(Secrets, Credentials, Pods, Leases):
         silence: float = WATCH_SILENCE,
         rest: Callable[[client.Configuration], Any] = rest_client,
     ) -> None:
-        """`selector` says by labels which credentials there are for us, empty for all; the rest is for Requests."""
+        """`selector` says by labels which credentials are ours, empty for all. All else is for `Requests`."""
         super().__init__(configuration, leadership, reachable=reachable, pace=pace, silence=silence, rest=rest)
         self.selector = selector
 

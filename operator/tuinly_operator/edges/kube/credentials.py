@@ -9,8 +9,8 @@ from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.requests import JSON_PATCH, METADATA, METADATA_LIST, Requests, collection
 
-# Credentials that are listed at once, here and by kopf. A whole page is in memory, of kopf's with up to a MiB for each,
-# and what a large one takes for a moment the process does not give back.
+# How many credentials are listed at once, here and by kopf. A whole page is in memory; in kopf's each credential may
+# have a MiB. What a large page takes for a moment, the process does not give back.
 CREDENTIALS_PAGE: Final = 100
 
 
