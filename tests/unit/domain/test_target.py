@@ -260,7 +260,9 @@ def test_that_it_was_made_in_place_of_an_immutable_one_stays_noted() -> None:
     assert manifest(present=target.seen())["metadata"]["annotations"].keys() == ANNOTATIONS
     target.thawed()
     assert thawed_at(target.seen()) == parse_rfc3339(MADE_AT)
-    assert manifest(present=target.seen())["metadata"]["annotations"].keys() == ANNOTATIONS | {"tuinly.com/thawed"}
+    annotations = manifest(present=target.seen())["metadata"]["annotations"]
+    assert annotations.keys() == ANNOTATIONS | {"tuinly.com/thawed"}
+    assert annotations["tuinly.com/thawed"] == "true"
     assert looks_as_asked(target.seen(), credential(), DEFAULT_LAYOUT)
     target.taken("annotations", "tuinly.com/thawed")
     assert thawed_at(target.seen()) == 0  # somebody else says so

@@ -434,6 +434,16 @@ def test_created_is_what_the_watch_told_of_the_creation_of(told: dict[str, bool]
     assert record.created is created
 
 
+def test_who_is_found_by_a_live_read_was_not_seen_to_be_created() -> None:
+    """It may have been there for long, and have a target."""
+    store = Watched()
+    credential = at("10")
+    store.credential_read(ME, credential, "12", store.known(ME))
+    record = store.get(ME)
+    assert record is not None
+    assert record.created is False
+
+
 def test_nobody_has_shown_that_a_credential_is_served_before_anybody_looked() -> None:
     assert LiveTarget().served is False
 
