@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_tuinly.edges.access import Access, RefusedError
+from kubectl_tuinly.edges.cluster import Cluster as AskedCluster
 from tests.support.acts import force
 from tests.support.canary import Canary, sightings
 from tests.support.cluster import Cluster
 from tests.support.crd import GOOD, Credentials
 from tests.support.manifests import VERSION
 from tests.support.objects import Json
-from tests.support.plugin import Plugin
+from tests.support.plugin import Plugin, environment
 from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually
@@ -461,6 +463,22 @@ def test_check_says_what_it_could_not_check(nobody: Plugin, admin: Plugin) -> No
     assert (
         "there is no Deployment of the operator in default" in admin.run("check", "--operator-namespace", "default").out
     )
+
+
+@pytest.mark.usefixtures("installed")
+def test_who_may_review_rights_in_a_namespace_alone_asks_there(
+    cluster: Cluster, admin: Plugin, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the admin of a namespace, who installed an operator for it."""
+    admin.bound("admin", "rita", namespace)
+    monkeypatch.setenv("PATH", environment(cluster)["PATH"])
+    read = {"namespace": namespace, "verb": "get", "resource": "secrets"}
+    with Access(["--kubeconfig", str(cluster.kubeconfig), "--as", "rita"]) as access:
+        asked = AskedCluster(access)
+        assert [asked.may(user, read) for user in ("rita", "norbert")] == [True, False]
+        with pytest.raises(RefusedError) as refused:
+            asked.may("rita", {"verb": "get", "resource": "secrets"})
+    assert refused.value.denied
 
 
 @pytest.mark.usefixtures("installed")

@@ -175,14 +175,16 @@ class Access:
         body: str | None = None,
         timeout: float = _REQUEST_SECONDS,
     ) -> HTTPResponse:
-        connection = _Connection(self._socket(), timeout)
+        connection, url = _Connection(self._socket(), timeout), path + (f"?{urlencode(query)}" if query else "")
         try:
-            connection.request(method, path + (f"?{urlencode(query)}" if query else ""), body, dict(headers or {}))
+            # Each request has a connection of its own, which ends with its answer.
+            connection.request(method, url, body, {"Connection": "close", **(headers or {})})
             answer = connection.getresponse()
             if answer.status < HTTPStatus.BAD_REQUEST:
                 return answer
             told = answer.read().decode(errors="replace")
         except (OSError, HTTPException) as error:
+            connection.close()
             raise StopError(Exit.UNCHECKED, f"the API server does not answer ({type(error).__name__})") from None
         raise _failure(answer.status, told)
 
