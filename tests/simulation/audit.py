@@ -65,6 +65,7 @@ class Audit:
         self._quiet_since: float | None = None
         self._moved: list[str] = []
         self._back_at = float("-inf")  # when the storage went back to a backup, by the loop's time
+        self._brought_back: frozenset[NamespacedName] = frozenset()  # whose targets hold what the last backup had
         self._ahead: dict[str, list[float]] = defaultdict(list)  # seconds that a token's asker's clock was, each time
         self.reached: set[str] = set()
         self.refreshes = 0
@@ -95,6 +96,7 @@ class Audit:
         """The storage went back to a backup."""
         self.leads.went_back()
         self._back_at = self._history.loop.time()
+        self._brought_back = frozenset(self._history.keys)
 
     def logged(self, process: object, record: logging.LogRecord) -> None:
         """Look at a line of the log."""
@@ -236,6 +238,7 @@ class Audit:
             self._judge_exchange_of(key, where, old, new, forced=forced)
         if old is None or old.value != new.value:
             self.refreshes += 1
+            self._brought_back -= {key}
             history.network.later(max(0.0, new.expires - now) + 0.01, self._judge_freshness, key, where, new)
             if self._quiet_since is not None and old is not None and history.endpoint.lives(old):
                 self._judge_due(key, old, now)
@@ -393,7 +396,7 @@ class Audit:
             return f"the target holds no token: {told}"
         if self._history.now() - max(self._written.get(key, 0.0), token.revoked_at) < SKEW:
             return None  # the status is told next, or the token is written that was given in its place
-        if not self._history.endpoint.lives(token) and (token.revoked_at or self._is_promised(token)):
+        if not self._history.endpoint.lives(token) and self._must_live(key, token):
             return f"the token has ended{' by revocation' if token.revoked_at else ''}: {told}"
         untried = refreshed == ("False", "VerificationInconclusive") and self._may_be_untried(key, token)
         if ready != ("True", "Issued") or not (untried or refreshed == ("True", "Issued")):
@@ -407,6 +410,14 @@ class Audit:
         said = parse_rfc3339(raw["status"]["tokenExpirationTime"])
         true = any(abs(said - ahead - token.expires) < SKEW for ahead in self._ahead[token.value])
         return None if true else f"the status says that {token.expires} is {said}"
+
+    def _must_live(self, key: NamespacedName, token: Token) -> bool:
+        """Whether a token that does not live is a flaw.
+
+        One that a backup brought back may have been revoked since: while etcd was restored the lead ended, and with it
+        whatever was known of the token that followed.
+        """
+        return key not in self._brought_back if token.revoked_at else self._is_promised(token)
 
     def _is_promised(self, token: Token) -> bool:
         """Whether the promise of freshness covers a token: the clock by which it was asked for was nearly right.
