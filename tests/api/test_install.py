@@ -223,7 +223,7 @@ def way_of(name: str, folder: Path) -> Way:
 def kustomized(folder: Path) -> str:
     """Write the first kustomization of the docs, with Push, and return the commands that apply it."""
     kustomization, *_ = documented("Kustomize", "yaml")
-    [commands] = documented("Kustomize", "sh")
+    commands, _second = documented("Kustomize", "sh")
     write_kustomization(folder, kustomization)
     return commands.replace("tuinly-operator/", f"{os.path.relpath(ROOT, folder)}/")
 
@@ -341,7 +341,8 @@ def test_two_installations_by_kustomize_are_side_by_side(bare: LocalCluster, she
     (second / "names").mkdir(parents=True)
     write_kustomization(second / "names", of_names)
     write_kustomization(second, of_rights)
-    shell.run("kubectl apply -k second", folder=tmp_path)
+    _first, apply_second = documented("Kustomize", "sh")
+    shell.run(apply_second, folder=tmp_path)
     pods_are_admitted(bare)
     pods_are_admitted(bare, "tuinly-billing")
     each_serves_its_own(bare, "billing-tuinly-operator")
