@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isinf
 from typing import TextIO
 
 _WIDTH = 40  # of the longest bar, in characters
@@ -103,7 +104,9 @@ def _asked(f: Figure) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with three digits that count."""
+    """Write a number with three digits that count; one that is beyond all bounds of a histogram has none."""
+    if isinf(value):
+        return "∞"
     if value == round(value):
         return f"{value:,.0f}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 -- three digits

@@ -261,7 +261,7 @@ class Stand:
         self.client_secret = secrets.token_urlsafe(24)
         self.login = cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
         self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason
-        self._held = Times({})
+        self._held: dict[OperatorProcess, Times] = {}  # of each replica, what it told last of its long iterations
         self._replicas: list[OperatorProcess] = []
         self._names: Sequence[str] = _ONE_FOR_ALL  # of the replicas, in the order in which they were started
         self._started = 0
@@ -327,7 +327,7 @@ class Stand:
 
     def end_replica(self, replica: OperatorProcess) -> None:
         """End a replica as Kubernetes does, if it still runs, and keep what it told of."""
-        self._held = self._held.and_also(_long_iterations(replica))
+        self._ask_for_long_iterations(replica)
         self._replicas.remove(replica)
         replica.__exit__(None, None, None)
         self.setbacks.update(line["reason"] for line in replica.logs() if line["msg"] == "failed, trying again")
@@ -358,8 +358,14 @@ class Stand:
         return Snapshot(now, cpu, api, token_requests, lateness, by_grant)
 
     def held(self) -> Times:
-        """The long iterations of the event loops of all replicas so far, but for those that were killed."""
-        return reduce(Times.and_also, map(_long_iterations, self._replicas), self._held)
+        """The long iterations of the loops of all replicas so far; of one that was killed, what it told last."""
+        for replica in self._replicas:
+            self._ask_for_long_iterations(replica)
+        return reduce(Times.and_also, self._held.values(), Times({}))
+
+    def _ask_for_long_iterations(self, replica: OperatorProcess) -> None:
+        if not replica.ended:
+            self._held[replica] = Times.of(replica.metrics(), HELD)
 
     async def _counters(self) -> tuple[Times, Counter[str]]:
         """The operator's own: how late refreshes were, and by which grants tokens came."""
@@ -396,11 +402,6 @@ class Stand:
                 if now - readings[0][0] >= _STILL * 0.8 and cpu - readings[0][1] <= 0.03:  # noqa: PLR2004 -- three ticks
                     return readings[0][0]
                 await asyncio.sleep(0.05)
-
-
-def _long_iterations(replica: OperatorProcess) -> Times:
-    """The long iterations of its event loop; none where it runs no more."""
-    return Times({}) if replica.ended else Times.of(replica.metrics(), HELD)
 
 
 @asynccontextmanager

@@ -202,6 +202,12 @@ def test_the_table_tells_what_was_measured_asked_and_missed() -> None:
     assert len({len(row) for row in text.splitlines()}) == 1
 
 
+def test_what_is_beyond_all_bounds_of_a_histogram_is_told_too() -> None:
+    beyond = Times({1.0: 3.0, float("inf"): 4.0}).bound(1.0)
+    told = table([Figure("longest iteration", 1, beyond, "s", most=0.05)])
+    assert told.splitlines()[-1].split(" | ")[2:] == ["∞ s     ", "≤ 0.05 ", "MISSED |"]
+
+
 def test_the_picture_has_bars_in_proportion() -> None:
     lines = picture([Bars("CPU (ms)", {"one": 1.0, "other": 4.0}), Bars("nothing (s)", {"one": 0.0})]).splitlines()
     assert [line.count("█") for line in lines if line.startswith("  ")] == [10, 40, 0]
