@@ -21,10 +21,15 @@ async def shards(run: Run) -> Figures:
         return
     await fresh(run)
     stand, size = run.stand, run.count
+    await asyncio.to_thread(stand.stop_operator)
+    await asyncio.to_thread(stand.allow_leases_of_shards)
     before, begun = await stand.snapshot(), time.monotonic()
     leaders = await stand.start_shards()
     processes = [Process(leader.pid) for leader in leaders]
     rested = max(await asyncio.gather(*(stand.at_rest(process, patience(size)) for process in processes)))
+    metrics = [await asyncio.to_thread(leader.metrics) for leader in leaders]
+    if (known := sum(told["tuinly_credentials", frozenset()] for told in metrics)) != size:
+        raise RuntimeError(f"{known:.0f} of {size} credentials known")
     yield Figure(f"{_ALL}restart, all fresh: until all are scheduled", size, rested - begun, "s", most=60.0)
     yield Figure("… CPU of all", size, sum(process.cpu for process in processes), "s")
     yield Figure("… memory of each, idle, at most", size, max(process.rss for process in processes), "MB", most=800.0)

@@ -291,8 +291,7 @@ class Stand:
                 raise RuntimeError(f"the operator has ended: {self.operator.last_lines(5)}")
             return self.operator
         replica = await self.start_replica()
-        # Its log tells, and costs nothing of the CPU that is measured: a scrape has all credentials in it.
-        await asyncio.to_thread(replica.wait_for_log, lambda line: bool(line["msg"] == LEADS), _LEAD_SECONDS)
+        await self._await_lead(replica)
         return replica
 
     async def start_replica(self, shard: int | None = None) -> OperatorProcess:
@@ -312,13 +311,17 @@ class Stand:
         return replica
 
     async def start_shards(self) -> list[OperatorProcess]:
-        """Start an operator for each shard in place of the one for all, all at once; wait until they are ready."""
-        await asyncio.to_thread(self.stop_operator)
-        await asyncio.to_thread(self._allow_their_leases)
+        """Start an operator for each shard, all at once, where none runs; wait until they are ready and lead."""
         self._names = (*(f"shard {number}" for number in range(SHARDS)), "standby")
-        return await asyncio.gather(*map(self.start_replica, range(SHARDS)))
+        leaders = await asyncio.gather(*map(self.start_replica, range(SHARDS)))
+        await asyncio.gather(*map(self._await_lead, leaders))
+        return leaders
 
-    def _allow_their_leases(self) -> None:
+    async def _await_lead(self, replica: OperatorProcess) -> None:
+        # Its log tells, and costs nothing of the CPU that is measured: a scrape has all credentials in it.
+        await asyncio.to_thread(replica.wait_for_log, lambda line: bool(line["msg"] == LEADS), _LEAD_SECONDS)
+
+    def allow_leases_of_shards(self) -> None:
         """Let the operator's account hold other Leases than the one that its installation names."""
         role = ["role", "shards", "--verb=get,update", "--resource=leases.coordination.k8s.io"]
         binding = ["rolebinding", "shards", "--role=shards", "--serviceaccount=tuinly-system:tuinly-operator"]

@@ -64,7 +64,10 @@ class Census:
 
     @property
     def lags(self) -> bool:
-        """Whether kopf certainly has not brought all yet, by their number alone; that is quick with very many."""
+        """Whether kopf has not brought all yet, by their number alone, which is quick with very many.
+
+        One that went meanwhile counts as missing, for five seconds at most.
+        """
         return self._awaited is None or len(self._store) < len(self._awaited)
 
     @property

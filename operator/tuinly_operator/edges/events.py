@@ -16,7 +16,9 @@ from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading, event
 _MOST_WAITING: Final = 1000
 _PLACES: Final = 10  # requests at the same time
 _PLACE_SECONDS: Final = 1.0  # after these, a request gives its place to another
-_OUTAGE_SECONDS: Final = 3.0  # between two looks whether an outage is over, and after it until the Lease was looked at
+_OUTAGE_SECONDS: Final = 3.0  # between two looks whether an outage is over
+# After it, until this replica leads again: a look at the Lease may hang for 4 s, and the next one comes 2 s later.
+_LEAD_SECONDS: Final = 7.0
 _MAX_NOTE: Final = 1024  # bytes, events.k8s.io/v1
 
 _log = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ class EventSender:
         """Wait until the API server is back, and the Lease was looked at since: the lead may have ended."""
         while not self._kube.reachable:  # noqa: ASYNC110 -- nothing tells of it
             await asyncio.sleep(_OUTAGE_SECONDS)
-        await asyncio.sleep(_OUTAGE_SECONDS)
+        await asyncio.sleep(_LEAD_SECONDS)
 
     def _event(self, credential: Credential, notice: Notice) -> dict[str, object]:
         now = self._clock.now().wall

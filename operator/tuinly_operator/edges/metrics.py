@@ -179,7 +179,11 @@ class _Gauges(Collector):
             ("tuinly_api_reachable", "1 if the API server answered last, else 0.", state.reachable()),
             ("tuinly_credentials", "TuinlyCredentials known.", len(state.store)),
             ("tuinly_queue_depth", "Credentials that wait for a reconcile.", len(state.queue)),
-            ("tuinly_queue_age_seconds", "How long the oldest of them has waited.", state.queue.age),
+            (
+                "tuinly_queue_age_seconds",
+                "How long the oldest has waited; 0 while the queue is held.",
+                state.queue.age,
+            ),
         ):
             yield GaugeMetricFamily(name, meaning, value=float(value))
 

@@ -6,6 +6,7 @@ receive all of it, and does not say when its first list is complete (docs/decisi
 
 import asyncio
 import logging
+from contextlib import suppress
 from http import HTTPStatus
 
 from tuinly_operator.base.chance import Chance, backoff
@@ -35,6 +36,7 @@ class SecretWatch:
         self._chance = chance
         self._failures = 0
         self._version = ""  # resource version up to which all has been seen; empty: a list is needed
+        self._again = False  # whether `list_again` was called since the last list began
         self._limit: asyncio.Timeout | None = None  # ends the watch that is under way
         self.what = Refusal(SECRETS, namespace)
         self.listed = False  # whether the first list is complete
@@ -54,9 +56,11 @@ class SecretWatch:
         """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""
         while True:
             try:
-                if not self._version:
+                if self._again or not self._version:
+                    self._again, self._version = False, ""
                     await self._list()
-                await self._watch_until_told()
+                if not self._again:
+                    await self._watch_until_told()
                 await asyncio.sleep(_PAUSE)
             except ApiFailure as failure:
                 if failure.status == HTTPStatus.GONE:
@@ -82,18 +86,16 @@ class SecretWatch:
 
     def list_again(self) -> None:
         """List anew; a watch that is under way ends, as it may wait for versions that never come."""
-        if self._limit is None:
-            self._version = ""
-        else:
+        self._again = True
+        if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def _watch_until_told(self) -> None:
         """Watch until the server ends that, or `list_again` does."""
         try:
-            async with asyncio.timeout(None) as self._limit:
-                await self._watch()
-        except TimeoutError:
-            self._version = ""
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._limit:
+                    await self._watch()
         finally:
             self._limit = None
 

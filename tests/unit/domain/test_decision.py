@@ -1124,3 +1124,8 @@ def test_with_everything_in_order_a_token_comes(scene: Scene) -> None:
         assert wait <= 300
         scene.now = Moment(scene.now.wall + wait, scene.now.boot + wait)
     pytest.fail(f"no token: {scene.decide()}")
+
+
+def test_a_rest_in_which_nothing_is_to_come_waits_for_nothing() -> None:
+    rest = Rest()
+    assert (rest.requeue_at, rest.recheck_at, rest.parks, rest.silent) == (None, None, frozenset(), False)

@@ -1424,6 +1424,17 @@ def test_it_is_looked_at_again_when_time_alone_lets_somebody_go_and_within_half_
     assert world.limiter.tick(world.now) == pytest.approx(seconds)
 
 
+def test_it_tells_whenever_somebody_is_parked() -> None:
+    """Who had no reason to call `tick` has one now."""
+    told: list[str] = []
+    limiter = Limiter(PLACES, lambda _: None, parked=lambda: told.append("parked"))
+    limiter.look(good("a"), NOW)
+    assert told == []
+    for _ in range(2):
+        limiter.park(good("a"), NOW)
+    assert told == ["parked", "parked"]
+
+
 # Whatever happens -----------------------------------------------------------------------------------------------------
 
 NAMES = [f"credential-{number}" for number in range(8)]
