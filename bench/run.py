@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,7 +87,7 @@ async def restarted(stand: Stand) -> Start:
     rested = await stand.at_rest(operator, patience(size))
     cpu, peak, rss = operator.cpu, operator.peak, operator.rss
     window = await stand.since(before)
-    await asyncio.to_thread(_assert_scheduled, running, stand.fleet.size)
+    await asyncio.to_thread(assert_scheduled, [running], stand.fleet.size)
     return Start(rested - begun, cpu, peak, rss, lists, window)
 
 
@@ -124,11 +124,12 @@ def pages(count: int, size: int = PAGE) -> int:
     return max(1, -(-count // size))
 
 
-def _assert_scheduled(operator: OperatorProcess, size: int) -> None:
-    metrics = operator.metrics()
-    known = metrics["tuinly_credentials", frozenset()]
-    waiting = metrics["tuinly_queue_depth", frozenset()]
-    due = sum(name == "tuinly_credential_next_refresh_timestamp_seconds" for name, _ in metrics)
+def assert_scheduled(operators: Sequence[OperatorProcess], size: int) -> None:
+    """Raise RuntimeError unless operators have scheduled so many credentials together, and none waits."""
+    told = [operator.metrics() for operator in operators]
+    known = sum(metrics["tuinly_credentials", frozenset()] for metrics in told)
+    waiting = sum(metrics["tuinly_queue_depth", frozenset()] for metrics in told)
+    due = sum(name == "tuinly_credential_next_refresh_timestamp_seconds" for metrics in told for name, _ in metrics)
     if (known, waiting, due) != (size, 0.0, size):
         raise RuntimeError(f"{known:.0f} of {size} credentials known, {waiting:.0f} waiting, {due} with a next refresh")
 

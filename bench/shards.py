@@ -7,7 +7,7 @@ from bench.everyday import as_in_an_hour
 from bench.extremes import ENDS, handed_over
 from bench.measures import Process
 from bench.report import Figure
-from bench.run import MANY, Figures, Run, fresh, patience
+from bench.run import MANY, Figures, Run, assert_scheduled, fresh, patience
 from bench.stand import SHARDS
 
 SHARD = 1
@@ -27,9 +27,7 @@ async def shards(run: Run) -> Figures:
     leaders = await stand.start_shards()
     processes = [Process(leader.pid) for leader in leaders]
     rested = max(await asyncio.gather(*(stand.at_rest(process, patience(size)) for process in processes)))
-    metrics = [await asyncio.to_thread(leader.metrics) for leader in leaders]
-    if (known := sum(told["tuinly_credentials", frozenset()] for told in metrics)) != size:
-        raise RuntimeError(f"{known:.0f} of {size} credentials known")
+    await asyncio.to_thread(assert_scheduled, leaders, stand.fleet.size)
     yield Figure(f"{_ALL}restart, all fresh: until all are scheduled", size, rested - begun, "s", most=60.0)
     yield Figure("… CPU of all", size, sum(process.cpu for process in processes), "s")
     yield Figure("… memory of each, idle, at most", size, max(process.rss for process in processes), "MB", most=800.0)
