@@ -329,13 +329,20 @@ def held_back(f: Facts) -> Pending | None:
     pending = f.memory.pending
     if pending is None or pending.verified or not f.verifies:
         return None
-    if pending.held.token is not None and pending.held.token == f.memory.rejected_token:
-        return pending  # it failed a verification, and the server gave it again: only another verification counts
+    if _given_again(f):
+        return pending
     last_call, block = _last_call_at(f), f.verify_permit.block
     if last_call is not None:
         return None if (pending.unverified or block) and last_call.due(f.now) else pending
     # One that merely waits for its turn to be verified is held back: its turn will come.
     return None if pending.unverified or (block is not None and block.long and block.failure) else pending
+
+
+def _given_again(f: Facts) -> bool:
+    """Whether the new token failed a verification, and the server gave it again: only another verification counts."""
+    pending = f.memory.pending
+    token = pending.held.token if pending else None
+    return token is not None and token == f.memory.rejected_token
 
 
 def to_push(f: Facts) -> Push | None:
@@ -454,10 +461,13 @@ def _client(f: Facts) -> Client | ReadClientSecret | Rest:
 def _last_call_at(f: Facts) -> Deadline | None:
     """When a new token is published even if nobody could verify it: shortly before the present token ends.
 
-    None where there is no present token: neither in the target, nor in memory so that it could be restored.
+    None where there is no present token, neither in the target, nor in memory so that it could be restored; and for a
+    new one that must be verified all the same.
     """
     held = f.memory.published
     if held is None or _lost(f, held) or held.state.exchange_inputs != f.inputs or held.expiry.due(f.now):
+        return None
+    if _given_again(f):
         return None
     before = min(LAST_CALL, lead(f.spec.refresh, held.state.lifetime) / 2)
     return Deadline.after(held.state.lifetime - before, held.issued)

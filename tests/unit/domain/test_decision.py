@@ -143,6 +143,13 @@ def refresh_refused(scene: Scene) -> None:
     scene.remember(refresh_refused=scene.facts().attempt_inputs)
 
 
+def given_again(scene: Scene) -> None:
+    """The newest token has failed a verification before, and the server gave it again."""
+    held = scene.memory.current
+    if held is not None:
+        scene.memory = replace(scene.memory, rejected_token=held.token)
+
+
 def verified(scene: Scene) -> None:
     """The pending token works."""
     scene.waiting(verified=True)
@@ -657,10 +664,13 @@ def test_one_credential_may_wait_for_its_turn_at_both_endpoints() -> None:
 def test_a_token_that_was_rejected_and_is_given_again_is_not_published_untried(trouble: Change) -> None:
     scene = Scene(VERIFIES, brand_new, client_known, absence_proven, pending, trouble)
     assert isinstance(scene.decide(), Publish)
-    held = scene.memory.current
-    assert held is not None
-    scene.memory = replace(scene.memory, rejected_token=held.token)
+    given_again(scene)
     assert isinstance(scene.decide(), Rest)
+
+
+def test_a_last_call_that_is_over_does_not_wake_what_must_be_verified_all_the_same() -> None:
+    assert isinstance(Scene(VERIFIES, ENDING, pending, unverifiable).decide(), Publish)
+    assert requeued_in(VERIFIES, ENDING, pending, given_again, unverifiable) > 0
 
 
 def test_a_failure_is_told_also_while_it_waits_for_its_turn() -> None:
@@ -973,7 +983,7 @@ ANYTHING: Changes = [
     *(client_unread, client_known, client_edited, client_relabelled, client_rotated),
     *(client_invalid, client_gone, client_missing, OTHER_KEY, client_read_anew),
     *(refreshable, refresh_refused, attempted, forced_before, failing(), failing(Reason.INVALID_CLIENT)),
-    *(same_token_again, pending, verified, unverifiable, write_refused, restored, restored_often),
+    *(same_token_again, pending, given_again, verified, unverifiable, write_refused, restored, restored_often),
     *(blocked, throttled, queued, queued_long, graphql_down, graphql_queued, at_once),
 ]
 TIMES = [passed(0), passed(2000), DUE, ENDING, EXPIRED, passed(2500, wall=-1000), passed(600, wall=5000)]
