@@ -195,6 +195,7 @@ class Operator:
             clock=self._clock,
             chance=self._chance,
             requeue=self._queue.add,
+            caught_up=self._queue.caught_up,
             give_way=self._give_way,
         )
 

@@ -556,6 +556,7 @@ class Process:
             clock=world,
             chance=world.chance,
             requeue=self.queue.add,
+            caught_up=self.queue.caught_up,
         )
         api.changed = self.secret_changed
         for key in api.secrets:

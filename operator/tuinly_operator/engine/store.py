@@ -27,6 +27,7 @@ class Record:
     created: bool  # the watch told of its creation, or of a label that has it served here by now
     memory: Memory = field(default_factory=Memory)
     status_written: float = float("-inf")  # boot seconds
+    telling: Status | None = None  # while that is being written
 
 
 @dataclass(slots=True)
@@ -263,8 +264,8 @@ class Store:
             self._records[credential.key] = record = Record(credential, created=created)
         else:
             old, record.credential = record.credential, credential
-            if replace(old, version=credential.version) == credential:
-                return  # the echo of our own status write
+            if replace(old, version=credential.version, status=record.telling or old.status) == credential:
+                return  # the echo of our own status write, which may come before its answer
             if (old.target, old.client_secret) != (credential.target, credential.client_secret):
                 self._forget_interest(old)
         for secret in (credential.target, credential.client_secret):

@@ -92,6 +92,10 @@ class WorkQueue:
             heapq.heappush(self._heaps[self._lane(key)], (self._urgency(key), next(self._order), key))
             self._wake()
 
+    def caught_up(self, key: NamespacedName) -> None:
+        """Let a reconcile be followed by none for what was asked for until now: all of that is known to it."""
+        self._again.discard(key)
+
     async def get(self) -> NamespacedName:
         """Wait for the most urgent credential that can be begun. The caller must say `done` for it."""
         while (lane := self._next_lane()) is None:

@@ -71,11 +71,14 @@ class Reconciler:
         clock: Clock,
         chance: Chance,
         requeue: Callable[[NamespacedName], None],
+        caught_up: Callable[[NamespacedName], None],
         give_way: Callable[[NamespacedName], bool] = lambda _: False,
     ) -> None:
         """Nothing is done before `reconcile`.
 
-        `requeue` asks for another reconcile of a credential, also of one that is being reconciled.
+        `requeue` asks for another reconcile of a credential, also of one that is being reconciled. `caught_up` is told
+        whenever one that is being reconciled is decided on by all that is known: what was asked for before is done by
+        that, such as by the watch, which may show what was written before the answer to the write comes.
         `give_way` is asked once a token is published: it queues the credential again behind others, if any wait.
         """
         self._store = store
@@ -87,6 +90,7 @@ class Reconciler:
         self._clock = clock
         self._chance = chance
         self._requeue = requeue
+        self._caught_up = caught_up
         self._give_way = give_way
         self._under_way: dict[NamespacedName, asyncio.Task[frozenset[Ask]]] = {}
         self._reporter = Reporter(store, kube, events, clock)
@@ -202,6 +206,7 @@ class Reconciler:
         live, published = LiveTarget(), False
         for _ in range(_MOST_ACTS):
             facts = self._gather(record, live)
+            self._caught_up(record.credential.key)
             self._push(record, facts)
             if published and self._give_way(record.credential.key):
                 return None  # others wait for a token: telling of this one comes after theirs

@@ -142,6 +142,26 @@ def test_the_echo_of_our_own_status_is_no_news(store: Watched) -> None:
     assert store.news() == []
 
 
+def test_the_echo_of_our_own_status_may_come_before_its_answer(store: Watched) -> None:
+    record, status = mine(store), Status(secret_name="t", failed_attempts=0)
+    before, record.telling = record.credential, status
+    store.credential_seen(at("11", {"status": {"secretName": "t", "failedAttempts": 0}}))
+    assert store.news() == []
+    store.status_written(record, before, status, "11", boot=0)
+    assert (mine(store).credential.status, mine(store).credential.version) == (status, "11")
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [{"status": {"secretName": "other"}}, {"spec": {"suspend": True}, "status": {"secretName": "t"}}],
+    ids=["another status", "a change that came with it"],
+)
+def test_what_is_more_than_that_echo_is_news(store: Watched, patch: Json) -> None:
+    mine(store).telling = Status(secret_name="t")
+    store.credential_seen(at("11", patch))
+    assert store.news() == [ME]
+
+
 def test_a_change_between_our_status_and_its_echo_is_news(store: Watched) -> None:
     store.status_written(mine(store), mine(store).credential, Status(secret_name="t"), "11", boot=0)
     store.credential_seen(at("12", {"spec": {"suspend": True}, "status": {"secretName": "t"}}))

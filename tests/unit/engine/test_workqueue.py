@@ -76,6 +76,21 @@ async def test_a_reconcile_under_way_is_followed_by_one_more_and_never_joined_by
     assert (len(queue), queue.active) == (0, 0)
 
 
+async def test_what_the_reconcile_under_way_has_caught_up_with_is_followed_by_none(queue: WorkQueue) -> None:
+    queue.add(A)
+    assert await queue.get() == A
+    queue.add(A)
+    queue.caught_up(A)
+    queue.done(A)
+    assert len(queue) == 0
+    queue.add(A)
+    assert await queue.get() == A
+    queue.caught_up(A)
+    queue.add(A)
+    queue.done(A)
+    assert len(queue) == 1
+
+
 async def test_the_most_urgent_comes_first_and_equals_in_their_order(world: World, queue: WorkQueue) -> None:
     fourth = NamespacedName("shop", "d")
     world.urgency = {A: 30.0, B: 10.0, C: 20.0, fourth: 10.0}

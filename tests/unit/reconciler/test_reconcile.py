@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -38,6 +38,29 @@ async def test_a_target_that_the_watch_has_not_brought_yet_is_believed_once_it_i
     await shop.process.work()
     assert len(shop.endpoint.requests) == 1
     assert len(shop.api.writes) == writes
+
+
+async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_reconcile(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciled, write = [], shop.api.write_status
+
+    async def write_status(*args: Any) -> str:
+        version = await write(*args)
+        shop.process.credentials_changed()
+        return version
+
+    async def reconcile(key: NamespacedName) -> None:
+        reconciled.append(key)
+        await type(shop.process.reconciler).reconcile(shop.process.reconciler, key)
+
+    monkeypatch.setattr(shop.api, "write_status", write_status)
+    monkeypatch.setattr(shop.process.reconciler, "reconcile", reconcile)
+    await shop.pass_time(10)
+    shop.force("now")
+    await shop.pass_time(10)
+    assert len(shop.endpoint.requests) == 2
+    assert reconciled == [CREDENTIAL]
 
 
 async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after_an_attempt(shop: Shop) -> None:
