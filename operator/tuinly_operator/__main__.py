@@ -15,7 +15,7 @@ from typing import Final
 
 from tuinly_operator.base.logs import configure_logging
 from tuinly_operator.base.settings import PROGRAM, SettingsError, parse_settings
-from tuinly_operator.base.surroundings import Surroundings
+from tuinly_operator.base.surroundings import Surroundings, garbage_of_this_process
 from tuinly_operator.base.text import printable
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
@@ -28,12 +28,6 @@ MAPPED_FROM: Final = 128 * 1024
 # By mallopt(3). Left alone, glibc raises both as soon as a large block is freed, and keeps what the pages of a long
 # list took: a tenth of the memory with 10,000 credentials.
 _MALLOC: Final = {-3: MAPPED_FROM, -1: 2 * 1024 * 1024}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-# After so many new containers the garbage collector runs. With Python's usual 700 it would look at all that lives again
-# and again while thousands of objects are listed: a third of a start's CPU with 10,000 credentials. With 10,000 its
-# runs held everything up for 10 to 50 ms. Most garbage in cycles, which kopf and httpx make, is as short-lived as an
-# event, so that the many small collections find it, and the large ones may be as rare as before.
-_GC_THRESHOLDS: Final = (4_000, 4, 60)
-
 # Packages that would import all of their modules, where the operator needs a few: most of `kubernetes` is a second
 # client, with another HTTP library.
 _HOLLOW: Final = ("kubernetes", "kubernetes.aio")
@@ -50,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(settings.log_level, settings.log_format)
         forbid_core_dumps()
         tune_memory()
+        garbage_of_this_process().watch()
         provide_home()
         spare_imports()
         gc.disable()  # nothing of what is imported now is garbage
@@ -71,11 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def tune_memory() -> None:
-    """Have the collector run less often, connections hold less, and glibc give large blocks back.
+    """Have connections hold less, and glibc give large blocks back.
 
     Another C library does as it likes.
     """
-    gc.set_threshold(*_GC_THRESHOLDS)
     SSLProtocol.max_size = TLS_BUFFER
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

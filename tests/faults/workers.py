@@ -77,6 +77,7 @@ class Workers:
             clock=self.clock,
             chance=Chance(),
             requeue=lambda _: None,
+            caught_up=lambda _: None,
         )
 
     def see(self, tenant: Tenant) -> NamespacedName:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock, SystemClock
+from tuinly_operator.base.garbage import Garbage
 from tuinly_operator.base.iterations import Iterations
 
 
@@ -34,3 +35,8 @@ class Surroundings:
     def unique_name(self) -> str:
         """A name that no other process has, nor this one's successor in the same Pod; another one each time."""
         return f"{self.host}_{self.chance.getrandbits(32):08x}"
+
+
+def garbage_of_this_process() -> Garbage:
+    """What sees to this process's garbage collector, of which there is one."""
+    return Garbage(time.thread_time, time.monotonic)

@@ -267,7 +267,7 @@ def need(f: Facts) -> Need | None:
         Need.INPUTS_CHANGED: held.state.exchange_inputs != f.inputs,
         Need.CLIENT_CHANGED: client_changed(f),
         Need.FORCED: forced(f),
-        Need.DUE: due.remaining(f.now) <= leeway(f, due),
+        Need.DUE: due.remaining(f.now) <= _slack(held),
     }
     return next((why for why, true in reasons.items() if true), None)
 
@@ -428,7 +428,12 @@ def refresh_at(f: Facts, held: IssuedToken) -> Deadline:
 def leeway(f: Facts, wake: Deadline | None) -> float:
     """Seconds by which what is to be done at a deadline may be done earlier: a refresh may, and nothing else."""
     held = f.memory.current
-    return slack(held.state.lifetime) if held and not held.ask_again and wake == refresh_at(f, held) else 0.0
+    return _slack(held) if held and wake == refresh_at(f, held) else 0.0
+
+
+def _slack(held: IssuedToken) -> float:
+    """Seconds by which a token may be refreshed earlier than it is due; none where it is another try."""
+    return 0.0 if held.ask_again else slack(held.state.lifetime)
 
 
 def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:

@@ -1,6 +1,7 @@
 """When a token is refreshed and when a failed attempt is tried again: lead, jitter, slack, backoff, pure arithmetic."""
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from tuinly_operator.base.clock import parse_duration
@@ -39,8 +40,13 @@ def refresh_offset(refresh: RefreshSpec, state: TokenState) -> float:
     same each time it is asked for, also after a restart or with another lead.
     """
     latest = state.lifetime - lead(refresh, state.lifetime)
-    drawn = hashlib.sha256(f"{state.credential_uid} {state.issued_at}".encode()).digest()
-    return latest * (1 - JITTER * int.from_bytes(drawn[:8]) / 2**64)
+    return latest * (1 - JITTER * _drawn(state.credential_uid, state.issued_at))
+
+
+@lru_cache(maxsize=256)  # asked for more than a dozen times in a refresh
+def _drawn(credential_uid: str, issued_at: int) -> float:
+    digest = hashlib.sha256(f"{credential_uid} {issued_at}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def slack(lifetime: float) -> float:

@@ -156,7 +156,7 @@ def _refreshed(f: Facts, decision: Rest) -> tuple[str, Reason, str]:
         return "False", Reason.TOKEN_EXPIRED, "no new token came before the present one expired"
     # If a token is being asked for anew after a failure, neither that failure counts any more, nor has anything worked.
     settled = f.usable and f.memory.attempt is None
-    if published is None or ((unwritten(f) or need(f)) and not settled):
+    if published is None or (not settled and (unwritten(f) or need(f))):
         return "Unknown", Reason.ISSUING, _UNDER_WAY
     return "True", Reason.ISSUED, "the last token request worked"
 

@@ -55,7 +55,7 @@ class TokenState:
 
     def same_token(self, other: "TokenState") -> bool:
         """Whether both tell of the same token, by whatever template it was written."""
-        return all(getattr(self, f) == getattr(other, f) for f in _ALL_BUT_TEMPLATE)
+        return self == other or all(getattr(self, f) == getattr(other, f) for f in _ALL_BUT_TEMPLATE)
 
     @property
     def lifetime(self) -> int:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import pytest
+from kopf._cogs.structs import bodies
 
 from tests.unit.facts import UID, credential_object
 from tuinly_operator.base.chance import Chance
@@ -114,6 +115,16 @@ async def test_a_list_is_told_from_an_event_and_an_end_from_both(watch: Credenti
         watch._hear(kind, {})  # noqa: SLF001 -- the same
     await until(lambda: len(heard.calls) >= 4)
     assert heard.calls == [("listed", UID), ("created", UID), ("seen", UID), ("gone", UID)]
+
+
+async def test_kopf_keeps_nothing_of_an_object_between_two_events() -> None:
+    memories = watch_module._NoMemories()  # noqa: SLF001 -- what kopf is given
+    raw = cast("bodies.RawBody", credential_object())
+    one = await memories.recall(raw, noticed_by_listing=True)
+    other = await memories.recall(raw, memobase=one.memo)
+    assert one is not other
+    assert one.noticed_by_listing
+    assert list(memories.iter_all_memories()) == []
 
 
 # --- When kopf runs, and for whom -------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_r
 ) -> None:
     reconciled, write = [], shop.api.write_status
 
-    async def write_status(*args: Any) -> str:
+    async def write_status(*args: Any) -> str:  # noqa: ANN401 -- as it is called
         version = await write(*args)
         shop.process.credentials_changed()
         return version
