@@ -79,6 +79,7 @@ class Store:
         self._ends = Ends()
         self._records: dict[NamespacedName, Record] = {}
         self._secrets: dict[NamespacedName, SecretMeta] = {}
+        self._ended: dict[NamespacedName, str] = {}  # Secrets that credentials care for, and the uid of what has gone
         self._overtaken: dict[str | None, set[NamespacedName]] = {}  # changed while a namespace (None: all) is listed
         self._interested = _Links()  # Secret -> credentials that read or write it
         self._targets = _Links()  # credential -> Secrets labelled with it
@@ -216,9 +217,12 @@ class Store:
         """Take in what a live read, or the answer to a write, shows; None for no Secret.
 
         `since` is what was known when the request began. If that has changed meanwhile, the answer may be older than
-        the change, and is taken only if its version is newer. `by` is the credential that asked: it need not be told.
+        the change, and is taken only if its version is newer, and never if what it shows has gone. `by` is the
+        credential that asked: it need not be told.
         """
         old = self._secrets.get(key)
+        if old is None and meta is not None and self._ended.get(key) == meta.uid:
+            return
         if old is since or (old is not None and meta is not None and meta.newer_than(old)):
             self._put(key, meta, by)
 
@@ -245,10 +249,13 @@ class Store:
         old = self._secrets.get(key)
         if old == meta:
             return
-        if meta is None:
-            del self._secrets[key]
-        else:
+        if meta is not None:
             self._secrets[key] = meta
+            self._ended.pop(key, None)
+        elif old is not None:
+            del self._secrets[key]
+            if self._interested.of(key):
+                self._ended[key] = old.uid
         for scope in (None, key.namespace):
             if scope in self._overtaken:
                 self._overtaken[scope].add(key)
@@ -264,7 +271,8 @@ class Store:
             self._records[credential.key] = record = Record(credential, created=created)
         else:
             old, record.credential = record.credential, credential
-            if replace(old, version=credential.version, status=record.telling or old.status) == credential:
+            same = replace(old, version=credential.version, status=credential.status) == credential
+            if same and credential.status in (old.status, record.telling):
                 return  # the echo of our own status write, which may come before its answer
             if (old.target, old.client_secret) != (credential.target, credential.client_secret):
                 self._forget_interest(old)
@@ -297,6 +305,8 @@ class Store:
     def _forget_interest(self, credential: Credential) -> None:
         for secret in (credential.target, credential.client_secret):
             self._interested.discard(secret, credential.key)
+            if not self._interested.of(secret):
+                self._ended.pop(secret, None)
 
 
 class _Links:

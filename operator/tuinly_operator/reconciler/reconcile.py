@@ -76,9 +76,9 @@ class Reconciler:
     ) -> None:
         """Nothing is done before `reconcile`.
 
-        `requeue` asks for another reconcile of a credential, also of one that is being reconciled. `caught_up` is told
-        whenever one that is being reconciled is decided on by all that is known: what was asked for before is done by
-        that, such as by the watch, which may show what was written before the answer to the write comes.
+        `requeue` asks for another reconcile of a credential, also of one that is being reconciled. `caught_up` is
+        called once all that is known has been gathered for a decision: what was asked for until then needs no other
+        reconcile. The watch, for one, often shows a write before its answer comes.
         `give_way` is asked once a token is published: it queues the credential again behind others, if any wait.
         """
         self._store = store
@@ -206,7 +206,8 @@ class Reconciler:
         live, published = LiveTarget(), False
         for _ in range(_MOST_ACTS):
             facts = self._gather(record, live)
-            self._caught_up(record.credential.key)
+            if facts.target is live.stored:  # else the store may have lost what only this reconcile has seen
+                self._caught_up(record.credential.key)
             self._push(record, facts)
             if published and self._give_way(record.credential.key):
                 return None  # others wait for a token: telling of this one comes after theirs

@@ -151,6 +151,12 @@ def test_the_echo_of_our_own_status_may_come_before_its_answer(store: Watched) -
     assert (mine(store).credential.status, mine(store).credential.version) == (status, "11")
 
 
+def test_an_event_with_the_status_before_ours_is_no_news(store: Watched) -> None:
+    mine(store).telling = Status(secret_name="t")
+    store.credential_seen(at("11", {"metadata": {"labels": {"team": "shop"}}}))
+    assert store.news() == []
+
+
 @pytest.mark.parametrize(
     "patch",
     [{"status": {"secretName": "other"}}, {"spec": {"suspend": True}, "status": {"secretName": "t"}}],

@@ -14,6 +14,7 @@ from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
+from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.election import ASKING_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
@@ -43,7 +44,7 @@ async def test_a_target_that_the_watch_has_not_brought_yet_is_believed_once_it_i
 async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_reconcile(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reconciled, write = [], shop.api.write_status
+    reconciled, write, work = [], shop.api.write_status, shop.process.reconciler.reconcile
 
     async def write_status(*args: Any) -> str:  # noqa: ANN401 -- as it is called
         version = await write(*args)
@@ -52,7 +53,7 @@ async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_r
 
     async def reconcile(key: NamespacedName) -> None:
         reconciled.append(key)
-        await type(shop.process.reconciler).reconcile(shop.process.reconciler, key)
+        await work(key)
 
     monkeypatch.setattr(shop.api, "write_status", write_status)
     monkeypatch.setattr(shop.process.reconciler, "reconcile", reconcile)
@@ -61,6 +62,35 @@ async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_r
     await shop.pass_time(10)
     assert len(shop.endpoint.requests) == 2
     assert reconciled == [CREDENTIAL]
+
+
+@pytest.mark.parametrize("act", ["first", "refresh", "rename"])
+async def test_a_target_that_is_deleted_before_the_answer_to_its_write_comes_is_made_again(
+    act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch shows that before the answer, or, for a rename, while the old target is being deleted."""
+    shop, target = Shop(), NamespacedName(TARGET.namespace, "renamed") if act == "rename" else TARGET
+    if act != "first":
+        await shop.process.work()
+    write = "delete_secret" if act == "rename" else "apply_secret"
+    real, deleted = getattr(shop.api, write), list[NamespacedName]()
+
+    async def wrote(key: NamespacedName, what: object) -> SecretMeta | None:
+        answer: SecretMeta | None = await real(key, what)
+        if not deleted:
+            deleted.append(key)
+            shop.api.remove_secret(target)
+        return answer
+
+    monkeypatch.setattr(shop.api, write, wrote)
+    if act == "rename":
+        shop.spec(target={"name": target.name})
+    elif act == "refresh":
+        shop.force("now")
+    await shop.pass_time(10)
+    assert deleted
+    assert target in shop.api.secrets
+    assert shop.told("Ready") == "True Issued"
 
 
 async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after_an_attempt(shop: Shop) -> None:
