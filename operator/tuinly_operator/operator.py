@@ -131,6 +131,7 @@ class Operator:
             self._kube,
             self._refusals,
             self._chance,
+            new_loop=self._surroundings.watch_loop,
             namespaces=self._namespaces,
             selector=self._settings.selector,
             begun=self._count_again,

@@ -3,38 +3,50 @@
 So a whole operator can be run on another time, another chance and under another name.
 """
 
+import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Clock, SystemClock
 from tuinly_operator.base.garbage import Garbage
 from tuinly_operator.base.iterations import Iterations
 
+# Seconds. A refresh has half a dozen waits, a list one for each of its pages, and people wait for what they apply.
+_COALESCE: Final = 0.004
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What one process goes by.
 
-    `host` is the Pod's name, or the machine's where it is in none. `iterations` is what its event loop waits by.
+    `host` is the Pod's name, or the machine's where it is in none. `iterations` is what its event loop waits by, and
+    `watch_loop` makes the loop of a thread that watches.
     """
 
     clock: Clock
     chance: Chance
     host: str
     iterations: Iterations
+    watch_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 
     @classmethod
     def of_this_process(cls) -> "Surroundings":
         """The machine's clocks, a generator that nobody can foresee, and the host's name as the system tells it."""
         host = os.environ.get("HOSTNAME") or socket.gethostname()
-        return cls(SystemClock(), Chance(), host, Iterations(time.thread_time))
+        return cls(SystemClock(), Chance(), host, _iterations(), lambda: _iterations().loop())
 
     def unique_name(self) -> str:
         """A name that no other process has, nor this one's successor in the same Pod; another one each time."""
         return f"{self.host}_{self.chance.getrandbits(32):08x}"
+
+
+def _iterations() -> Iterations:
+    return Iterations(time.thread_time, time.sleep, _COALESCE)
 
 
 def garbage_of_this_process() -> Garbage:

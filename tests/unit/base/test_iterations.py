@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+import socket
 
 import pytest
 
@@ -72,3 +73,36 @@ def test_what_passes_while_the_loop_waits_is_no_iteration(monkeypatch: pytest.Mo
         waits.select(0)
         waits.select(0)
     assert seen == [0.25]
+
+
+def test_what_comes_right_after_a_wait_is_of_the_same_iteration() -> None:
+    """Also where the loop is woken by one of two, and the other comes while it pauses."""
+    pauses, (near, far), (other, its_far) = list[float](), socket.socketpair(), socket.socketpair()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        its_far.send(b"2")
+
+    with near, far, other, its_far, Iterations(Cpu(), pause, 0.003) as waits:
+        for each in (near, other):
+            waits.register(each, selectors.EVENT_READ)
+        far.send(b"1")
+        assert {key.fileobj for key, _ in waits.select(30)} == {near, other}
+    assert pauses == [0.003]
+
+
+@pytest.mark.parametrize(
+    ("coalesce", "timeout", "ready"),
+    [(0.003, 0, True), (0.003, 0.001, False), (0.0, 30, True)],
+    ids=["it has more to do", "nothing came", "it need not"],
+)
+def test_a_loop_pauses_only_after_a_wait_that_brought_something(
+    coalesce: float, timeout: float, *, ready: bool
+) -> None:
+    pauses, (near, far) = list[float](), socket.socketpair()
+    with near, far, Iterations(Cpu(), pauses.append, coalesce) as waits:
+        waits.register(near, selectors.EVENT_READ)
+        if ready:
+            far.send(b"1")
+        assert bool(waits.select(timeout)) is ready
+    assert pauses == []

@@ -1,5 +1,7 @@
 """What a process finds around it is read in one place, and nowhere else."""
 
+import asyncio
+
 import pytest
 
 from tuinly_operator.base.chance import Chance
@@ -26,3 +28,14 @@ def test_the_same_chance_gives_the_same_name() -> None:
     one, other = (Surroundings(SystemClock(), Chance(3), "pod", Iterations(lambda: 0.0)) for _ in range(2))
     assert one.unique_name() == other.unique_name()
     assert one.unique_name().startswith("pod_")
+
+
+@pytest.mark.parametrize("loop", ["the operator's", "a watch's"])
+def test_both_loops_wait_for_what_comes_together(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = list[float]()
+    monkeypatch.setattr("time.sleep", pauses.append)
+    surroundings = Surroundings.of_this_process()
+    factory = surroundings.iterations.loop if loop == "the operator's" else surroundings.watch_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(asyncio.to_thread(lambda: None))  # its end wakes the loop
+    assert 0 < max(pauses) <= 0.005
