@@ -17,7 +17,7 @@ _FULL: Final = 2  # the generation of a collection that looks at all
 LONG: Final = 0.1
 """Seconds of CPU that a full collection takes, after which what it has left is set aside."""
 AGAIN: Final = 24 * 3600.0
-"""Seconds after which all of that is looked at once more."""
+"""Seconds after which all of that is to be looked at by the next full collection."""
 
 
 class Garbage:
@@ -33,6 +33,7 @@ class Garbage:
         self._now = now
         self._began = 0.0
         self._looked = now()  # when all was looked at
+        self._aside = False  # whether anything was set aside here
 
     def watch(self) -> None:
         """From now on, watch the collections."""
@@ -45,8 +46,9 @@ class Garbage:
             return
         if phase == "start":
             self._began = self._cpu()
-        elif self._now() - self._looked >= AGAIN:
-            self._looked = self._now()
+        elif self._aside and self._now() - self._looked >= AGAIN:
+            self._looked, self._aside = self._now(), False
             gc.unfreeze()
         elif self._cpu() - self._began >= LONG:
+            self._aside = True
             gc.freeze()
