@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 MAX_RETRY_AFTER: Final = 300.0  # seconds; no more is waited, since anybody may ask, such as an admission webhook
@@ -11,6 +12,7 @@ _DIGITS: Final = re.compile(r"[0-9]+")
 _DATES: Final = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 
 
+@lru_cache(maxsize=64)  # all answers of a second have the same
 def parse_http_date(text: str) -> float | None:
     """An HTTP-date (RFC 9110 section 5.6.7) in seconds since the epoch, None for anything else."""
     for form in _DATES:

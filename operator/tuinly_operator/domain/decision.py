@@ -260,16 +260,16 @@ def need(f: Facts) -> Need | None:
     if held is None:
         return Need.FIRST
     due = refresh_at(f, held)
-    reasons = {
-        Need.LOST: _lost(f, held),
-        Need.LAYOUT_CHANGED: held.token is None and not f.looks_as_asked,
-        Need.EXPIRED: held.expiry.due(f.now),
-        Need.INPUTS_CHANGED: held.state.exchange_inputs != f.inputs,
-        Need.CLIENT_CHANGED: client_changed(f),
-        Need.FORCED: forced(f),
-        Need.DUE: due.remaining(f.now) <= _slack(held),
-    }
-    return next((why for why, true in reasons.items() if true), None)
+    reasons = (
+        (Need.LOST, _lost(f, held)),
+        (Need.LAYOUT_CHANGED, held.token is None and not f.looks_as_asked),
+        (Need.EXPIRED, held.expiry.due(f.now)),
+        (Need.INPUTS_CHANGED, held.state.exchange_inputs != f.inputs),
+        (Need.CLIENT_CHANGED, client_changed(f)),
+        (Need.FORCED, forced(f)),
+        (Need.DUE, due.remaining(f.now) <= _slack(held)),
+    )
+    return next((why for why, true in reasons if true), None)
 
 
 def _lost(f: Facts, held: IssuedToken) -> bool:

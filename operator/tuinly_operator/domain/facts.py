@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
@@ -75,7 +76,7 @@ class Permit:
     at_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that what is asked for often is found out once
 class Facts:
     """All that a decision may look at, gathered at `now`. Nothing of it changes any more.
 
@@ -127,7 +128,7 @@ class Facts:
         stopped = self.spec.suspend or self.credential.deleting or self.memory.namespace_ends
         return self.policy.push and self.problem is None and self.spec.delivery.pods is PodDelivery.PUSH and not stopped
 
-    @property
+    @cached_property
     def inputs(self) -> str:
         """Digest of what a token would be issued for now."""
         return exchange_inputs(self.token_url, self.spec)
@@ -154,13 +155,13 @@ class Facts:
         retained = self.spec.target.deletion_policy is DeletionPolicy.RETAIN
         return self.absence_proven or (self.created and not self.memory.met and not retained)
 
-    @property
+    @cached_property
     def in_place(self) -> bool:
         """Whether the target holds the token that we last wrote."""
         held, target = self.memory.published, self.target
         return held is not None and target is not None and holds_state(target, self.credential, held.state, self.layout)
 
-    @property
+    @cached_property
     def looks_as_asked(self) -> bool:
         """Whether the target holds that token and looks as the spec asks for."""
         return self.in_place and self.target is not None and looks_as_asked(self.target, self.credential, self.layout)

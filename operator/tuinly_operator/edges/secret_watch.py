@@ -102,14 +102,19 @@ class SecretWatch:
     async def _watch(self) -> None:
         """Follow the changes until the server ends the watch."""
         async for kind, raw in self._kube.watch_secrets(self._namespace, self._version, self._worked):
-            self._version = raw["metadata"]["resourceVersion"]
+            self._version = version = raw["metadata"]["resourceVersion"]
             if kind == "BOOKMARK":
                 continue
             key = secret_key(raw)
             if kind == "DELETED":
                 self._store.secret_gone(key)
-            else:
+            elif not self._is_known(key, version):
                 self._store.secret_seen(key, SecretMeta.from_object(raw))
+
+    def _is_known(self, key: NamespacedName, version: str) -> bool:
+        """Whether this version is what the store has, such as by the answer to our own write."""
+        known = self._store.secret(key)
+        return known is not None and known.version == version
 
     def _worked(self) -> None:
         self._failures = 0

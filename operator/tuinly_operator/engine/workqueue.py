@@ -88,8 +88,8 @@ class WorkQueue:
         if key in self._active:
             self._again.add(key)
         elif key not in self._waiting:
-            self._waiting[key] = self._monotonic()
-            heapq.heappush(self._heaps[self._lane(key)], (self._urgency(key), next(self._order), key))
+            self._waiting[key] = now = self._monotonic()
+            heapq.heappush(self._heaps[self._lane(key, now)], (self._urgency(key), next(self._order), key))
             self._wake()
 
     def caught_up(self, key: NamespacedName) -> None:
@@ -158,12 +158,12 @@ class WorkQueue:
 
     def _settle(self) -> None:
         """Move the first key of each lane to the lane of its namespace: that one may have changed as time passed."""
+        now = self._monotonic()
         for lane, heap in enumerate(self._heaps):
-            while heap and (right := self._lane(heap[0][-1])) != lane:
+            while heap and (right := self._lane(heap[0][-1], now)) != lane:
                 heapq.heappush(self._heaps[right], heapq.heappop(heap))
 
-    def _lane(self, key: NamespacedName) -> int:
-        now = self._monotonic()
+    def _lane(self, key: NamespacedName, now: float) -> int:
         if self._slow.get(key.namespace, now) > now:
             return _SLOW
         return _QUICK if self._quick.get(key.namespace, now) > now else _UNKNOWN
@@ -173,7 +173,8 @@ class WorkQueue:
 
         While keys of quick namespaces wait, those of unknown ones have a quarter of the places at most.
         """
-        lanes = Counter(map(self._lane, self._active))
+        now = self._monotonic()
+        lanes = Counter(self._lane(key, now) for key in self._active)
         free = self._places - lanes[_QUICK] - lanes[_UNKNOWN]
         share = max(1, self._places // 4) if self._heaps[_QUICK] else self._places
         return free, min(free, share - lanes[_UNKNOWN]), self._places - lanes[_SLOW]

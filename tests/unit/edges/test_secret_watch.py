@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tuinly_operator.base.chance import Chance
+from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.edges import secret_watch as secret_watch_module
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.refusals import Refusals
@@ -140,3 +141,37 @@ async def test_it_knows_where_it_waits_for_versions_that_are_gone() -> None:
     assert ahead == [False, False, True]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_the_store_has_already_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the echo of our own write, whose answer has come before."""
+    read: list[str] = []
+
+    class Counted(SecretMeta):
+        @classmethod
+        def from_object(cls, raw: Mapping[str, Any]) -> SecretMeta:
+            read.append(raw["metadata"]["resourceVersion"])
+            return SecretMeta.from_object(raw)
+
+    class Telling(Quiet):
+        async def watch_secrets(
+            self, _: str | None, version: str, begun: Callable[[], None]
+        ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+            begun()
+            self.watched.append(version)
+            meta = {"namespace": "shop", "name": "secret", "uid": "u"}
+            for told in ("100", "101", "101", "102"):
+                yield "MODIFIED", {"metadata": {**meta, "resourceVersion": told}}
+            self.watched.append("all")
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(secret_watch_module, "SecretMeta", Counted)
+    kube, store = Telling(), Store(lambda _: None, lambda _: None)
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        while "all" not in kube.watched:  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert read == ["100", "101", "102"]

@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -199,7 +200,7 @@ class Requests:
             headers = {"Accept": accept, "Content-Type": content, "User-Agent": MANAGER}
             if authorization := await self.configuration.get_api_key_with_prefix("BearerToken"):
                 headers["Authorization"] = authorization
-            url = f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            url = f"{self.configuration.host}{path}" + (f"?{_encoded(tuple(query.items()))}" if query else "")
             limit = limit or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
             if fenced and method != "GET":
                 self.fence()
@@ -242,6 +243,11 @@ class Requests:
             self._reachable = reachable
             self._settled_at = asyncio.get_running_loop().time() + _SETTLING
             self._notify(reachable)
+
+
+@lru_cache(maxsize=64)  # nearly all requests have one of a few
+def _encoded(query: tuple[tuple[str, str], ...]) -> str:
+    return urlencode(query)
 
 
 def collection(root: str, namespace: str | None, plural: str) -> str:
