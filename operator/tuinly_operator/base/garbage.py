@@ -14,7 +14,7 @@ from typing import Final
 # that the many small collections find it, and the large ones may be as rare as before.
 _THRESHOLDS: Final = (4_000, 4, 60)
 _FULL: Final = 2  # the generation of a collection that looks at all
-LONG: Final = 0.1
+LONG: Final = 0.02
 """Seconds of CPU that a full collection takes, after which what it has left is set aside."""
 AGAIN: Final = 24 * 3600.0
 """Seconds after which all of that is to be looked at by the next full collection."""
