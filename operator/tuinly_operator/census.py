@@ -53,6 +53,7 @@ class Census:
         self._is_ahead = is_ahead
         self._went_back = went_back
         self._awaited: dict[NamespacedName, str] | None = None  # the uids of those that kopf may still have to bring
+        self._unseen: Mapping[NamespacedName, str] = {}  # those of them that it had not brought at the last look
         self._again = asyncio.Event()
         self._doubtful: dict[NamespacedName, None] = {}  # names of which contradictory things were told, in their order
         self._doubt = asyncio.Event()
@@ -73,8 +74,8 @@ class Census:
     @property
     def unseen(self) -> set[NamespacedName]:
         """The credentials of the last list that kopf has not brought yet."""
-        awaited = self._awaited or {}
-        return {key for key, uid in awaited.items() if not self._store.has_met(key, uid)}
+        self._unseen = {key: uid for key, uid in self._unseen.items() if not self._store.has_met(key, uid)}
+        return set(self._unseen)
 
     def take_again(self) -> None:
         """Take a census soon: after an outage or a restart of kopf, nobody tells what was deleted meanwhile."""
@@ -142,6 +143,7 @@ class Census:
             self._compare(known, listed, back=await self._is_ahead())
             self._store.census_taken()
             self._awaited, trouble = {key: uid for key, (uid, _) in listed.items()}, ""
+            self._unseen = self._awaited
             if missed and self.unseen == missed:
                 self._lost()
             missed = await self._not_brought()

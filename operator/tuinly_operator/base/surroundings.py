@@ -16,8 +16,10 @@ from tuinly_operator.base.clock import Clock, SystemClock
 from tuinly_operator.base.garbage import Garbage
 from tuinly_operator.base.iterations import Iterations
 
-# Seconds. A refresh has half a dozen waits, a list one for each of its pages, and people wait for what they apply.
-_COALESCE: Final = 0.004
+# Seconds. A refresh has half a dozen waits on the operator's loop, and people wait for what they apply. The loop of a
+# watch has one for each event, or page of a list.
+_COALESCE: Final = 0.003
+_COALESCE_WATCHED: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,15 @@ class Surroundings:
     def of_this_process(cls) -> "Surroundings":
         """The machine's clocks, a generator that nobody can foresee, and the host's name as the system tells it."""
         host = os.environ.get("HOSTNAME") or socket.gethostname()
-        return cls(SystemClock(), Chance(), host, _iterations(), lambda: _iterations().loop())
+        return cls(SystemClock(), Chance(), host, _iterations(_COALESCE), lambda: _iterations(_COALESCE_WATCHED).loop())
 
     def unique_name(self) -> str:
         """A name that no other process has, nor this one's successor in the same Pod; another one each time."""
         return f"{self.host}_{self.chance.getrandbits(32):08x}"
 
 
-def _iterations() -> Iterations:
-    return Iterations(time.thread_time, time.sleep, _COALESCE)
+def _iterations(coalesce: float) -> Iterations:
+    return Iterations(time.thread_time, time.sleep, coalesce)
 
 
 def garbage_of_this_process() -> Garbage:

@@ -8,6 +8,7 @@ the same default.
 import hashlib
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache, partial
@@ -390,9 +391,10 @@ def _read_map(raw: object, path: str) -> dict[str, str]:
 
 
 def _read_word(kind: type[StrEnum], raw: object, path: str) -> StrEnum:
-    if not isinstance(raw, str) or raw not in list(kind):
-        raise _invalid(path, "one of " + ", ".join(kind))
-    return kind(raw)
+    if isinstance(raw, str):
+        with suppress(ValueError):
+            return kind(raw)
+    raise _invalid(path, "one of " + ", ".join(kind))
 
 
 def _read_plain(kind: type, raw: object, path: str) -> Any:  # noqa: ANN401 -- of that type

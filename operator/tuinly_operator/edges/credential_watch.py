@@ -303,6 +303,26 @@ class _NoSnapshots(kopf.DiffBaseStorage):
         """Keep nothing."""
 
 
+class _NoProgress(kopf.ProgressStorage):
+    """Keeps nothing of how far handlers of changes have come, and looks for nothing: there are none."""
+
+    def fetch(self, **_: object) -> None:
+        """Find nothing."""
+
+    def store(self, **_: object) -> None:
+        """Keep nothing."""
+
+    def purge(self, **_: object) -> None:
+        """Remove nothing."""
+
+    def touch(self, **_: object) -> None:
+        """Write nothing."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """Leave it as it is."""
+        return essence
+
+
 class _NoMemories(ResourceMemories):
     """Remembers nothing of an object between two events, as only handlers of changes need, which there are none of.
 
@@ -310,8 +330,8 @@ class _NoMemories(ResourceMemories):
     """
 
     async def recall(self, raw_body: bodies.RawBody, **options: Any) -> ResourceMemory:  # noqa: ANN401 -- kopf's
-        """Begin anew at each event."""
-        return await super().recall(raw_body, **{**options, "ephemeral": True})
+        """Begin anew at each event, without copying the memo that no handler looks at."""
+        return await super().recall(raw_body, **{**options, "memobase": None, "ephemeral": True})
 
 
 def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf.OperatorSettings:
@@ -323,6 +343,7 @@ def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf
     settings.scanning.disabled = True
     settings.persistence.finalizer = _NO_FINALIZER
     settings.persistence.diffbase_storage = _NoSnapshots()
+    settings.persistence.progress_storage = _NoProgress()
     settings.posting.enabled = False
     settings.networking.error_backoffs = backoffs
     settings.networking.request_timeout = 30
