@@ -22,6 +22,7 @@ from tuinly_operator.engine.store import Store
 
 _SECONDS: Final = 600.0
 _RETRY: Final = 5.0
+_PIECE: Final = 1000  # so many are compared at a time
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +65,12 @@ class Census:
         return self._awaited is not None
 
     @property
-    def lags(self) -> bool:
-        """Whether kopf has not brought all yet, by their number alone, which is quick with very many.
+    def behind(self) -> int:
+        """How many credentials kopf has not brought yet, by their number alone, which is quick with very many.
 
         One that went meanwhile counts as missing, for five seconds at most.
         """
-        return self._awaited is None or len(self._store) < len(self._awaited)
+        return max(0, len(self._awaited or ()) - len(self._store))
 
     @property
     def unseen(self) -> set[NamespacedName]:
@@ -140,7 +141,7 @@ class Census:
                 await self._forget_without_definition(known)
                 await asyncio.sleep(_RETRY)
                 continue
-            self._compare(known, listed, back=await self._is_ahead())
+            await self._compare(known, listed, back=await self._is_ahead())
             self._store.census_taken()
             self._awaited, trouble = {key: uid for key, (uid, _) in listed.items()}, ""
             self._unseen = self._awaited
@@ -148,7 +149,7 @@ class Census:
                 self._lost()
             missed = await self._not_brought()
 
-    def _compare(
+    async def _compare(
         self,
         known: Mapping[NamespacedName, tuple[str, str]],
         listed: Mapping[NamespacedName, tuple[str, str]],
@@ -156,7 +157,9 @@ class Census:
         back: bool,
     ) -> None:
         """Have those checked whose uid in the store is not the listed one; notice resource versions that went back."""
-        for key, (uid, version) in known.items():
+        for number, (key, (uid, version)) in enumerate(known.items()):
+            if number and number % _PIECE == 0:
+                await asyncio.sleep(0)  # very many must not hold up the refreshes
             there, now = listed.get(key, ("", ""))
             if there != uid:
                 self.ask_about(key)

@@ -249,8 +249,8 @@ class Operator:
             missing.append("watch of TuinlyCredentials alive: no")
         if not self._census.taken:
             missing.append("TuinlyCredentials listed: no (is the CRD installed?)")
-        elif unseen := self._census.unseen:
-            missing.append(f"TuinlyCredentials seen: all but {len(unseen)}")
+        elif unseen := self._census.behind or len(self._census.unseen):
+            missing.append(f"TuinlyCredentials seen: all but {unseen}")
         return missing
 
     def _begin(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
@@ -377,7 +377,7 @@ class Operator:
     def _note_lists(self) -> None:
         """Where the API server does not know the resource, only the Secrets count: there is nothing else to list."""
         secrets = all(watch.settled.is_set() for watch in self._secret_watches)
-        if secrets and (self._credential_watch.defined is False or not (self._census.lags or self.ready())):
+        if secrets and (self._credential_watch.defined is False or not self.ready()):
             self._listed = True
 
     def _promoted(self, again: bool) -> None:  # noqa: FBT001 -- a callback

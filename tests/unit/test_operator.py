@@ -171,12 +171,12 @@ class Watch:
         self.listed = self.alive = self.taken = False
         self.defined: bool | None = None
         self.unseen: set[NamespacedName] = {SOUND}
-        self.lags = True
+        self.behind = 1
 
     def succeed(self) -> None:
         self.settled.set()
         self.listed = self.alive = self.taken = self.defined = True
-        self.unseen, self.lags = set(), False
+        self.unseen, self.behind = set(), 0
 
 
 @dataclass
@@ -241,11 +241,12 @@ def test_while_kopf_brings_very_many_they_are_not_looked_through(
     """The wait for the lists asks twenty times a second: by their number it knows that some are missing."""
     for part in (starting.secrets, starting.credentials, starting.census):
         part.succeed()
-    starting.census.lags = True
+    starting.census.behind = 7
     with monkeypatch.context() as patch:
-        patch.setattr(starting.operator, "ready", lambda: pytest.fail("all of them are looked through"))
+        patch.setattr(Watch, "unseen", property(lambda _: pytest.fail("all of them are looked through")), raising=False)
         assert starting.unfit == "not everything has been listed yet"
-    starting.census.lags = False
+        assert starting.operator.ready() == ["TuinlyCredentials seen: all but 7"]
+    starting.census.behind = 0
     assert starting.unfit == ""
 
 

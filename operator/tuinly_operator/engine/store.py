@@ -9,7 +9,8 @@ were gathered; they are old after the next wait, which is why each write has pre
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.versions import older
@@ -18,6 +19,8 @@ from tuinly_operator.domain.memory import Memory
 from tuinly_operator.domain.succession import Assessment, Ends, Told, assess
 from tuinly_operator.domain.target import SecretMeta
 
+_NOTHING: Final = Memory()  # what is remembered of each that no reconcile has looked at
+
 
 @dataclass(slots=True)
 class Record:
@@ -25,7 +28,7 @@ class Record:
 
     credential: Credential
     created: bool  # the watch told of its creation, or of a label that has it served here by now
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory = _NOTHING
     status_written: float = float("-inf")  # boot seconds
     telling: Status | None = None  # while that is being written
 
@@ -180,11 +183,15 @@ class Store:
     def start_afresh(self) -> None:
         """Forget all that is remembered, and have each credential looked at.
 
-        The records are new ones, and what is still under way with the old ones is given up.
+        The records of which anything was remembered are new ones, and what is still under way with the old ones is
+        given up.
         """
-        self._records = {key: Record(record.credential, created=False) for key, record in self._records.items()}
-        for key in self._records:
-            self._gone(key)
+        for key, record in self._records.items():
+            if record.memory is _NOTHING:
+                record.created = False
+            else:
+                self._records[key] = Record(record.credential, created=False)
+                self._gone(key)
         self.look_at_all()
 
     def look_at_all(self) -> None:

@@ -230,11 +230,25 @@ def test_a_new_leader_remembers_nothing_and_looks_at_all(store: Watched) -> None
     assert old is not None
     old.memory = old.memory.met_target(None)
     store.start_afresh()
-    assert store.news() == store.gone == [ME, NEIGHBOUR]
+    assert (store.news(), store.gone) == ([ME, NEIGHBOUR], [ME])
     new = store.get(ME)
     assert new is not old
     assert new == Record(old.credential, created=False)
     assert store.secret(TARGET) == meta("7")
+
+
+def test_nothing_of_a_credential_is_given_up_that_nobody_has_looked_at(store: Watched) -> None:
+    """Such as 100,000 of them when a standby begins to lead. It did not see for itself that they were created."""
+    store.credential_seen(at("10", {"metadata": {"name": "created", "uid": "new"}}), created=True)
+    store.news()
+    created = NamespacedName("shop", "created")
+    before = store.get(created)
+    assert before is not None
+    assert before.created
+    store.start_afresh()
+    assert (store.news(), store.gone) == ([ME, created], [])
+    assert store.get(created) is before
+    assert not before.created
 
 
 def test_who_leads_again_looks_at_all_and_forgets_nothing(store: Watched) -> None:
