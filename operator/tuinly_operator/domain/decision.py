@@ -44,7 +44,9 @@ UNTRIED: Final = Failure(
     "nobody could tell whether the new token works, and it was published all the same, since there was no other for "
     "much longer; check the GraphQL endpoint",
 )
-SAME_END: Final = 10.0  # seconds by which a token that is given again may seem to end later: answers take their time
+SAME_END: Final = (
+    10.0  # seconds by which a token that is given again may seem to end otherwise: answers take their time
+)
 SURE_OF_LIFE: Final = 5.0  # seconds after a token was asked for, for which its credential is taken to exist still
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
@@ -515,7 +517,9 @@ def compare(f: Facts, offer: IssuedToken) -> Comparison:
         return Comparison.RENEWED if later and not narrower else Comparison.SAME
     if held.expiry.remaining(f.now) < MIN_LEAD:
         return Comparison.BETTER
-    # Only if both clocks say so: after a wall clock was set back, every new token seems to end before the old one.
-    ends, end = offer.expiry, held.expiry
-    earlier = ends.wall < end.wall and ends.boot < end.boot and not replaced and not forced(f)
+    # Only if both clocks say so: after a wall clock was set back, every new token seems to end before the old one. And
+    # the token of an earlier process, which this one does not know, may be the very one that is given again.
+    ends, end, tolerated = offer.expiry, held.expiry, SAME_END if held.token is None else 0.0
+    sooner = ends.wall + tolerated < end.wall and ends.boot + tolerated < end.boot
+    earlier = sooner and not replaced and not forced(f)
     return Comparison.WORSE if narrower or earlier else Comparison.BETTER

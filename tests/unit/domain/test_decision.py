@@ -916,7 +916,7 @@ WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
         ([restarted, target_edited], NARROWER, Comparison.BETTER),
         ([restarted, target_gone], EARLIER, Comparison.BETTER),
         # The target only looks otherwise than is asked for; its token is good.
-        ([restarted, TEMPLATED], EARLIER, Comparison.WORSE),
+        ([restarted, TEMPLATED], offer(1089, "a b"), Comparison.WORSE),
     ],
     ids=range(34),
 )
@@ -961,6 +961,24 @@ def test_a_good_token_is_only_replaced_by_one_at_least_as_good(
         assert judgement is Comparison.SAME or not (narrower or earlier)
     else:
         assert narrower or earlier
+
+
+@pytest.mark.parametrize(
+    ("seconds", "known", "judgement"),
+    [
+        (10, False, Comparison.BETTER),
+        (11, False, Comparison.WORSE),
+        (1, True, Comparison.WORSE),
+    ],
+)
+def test_a_token_that_may_be_the_same_again_need_not_end_as_late_to_the_second(
+    seconds: int, *, known: bool, judgement: Comparison
+) -> None:
+    """After a restart nobody knows the token in the target, and an endpoint that gives it again counts in seconds."""
+    scene = Scene(passed(600), *([] if known else [restarted]))
+    given = offer(HOUR - 600 - seconds, "", "token-2", issued=600)
+    assert given.expiry.wall == scene.published.expiry.wall - seconds
+    assert compare(scene.facts(), given) is judgement
 
 
 # --- Whatever the world looks like ------------------------------------------------------------------------------------
