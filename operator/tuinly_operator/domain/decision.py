@@ -44,9 +44,7 @@ UNTRIED: Final = Failure(
     "nobody could tell whether the new token works, and it was published all the same, since there was no other for "
     "much longer; check the GraphQL endpoint",
 )
-SAME_END: Final = (
-    10.0  # seconds by which a token that is given again may seem to end otherwise: answers take their time
-)
+SAME_END: Final = 10.0  # seconds by which a token that is given again may seem to end otherwise: answers take time
 SURE_OF_LIFE: Final = 5.0  # seconds after a token was asked for, for which its credential is taken to exist still
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
