@@ -5,6 +5,7 @@ So a whole operator can be run on another time, another chance and under another
 
 import asyncio
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -48,7 +49,12 @@ class Surroundings:
 
 
 def _iterations(coalesce: float) -> Iterations:
-    return Iterations(time.thread_time, time.sleep, coalesce)
+    return Iterations(time.thread_time, _pause, coalesce)
+
+
+def _pause(seconds: float) -> None:
+    """Let a time pass. Not by Python's sleep: it waits until a moment, which libfaketime, used by tests, would move."""
+    select.select((), (), (), seconds)
 
 
 def garbage_of_this_process() -> Garbage:

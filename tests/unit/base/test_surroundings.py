@@ -33,7 +33,7 @@ def test_the_same_chance_gives_the_same_name() -> None:
 @pytest.mark.parametrize("loop", ["the operator's", "a watch's"])
 def test_both_loops_wait_for_what_comes_together(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = list[float]()
-    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr("select.select", lambda *waits: pauses.append(waits[-1]))
     surroundings = Surroundings.of_this_process()
     factory = surroundings.iterations.loop if loop == "the operator's" else surroundings.watch_loop
 
