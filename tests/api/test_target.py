@@ -181,12 +181,14 @@ def test_a_fight_over_the_target_stays_bounded(tenant: Tenant) -> None:
     """Somebody writes it as fast as the API server lets them: after three restores, one per least interval."""
     tenant.start()
     before = tenant.await_ready()
-    begin, writes = time.monotonic(), 0
-    while time.monotonic() < begin + 3:
-        edit(tenant, {"data": {"access_token": encoded(f"theirs {writes}")}})
-        writes += 1
+    begin, writes, restored = time.monotonic(), 0, 0
+    while restored < 2 and time.monotonic() < begin + 60:  # on a busy machine all of its writes may come too late
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            edit(tenant, {"data": {"access_token": encoded(f"theirs {writes}")}})
+            writes += 1
+        restored = sum(target.token == before.token for target in tenant.targets()[1:])
     most = 3 + (time.monotonic() - begin) / 0.2 + 1
-    restored = sum(target.token == before.token for target in tenant.targets()[1:])
     assert 2 <= restored <= most < writes
     await_restored(tenant, before)
     assert len(tenant.requests()) == 1
