@@ -351,6 +351,8 @@ def _noted(manifest: Mapping[str, Any], note: Mapping[str, str]) -> dict[str, An
 
 def _refusal(key: NamespacedName, failure: ApiFailure) -> str:
     """The message for a write that failed though the API server works: what to look at."""
+    if failure.status is None and not failure.word.endswith("TimeoutError"):
+        return f"the connection to the API server broke ({failure.word}) while the Secret {key.name} was written"
     if failure.out_of_reach:
         how = f"{failure.status} {failure.word}" if failure.status else f"no answer in {REQUEST_TIMEOUT:.0f} s"
         return f"the API server did not write the Secret {key.name} ({how}); an admission webhook may be slow or down"

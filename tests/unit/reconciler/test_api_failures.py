@@ -117,6 +117,17 @@ async def test_a_write_that_is_too_slow_is_told_with_what_to_look_at(
     assert len(shop.endpoint.requests) == 1
 
 
+async def test_a_connection_that_breaks_is_told_as_one_and_not_as_a_slow_webhook(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop.api, "apply_secret", Failing(shop.world, ApiFailure(None, "ServerDisconnectedError")))
+    shop.api.edit_secret(TARGET, "access_token", "spoilt")
+    await shop.process.work()
+    assert shop.refreshed() == "False TargetRejected"
+    assert "the connection to the API server broke (ServerDisconnectedError)" in shop.message("Refreshed")
+    assert "webhook" not in shop.message("Refreshed")
+
+
 async def test_a_write_that_fails_is_told_though_others_wait_for_a_token(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
