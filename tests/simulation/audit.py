@@ -261,7 +261,8 @@ class Audit:
         history = self._history
         if old is None or old.value == new.value or not history.endpoint.lives(old):
             return
-        if old.expires - history.now() < MIN_LEAD + SKEW:
+        ahead = max(0.0, *(clock.ahead for clock in history.clocks.values()))  # by that clock it ends so much sooner
+        if old.expires - history.now() - ahead < MIN_LEAD + SKEW:
             return
         spec = self._spec(key)
         if spec is None or (old.client, old.url) != (new.client, new.url):

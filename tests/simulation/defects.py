@@ -69,19 +69,6 @@ def _done_and_forgotten(self: workqueue.WorkQueue, key: Any) -> None:  # noqa: A
     self._wake()
 
 
-def _as_if_stored(self: store.LiveTarget, key: Any, stored: Any) -> Any:  # noqa: ANN401 -- as the real one
-    self.stored = found = stored or self.of(key)
-    return found
-
-
-def _whatever_has_gone(read: Callable[..., None]) -> Callable[..., None]:
-    def take(self: store.Store, key: Any, *told: Any) -> None:  # noqa: ANN401 -- as the real one
-        self._ended.clear()
-        read(self, key, *told)
-
-    return take
-
-
 def _promoted(self: Operator, _again: bool) -> None:  # noqa: FBT001 -- as the real one
     self._store.look_at_all()
     self._queue.release("another replica leads")
@@ -145,10 +132,6 @@ DEFECTS: Final[dict[str, list[Change]]] = {
         (store.Store, "credential_read", _nothing),
     ],
     "doubts are never settled": [(Operator, "_ask_about", _nothing)],
-    "a reconcile has caught up with what it alone has seen": [(store.LiveTarget, "freshest", _as_if_stored)],
-    "a late answer brings back what has gone": [
-        (store.Store, "secret_read", _whatever_has_gone(store.Store.secret_read))
-    ],
     "a wake-up is forgotten: what changes during a reconcile": [(workqueue.WorkQueue, "done", _done_and_forgotten)],
     "a wake-up is forgotten: timers": [(timers.Timers, "fire", _never_due)],
     "a lost finally: the place at the endpoint": [(Limiter, "abandoned", _nothing), (Limiter, "failed", _nothing)],
