@@ -53,8 +53,8 @@ class Census:
         self._lost = lost
         self._is_ahead = is_ahead
         self._went_back = went_back
-        self._awaited: dict[NamespacedName, str] | None = None  # the uids of those that kopf may still have to bring
-        self._unseen: Mapping[NamespacedName, str] = {}  # those of them that it had not brought at the last look
+        self._awaited: int | None = None  # how many were listed, for as long as kopf may still have to bring some
+        self._unseen: Mapping[NamespacedName, str] = {}  # the uids of those that it had not brought at the last look
         self._again = asyncio.Event()
         self._doubtful: dict[NamespacedName, None] = {}  # names of which contradictory things were told, in their order
         self._doubt = asyncio.Event()
@@ -70,7 +70,7 @@ class Census:
 
         One that went meanwhile counts as missing, for five seconds at most.
         """
-        return max(0, len(self._awaited or ()) - len(self._store))
+        return max(0, (self._awaited or 0) - len(self._store))
 
     @property
     def unseen(self) -> set[NamespacedName]:
@@ -143,8 +143,8 @@ class Census:
                 continue
             await self._compare(known, listed, back=await self._is_ahead())
             self._store.census_taken()
-            self._awaited, trouble = {key: uid for key, (uid, _) in listed.items()}, ""
-            self._unseen = self._awaited
+            self._awaited, trouble = len(listed), ""
+            self._unseen = {key: uid for key, (uid, _) in listed.items()}
             if missed and self.unseen == missed:
                 self._lost()
             missed = await self._not_brought()
@@ -175,7 +175,7 @@ class Census:
             await asyncio.sleep(_RETRY)
             if self.unseen == unseen:
                 return unseen
-        self._awaited = {}
+        self._awaited = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
                 await self._again.wait()
