@@ -5,11 +5,14 @@ import signal
 import pytest
 
 from tests.support.cluster import Cluster, LocalCluster
+from tests.support.crd import GOOD, Credentials
 from tests.support.objects import Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually, wait_until
+from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.edges.kube import Kube
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -117,3 +120,14 @@ def test_nothing_holds_a_credential_while_the_operator_is_gone(tenant: Tenant) -
         assert "finalizers" not in version["metadata"]
     for target in tenant.targets():
         assert "finalizers" not in target.raw["metadata"]
+
+
+async def test_one_that_is_held_by_a_finalizer_is_as_good_as_gone(kube: Kube, namespace: str, cluster: Cluster) -> None:
+    """So nothing is written for it after the read that decides, however late the watch tells of the deletion."""
+    objects, key = Objects(cluster, namespace), NamespacedName(namespace, "storefront")
+    uid = Credentials(cluster, namespace).create(GOOD)["metadata"]["uid"]
+    objects.merge("TuinlyCredential", key.name, {"metadata": {"finalizers": ["example.com/hold"]}})
+    assert await kube.credential_exists(key, uid)
+    objects.delete("TuinlyCredential", key.name)
+    assert not await kube.credential_exists(key, uid)
+    objects.merge("TuinlyCredential", key.name, {"metadata": {"finalizers": None}})

@@ -208,6 +208,13 @@ class FakeApi:
         raw |= {"spec": spec, "status": present.get("status", {}) if present else {}}
         self.credentials[key] = raw
 
+    def delete_and_orphan(self, key: NamespacedName, target: NamespacedName) -> None:
+        """Delete a credential with `--cascade=orphan`: it is held until its target has no owner, and nobody is told."""
+        self.credentials[key]["metadata"] |= {"deletionTimestamp": "2026-11-24T07:00:00Z", "finalizers": ["orphan"]}
+        raw = copy.deepcopy(self.secrets[target])
+        del raw["metadata"]["ownerReferences"]
+        self._store_secret(target, raw)
+
     # --- What the operator asks (the methods of Kube) ---
 
     def fence(self, seconds: float = 0.0) -> None:
@@ -284,7 +291,8 @@ class FakeApi:
 
     async def credential_exists(self, key: NamespacedName, uid: str) -> bool:
         self._reach()
-        return key in self.credentials and self.credentials[key]["metadata"]["uid"] == uid
+        meta = self.credentials[key]["metadata"] if key in self.credentials else {}
+        return meta.get("uid") == uid and "deletionTimestamp" not in meta
 
     def find(self, key: NamespacedName) -> tuple[Json | None, str]:
         """A credential as it is now, and as of which version."""

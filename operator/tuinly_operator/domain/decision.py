@@ -169,8 +169,17 @@ def _publish(f: Facts) -> Decision | None:
     if again is not None:
         return _rest(f, requeue_at=again)
     other = written_by_another(f)
-    sure = other is None and f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
+    sure = other is None and not _let_go(f) and f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
     return wanted if sure or f.served or f.absence_proven else AskWhoServes(other)
+
+
+def _let_go(f: Facts) -> bool:
+    """Whether the target has no owner, though it should: so it looks while a deletion leaves it to itself.
+
+    To give it one then would have it collected (`kubectl delete --cascade=orphan`).
+    """
+    target = f.target.target if f.target else None
+    return target is not None and not target.owner_uid and f.spec.target.deletion_policy is DeletionPolicy.DELETE
 
 
 def _restore_again(f: Facts) -> Deadline | None:

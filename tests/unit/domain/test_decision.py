@@ -216,6 +216,13 @@ def annotations_removed(scene: Scene) -> None:
             scene.target.removed("annotations", name)
 
 
+def owner_removed(scene: Scene) -> None:
+    """As the garbage collector does it while a credential is deleted with `--cascade=orphan`, or anybody else."""
+    if scene.target is not None:
+        scene.target.meta.pop("ownerReferences", None)
+        scene.target.touched()
+
+
 def target_touched(scene: Scene) -> None:
     """Somebody changed something about the target that is not ours."""
     if scene.target is not None:
@@ -279,6 +286,10 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "edited a while after": ([restored_often, passed(5), target_edited], Publish),
     "edited again and again, a new token obtained": ([target_edited, restored_often, pending], Publish),
     "edited again and again, and now the template changes": ([target_edited, restored_often, TEMPLATED], Publish),
+    "owner removed": ([owner_removed], AskWhoServes),
+    "owner removed, and still served": ([owner_removed, served], Publish),
+    "owner removed, a new token obtained": ([owner_removed, pending], AskWhoServes),
+    "owner removed, as none is wanted": ([RETAINED, owner_removed], Rest),
     "edited some time after": ([passed(6), target_edited], AskWhoServes),
     "edited some time after, and still served": ([passed(6), served, target_edited], Publish),
     "obtained some time ago": ([pending, passed(6)], AskWhoServes),
@@ -995,6 +1006,7 @@ ANYTHING: Changes = [
         target_overtaken,
         label_removed,
         target_touched,
+        owner_removed,
         renamed,
         old_left,
     ),

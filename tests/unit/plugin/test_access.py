@@ -107,6 +107,13 @@ def test_what_is_no_word_of_the_api_server_ends_the_command(kubectl: Install, an
     assert "\n" not in str(stopped.value)
 
 
+def test_a_refusal_that_comes_before_the_request_is_sent_is_told_all_the_same(kubectl: Install) -> None:
+    """Who may not change anything is refused at once; the rest of the request finds the connection closed."""
+    kubectl({SECRET: [status(403, "you may not")]})
+    with Access([]) as access, pytest.raises(RefusedError, match="you may not"):
+        access.merge(SECRET, {"data": "x" * 4_000_000})
+
+
 def test_a_refusal_is_the_api_servers_own_word(kubectl: Install) -> None:
     kubectl({SECRET: [status(403, "secrets is forbidden"), status(404, "not found"), status(500, "etcd hangs")]})
     with Access([]) as access:

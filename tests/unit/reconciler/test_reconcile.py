@@ -1,6 +1,7 @@
 """The reconciler over the fake edge of world.py: what only shows where decisions, acts and limiter come together."""
 
 import asyncio
+import copy
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -550,6 +551,18 @@ async def test_for_who_was_deleted_meanwhile_nothing_is_written_though_the_watch
     await shop.process.work()
     assert len(shop.endpoint.requests) == 2
     assert (shop.token() != before) is written
+
+
+async def test_a_target_that_a_deletion_leaves_to_itself_gets_no_owner_though_the_watch_is_late(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one, it would be collected. So it is in the first seconds of a token, too."""
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.api.delete_and_orphan(CREDENTIAL, TARGET)
+    left = copy.deepcopy(shop.api.secrets[TARGET])
+    await shop.process.work()
+    assert shop.api.secrets[TARGET] == left
+    assert shop.process.store.get(CREDENTIAL) is None
 
 
 async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

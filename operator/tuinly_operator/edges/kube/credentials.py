@@ -20,7 +20,10 @@ class Credentials(Requests):
     selector = ""
 
     async def credential_exists(self, key: NamespacedName, uid: str) -> bool:
-        """Ask the server, past every cache, whether this very credential is there and selected. Raises ApiFailure."""
+        """Ask the server, past every cache, whether this very credential is there to stay, and selected.
+
+        One that is being deleted is as good as gone. Raises ApiFailure.
+        """
         query = {"labelSelector": self.selector, "fieldSelector": f"metadata.name={key.name}"}
         try:
             answer = await self.ask("GET", _credentials(key.namespace), query=query, accept=METADATA_LIST)
@@ -28,7 +31,8 @@ class Credentials(Requests):
             if failure.not_found:  # the CRD is gone
                 return False
             raise
-        return any(item["metadata"]["uid"] == uid for item in answer.get("items") or ())
+        found = (item["metadata"] for item in answer.get("items") or ())
+        return any(meta["uid"] == uid and "deletionTimestamp" not in meta for meta in found)
 
     async def find_credential(self, key: NamespacedName) -> tuple[Mapping[str, Any] | None, str]:
         """Read a credential past every cache, None where there is none or it is not selected.
