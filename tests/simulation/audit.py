@@ -66,6 +66,7 @@ class Audit:
         self._moved: list[str] = []
         self._back_at = float("-inf")  # when the storage went back to a backup, by the loop's time
         self._brought_back: frozenset[NamespacedName] = frozenset()  # whose targets hold what the last backup had
+        self._let_go: set[tuple[NamespacedName, str]] = set()  # targets, and the uid of the owner that left each
         self._ahead: dict[str, list[float]] = defaultdict(list)  # seconds that a token's asker's clock was, each time
         self.reached: set[str] = set()
         self.refreshes = 0
@@ -97,6 +98,11 @@ class Audit:
         self.leads.went_back()
         self._back_at = self._history.loop.time()
         self._brought_back = frozenset(self._history.keys)
+        self._let_go.clear()
+
+    def let_go(self, target: NamespacedName, owner: str) -> None:
+        """A deletion leaves a target to itself: nobody may give it that owner again, or it would be collected."""
+        self._let_go.add((target, owner))
 
     def logged(self, process: object, record: logging.LogRecord) -> None:
         """Look at a line of the log."""
@@ -228,6 +234,9 @@ class Audit:
     def _note_target(self, key: NamespacedName, where: Key, before: Json | None, after: Json) -> None:
         history, now = self._history, self._history.now()
         new, old = self._token_in(after), self._token_in(before) if before else None
+        target, owners = NamespacedName(where.namespace, where.name), after["metadata"].get("ownerReferences") or ()
+        if before is not None and any((target, owner["uid"]) in self._let_go for owner in owners):
+            self.broken(f"{where} has an owner again that is being deleted, and will be collected with it")
         self._history.tell("target", where, "now has", new.value.split("-")[-1] if new else "none")
         if new is None:
             if before is not None or not self._is_put_back(where, after):

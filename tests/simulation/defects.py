@@ -56,6 +56,11 @@ async def _status_of_any(self: Kube, key: Any, _uid: str, told: Mapping[str, Any
     return str(answer["metadata"]["resourceVersion"])
 
 
+async def _is_there(self: Kube, key: Any, uid: str) -> bool:  # noqa: ANN401 -- the same
+    raw, _ = await self.find_credential(key)
+    return raw is not None and raw["metadata"]["uid"] == uid
+
+
 def _one_too_late(watch: Callable[..., Any]) -> Callable[..., Any]:
     def resume(self: Kube, namespace: str | None, version: str, begun: Callable[[], None]) -> Any:  # noqa: ANN401
         return watch(self, namespace, str(int(version) + 1), begun)
@@ -130,6 +135,10 @@ DEFECTS: Final[dict[str, list[Change]]] = {
         (store.Store, "credential_ended", _nothing),
         (store.Store, "credential_gone", _nothing),
         (store.Store, "credential_read", _nothing),
+    ],
+    "what a deletion leaves to itself gets its owner back": [
+        (decision, "_let_go", lambda _: False),
+        (Kube, "credential_exists", _is_there),
     ],
     "doubts are never settled": [(Operator, "_ask_about", _nothing)],
     "a wake-up is forgotten: what changes during a reconcile": [(workqueue.WorkQueue, "done", _done_and_forgotten)],

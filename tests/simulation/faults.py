@@ -25,7 +25,7 @@ _BACKUP_SECONDS: Final = 60.0
 _RESTORE_SECONDS: Final = 12.0  # for which the API server is away at least while etcd is restored
 _GARBAGE_SECONDS: Final = 7.0
 _DEALT_EACH: Final = 3  # histories, of which one is dealt its faults
-_DEALT: Final = 24  # places by which the next one's faults are further in the row of pairs
+_DEALT: Final = 25  # places by which the next one's faults are further in the row of pairs; no divisor of its length
 SECRETS: Final = "secrets"
 CREDENTIALS: Final = f"{PLURAL}.tuinly.com"
 
@@ -699,6 +699,31 @@ def recreate(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) ->
     if fault.arg < 0.3:
         make_again()
         return None
+    return make_again
+
+
+@kind(wait=90.0)
+def orphan(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
+    """A credential is deleted, and its target left to itself (`--cascade=orphan`); then it is made anew."""
+    raw, people, path = at(f.history.server, CREDENTIALS, key), f.history.people, credential_path(key)
+    if raw is None or "deletionTimestamp" in raw["metadata"]:
+        return None
+    people.delete(path, propagation="Orphan")
+
+    def take_owner_off() -> None:
+        for where, secret in objects(f.history.server, SECRETS).items():
+            owners = secret["metadata"].get("ownerReferences") or []
+            kept = [owner for owner in owners if owner["uid"] != raw["metadata"]["uid"]]
+            if kept != owners:
+                people.patch(secret_path(where), {"metadata": {"ownerReferences": kept}})
+                f.history.audit.let_go(where, raw["metadata"]["uid"])
+
+    def make_again() -> None:
+        take_owner_off()
+        people.patch(path, {"metadata": {"finalizers": None}})
+        people.make_again(key, raw)
+
+    f.history.network.later(fault.arg, take_owner_off)
     return make_again
 
 

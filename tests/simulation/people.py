@@ -92,9 +92,9 @@ class People:
         """Ask for an exchange by annotation."""
         self.ask("PATCH", credential_path(key), {"metadata": {"annotations": {REFRESH_REQUESTED: value}}}, MERGE)
 
-    def delete(self, path: str) -> None:
-        """Delete an object."""
-        self.ask("DELETE", path)
+    def delete(self, path: str, propagation: str = "") -> None:
+        """Delete an object, and have done with what it owns as the propagation policy says; empty for the default."""
+        self.ask("DELETE", path, {"propagationPolicy": propagation} if propagation else None)
 
     def patch(self, path: str, change: Json) -> None:
         """Change an object."""
