@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Only now: --help and a wrong setting need not wait for kopf and kubernetes.
         from tuinly_operator.operator import run  # noqa: PLC0415 -- see above
 
-        gc.freeze()  # modules stay for good: the collector need not look at them again
+        gc.freeze()  # modules stay: the collector need not look at them again before a day has passed
         gc.enable()
         surroundings = Surroundings.of_this_process()
         with asyncio.Runner(loop_factory=surroundings.iterations.loop) as runner:

@@ -53,8 +53,10 @@ class Census:
         self._lost = lost
         self._is_ahead = is_ahead
         self._went_back = went_back
-        self._awaited: int | None = None  # how many were listed, for as long as kopf may still have to bring some
+        # How many were listed, for as long as kopf may still have to bring some, then 0; None before the first list.
+        self._awaited: int | None = None
         self._unseen: Mapping[NamespacedName, str] = {}  # the uids of those that it had not brought at the last look
+        self._trouble = ""  # why they could not be listed the last time
         self._again = asyncio.Event()
         self._doubtful: dict[NamespacedName, None] = {}  # names of which contradictory things were told, in their order
         self._doubt = asyncio.Event()
@@ -66,11 +68,13 @@ class Census:
 
     @property
     def behind(self) -> int:
-        """How many credentials kopf has not brought yet, by their number alone, which is quick with very many.
+        """How many credentials kopf has not brought yet.
 
-        One that went meanwhile counts as missing, for five seconds at most.
+        As long as very many are missing that is told by their number alone, for it is asked often; then those that went
+        meanwhile count as missing, too.
         """
-        return max(0, (self._awaited or 0) - len(self._store))
+        missing = (self._awaited or 0) - len(self._store)
+        return missing if missing > _PIECE else len(self.unseen)
 
     @property
     def unseen(self) -> set[NamespacedName]:
@@ -117,37 +121,42 @@ class Census:
     async def run(self) -> None:
         """Take one census after the other until cancelled."""
         missed: set[NamespacedName] = set()
-        trouble = ""
         while True:
             self._again.clear()
             namespaces = self._namespaces()
             if not namespaces:
                 await self._again.wait()
                 continue
-            known = {
-                record.credential.key: (record.credential.uid, record.credential.version)
-                for record in self._store
-                if None in namespaces or record.credential.key.namespace in namespaces
-            }
-            try:
-                listed = {key: told async for key, told in self._listed(namespaces)}
-            except ApiFailure as failure:
-                if failure.status == HTTPStatus.FORBIDDEN:
-                    self._lost()  # a new start of kopf finds out which namespace it is; kopf itself would try for ever
-                elif str(failure) != trouble:  # told once
-                    trouble = str(failure)
-                    missing = "; is the CRD installed?" if failure.not_found else ""
-                    _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
-                await self._forget_without_definition(known)
+            if not await self._take(namespaces):
                 await asyncio.sleep(_RETRY)
                 continue
-            await self._compare(known, listed, back=await self._is_ahead())
-            self._store.census_taken()
-            self._awaited, trouble = len(listed), ""
-            self._unseen = {key: uid for key, (uid, _) in listed.items()}
             if missed and self.unseen == missed:
                 self._lost()
             missed = await self._not_brought()
+
+    async def _take(self, namespaces: Sequence[str | None]) -> bool:
+        """List the credentials, and compare them with the store; return whether they could be listed."""
+        known = {
+            record.credential.key: (record.credential.uid, record.credential.version)
+            for record in self._store
+            if None in namespaces or record.credential.key.namespace in namespaces
+        }
+        try:
+            listed = {key: told async for key, told in self._listed(namespaces)}
+        except ApiFailure as failure:
+            if failure.status == HTTPStatus.FORBIDDEN:
+                self._lost()  # a new start of kopf finds out which namespace it is; kopf itself would try for ever
+            elif str(failure) != self._trouble:  # told once
+                self._trouble = str(failure)
+                missing = "; is the CRD installed?" if failure.not_found else ""
+                _log.warning("could not list TuinlyCredentials" + missing, extra=fields(cause=failure))
+            await self._forget_without_definition(known)
+            return False
+        await self._compare(known, listed, back=await self._is_ahead())
+        self._store.census_taken()
+        self._awaited, self._trouble = len(listed), ""
+        self._unseen = {key: uid for key, (uid, _) in listed.items()}
+        return True
 
     async def _compare(
         self,

@@ -137,7 +137,7 @@ DEFECTS: Final[dict[str, list[Change]]] = {
         (store.Store, "credential_read", _nothing),
     ],
     "what a deletion leaves to itself gets its owner back": [
-        (decision, "_let_go", lambda _: False),
+        (decision, "is_let_go", lambda *_: False),
         (Kube, "credential_exists", _is_there),
     ],
     "doubts are never settled": [(Operator, "_ask_about", _nothing)],

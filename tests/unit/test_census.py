@@ -176,6 +176,41 @@ async def test_kopf_that_brings_none_of_what_is_listed_is_started_anew(
         assert cluster.census.unseen == set()
 
 
+async def test_how_many_are_missing_leaves_out_those_that_went_meanwhile(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while no list works, so that nothing comes of a new one."""
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    cluster.put(ME, UID, "10")
+    cluster.put(OTHER, "another", "11")
+    cluster.know(OTHER, "another", "11")
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+        assert cluster.census.behind == 1
+        cluster.list_failures = [ApiFailure(500, "InternalError")] * 100_000
+        await until(lambda: len(cluster.list_failures) < 100_000)
+        cluster.know(ME, UID, "10")
+        gone = {"namespace": OTHER.namespace, "name": OTHER.name, "uid": "another", "resourceVersion": "12"}
+        cluster.store.credential_ended(credential({"metadata": gone}))
+        assert cluster.known(OTHER) is None
+        assert cluster.census.behind == 0
+
+
+async def test_between_two_censuses_no_table_is_kept(cluster: Cluster) -> None:
+    """With 100,000 credentials each takes more than 10 MB."""
+    for number in range(50):
+        cluster.put(NamespacedName("shop", f"shop-{number}"), f"uid-{number}", "10")
+        cluster.know(NamespacedName("shop", f"shop-{number}"), f"uid-{number}", "10")
+    task = asyncio.create_task(cluster.census.run())
+    await until(lambda: cluster.census.taken)
+    await asyncio.sleep(0.05)
+    [frame] = task.get_stack(limit=1)
+    kept = [name for name, value in frame.f_locals.items() if isinstance(value, dict) and len(value) >= 50]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert kept == []
+
+
 async def test_who_came_and_went_is_missed_by_nobody_whether_anybody_asked_meanwhile_or_not(cluster: Cluster) -> None:
     cluster.put(ME, UID, "10")
     async with counted(cluster.census):

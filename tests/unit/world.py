@@ -549,7 +549,7 @@ class Process:
         self.metrics = Metrics(world)
         self.pusher = FakePusher()
         self.doubts: list[NamespacedName] = []
-        self._shown: set[NamespacedName] = set()  # by the watch of Secrets
+        self._shown: dict[NamespacedName, str] = {}  # uids, by the watch of Secrets
         self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
         self.reconciler = Reconciler(
             store=self.store,
@@ -577,11 +577,15 @@ class Process:
         """The watch of Secrets, which the server keeps free of some types."""
         raw = self._api.secrets.get(key)
         if raw is None and key in self._shown:
-            self._shown.remove(key)
-            self.store.secret_gone(key)
+            _, version = self._api.find(key)
+            self.store.secret_gone(key, self._shown.pop(key), version)
         elif raw is not None and raw["type"] not in REFUSED_TYPES:
-            self._shown.add(key)
+            self._shown[key] = raw["metadata"]["uid"]
             self.store.secret_seen(key, SecretMeta.from_object(raw))
+
+    def lose_sight_of(self, key: NamespacedName) -> None:
+        """Have the store drop a Secret that is there, as if the watch told of its end."""
+        self.store.secret_gone(key, self._api.secrets[key]["metadata"]["uid"], "")
 
     def credentials_changed(self) -> None:
         """The watch of credentials, and the live reads that settle doubts of it."""

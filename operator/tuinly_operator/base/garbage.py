@@ -8,11 +8,11 @@ import gc
 from collections.abc import Callable
 from typing import Final
 
-# After so many new containers it runs, on the young ones; after 4 such runs on those that outlived one; and after 2 of
-# these on all, if they have become a quarter more. With Python's usual 700 it would run all the time while thousands of
-# objects are listed: a third of a start's CPU with 10,000 credentials. Most garbage in cycles, which kopf and httpx
-# make, is as short-lived as an event. All are looked at so often that what is new by then takes some 25 ms, and is set
-# aside; after 60 runs in place of 2, a start with 10,000 credentials was held up for 0.4 s.
+# After so many new containers it runs, on the young ones; at the fifth such run on those that outlived one, too; and at
+# the second of these on all, if they have become a quarter more. With Python's usual 700 it would run all the time
+# while thousands of objects are listed: a third of a start's CPU with 10,000 credentials. Most garbage in cycles, which
+# kopf and httpx make, is as short-lived as an event. All are looked at so often that what is new by then takes some
+# 25 ms, and is set aside; after 60 runs in place of 2, a start with 10,000 credentials was held up for 0.4 s.
 _THRESHOLDS: Final = (4_000, 4, 1)
 _FULL: Final = 2  # the generation of a collection that looks at all
 LONG: Final = 0.02

@@ -34,7 +34,7 @@ from tuinly_operator.domain.facts import Block, Facts, Purpose
 from tuinly_operator.domain.memory import Client, IssuedToken, Pending, Setback, WantedTarget, WriteInputs
 from tuinly_operator.domain.push import Push
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset, slack
-from tuinly_operator.domain.target import Ownership, SecretMeta, believe, ownership
+from tuinly_operator.domain.target import Ownership, SecretMeta, believe, is_let_go, ownership
 
 RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
@@ -169,17 +169,9 @@ def _publish(f: Facts) -> Decision | None:
     if again is not None:
         return _rest(f, requeue_at=again)
     other = written_by_another(f)
-    sure = other is None and not _let_go(f) and f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
+    recent = f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
+    sure = recent and other is None and not is_let_go(f.target, f.credential)
     return wanted if sure or f.served or f.absence_proven else AskWhoServes(other)
-
-
-def _let_go(f: Facts) -> bool:
-    """Whether the target has no owner, though it should: so it looks while a deletion leaves it to itself.
-
-    To give it one then would have it collected (`kubectl delete --cascade=orphan`).
-    """
-    target = f.target.target if f.target else None
-    return target is not None and not target.owner_uid and f.spec.target.deletion_policy is DeletionPolicy.DELETE
 
 
 def _restore_again(f: Facts) -> Deadline | None:

@@ -204,6 +204,15 @@ def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
     return Ownership.OURS if ours else Ownership.ADOPTABLE
 
 
+def is_let_go(secret: SecretMeta | None, credential: Credential) -> bool:
+    """Whether a target lacks the owner that it should have: so it looks while a deletion leaves it to itself.
+
+    To give it one then would have it collected (`kubectl delete --cascade=orphan`).
+    """
+    target = secret.target if secret else None
+    return target is not None and not target.owner_uid and bool(_controller_uid(credential))
+
+
 def holds_state(secret: SecretMeta, credential: Credential, state: TokenState, layout: Layout) -> bool:
     """Whether the target still holds the very token that `state` tells of: nobody changed its data or our annotations.
 

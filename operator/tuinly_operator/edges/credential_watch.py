@@ -326,7 +326,8 @@ class _NoProgress(kopf.ProgressStorage):
 class _NoMemories(ResourceMemories):
     """Remembers nothing of an object between two events, as only handlers of changes need, which there are none of.
 
-    kopf has no setting for it. It would keep 0.9 kB and six containers for each credential.
+    It would also hold up events of an object at which kopf itself has failed. kopf has no setting for it, and would
+    keep 0.9 kB and six containers for each credential.
     """
 
     async def recall(self, raw_body: bodies.RawBody, **options: Any) -> ResourceMemory:  # noqa: ANN401 -- kopf's

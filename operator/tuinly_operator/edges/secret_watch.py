@@ -107,7 +107,7 @@ class SecretWatch:
                 continue
             key = secret_key(raw)
             if kind == "DELETED":
-                self._store.secret_gone(key)
+                self._store.secret_gone(key, raw["metadata"]["uid"], version)
             elif not self._is_known(key, version):
                 self._store.secret_seen(key, SecretMeta.from_object(raw))
 

@@ -8,10 +8,11 @@ watch may be late, or leave out Secrets of that type. `Facts` hold the fresher o
 were gathered; they are old after the next wait, which is why each write has preconditions.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.versions import older
 from tuinly_operator.domain.credential import Credential, Status
@@ -19,7 +20,8 @@ from tuinly_operator.domain.memory import Memory
 from tuinly_operator.domain.succession import Assessment, Ends, Told, assess
 from tuinly_operator.domain.target import SecretMeta
 
-_NOTHING: Final = Memory()  # what is remembered of each that no reconcile has looked at
+_NOTHING: Final = Memory()  # of each of which there is nothing to remember
+_LASTS: Final = 1.0  # seconds for which what was read live counts
 
 
 @dataclass(slots=True)
@@ -33,21 +35,36 @@ class Record:
     telling: Status | None = None  # while that is being written
 
 
+class Gone:
+    """That a Secret has gone: another one each time, by which an answer is known to be older than that."""
+
+
 @dataclass(slots=True)
 class LiveTarget:
     """What one reconcile has read or written live of its target; it says more where the store has nothing."""
 
-    served: bool = False  # a live read has shown that the credential is there and ours to serve
     stored: SecretMeta | None = None  # what the store had when it was last looked at
+    since: SecretMeta | Gone | None = None  # the same, for `Store.secret_read`
     _target: tuple[NamespacedName, SecretMeta | None] | None = None
+    _served_with: tuple[SecretMeta | None] | None = None  # the target, when the credential was there and ours to serve
+    _at: float = float("-inf")  # boot seconds
 
-    def take(self, key: NamespacedName, target: SecretMeta | None) -> None:
+    def take(self, key: NamespacedName, target: SecretMeta | None, now: Moment) -> None:
         """Note what the target is now, None for absent."""
-        self._target = key, target
+        self._target, self._at = (key, target), now.boot
 
-    def forget(self) -> None:
-        """Forget it all: it may be otherwise by now."""
-        self._target, self.served = None, False
+    def confirm(self, target: SecretMeta | None, now: Moment) -> None:
+        """Note that a live read has shown that the credential is there and ours to serve, while its target is so."""
+        self._served_with, self._at = (target,), now.boot
+
+    def is_served(self, target: SecretMeta | None) -> bool:
+        """Whether that was so, and the target has not changed since: a deletion of the credential may change it."""
+        return self._served_with is not None and self._served_with[0] is target
+
+    def grow_old(self, now: Moment) -> None:
+        """Forget what was found more than a second ago: it may be otherwise by now."""
+        if now.boot - self._at > _LASTS:
+            self._target = self._served_with = None
 
     def looked_for(self, key: NamespacedName) -> bool:
         """Whether a target of this name was looked for."""
@@ -82,7 +99,7 @@ class Store:
         self._ends = Ends()
         self._records: dict[NamespacedName, Record] = {}
         self._secrets: dict[NamespacedName, SecretMeta] = {}
-        self._ended: dict[NamespacedName, str] = {}  # Secrets that credentials care for, and the uid of what has gone
+        self._ended: dict[NamespacedName, Gone] = {}  # the Secrets that credentials care for, and that have gone
         self._overtaken: dict[str | None, set[NamespacedName]] = {}  # changed while a namespace (None: all) is listed
         self._interested = _Links()  # Secret -> credentials that read or write it
         self._targets = _Links()  # credential -> Secrets labelled with it
@@ -114,6 +131,10 @@ class Store:
     def secret(self, key: NamespacedName) -> SecretMeta | None:
         """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""
         return self._secrets.get(key)
+
+    def since(self, key: NamespacedName) -> SecretMeta | Gone | None:
+        """What is known of a Secret before a request begins, for `secret_read`."""
+        return self._secrets.get(key) or self._ended.get(key)
 
     def targets_of(self, credential: Credential) -> dict[NamespacedName, SecretMeta]:
         """The Secrets that were written for this very credential."""
@@ -181,7 +202,7 @@ class Store:
         self._ends.grow_old()
 
     def start_afresh(self) -> None:
-        """Forget all that is remembered, and have each credential looked at.
+        """Forget what is remembered, and have each credential looked at.
 
         The records of which anything was remembered are new ones, and what is still under way with the old ones is
         given up.
@@ -214,23 +235,23 @@ class Store:
         if old is None or meta.newer_than(old):
             self._put(key, meta)
 
-    def secret_gone(self, key: NamespacedName) -> None:
-        """Drop a Secret of which the watch says that it has gone."""
-        self._put(key, None)
+    def secret_gone(self, key: NamespacedName, uid: str, version: str) -> None:
+        """Drop a Secret of which the watch says that it has gone, unless a later one has its name by now."""
+        old = self._secrets.get(key)
+        if old is None or old.uid == uid or not older(version, old.version):
+            self._put(key, None)
 
     def secret_read(
-        self, key: NamespacedName, meta: SecretMeta | None, since: SecretMeta | None, by: NamespacedName
+        self, key: NamespacedName, meta: SecretMeta | None, since: SecretMeta | Gone | None, by: NamespacedName
     ) -> None:
         """Take in what a live read, or the answer to a write, shows; None for no Secret.
 
-        `since` is what was known when the request began. If that has changed meanwhile, the answer may be older than
-        the change, and is taken only if its version is newer, and never if what it shows has gone. `by` is the
-        credential that asked: it need not be told.
+        `since` is what was known when the request began (`since`). If that has changed meanwhile, the answer may be
+        older than the change, and is taken only if its version is newer than what is there. `by` is the credential that
+        asked: it need not be told.
         """
         old = self._secrets.get(key)
-        if old is None and meta is not None and self._ended.get(key) == meta.uid:
-            return
-        if old is since or (old is not None and meta is not None and meta.newer_than(old)):
+        if self.since(key) is since or (old is not None and meta is not None and meta.newer_than(old)):
             self._put(key, meta, by)
 
     def list_begins(self, namespace: str | None) -> None:
@@ -259,10 +280,10 @@ class Store:
         if meta is not None:
             self._secrets[key] = meta
             self._ended.pop(key, None)
-        elif old is not None:
+        else:
             del self._secrets[key]
             if self._interested.of(key):
-                self._ended[key] = old.uid
+                self._ended[key] = Gone()
         for scope in (None, key.namespace):
             if scope in self._overtaken:
                 self._overtaken[scope].add(key)
@@ -282,7 +303,7 @@ class Store:
             if same and credential.status in (old.status, record.telling):
                 return  # the echo of our own status write, which may come before its answer
             if (old.target, old.client_secret) != (credential.target, credential.client_secret):
-                self._forget_interest(old)
+                self._forget_interest(old, (credential.target, credential.client_secret))
         for secret in (credential.target, credential.client_secret):
             self._interested.add(secret, credential.key)
         self._changed(credential.key)
@@ -309,8 +330,10 @@ class Store:
             if meta is not None and meta.target is not None and meta.target.credential:
                 update(NamespacedName(key.namespace, meta.target.credential), key)
 
-    def _forget_interest(self, credential: Credential) -> None:
+    def _forget_interest(self, credential: Credential, but_for: Sequence[NamespacedName] = ()) -> None:
         for secret in (credential.target, credential.client_secret):
+            if secret in but_for:
+                continue
             self._interested.discard(secret, credential.key)
             if not self._interested.of(secret):
                 self._ended.pop(secret, None)

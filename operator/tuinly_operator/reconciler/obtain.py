@@ -27,7 +27,7 @@ from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
 from tuinly_operator.engine.limiter import Ask, Limiter, Ticket
-from tuinly_operator.engine.store import LiveTarget, Record, Store
+from tuinly_operator.engine.store import Gone, Record, Store
 from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
@@ -70,6 +70,7 @@ class Attempts:
     async def read_client_secret(self, record: Record, facts: Facts) -> None:
         """Read the client id and secret, or what is wrong with them. Raises ApiFailure, or Failure if it may not."""
         key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
+        since = self._store.since(key)
         client: Client | Failure
         try:
             raw = await self._kube.read_secret(key)
@@ -78,28 +79,35 @@ class Attempts:
                 raise not_readable(ref) from None
             if not failure.not_found:
                 raise
-            self._remember(record, facts, None, not_found(ref))
+            self._remember(record, facts, None, since, not_found(ref))
             return
         try:
             client = parse_client_secret(raw, ref)
         except Failure as failure:
             client = failure.to_keep()
-        self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, client)
+        self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, since, client)
 
-    def _remember(self, record: Record, facts: Facts, seen: SecretMeta | None, client: Client | Failure) -> None:
+    def _remember(
+        self,
+        record: Record,
+        facts: Facts,
+        seen: SecretMeta | None,
+        since: SecretMeta | Gone | None,
+        client: Client | Failure,
+    ) -> None:
         """Remember what a read gave. The store takes only what the watch shows: of no other it learns when it goes."""
         key, by, ref = facts.credential.client_secret, facts.credential.key, facts.spec.client_secret_ref
-        self._store.secret_read(key, seen, facts.client_secret, by)
+        self._store.secret_read(key, seen, since, by)
         read = ClientSecretRead(ref, seen.identity if seen else "", client, self._clock.now())
         record.memory = record.memory.client_secret_read(read)
 
-    async def exchange(self, record: Record, facts: Facts, decided: Exchange, live: LiveTarget) -> None:
+    async def exchange(self, record: Record, facts: Facts, decided: Exchange) -> None:
         """Ask for a token by client credentials, and keep it if it is no worse."""
-        await self._attempt(record, facts, decided, live, partial(self._by_client, facts, decided))
+        await self._attempt(record, facts, decided, partial(self._by_client, facts, decided))
 
-    async def refresh(self, record: Record, facts: Facts, decided: Refresh, live: LiveTarget) -> None:
+    async def refresh(self, record: Record, facts: Facts, decided: Refresh) -> None:
         """Ask for one by refresh token. If that is refused, the next decision is an exchange."""
-        await self._attempt(record, facts, decided, live, partial(self._by_refresh_token, record, facts, decided))
+        await self._attempt(record, facts, decided, partial(self._by_refresh_token, record, facts, decided))
 
     async def verify(self, record: Record, facts: Facts, decided: Verify) -> None:
         """Try a new token. If it does not work it is dropped; if that cannot be told, it is tried again later."""
@@ -138,9 +146,7 @@ class Attempts:
         finally:
             self._limiter.abandoned(ticket, self._clock.now())  # unless it has ended
 
-    async def _attempt(
-        self, record: Record, facts: Facts, decided: Attempt, live: LiveTarget, request: _Request
-    ) -> None:
+    async def _attempt(self, record: Record, facts: Facts, decided: Attempt, request: _Request) -> None:
         try:
             self._kube.fence(ASKING_SECONDS)
             self._kube.require_reach()
@@ -154,10 +160,6 @@ class Attempts:
                 self._take(record, facts, decided, offer)
         except Failure as failure:
             self._set_back(record, facts, failure)
-        else:
-            # What was read live before a request that took long may be otherwise by now.
-            if self._clock.now().boot - facts.now.boot > _SLOW_REQUEST:
-                live.forget()
 
     async def _by_refresh_token(
         self, record: Record, facts: Facts, decided: Refresh, ticket: Ticket

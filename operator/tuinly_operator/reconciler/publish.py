@@ -59,9 +59,9 @@ class Publisher:
         be created for it.
         """
         found = await self._kube.read_secret_meta(facts.credential.target)
-        live.take(facts.credential.target, found)
+        live.take(facts.credential.target, found, self._clock.now())
         if found is None:
-            await self._look_whether_served(facts, live)
+            await self._is_served(facts, live)
 
     async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, live: LiveTarget) -> None:
         """Drop the credential if it has gone, or is served by another operator by now. Raises ApiFailure.
@@ -69,12 +69,11 @@ class Publisher:
         If it is still ours, but another operator has written its target, say so once and leave its token there: it is
         as good as ours, and else the two would overwrite each other for ever.
         """
-        await self._look_whether_served(facts, live)
+        served, key = await self._is_served(facts, live), facts.credential.key
         if decided.other is None:
             return
-        key = facts.credential.key
-        if not live.served:
-            _log.warning("another operator serves this credential by now", extra=fields(credential=key))
+        if not served:
+            _log.warning("another operator serves this credential by now, or it has gone", extra=fields(credential=key))
             return
         record.memory = record.memory.overtaken(decided.other)
         if Reason.ANOTHER_OPERATOR not in record.memory.told:
@@ -85,11 +84,15 @@ class Publisher:
         )
         self._reporter.warn_once(record, Reason.ANOTHER_OPERATOR, message)
 
-    async def _look_whether_served(self, facts: Facts, live: LiveTarget) -> None:
+    async def _is_served(self, facts: Facts, live: LiveTarget) -> bool:
+        """Look whether the credential is there, and ours to serve; else drop it."""
         credential = facts.credential
-        live.served = await self._kube.credential_exists(credential.key, credential.uid)
-        if not live.served:
+        served = await self._kube.credential_exists(credential.key, credential.uid)
+        if served:
+            live.confirm(facts.target, self._clock.now())
+        else:
             self._store.credential_gone(credential.key, credential.uid)
+        return served
 
     async def publish(self, record: Record, facts: Facts, decided: Publish, live: LiveTarget) -> None:
         """Write the token with its state, on the condition that the target is what it was when this was decided.
@@ -125,8 +128,9 @@ class Publisher:
         """
         by = facts.credential.key
         for key, meta in decided.targets:
+            since = self._store.since(key)
             left = await self._deleted(key, meta)
-            self._store.secret_read(key, left, meta, by)
+            self._store.secret_read(key, left, since, by)
             if left is None:
                 _log.info("deleted a renamed target", extra=fields(credential=by, target=key.name))
         if new := sorted(decided.look_alikes - record.memory.look_alikes):
@@ -323,11 +327,11 @@ class Publisher:
     def _see_target(self, facts: Facts, live: LiveTarget, found: SecretMeta | None) -> None:
         """Take in what was just read or done, before the watch tells of it."""
         key, by = facts.credential.target, facts.credential.key
-        live.take(key, found)
+        live.take(key, found, self._clock.now())
         if found is None or found.target is not None or self._store.secret(key) is not None:
-            self._store.secret_read(key, found, live.stored, by)
+            self._store.secret_read(key, found, live.since, by)
         # The store takes no other: it may be of a type that the watch leaves out, and nobody would tell when it goes.
-        live.stored = self._store.secret(key)
+        live.stored, live.since = self._store.secret(key), self._store.since(key)
 
 
 def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -352,7 +356,7 @@ def _noted(manifest: Mapping[str, Any], note: Mapping[str, str]) -> dict[str, An
 def _refusal(key: NamespacedName, failure: ApiFailure) -> str:
     """The message for a write that failed though the API server works: what to look at."""
     if failure.status is None and not failure.word.endswith("TimeoutError"):
-        return f"the connection to the API server broke ({failure.word}) while the Secret {key.name} was written"
+        return f"no answer came from the API server while the Secret {key.name} was written ({failure.word})"
     if failure.out_of_reach:
         how = f"{failure.status} {failure.word}" if failure.status else f"no answer in {REQUEST_TIMEOUT:.0f} s"
         return f"the API server did not write the Secret {key.name} ({how}); an admission webhook may be slow or down"

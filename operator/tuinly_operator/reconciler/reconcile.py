@@ -228,9 +228,9 @@ class Reconciler:
             case ProveAbsence():
                 await self._publisher.prove_absence(facts, live)
             case Exchange():
-                await self._attempts.exchange(record, facts, decided, live)
+                await self._attempts.exchange(record, facts, decided)
             case Refresh():
-                await self._attempts.refresh(record, facts, decided, live)
+                await self._attempts.refresh(record, facts, decided)
             case Verify():
                 await self._attempts.verify(record, facts, decided)
             case Publish():
@@ -248,16 +248,19 @@ class Reconciler:
         """Put together what is known now, and remember what is learned by that."""
         credential, now = record.credential, self._clock.now()
         live.stored = stored = self._store.secret(credential.target)
+        live.since = self._store.since(credential.target)
+        live.grow_old(now)
+        target = live.freshest(credential.target, stored)
         facts = gather(
             credential,
             self._policy,
             record.memory,
             now,
             client_secret=self._store.secret(credential.client_secret),
-            target=live.freshest(credential.target, stored),
+            target=target,
             looked=live.looked_for(credential.target),
             created=record.created,
-            served=live.served,
+            served=live.is_served(target),
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
         )
         if record.memory.met and facts.memory.published is not record.memory.published and facts.memory.published:

@@ -178,6 +178,7 @@ class Access:
         connection, url = _Connection(self._socket(), timeout), path + (f"?{urlencode(query)}" if query else "")
         try:
             # Each request has a connection of its own, which ends with its answer.
+            connection.connect()
             with suppress(BrokenPipeError, ConnectionResetError):  # who refuses at once answers, and reads no more
                 connection.request(method, url, body, {"Connection": "close", **(headers or {})})
             answer = connection.getresponse()

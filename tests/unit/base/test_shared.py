@@ -66,7 +66,7 @@ def happens(store: Store, number: int, about: tuple[str, str, str]) -> None:
     store.secret_seen(secret_key(target), SecretMeta.from_object(target))
     key = secret_key(stranger)
     store.secret_seen(key, SecretMeta.from_object(stranger))
-    store.secret_gone(key)
+    store.secret_gone(key, "", "")
 
 
 @pytest.mark.timeout(3600)

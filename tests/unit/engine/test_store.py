@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.merge import merged
 from tests.unit.facts import ISSUED, OTHER_UID, UID, Json, TargetObject, credential, token_state
+from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential, Status
 from tuinly_operator.domain.memory import IssuedToken
@@ -70,7 +71,14 @@ def listed(store: Store, key: NamespacedName, seen: SecretMeta) -> None:
 
 
 def read(store: Store, key: NamespacedName, seen: SecretMeta) -> None:
-    store.secret_read(key, seen, store.secret(key), ME)
+    store.secret_read(key, seen, store.since(key), ME)
+
+
+END = ("u", "99")  # the uid and the version that the watch tells with the end of a Secret
+
+
+def later(seconds: float) -> Moment:
+    return Moment(ISSUED.wall + seconds, ISSUED.boot + seconds)
 
 
 def meta(version: str, uid: str = "u") -> SecretMeta:
@@ -342,7 +350,7 @@ def test_a_secret_that_is_read_or_written_is_news(store: Watched, secret: Namesp
     assert store.secret(secret) == meta("1")
     store.secret_seen(secret, meta("2"))
     assert store.news() == [ME]
-    store.secret_gone(secret)
+    store.secret_gone(secret, *END)
     assert store.news() == [ME]
     assert store.secret(secret) is None
 
@@ -352,7 +360,7 @@ def test_a_secret_that_is_read_or_written_is_news(store: Watched, secret: Namesp
 )
 def test_any_other_secret_is_no_news(store: Watched, secret: NamespacedName) -> None:
     store.secret_seen(secret, meta("1"))
-    store.secret_gone(secret)
+    store.secret_gone(secret, *END)
     assert store.news() == []
 
 
@@ -386,15 +394,17 @@ def test_who_saw_or_wrote_a_secret_is_not_told_of_it_and_all_others_are(store: W
     assert store.news() == [ME]
 
 
-def test_what_a_live_read_gave_is_kept_for_one_reconcile() -> None:
+def test_what_a_live_read_gave_is_kept_for_a_second_of_one_reconcile() -> None:
     live = LiveTarget()
     assert (live.looked_for(TARGET), live.of(TARGET)) == (False, None)
-    live.take(TARGET, None)
+    live.take(TARGET, None, ISSUED)
     assert (live.looked_for(TARGET), live.of(TARGET)) == (True, None)
-    live.take(TARGET, meta("1"))
+    live.take(TARGET, meta("1"), ISSUED)
     assert (live.looked_for(TARGET), live.of(TARGET)) == (True, meta("1"))
     assert (live.looked_for(CLIENT), live.of(CLIENT)) == (False, None)
-    live.forget()
+    live.grow_old(later(1.0))
+    assert live.looked_for(TARGET)
+    live.grow_old(later(1.1))
     assert (live.looked_for(TARGET), live.of(TARGET)) == (False, None)
 
 
@@ -405,15 +415,66 @@ def test_the_store_is_fresher_than_what_was_read_live_and_that_counts_where_it_h
 ) -> None:
     live = LiveTarget()
     if looked is not None:
-        live.take(TARGET, looked)
+        live.take(TARGET, looked, ISSUED)
     assert live.freshest(TARGET, stored) == (stored or looked)
     assert live.stored is None  # that is for the caller to note
 
 
-def test_once_all_may_be_otherwise_nobody_is_known_to_be_served() -> None:
-    live = LiveTarget(served=True)
-    live.forget()
-    assert not live.served
+@pytest.mark.parametrize("target", [None, meta("1")], ids=["absent", "there"])
+def test_that_a_credential_is_served_counts_for_a_second_and_for_the_target_as_it_was(
+    target: SecretMeta | None,
+) -> None:
+    live = LiveTarget()
+    assert not live.is_served(target)
+    live.confirm(target, ISSUED)
+    assert live.is_served(target)
+    assert not live.is_served(meta("2"))
+    live.grow_old(later(1.0))
+    assert live.is_served(target)
+    live.grow_old(later(1.1))
+    assert not live.is_served(target)
+
+
+def test_an_answer_from_before_the_end_of_a_secret_brings_nothing_back(store: Watched) -> None:
+    """Though it was not known before that either: it came and went while the request was under way."""
+    before = store.since(CLIENT)
+    store.secret_seen(CLIENT, meta("1"))
+    store.secret_gone(CLIENT, *END)
+    store.secret_read(CLIENT, meta("1"), before, ME)
+    assert store.secret(CLIENT) is None
+
+
+def test_a_secret_that_has_gone_is_believed_to_be_back_by_a_read_that_began_after_that(store: Watched) -> None:
+    """As from a backup of etcd, with its uid, and no watch tells of it."""
+    store.secret_seen(CLIENT, meta("1"))
+    store.secret_gone(CLIENT, *END)
+    read(store, CLIENT, meta("1"))
+    assert store.secret(CLIENT) == meta("1")
+
+
+def test_an_end_that_the_watch_tells_late_is_not_that_of_a_later_secret(store: Watched) -> None:
+    store.secret_seen(CLIENT, meta("8", "one"))
+    read(store, CLIENT, meta("10", "another"))
+    store.secret_gone(CLIENT, "one", "9")
+    assert store.secret(CLIENT) == meta("10", "another")
+    store.secret_gone(CLIENT, "another", "11")
+    assert store.secret(CLIENT) is None
+
+
+def test_an_end_counts_for_one_of_which_it_is_not_known_that_it_came_later(store: Watched) -> None:
+    """What it was the end of was never seen."""
+    store.secret_seen(CLIENT, meta("8", "one"))
+    store.secret_gone(CLIENT, "another", "11")
+    assert store.secret(CLIENT) is None
+
+
+def test_a_renamed_target_lets_nothing_be_forgotten_of_the_client_secret(store: Watched) -> None:
+    store.secret_seen(CLIENT, meta("8"))
+    store.secret_gone(CLIENT, *END)
+    gone = store.since(CLIENT)
+    store.credential_seen(at("11", {"spec": {"target": {"name": "other"}}}))
+    assert gone is not None
+    assert store.since(CLIENT) is gone
 
 
 def test_a_secret_made_again_is_news(store: Watched) -> None:
@@ -425,7 +486,7 @@ def test_a_secret_made_again_is_news(store: Watched) -> None:
 
 
 def test_the_end_of_an_unknown_secret_is_no_news(store: Watched) -> None:
-    store.secret_gone(TARGET)
+    store.secret_gone(TARGET, *END)
     assert store.news() == []
 
 
@@ -485,7 +546,7 @@ def test_who_is_found_by_a_live_read_was_not_seen_to_be_created() -> None:
 
 
 def test_nobody_has_shown_that_a_credential_is_served_before_anybody_looked() -> None:
-    assert LiveTarget().served is False
+    assert not LiveTarget().is_served(None)
 
 
 # --- When a token ends, by which the queue orders ---------------------------------------------------------------------
@@ -522,7 +583,7 @@ def test_a_target_that_was_deleted_holds_no_token_whatever_is_remembered(store: 
     record = store.get(credential().key)
     assert record is not None
     record.memory = record.memory.met_target(IssuedToken(token_state(lifetime=600), ISSUED))
-    store.secret_gone(TARGET)
+    store.secret_gone(TARGET, *END)
     assert store.token_end(credential().key) is None
 
 
@@ -571,7 +632,7 @@ def test_a_target_that_loses_its_label_is_news_and_found_no_more(store: Watched)
 
 def test_a_target_that_went_is_found_no_more(store: Watched) -> None:
     store.secret_seen(TARGET, TargetObject().seen())
-    store.secret_gone(TARGET)
+    store.secret_gone(TARGET, *END)
     assert store.targets_of(credential()) == {}
 
 
@@ -614,7 +675,7 @@ def test_what_came_while_a_list_was_made_is_later_than_the_list(store: Watched, 
     store.secret_seen(TARGET, meta("8"))
     store.list_begins(scope)
     store.secret_seen(CLIENT, meta("12"))
-    store.secret_gone(TARGET)
+    store.secret_gone(TARGET, *END)
     store.secret_read(added, meta("13"), None, by=ME)
     store.secret_listed(scope, CLIENT, meta("7"))
     store.secrets_listed(scope, [CLIENT])
@@ -654,7 +715,7 @@ def test_a_later_page_of_a_list_counts_as_the_first_one_does(store: Watched) -> 
 def test_a_secret_that_went_while_it_was_read_stays_gone(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("7"))
     since = store.secret(CLIENT)
-    store.secret_gone(CLIENT)
+    store.secret_gone(CLIENT, *END)
     store.secret_read(CLIENT, meta("9"), since, ME)
     assert store.secret(CLIENT) is None
 
@@ -717,7 +778,7 @@ def test_no_index_grows_with_what_is_gone(store: Watched) -> None:
     for version in range(11, 40):
         store.credential_seen(at(str(version), {"spec": {"target": {"name": f"target-{version}"}}}))
         store.secret_seen(NamespacedName("shop", f"target-{version}"), TargetObject().seen())
-        store.secret_gone(NamespacedName("shop", f"target-{version}"))
+        store.secret_gone(NamespacedName("shop", f"target-{version}"), *END)
     shared: Json = {"spec": {"clientSecretRef": {"name": "storefront-client"}}}
     store.credential_seen(neighbour(shared))
     store.credential_gone(NEIGHBOUR, OTHER_UID)

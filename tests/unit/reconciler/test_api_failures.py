@@ -124,7 +124,7 @@ async def test_a_connection_that_breaks_is_told_as_one_and_not_as_a_slow_webhook
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await a_write_fails(shop, monkeypatch, ApiFailure(None, "ServerDisconnectedError"))
-    assert "the connection to the API server broke (ServerDisconnectedError)" in shop.message("Refreshed")
+    assert "was written (ServerDisconnectedError)" in shop.message("Refreshed")
     assert "webhook" not in shop.message("Refreshed")
 
 

@@ -523,8 +523,14 @@ class Life(RuleBasedStateMachine):
         return f"{raw['metadata']['uid']}/{raw['metadata']['resourceVersion']}" if raw else None
 
     def api_failed_lately(self) -> bool:
-        """Whether the operator may still be waiting to try again what the API server failed: five seconds at most."""
-        return not self.api.reachable or self.world.boot - self.api.failed_at < 6
+        """Whether the operator may still be waiting to try again what the API server failed.
+
+        After an outage that is five seconds at most. Where only requests fail it waits longer each time.
+        """
+        record = self.process.store.get(CREDENTIAL)
+        refusal = record.memory.refusal if record else None
+        waits = refusal is not None and not refusal.retry.due(self.world.now())
+        return waits or not self.api.reachable or self.world.boot - self.api.failed_at < 6
 
     def up_to_date(self) -> bool:
         """Whether the status can be expected to be: the operator could write it, and has."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.target import SecretMeta
-from tuinly_operator.domain.token_response import TokenResponse
+from tuinly_operator.domain.token_response import TokenResponse, Verdict
 from tuinly_operator.edges.election import ASKING_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
 from tuinly_operator.engine.limiter import Ask, Ticket
@@ -36,7 +37,7 @@ async def test_a_target_that_the_watch_has_not_brought_yet_is_believed_once_it_i
     """Another leader may have written it a moment ago."""
     writes = len(shop.api.writes)
     shop.process = shop.start()
-    shop.process.store.secret_gone(TARGET)
+    shop.process.lose_sight_of(TARGET)
     await shop.process.work()
     assert len(shop.endpoint.requests) == 1
     assert len(shop.api.writes) == writes
@@ -431,10 +432,36 @@ async def test_after_the_versions_went_back_another_client_secret_is_read_once(s
     shop.api.restore(backup)
     before = shop.api.requests
     shop.spec(scopes=["orders:read"])
-    shop.process.store.secret_gone(TARGET)
+    shop.process.lose_sight_of(TARGET)
     await shop.pass_time(60)
     assert shop.api.requests - before < FEW
     assert shop.told("Ready") == "True Issued"
+
+
+async def test_a_client_secret_that_a_backup_brings_back_is_read_once(shop: Shop) -> None:
+    """With the uid that was seen to go, and no watch tells of it."""
+    backup = shop.api.back_up()
+    shop.api.remove_secret(CLIENT_SECRET)
+    await shop.process.work()
+    assert shop.refreshed() == f"False {Reason.CLIENT_SECRET_NOT_FOUND}"
+    shop.api.restore(backup)
+    before = shop.api.requests
+    await shop.pass_time(400)
+    assert shop.refreshed() == f"True {Reason.ISSUED}"
+    assert shop.api.requests - before < FEW
+
+
+async def test_a_client_secret_that_was_made_again_is_read_once_though_the_watch_tells_of_the_end_late(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop.api, "changed", lambda _: None)
+    before, uid = shop.api.requests, shop.api.secrets.pop(CLIENT_SECRET)["metadata"]["uid"]
+    shop.client_secret("canary-secret")
+    await shop.process.work()
+    shop.process.store.secret_gone(CLIENT_SECRET, uid, "1")
+    await shop.pass_time(40)
+    assert shop.refreshed() == f"True {Reason.ISSUED}"
+    assert shop.api.requests - before < FEW
 
 
 async def test_after_the_versions_went_back_a_renamed_target_is_cleaned_up(shop: Shop) -> None:
@@ -565,6 +592,48 @@ async def test_a_target_that_a_deletion_leaves_to_itself_gets_no_owner_though_th
     assert shop.process.store.get(CREDENTIAL) is None
 
 
+async def test_neither_does_one_that_is_left_during_a_write_that_was_decided_before(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That its credential was there counts for the target as it was then."""
+    await shop.pass_time(60)
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    shop.api.edit_secret(TARGET, "access_token", "spoilt")
+    apply = shop.api.apply_secret
+    left: list[Any] = []
+
+    async def meanwhile(key: NamespacedName, manifest: Mapping[str, Any]) -> SecretMeta:
+        if not left:
+            shop.api.delete_and_orphan(CREDENTIAL, TARGET)
+            left.append(copy.deepcopy(shop.api.secrets[TARGET]))
+        return await apply(key, manifest)
+
+    monkeypatch.setattr(shop.api, "apply_secret", meanwhile)
+    await shop.process.work()
+    assert [shop.api.secrets[TARGET]] == left
+
+
+async def test_for_who_was_deleted_during_a_verification_no_retained_target_is_made(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read live before it is old by then."""
+    verify = shop.endpoint.verify
+
+    async def slow(url: str, token: Sensitive) -> Verdict:
+        shop.world.pass_time(7.9)
+        del shop.api.credentials[CREDENTIAL]
+        return await verify(url, token)
+
+    renamed = NamespacedName(CREDENTIAL.namespace, "another")
+    target = {"name": renamed.name, "deletionPolicy": "Retain"}
+    shop.spec(target=target, verification={"mode": "Enabled"}, scopes=["orders:read"])
+    monkeypatch.setattr(shop.endpoint, "verify", slow)
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    await shop.pass_time(10)
+    assert len(shop.endpoint.requests) == 2
+    assert renamed not in shop.api.secrets
+
+
 async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[NamespacedName] = []
 
@@ -658,7 +727,7 @@ async def test_what_another_shard_wrote_unseen_costs_one_token_request(shop: Sho
     written, moved = shop.token(OTHERS_TARGET), shop.api.credentials.pop(OTHER)
     shop.world.pass_time(60)
     shop.process, looked[:] = shop.start(), []
-    shop.process.store.secret_gone(OTHERS_TARGET)
+    shop.process.lose_sight_of(OTHERS_TARGET)
     shop.api.credentials[OTHER] = moved
     shop.process.credentials_changed()
     await shop.process.work()
