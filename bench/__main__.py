@@ -108,7 +108,7 @@ async def _run(count: int, chosen: Sequence[str], lines: Lines, tell: Narrator) 
                 broken.append(name)
         stand.stop_operator()
         lines.write("setbacks", stand.setbacks)
-        tell(f"failures that the operator met: {dict(stand.setbacks) or 'none'}")
+        tell(f"failures that the operator met: {stand.setbacks.most_common(5) or 'none'}")
     return figures, picture(run.picture()), broken
 
 

@@ -55,7 +55,8 @@ class Loop:
         await self._report(name, grant, issued)
 
     async def _exchange(self, name: str) -> Json:
-        form = {"grant_type": "client_credentials", "client_id": name, "client_secret": self.client_secret}
+        client = f"{self.namespace}.{name}"
+        form = {"grant_type": "client_credentials", "client_id": client, "client_secret": self.client_secret}
         answer = await self.endpoint.post(self.token_url, data=form)
         answer.raise_for_status()
         grant: Json = json.loads(answer.content)

@@ -106,7 +106,7 @@ class Fleet:
 
     @staticmethod
     def name(number: int) -> str:
-        """The name of a credential, which is also its client's id."""
+        """The name of a credential."""
         return f"storefront-{number:06}"
 
     @property
@@ -204,10 +204,10 @@ class Fleet:
         await asyncio.to_thread(self.stand.sandbox.admin.add_clients, clients)
 
     def client(self, number: int) -> Client:
-        """The client of this number, as the sandbox is to know it."""
+        """The client of this number, as the sandbox is to know it. Each fleet has clients of its own."""
         name = self.name(number)
         secret = self.rotated.get(name, self.stand.client_secret)
-        return Client(id=name, secret=secret, lifetime=self.lifetime, scopes=("orders:read",))
+        return Client(id=f"{self.namespace}.{name}", secret=secret, lifetime=self.lifetime, scopes=("orders:read",))
 
     def _client_secret(self, number: int) -> Json:
         client = self.client(number)
@@ -260,7 +260,7 @@ class Stand:
         self.tell = tell
         self.client_secret = secrets.token_urlsafe(24)
         self.login = cluster.kubeconfig_for("tuinly-system", "tuinly-operator")
-        self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason
+        self.setbacks: Counter[str] = Counter()  # what operators that have ended told of, by reason and cause
         self._held: dict[OperatorProcess, Times] = {}  # of each replica, what it told last of its long iterations
         self._replicas: list[OperatorProcess] = []
         self._names: Sequence[str] = _ONE_FOR_ALL  # of the replicas, in the order in which they were started
@@ -333,7 +333,8 @@ class Stand:
         self._ask_for_long_iterations(replica)
         self._replicas.remove(replica)
         replica.__exit__(None, None, None)
-        self.setbacks.update(line["reason"] for line in replica.logs() if line["msg"] == "failed, trying again")
+        failed = (line for line in replica.logs() if line["msg"] == "failed, trying again")
+        self.setbacks.update(f"{line['reason']}: {line['cause']}" for line in failed)
 
     def stop_operator(self) -> None:
         """End all replicas, those that stand by first."""
