@@ -426,7 +426,7 @@ def refresh_at(f: Facts, held: IssuedToken) -> Deadline:
     return held.ask_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
 
 
-def leeway(f: Facts, wake: Deadline | None) -> float:
+def slack_before(f: Facts, wake: Deadline | None) -> float:
     """Seconds by which what is to be done at a deadline may be done earlier: a refresh may, and nothing else."""
     held = f.memory.current
     return _slack(held) if held and wake == refresh_at(f, held) else 0.0

@@ -323,4 +323,4 @@ class Reconciler:
         if wake is None:
             self._timers.cancel(key)
         else:
-            self._timers.set(key, wake, rules.leeway(facts, wake))
+            self._timers.set(key, wake, rules.slack_before(facts, wake))
