@@ -710,7 +710,14 @@ def orphan(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> U
         return None
     people.delete(path, propagation="Orphan")
 
+    def is_going() -> bool:
+        now = at(f.history.server, CREDENTIALS, key)  # a backup may have brought it back
+        meta = now["metadata"] if now else {}
+        return meta.get("uid") == raw["metadata"]["uid"] and "deletionTimestamp" in meta
+
     def take_owner_off() -> None:
+        if not is_going():
+            return
         for where, secret in objects(f.history.server, SECRETS).items():
             owners = secret["metadata"].get("ownerReferences") or []
             kept = [owner for owner in owners if owner["uid"] != raw["metadata"]["uid"]]
@@ -720,7 +727,8 @@ def orphan(f: Faults, fault: Fault, _replica: Replica, key: NamespacedName) -> U
 
     def make_again() -> None:
         take_owner_off()
-        people.patch(path, {"metadata": {"finalizers": None}})
+        if is_going():
+            people.patch(path, {"metadata": {"finalizers": None}})
         people.make_again(key, raw)
 
     f.history.network.later(fault.arg, take_owner_off)

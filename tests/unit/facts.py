@@ -386,8 +386,8 @@ def target_gone(scene: Scene) -> None:
 
 
 def absence_proven(scene: Scene) -> None:
-    """A live read says so, too."""
-    scene.target, scene.absence_proven = None, True
+    """Live reads say so, too, and that the credential is there."""
+    scene.target, scene.absence_proven, scene.served = None, True, True
 
 
 def target_foreign(scene: Scene) -> None:

@@ -213,7 +213,7 @@ def gather(  # noqa: PLR0913 -- all that is known
         client_secret=client_secret,
         target=target,
         old_targets=old_targets,
-        absence_proven=looked and target is None,
+        absence_proven=looked and served and target is None,
         created=created,
         served=served,
     )

@@ -9,7 +9,7 @@ were gathered; they are old after the next wait, which is why each write has pre
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tuinly_operator.base.clock import Moment
@@ -44,26 +44,29 @@ class LiveTarget:
     """What one reconcile has read or written live of its target; it says more where the store has nothing."""
 
     stored: SecretMeta | None = None  # what the store had when it was last looked at
-    since: SecretMeta | Gone | None = None  # the same, for `Store.secret_read`
+    since: SecretMeta | Gone = field(default_factory=Gone)  # the same, for `Store.secret_read`
     _target: tuple[NamespacedName, SecretMeta | None] | None = None
-    _served_with: tuple[SecretMeta | None] | None = None  # the target, when the credential was there and ours to serve
-    _at: float = float("-inf")  # boot seconds
+    _served_with: tuple[str, str] | None = None  # whose the target was when the credential was there and ours to serve
+    _served_at: float = float("-inf")  # boot seconds
 
-    def take(self, key: NamespacedName, target: SecretMeta | None, now: Moment) -> None:
+    def take(self, key: NamespacedName, target: SecretMeta | None) -> None:
         """Note what the target is now, None for absent."""
-        self._target, self._at = (key, target), now.boot
+        self._target = key, target
 
     def confirm(self, target: SecretMeta | None, now: Moment) -> None:
         """Note that a live read has shown that the credential is there and ours to serve, while its target is so."""
-        self._served_with, self._at = (target,), now.boot
+        self._served_with, self._served_at = _whose(target), now.boot
 
     def is_served(self, target: SecretMeta | None) -> bool:
-        """Whether that was so, and the target has not changed since: a deletion of the credential may change it."""
-        return self._served_with is not None and self._served_with[0] is target
+        """Whether that was so, and the target has the same owner still: a deletion of the credential may take it off.
+
+        Any other change proves nothing; or else who touches the target all the time would keep it from being written.
+        """
+        return self._served_with == _whose(target)
 
     def grow_old(self, now: Moment) -> None:
-        """Forget what was found more than a second ago: it may be otherwise by now."""
-        if now.boot - self._at > _LASTS:
+        """Forget what was found, once it is more than a second ago that the credential was there."""
+        if self._served_with is not None and now.boot - self._served_at > _LASTS:
             self._target = self._served_with = None
 
     def looked_for(self, key: NamespacedName) -> bool:
@@ -77,6 +80,11 @@ class LiveTarget:
     def freshest(self, key: NamespacedName, stored: SecretMeta | None) -> SecretMeta | None:
         """What is known of the target now, given what the store has: that, or what was found live."""
         return stored or self.of(key)
+
+
+def _whose(target: SecretMeta | None) -> tuple[str, str]:
+    """Which Secret a target is, and the uid of its owner."""
+    return (target.uid, target.target.owner_uid if target.target else "") if target else ("", "")
 
 
 class Store:
@@ -100,6 +108,7 @@ class Store:
         self._records: dict[NamespacedName, Record] = {}
         self._secrets: dict[NamespacedName, SecretMeta] = {}
         self._ended: dict[NamespacedName, Gone] = {}  # the Secrets that credentials care for, and that have gone
+        self._never_listed = Gone()  # of each other one, since the last list
         self._overtaken: dict[str | None, set[NamespacedName]] = {}  # changed while a namespace (None: all) is listed
         self._interested = _Links()  # Secret -> credentials that read or write it
         self._targets = _Links()  # credential -> Secrets labelled with it
@@ -132,9 +141,9 @@ class Store:
         """The metadata of a Secret, or None where there is none (or its type is kept out of the watch)."""
         return self._secrets.get(key)
 
-    def since(self, key: NamespacedName) -> SecretMeta | Gone | None:
+    def since(self, key: NamespacedName) -> SecretMeta | Gone:
         """What is known of a Secret before a request begins, for `secret_read`."""
-        return self._secrets.get(key) or self._ended.get(key)
+        return self._secrets.get(key) or self._ended.get(key) or self._never_listed
 
     def targets_of(self, credential: Credential) -> dict[NamespacedName, SecretMeta]:
         """The Secrets that were written for this very credential."""
@@ -242,7 +251,7 @@ class Store:
             self._put(key, None)
 
     def secret_read(
-        self, key: NamespacedName, meta: SecretMeta | None, since: SecretMeta | Gone | None, by: NamespacedName
+        self, key: NamespacedName, meta: SecretMeta | None, since: SecretMeta | Gone, by: NamespacedName
     ) -> None:
         """Take in what a live read, or the answer to a write, shows; None for no Secret.
 
@@ -271,6 +280,7 @@ class Store:
         listed = set(present) | self._overtaken.pop(namespace, set())
         for key in [k for k in self._secrets if namespace in (None, k.namespace) and k not in listed]:
             self._put(key, None)
+        self._never_listed = Gone()
 
     def _put(self, key: NamespacedName, meta: SecretMeta | None, by: NamespacedName | None = None) -> None:
         """Take in the news of a Secret, and have all credentials that it concerns reconciled, except `by`."""

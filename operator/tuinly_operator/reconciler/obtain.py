@@ -92,7 +92,7 @@ class Attempts:
         record: Record,
         facts: Facts,
         seen: SecretMeta | None,
-        since: SecretMeta | Gone | None,
+        since: SecretMeta | Gone,
         client: Client | Failure,
     ) -> None:
         """Remember what a read gave. The store takes only what the watch shows: of no other it learns when it goes."""

@@ -59,7 +59,7 @@ class Publisher:
         be created for it.
         """
         found = await self._kube.read_secret_meta(facts.credential.target)
-        live.take(facts.credential.target, found, self._clock.now())
+        live.take(facts.credential.target, found)
         if found is None:
             await self._is_served(facts, live)
 
@@ -255,6 +255,8 @@ class Publisher:
 
         What it held is remembered until the new one is there: if that fails, the next decision puts it back.
         """
+        if not await self._is_served(facts, live):
+            return None
         key, until = facts.credential.target, self._end_of_token(found)
         failure = await self._irreplaceable(facts, fresh, found, until)
         if failure is not None:
@@ -327,7 +329,7 @@ class Publisher:
     def _see_target(self, facts: Facts, live: LiveTarget, found: SecretMeta | None) -> None:
         """Take in what was just read or done, before the watch tells of it."""
         key, by = facts.credential.target, facts.credential.key
-        live.take(key, found, self._clock.now())
+        live.take(key, found)
         if found is None or found.target is not None or self._store.secret(key) is not None:
             self._store.secret_read(key, found, live.since, by)
         # The store takes no other: it may be of a type that the watch leaves out, and nobody would tell when it goes.

@@ -1088,7 +1088,7 @@ class Reconciler:
             case ReadClientSecret():
                 self.read(self.scene.facts())
             case ProveAbsence():
-                self.scene.absence_proven = True
+                self.scene.absence_proven = self.scene.served = True
             case AskWhoServes():
                 self.scene.served = True
                 if decided.other is not None:

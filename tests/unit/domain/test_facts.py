@@ -215,6 +215,7 @@ def test_what_was_looked_for_is_told() -> None:
     assert [key.name for key, _ in all_there.old_targets] == ["old-name"]
     assert all_there.served
     assert Scene(absence_proven).facts().absence_proven
+    assert not Scene(absence_proven, lambda scene: setattr(scene, "served", False)).facts().absence_proven
     there = Scene(absence_proven, lambda scene: setattr(scene, "target", TargetObject()))
     assert not there.facts().absence_proven
     assert not Scene(target_gone).facts().absence_proven

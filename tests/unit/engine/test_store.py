@@ -387,23 +387,24 @@ def test_a_stale_or_repeated_secret_is_no_news(store: Watched, version: str) -> 
 def test_who_saw_or_wrote_a_secret_is_not_told_of_it_and_all_others_are(store: Watched) -> None:
     store.credential_seen(neighbour({"spec": {"clientSecretRef": {"name": "storefront-client"}}}))
     store.news()
-    store.secret_read(CLIENT, meta("1"), None, by=ME)
+    store.secret_read(CLIENT, meta("1"), store.since(CLIENT), by=ME)
     assert store.news() == [NEIGHBOUR]
     assert store.secret(CLIENT) == meta("1")
-    store.secret_read(CLIENT, None, store.secret(CLIENT), by=NEIGHBOUR)
+    store.secret_read(CLIENT, None, store.since(CLIENT), by=NEIGHBOUR)
     assert store.news() == [ME]
 
 
-def test_what_a_live_read_gave_is_kept_for_a_second_of_one_reconcile() -> None:
+def test_what_a_live_read_gave_is_kept_for_one_reconcile_and_a_proof_of_absence_for_a_second() -> None:
     live = LiveTarget()
     assert (live.looked_for(TARGET), live.of(TARGET)) == (False, None)
-    live.take(TARGET, None, ISSUED)
+    live.take(TARGET, None)
     assert (live.looked_for(TARGET), live.of(TARGET)) == (True, None)
-    live.take(TARGET, meta("1"), ISSUED)
+    live.take(TARGET, meta("1"))
     assert (live.looked_for(TARGET), live.of(TARGET)) == (True, meta("1"))
     assert (live.looked_for(CLIENT), live.of(CLIENT)) == (False, None)
-    live.grow_old(later(1.0))
+    live.grow_old(later(60.0))
     assert live.looked_for(TARGET)
+    live.confirm(None, ISSUED)
     live.grow_old(later(1.1))
     assert (live.looked_for(TARGET), live.of(TARGET)) == (False, None)
 
@@ -415,13 +416,13 @@ def test_the_store_is_fresher_than_what_was_read_live_and_that_counts_where_it_h
 ) -> None:
     live = LiveTarget()
     if looked is not None:
-        live.take(TARGET, looked, ISSUED)
+        live.take(TARGET, looked)
     assert live.freshest(TARGET, stored) == (stored or looked)
     assert live.stored is None  # that is for the caller to note
 
 
-@pytest.mark.parametrize("target", [None, meta("1")], ids=["absent", "there"])
-def test_that_a_credential_is_served_counts_for_a_second_and_for_the_target_as_it_was(
+@pytest.mark.parametrize("target", [None, TargetObject().seen()], ids=["absent", "there"])
+def test_that_a_credential_is_served_counts_for_a_second_and_for_the_target_with_that_owner(
     target: SecretMeta | None,
 ) -> None:
     live = LiveTarget()
@@ -433,6 +434,26 @@ def test_that_a_credential_is_served_counts_for_a_second_and_for_the_target_as_i
     assert live.is_served(target)
     live.grow_old(later(1.1))
     assert not live.is_served(target)
+
+
+def test_who_touches_a_target_does_not_have_it_asked_again_who_serves_it_but_who_takes_its_owner_off_does() -> None:
+    live, target = LiveTarget(), TargetObject()
+    live.confirm(target.seen(), ISSUED)
+    target.touched()
+    assert live.is_served(target.seen())
+    del target.meta["ownerReferences"]
+    assert not live.is_served(target.seen())
+
+
+def test_neither_does_one_from_before_a_list_that_lacks_it(store: Watched) -> None:
+    """What the watch lost: it came and went, and no end was told."""
+    before = store.since(TARGET)
+    store.list_begins(None)
+    store.secrets_listed(None, [])
+    store.secret_read(TARGET, meta("1"), before, ME)
+    assert store.secret(TARGET) is None
+    read(store, TARGET, meta("2"))
+    assert store.secret(TARGET) == meta("2")
 
 
 def test_an_answer_from_before_the_end_of_a_secret_brings_nothing_back(store: Watched) -> None:
@@ -676,7 +697,7 @@ def test_what_came_while_a_list_was_made_is_later_than_the_list(store: Watched, 
     store.list_begins(scope)
     store.secret_seen(CLIENT, meta("12"))
     store.secret_gone(TARGET, *END)
-    store.secret_read(added, meta("13"), None, by=ME)
+    read(store, added, meta("13"))
     store.secret_listed(scope, CLIENT, meta("7"))
     store.secrets_listed(scope, [CLIENT])
     assert [store.secret(key) for key in (CLIENT, TARGET, added)] == [meta("12"), None, meta("13")]
@@ -714,7 +735,7 @@ def test_a_later_page_of_a_list_counts_as_the_first_one_does(store: Watched) -> 
 
 def test_a_secret_that_went_while_it_was_read_stays_gone(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("7"))
-    since = store.secret(CLIENT)
+    since = store.since(CLIENT)
     store.secret_gone(CLIENT, *END)
     store.secret_read(CLIENT, meta("9"), since, ME)
     assert store.secret(CLIENT) is None
@@ -722,7 +743,7 @@ def test_a_secret_that_went_while_it_was_read_stays_gone(store: Watched) -> None
 
 def test_what_came_while_a_live_read_was_made_may_be_later_than_the_read(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("7"))
-    since = store.secret(CLIENT)
+    since = store.since(CLIENT)
     store.secret_seen(CLIENT, meta("9"))
     store.secret_read(CLIENT, meta("8"), since, ME)
     assert store.secret(CLIENT) == meta("9")

@@ -634,6 +634,46 @@ async def test_for_who_was_deleted_during_a_verification_no_retained_target_is_m
     assert renamed not in shop.api.secrets
 
 
+async def test_for_who_was_deleted_with_its_target_during_a_write_no_new_one_is_made(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the target is absent says nothing of the credential."""
+    shop.spec(target={"deletionPolicy": "Retain"})
+    await shop.pass_time(10)
+    monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
+    apply = shop.api.apply_secret
+
+    async def meanwhile(key: NamespacedName, manifest: Mapping[str, Any]) -> SecretMeta:
+        if shop.api.credentials.pop(CREDENTIAL, None) is not None:
+            shop.world.pass_time(7)
+            shop.api.remove_secret(TARGET)
+        return await apply(key, manifest)
+
+    monkeypatch.setattr(shop.api, "apply_secret", meanwhile)
+    await shop.pass_time(HOUR)
+    assert len(shop.endpoint.requests) == 2
+    assert TARGET not in shop.api.secrets
+
+
+async def test_who_touches_a_target_all_the_time_does_not_keep_it_from_being_restored(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.pass_time(60)
+    token, exists = shop.token(), shop.api.credential_exists
+    asked: list[NamespacedName] = []
+
+    async def touched_meanwhile(key: NamespacedName, uid: str) -> bool:
+        asked.append(key)
+        shop.api.label_secret(TARGET)
+        return await exists(key, uid)
+
+    monkeypatch.setattr(shop.api, "credential_exists", touched_meanwhile)
+    shop.api.edit_secret(TARGET, "access_token", "spoilt")
+    await shop.process.work()
+    assert shop.token() == token
+    assert len(asked) == 1
+
+
 async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[NamespacedName] = []
 
