@@ -270,7 +270,8 @@ class Audit:
         history = self._history
         if old is None or old.value == new.value or not history.endpoint.lives(old):
             return
-        ahead = max(0.0, *(clock.ahead for clock in history.clocks.values()))  # by that clock it ends so much sooner
+        # By a clock that is ahead, or that was behind as the old one was asked for, it ends so much sooner.
+        ahead = max(0.0, *(clock.ahead for clock in history.clocks.values())) - min(0.0, *self._ahead[old.value])
         if old.expires - history.now() - ahead < MIN_LEAD + SKEW:
             return
         spec = self._spec(key)
