@@ -121,7 +121,7 @@ class Api:
         """
         async with asyncio.timeout(_PATIENCE):
             # As of now: what the object has is among very many too old a version to watch from.
-            present = await self.send("GET", f"{path}?fieldSelector=metadata.name%3D{name}", accept=METADATA_LIST)
+            present = await self.send("GET", path, accept=METADATA_LIST, fieldSelector=f"metadata.name={name}")
             watch = self._watch(path, name, present["metadata"]["resourceVersion"])
             await anext(watch)  # the mark that the watch stands
             start = time.monotonic()

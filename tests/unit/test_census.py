@@ -162,13 +162,18 @@ async def test_a_history_that_went_back_is_noticed(cluster: Cluster, listed: str
     assert (cluster.went_back, cluster.reads) == (back, [])
 
 
-async def test_kopf_that_brings_none_of_what_is_listed_is_started_anew(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def half_brought(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Two credentials are there, and kopf has brought one of them; no wait is long."""
     monkeypatch.setattr(census_module, "_RETRY", 0.01)
     cluster.put(ME, UID, "10")
     cluster.put(OTHER, "another", "11")
     cluster.know(OTHER, "another", "11")
+    return cluster
+
+
+async def test_kopf_that_brings_none_of_what_is_listed_is_started_anew(half_brought: Cluster) -> None:
+    cluster = half_brought
     async with counted(cluster.census):
         await until(lambda: cluster.lost)
         assert cluster.census.unseen == {ME}
@@ -176,14 +181,9 @@ async def test_kopf_that_brings_none_of_what_is_listed_is_started_anew(
         assert cluster.census.unseen == set()
 
 
-async def test_how_many_are_missing_leaves_out_those_that_went_meanwhile(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_how_many_are_missing_leaves_out_those_that_went_meanwhile(half_brought: Cluster) -> None:
     """Also while no list works, so that nothing comes of a new one."""
-    monkeypatch.setattr(census_module, "_RETRY", 0.01)
-    cluster.put(ME, UID, "10")
-    cluster.put(OTHER, "another", "11")
-    cluster.know(OTHER, "another", "11")
+    cluster = half_brought
     async with counted(cluster.census):
         await until(lambda: cluster.census.taken)
         assert cluster.census.behind == 1

@@ -171,7 +171,7 @@ def _publish(f: Facts) -> Decision | None:
     other = written_by_another(f)
     recent = f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
     sure = recent and other is None and not is_let_go(f.target, f.credential)
-    return wanted if sure or f.served or f.absence_proven else AskWhoServes(other)
+    return wanted if sure or f.served else AskWhoServes(other)
 
 
 def _restore_again(f: Facts) -> Deadline | None:

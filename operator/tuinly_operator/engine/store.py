@@ -43,11 +43,15 @@ class Gone:
 class LiveTarget:
     """What one reconcile has read or written live of its target; it says more where the store has nothing."""
 
-    stored: SecretMeta | None = None  # what the store had when it was last looked at
-    since: SecretMeta | Gone = field(default_factory=Gone)  # the same, for `Store.secret_read`
+    since: SecretMeta | Gone = field(default_factory=Gone)  # what the store had when it was last looked at
     _target: tuple[NamespacedName, SecretMeta | None] | None = None
     _served_with: tuple[str, str] | None = None  # whose the target was when the credential was there and ours to serve
     _served_at: float = float("-inf")  # boot seconds
+
+    @property
+    def stored(self) -> SecretMeta | None:
+        """The target in the store when that was last looked at; None where it had none."""
+        return self.since if isinstance(self.since, SecretMeta) else None
 
     def take(self, key: NamespacedName, target: SecretMeta | None) -> None:
         """Note what the target is now, None for absent."""

@@ -333,7 +333,7 @@ class Publisher:
         if found is None or found.target is not None or self._store.secret(key) is not None:
             self._store.secret_read(key, found, live.since, by)
         # The store takes no other: it may be of a type that the watch leaves out, and nobody would tell when it goes.
-        live.stored, live.since = self._store.secret(key), self._store.since(key)
+        live.since = self._store.since(key)
 
 
 def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -247,10 +247,9 @@ class Reconciler:
     def _gather(self, record: Record, live: LiveTarget) -> Facts:
         """Put together what is known now, and remember what is learned by that."""
         credential, now = record.credential, self._clock.now()
-        live.stored = stored = self._store.secret(credential.target)
         live.since = self._store.since(credential.target)
         live.grow_old(now)
-        target = live.freshest(credential.target, stored)
+        target = live.freshest(credential.target, live.stored)
         facts = gather(
             credential,
             self._policy,
