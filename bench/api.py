@@ -19,6 +19,7 @@ Json = dict[str, Any]
 
 SECRETS = "/api/v1/namespaces/{}/secrets"
 CREDENTIALS = "/apis/tuinly.com/v1alpha1/namespaces/{}/tuinlycredentials"
+CLIENT = "{}.{}"  # the id of a client, of a namespace and a credential: each fleet has clients of its own
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 5000

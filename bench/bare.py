@@ -23,7 +23,7 @@ from typing import Final
 import aiohttp
 import httpx
 
-from bench.api import CREDENTIALS, METADATA, METADATA_LIST, SECRETS, Json
+from bench.api import CLIENT, CREDENTIALS, METADATA, METADATA_LIST, SECRETS, Json
 from tuinly_operator.edges.oauth import make_client, tls_context
 
 _MANAGER: Final = "tuinly-operator"
@@ -55,7 +55,7 @@ class Loop:
         await self._report(name, grant, issued)
 
     async def _exchange(self, name: str) -> Json:
-        client = f"{self.namespace}.{name}"
+        client = CLIENT.format(self.namespace, name)
         form = {"grant_type": "client_credentials", "client_id": client, "client_secret": self.client_secret}
         answer = await self.endpoint.post(self.token_url, data=form)
         answer.raise_for_status()

@@ -1,7 +1,6 @@
 """Scenarios of every day: first tokens, a restart, rest, steady refreshes, and what people do to a credential."""
 
 import asyncio
-import base64
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -365,13 +364,9 @@ async def _settled(fleet: Fleet) -> str:
 
 async def _change_client(fleet: Fleet, name: str) -> float:
     """Rotate the client's secret at the endpoint, and tell its Secret."""
-    stand = fleet.stand
-    new = await asyncio.to_thread(stand.sandbox.admin.rotate_secret, name, secrets.token_urlsafe(24))
-    fleet.rotated[name] = new
-    patch = {"data": {"client_secret": base64.b64encode(new.encode()).decode()}}
-    return await _seconds_until(
-        fleet, name, lambda: stand.api.merge(f"{fleet.secrets}/{name}-client", patch), "client-secret-version"
-    )
+    new = secrets.token_urlsafe(24)
+    await fleet.rotate_at_endpoint(name, new)
+    return await _seconds_until(fleet, name, lambda: fleet.rotate_in_cluster(name, new), "client-secret-version")
 
 
 async def _change_spec(fleet: Fleet, name: str) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 
-from bench.api import CREDENTIALS, SECRETS, Api, Json, all_of, until
+from bench.api import CLIENT, CREDENTIALS, SECRETS, Api, Json, all_of, until
 from bench.measures import HELD, LATENESS, Process, Times, grants, of_credentials
 from tests.support import crd
 from tests.support.cluster import LocalCluster, running_cluster
@@ -127,7 +127,7 @@ class Fleet:
         if not first:
             await api.create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
         self.prepared = count
-        await self._register()
+        await self.register()
         await all_of(api.create(self.secrets, self._client_secret(number)) for number in range(first, count))
 
     async def start(self, count: int) -> float:
@@ -180,7 +180,7 @@ class Fleet:
     async def live(self, lifetime: float) -> None:
         """Let tokens that are issued from now on live for so many seconds."""
         self.lifetime = lifetime
-        await self._register()
+        await self.register()
 
     async def _force(self, over: float) -> None:
         patch = {"metadata": {"annotations": {"tuinly.com/refresh-requested": secrets.token_hex(4)}}}
@@ -199,15 +199,28 @@ class Fleet:
         await self.stand.api.send("DELETE", self.credentials)
         await self.stand.api.send("DELETE", self.secrets)
 
-    async def _register(self) -> None:
+    async def register(self) -> None:
+        """Make the clients known to the sandbox, or as they are to be from now on."""
         clients = list(map(self.client, range(self.prepared)))
         await asyncio.to_thread(self.stand.sandbox.admin.add_clients, clients)
 
     def client(self, number: int) -> Client:
-        """The client of this number, as the sandbox is to know it. Each fleet has clients of its own."""
+        """The client of this number, as the sandbox is to know it."""
         name = self.name(number)
         secret = self.rotated.get(name, self.stand.client_secret)
-        return Client(id=f"{self.namespace}.{name}", secret=secret, lifetime=self.lifetime, scopes=("orders:read",))
+        client = CLIENT.format(self.namespace, name)
+        return Client(id=client, secret=secret, lifetime=self.lifetime, scopes=("orders:read",))
+
+    async def rotate_at_endpoint(self, name: str, secret: str) -> None:
+        """Give a credential's client another secret; its client Secret has the old one still."""
+        self.rotated[name] = secret
+        client = CLIENT.format(self.namespace, name)
+        await asyncio.to_thread(self.stand.sandbox.admin.rotate_secret, client, secret)
+
+    async def rotate_in_cluster(self, name: str, secret: str) -> None:
+        """Give a credential's client Secret another content."""
+        patch = {"data": {"client_secret": base64.b64encode(secret.encode()).decode()}}
+        await self.stand.api.merge(f"{self.secrets}/{name}-client", patch)
 
     def _client_secret(self, number: int) -> Json:
         client = self.client(number)

@@ -193,7 +193,7 @@ def _person(act: Callable[[Stage, str], Awaitable[None]]) -> "Act":
 async def _rotate(stage: Stage, planned: Planned) -> Aimed:
     """Rotate a client's secret: at the endpoint first, or in the cluster first; one rotation at a time."""
     name, secret = _name(stage, planned), secrets.token_urlsafe(24)
-    first, second = stage.rotate_at_endpoint, stage.rotate_in_cluster
+    first, second = stage.shop.rotate_at_endpoint, stage.rotate_in_cluster
     if int(planned.chance * 1000) % 2:
         first, second = second, first
 

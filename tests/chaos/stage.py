@@ -102,15 +102,9 @@ class Stage:
         patch = {"metadata": {"annotations": {FORCE: secrets.token_hex(4)}}}
         await patiently(lambda: self.stand.api.merge(f"{self.shop.credentials}/{name}", patch))
 
-    async def rotate_at_endpoint(self, name: str, secret: str) -> None:
-        """Give a client another secret at the endpoint."""
-        self.shop.rotated[name] = secret
-        await asyncio.to_thread(self.stand.sandbox.admin.rotate_secret, name, secret)
-
     async def rotate_in_cluster(self, name: str, secret: str) -> None:
         """Give a client Secret another content."""
-        patch = {"data": {"client_secret": base64.b64encode(secret.encode()).decode()}}
-        await patiently(lambda: self.stand.api.merge(f"{self.shop.secrets}/{name}-client", patch))
+        await patiently(lambda: self.shop.rotate_in_cluster(name, secret))
 
 
 async def patiently(act: Callable[[], Coroutine[Any, Any, object]]) -> None:

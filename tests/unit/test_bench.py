@@ -5,6 +5,8 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import yaml
@@ -15,7 +17,8 @@ from bench.measures import LATENESS, Times, grants, of_credentials, quantile, re
 from bench.pods import MOUNTING, PUSHED_ROUNDS, Cost, Sample, costs, delays
 from bench.report import Bars, Figure, Lines, picture, table
 from bench.run import longest_iteration, pages
-from bench.stand import Window, applied_at, lifetime_for
+from bench.stand import Fleet, Stand, Window, applied_at, lifetime_for
+from tests.support.sandbox import SandboxProcess
 from tests.unit.facts import ISSUED, LIFETIME, TOKEN_URL, Scene, TargetObject
 from tuinly_operator.base.clock import rfc3339
 from tuinly_operator.domain.credential import RefreshSpec, to_json
@@ -133,6 +136,23 @@ def test_5000_are_applied_at_once_wherever_there_are_as_many(count: int, expecte
 def test_scrapes_come_as_the_service_monitor_asks_for_them() -> None:
     monitor = yaml.safe_load(SERVICE_MONITOR.read_text())
     assert [endpoint["interval"] for endpoint in monitor["spec"]["endpoints"]] == [f"{SCRAPE_INTERVAL:.0f}s"]
+
+
+async def test_a_rotation_is_of_one_client_of_one_fleet() -> None:
+    with SandboxProcess() as sandbox:
+        stand = cast("Stand", SimpleNamespace(sandbox=sandbox, client_secret="first"))
+        fleets = [Fleet(stand, "shops", prepared=2), Fleet(stand, "others", prepared=1)]
+        for fleet in fleets:
+            await fleet.register()
+        await fleets[0].rotate_at_endpoint("storefront-000001", "second")
+        known = {client.id: client.secret for client in sandbox.admin.clients()}
+    expected = {
+        "shops.storefront-000000": "first",
+        "shops.storefront-000001": "second",
+        "others.storefront-000000": "first",
+    }
+    assert expected.items() <= known.items()
+    assert fleets[0].client(1).secret == "second"
 
 
 def test_a_target_tells_when_it_was_last_applied() -> None:
