@@ -31,7 +31,7 @@ from bench.run import (
     servers_cpu,
     started,
 )
-from bench.stand import LONG, Fleet, Stand, Window, mean_interval, moment
+from bench.stand import RESTS, Fleet, Stand, Window, mean_interval, moment
 from tests.support.operator import OperatorProcess
 from tuinly_operator.edges.kube import CREDENTIALS_PAGE, PAGE
 
@@ -46,6 +46,7 @@ SLOW = 1000
 """Credentials that are refreshed seldom."""
 SLOW_RATES: Mapping[float, float | None] = {23.0: 2.6, 5.0: None}
 """Refreshes per second at which few come together, and the multiple of the bare loop that each may cost."""
+HOUR = 3600.0  # seconds that a token lives which a real endpoint gives
 HOUR_INTERVAL = 200.0
 """Seconds between two refreshes of a credential that stands for many with tokens of an hour."""
 HOUR_SECONDS = 600.0
@@ -257,7 +258,7 @@ async def hour(run: Run) -> Figures:
 async def as_in_an_hour(run: Run, who: str) -> Figures:
     """Do that with the operators that run: one for all, or as many as there are shards."""
     stand, fleet = run.stand, run.stand.hour
-    rate = run.count / mean_interval(LONG)
+    rate = run.count / mean_interval(HOUR)
     await fleet.start(round(rate * HOUR_INTERVAL))
     await paced(stand, fleet, rate)
     window = await measured(stand, HOUR_SECONDS)
@@ -287,7 +288,7 @@ async def memory(run: Run) -> Figures:
     stand, fleet = run.stand, run.stand.fleet
     await started(run)
     stand.tell("until all tokens live long")
-    await fleet.pace(LONG, over=run.count / pace_of(run.count) if fleet.lifetime == LONG else None)
+    await fleet.pace(RESTS, over=run.count / pace_of(run.count) if fleet.lifetime == RESTS else None)
     operator = Process((await stand.start_operator()).pid)
     await stand.at_rest(operator)
     yield Figure("memory, idle, after refreshes", run.count, operator.rss, "MB", most=most_memory(run.count))

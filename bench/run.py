@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.measures import Process, Times
 from bench.report import Bars, Figure
-from bench.stand import LONG, Fleet, Stand, Window, lifetime_for
+from bench.stand import RESTS, Fleet, Stand, Window, lifetime_for
 from tests.support.operator import OperatorProcess
 from tuinly_operator.base.iterations import LONG as LONG_ITERATION
 from tuinly_operator.edges.kube import CREDENTIALS_PAGE, PAGE
@@ -147,9 +147,9 @@ async def fresh(run: Run) -> None:
     """Have the operator running, and all tokens live long."""
     await started(run)
     stand, fleet = run.stand, run.stand.fleet
-    if fleet.lifetime != LONG:
+    if fleet.lifetime != RESTS:
         stand.tell("until all tokens live long")
-        await fleet.pace(LONG)
+        await fleet.pace(RESTS)
 
 
 async def measured(stand: Stand, seconds: float) -> Window:
@@ -171,6 +171,6 @@ async def paced(stand: Stand, fleet: Fleet, rate: float) -> None:
     lifetime = lifetime_for(interval)
     if lifetime != fleet.lifetime:
         stand.tell(f"until tokens live {lifetime:.0f} s: {rate:g} refreshes per second")
-        await fleet.pace(lifetime, over=interval if fleet.lifetime == LONG else None)
+        await fleet.pace(lifetime, over=interval if fleet.lifetime == RESTS else None)
         stand.tell(f"a round of {interval:.0f} s, until all of the change is told")
         await asyncio.sleep(interval)

@@ -22,8 +22,8 @@ from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.domain.credential import RefreshSpec
 from tuinly_operator.domain.schedule import JITTER, lead
 
-LONG = 3600.0
-"""Seconds that a token usually lives."""
+RESTS = 8 * 3600.0
+"""Seconds that a token lives while something else is measured: it is not due before that is over."""
 INSTALLATION = Path(__file__).parents[1] / "deploy" / "install.yaml"
 SHARDS = 4
 """Operators that may serve the credentials together, each those of one shard."""
@@ -101,7 +101,7 @@ class Fleet:
     labels: Mapping[str, str] = field(default_factory=dict)
     prepared: int = 0
     size: int = 0
-    lifetime: float = LONG
+    lifetime: float = RESTS
     rotated: dict[str, str] = field(default_factory=dict, repr=False)  # client secrets that are no more the first ones
 
     @staticmethod
