@@ -49,7 +49,7 @@ class Surroundings:
 
 
 def _iterations(coalesce: float) -> Iterations:
-    return Iterations(time.thread_time, _pause, coalesce)
+    return Iterations(time.thread_time, time.monotonic, _pause, coalesce)
 
 
 def _pause(seconds: float) -> None:

@@ -83,7 +83,7 @@ def test_what_comes_right_after_a_wait_is_of_the_same_iteration() -> None:
         pauses.append(seconds)
         its_far.send(b"2")
 
-    with near, far, other, its_far, Iterations(Cpu(), pause, 0.003) as waits:
+    with near, far, other, its_far, Iterations(Cpu(), Cpu(), pause, 0.003) as waits:
         for each in (near, other):
             waits.register(each, selectors.EVENT_READ)
         far.send(b"1")
@@ -100,9 +100,40 @@ def test_a_loop_pauses_only_after_a_wait_that_brought_something(
     coalesce: float, timeout: float, *, ready: bool
 ) -> None:
     pauses, (near, far) = list[float](), socket.socketpair()
-    with near, far, Iterations(Cpu(), pauses.append, coalesce) as waits:
+    with near, far, Iterations(Cpu(), Cpu(), pauses.append, coalesce) as waits:
         waits.register(near, selectors.EVENT_READ)
         if ready:
             far.send(b"1")
         assert bool(waits.select(timeout)) is ready
     assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("work", "pauses"), [((0.24, 0.24), 2), ((0.24, 0.26), 1), ((0.26, 0.24), 1), ((0.26, 0.26), 0), ((0.0, 0.0), 2)]
+)
+def test_a_loop_pauses_only_if_it_was_idle_for_most_of_the_time_since_it_was_woken(
+    work: tuple[float, ...], pauses: int
+) -> None:
+    """What it is woken for stays ready here, so that each wait ends at once. A second passes between two of them."""
+    cpu, clock, made, (near, far) = Cpu(), Cpu(), list[float](), socket.socketpair()
+    with near, far, Iterations(cpu, clock, made.append, 0.003) as waits:
+        waits.register(near, selectors.EVENT_READ)
+        far.send(b"1")
+        for seconds in work:
+            cpu.now += seconds
+            clock.now += 1.0
+            waits.select(30)
+    assert made == [0.003] * pauses
+
+
+def test_a_wait_without_an_event_is_no_waking() -> None:
+    """What was done before it counts with what was done after: all of it since the loop was woken."""
+    cpu, clock, made, (near, far) = Cpu(), Cpu(), list[float](), socket.socketpair()
+    with near, far, Iterations(cpu, clock, made.append, 0.003) as waits:
+        waits.register(near, selectors.EVENT_READ)
+        cpu.now, clock.now = 0.3, 0.5
+        waits.select(0.001)
+        clock.now = 1.0
+        far.send(b"1")
+        waits.select(30)
+    assert made == []
