@@ -57,6 +57,10 @@ class LiveTarget:
         """Note what the target is now, None for absent."""
         self._target = key, target
 
+    def forget(self) -> None:
+        """Drop that: something that may be later has come."""
+        self._target = None
+
     def confirm(self, target: SecretMeta | None, now: Moment) -> None:
         """Note that a live read has shown that the credential is there and ours to serve, while its target is so."""
         self._served_with, self._served_at = _whose(target), now.boot
@@ -256,16 +260,18 @@ class Store:
 
     def secret_read(
         self, key: NamespacedName, meta: SecretMeta | None, since: SecretMeta | Gone, by: NamespacedName
-    ) -> None:
-        """Take in what a live read, or the answer to a write, shows; None for no Secret.
+    ) -> bool:
+        """Take in what a live read, or the answer to a write, shows; None for no Secret. Return whether that was done.
 
         `since` is what was known when the request began (`since`). If that has changed meanwhile, the answer may be
         older than the change, and is taken only if its version is newer than what is there. `by` is the credential that
         asked: it need not be told.
         """
         old = self._secrets.get(key)
-        if self.since(key) is since or (old is not None and meta is not None and meta.newer_than(old)):
+        taken = self.since(key) is since or (old is not None and meta is not None and meta.newer_than(old))
+        if taken:
             self._put(key, meta, by)
+        return taken
 
     def list_begins(self, namespace: str | None) -> None:
         """Note from now on which Secrets change while all (of a namespace) are listed: of those the list may be old."""

@@ -330,9 +330,10 @@ class Publisher:
         """Take in what was just read or done, before the watch tells of it."""
         key, by = facts.credential.target, facts.credential.key
         live.take(key, found)
-        if found is None or found.target is not None or self._store.secret(key) is not None:
-            self._store.secret_read(key, found, live.since, by)
         # The store takes no other: it may be of a type that the watch leaves out, and nobody would tell when it goes.
+        for_store = found is None or found.target is not None or self._store.secret(key) is not None
+        if for_store and not self._store.secret_read(key, found, live.since, by):
+            live.forget()
         live.since = self._store.since(key)
 
 

@@ -102,7 +102,7 @@ async def test_a_part_that_ends_is_started_again_and_its_cause_told_once(
 
 async def test_a_part_that_has_ended_thousands_of_times_is_started_again(parts: Parts) -> None:
     """As in an outage of hours: the wait before it has a bound, and so has the arithmetic."""
-    run = Failing(*[ValueError()] * 1100)
+    run = Failing(*(ValueError() for _ in range(1100)))  # one that is raised again has an ever longer traceback
     async with kept(parts.add("the census", run)):
         await until(lambda: run.runs == 1101)
 

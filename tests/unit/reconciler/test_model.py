@@ -94,6 +94,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         logging.getLogger("tuinly_operator").removeHandler(self.log)
+        logging.getLogger("tuinly_operator").setLevel(logging.NOTSET)  # or all tests to come would write so much
         if hasattr(self, "loop"):
             self.loop.close()
 

@@ -95,6 +95,36 @@ async def test_a_target_that_is_deleted_before_the_answer_to_its_write_comes_is_
     assert shop.told("Ready") == "True Issued"
 
 
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_the_answer_to_a_first_write_that_comes_after_a_list_without_the_target_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, *, deleted: bool
+) -> None:
+    """The list may be later, so that the target has been deleted, or earlier, and the watch would tell of it."""
+    shop = Shop()
+    apply, store, watch = shop.api.apply_secret, shop.process.store, shop.api.changed
+
+    async def answered_late(key: NamespacedName, manifest: Mapping[str, Any]) -> SecretMeta:
+        monkeypatch.setattr(shop.api, "apply_secret", apply)
+        shop.api.changed = lambda _: None  # the watch has been cut off
+        answer = await apply(key, manifest)
+        if deleted:
+            del shop.api.secrets[TARGET]
+        store.list_begins(None)
+        listed = {key: raw for key, raw in shop.api.secrets.items() if key != TARGET}
+        for each, raw in listed.items():
+            store.secret_listed(None, each, SecretMeta.from_object(raw))
+        store.secrets_listed(None, listed)
+        shop.api.changed = watch
+        return answer
+
+    monkeypatch.setattr(shop.api, "apply_secret", answered_late)
+    await shop.pass_time(10)
+    assert TARGET in shop.api.secrets
+    assert shop.told("Ready") == "True Issued"
+    assert len(shop.endpoint.requests) == 1
+    assert len(shop.events_of(Reason.RESTORED)) == int(deleted)
+
+
 async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after_an_attempt(shop: Shop) -> None:
     """Who has just mended it does not wait for the least interval between two attempts; once for each change."""
     await shop.pass_time(10)
