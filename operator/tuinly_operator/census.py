@@ -74,11 +74,10 @@ class Census:
         meanwhile count as missing, too.
         """
         missing = (self._awaited or 0) - len(self._store)
-        return missing if missing > _PIECE else len(self.unseen)
+        return missing if missing > _PIECE else len(self.unseen())
 
-    @property
     def unseen(self) -> set[NamespacedName]:
-        """The credentials of the last list that kopf has not brought yet."""
+        """The credentials of the last list that kopf has not brought yet. What it has brought is looked for no more."""
         self._unseen = {key: uid for key, uid in self._unseen.items() if not self._store.has_met(key, uid)}
         return set(self._unseen)
 
@@ -130,7 +129,7 @@ class Census:
             if not await self._take(namespaces):
                 await asyncio.sleep(_RETRY)
                 continue
-            if missed and self.unseen == missed:
+            if missed and self.unseen() == missed:
                 self._lost()
             missed = await self._not_brought()
 
@@ -180,9 +179,9 @@ class Census:
 
     async def _not_brought(self) -> set[NamespacedName]:
         """Wait until kopf shows what was listed; return what it leaves out, or nothing once another census is due."""
-        while unseen := self.unseen:
+        while unseen := self.unseen():
             await asyncio.sleep(_RETRY)
-            if self.unseen == unseen:
+            if self.unseen() == unseen:
                 return unseen
         self._awaited = 0
         with suppress(TimeoutError):

@@ -131,7 +131,7 @@ class Operator:
             self._kube,
             self._refusals,
             self._chance,
-            new_loop=self._surroundings.watch_loop,
+            watch_loop=self._surroundings.watch_loop,
             namespaces=self._namespaces,
             selector=self._settings.selector,
             begun=self._count_again,
@@ -249,8 +249,8 @@ class Operator:
             missing.append("watch of TuinlyCredentials alive: no")
         if not self._census.taken:
             missing.append("TuinlyCredentials listed: no (is the CRD installed?)")
-        elif unseen := self._census.behind or len(self._census.unseen):
-            missing.append(f"TuinlyCredentials seen: all but {unseen}")
+        elif behind := self._census.behind:
+            missing.append(f"TuinlyCredentials seen: all but {behind}")
         return missing
 
     def _begin(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:

@@ -198,7 +198,7 @@ async def test_a_watch_of_credentials_that_falls_silent_is_made_anew(
             kube,
             Refusals(Chance()),
             Chance(),
-            new_loop=asyncio.new_event_loop,
+            watch_loop=asyncio.new_event_loop,
             namespaces=[tenant.objects.namespace],
             selector="",
             begun=lambda: None,

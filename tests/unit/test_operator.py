@@ -170,13 +170,12 @@ class Watch:
         self.settled = asyncio.Event()
         self.listed = self.alive = self.taken = False
         self.defined: bool | None = None
-        self.unseen: set[NamespacedName] = {SOUND}
         self.behind = 1
 
     def succeed(self) -> None:
         self.settled.set()
         self.listed = self.alive = self.taken = self.defined = True
-        self.unseen, self.behind = set(), 0
+        self.behind = 0
 
 
 @dataclass
@@ -235,17 +234,12 @@ def test_asking_whether_it_is_ready_or_may_lead_changes_nothing(starting: Starti
     assert starting.unfit == ""
 
 
-def test_while_kopf_brings_very_many_they_are_not_looked_through(
-    starting: Starting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The wait for the lists asks twenty times a second: by their number it knows that some are missing."""
+def test_it_is_ready_once_kopf_has_brought_all(starting: Starting) -> None:
     for part in (starting.secrets, starting.credentials, starting.census):
         part.succeed()
     starting.census.behind = 7
-    with monkeypatch.context() as patch:
-        patch.setattr(Watch, "unseen", property(lambda _: pytest.fail("all of them are looked through")), raising=False)
-        assert starting.unfit == "not everything has been listed yet"
-        assert starting.operator.ready() == ["TuinlyCredentials seen: all but 7"]
+    assert starting.unfit == "not everything has been listed yet"
+    assert starting.operator.ready() == ["TuinlyCredentials seen: all but 7"]
     starting.census.behind = 0
     assert starting.unfit == ""
 

@@ -50,7 +50,7 @@ class CredentialWatch:
         refusals: Refusals,
         chance: Chance,
         *,
-        new_loop: Callable[[], asyncio.AbstractEventLoop],
+        watch_loop: Callable[[], asyncio.AbstractEventLoop],
         namespaces: Sequence[str | None],
         selector: str,
         begun: Callable[[], None],
@@ -61,7 +61,7 @@ class CredentialWatch:
     ) -> None:
         """To be made on the loop that will call `run`: all is told there. A namespace of None means all.
 
-        `new_loop` makes the loop of kopf's thread.
+        `watch_loop` makes the loop of kopf's thread.
         `listed` is called with each credential of a list, and of those that the watch tells of `created` with each that
         was made, or is selected by now, `seen` with each that has changed, and `gone` with each that has gone. `begun`
         is called each time that kopf has been started: it never tells what was deleted before. `refusals` is told what
@@ -70,7 +70,7 @@ class CredentialWatch:
         self._kube = kube
         self._refusals = refusals
         self._chance = chance
-        self._new_loop = new_loop
+        self._watch_loop = watch_loop
         self._namespaces = namespaces
         self._selector = selector
         self._begun = begun
@@ -106,7 +106,7 @@ class CredentialWatch:
 
     async def _watch(self, namespaces: Sequence[str | None]) -> None:
         """Run kopf on its thread until it is to be started anew. Raises its error if it fails."""
-        loop, stop = self._new_loop(), asyncio.Event()
+        loop, stop = self._watch_loop(), asyncio.Event()
         ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._restarting, self._stop = False, partial(_call, loop, stop.set)
         args = (loop, stop, namespaces, partial(_settle, ended))

@@ -120,8 +120,8 @@ class Pusher:
         self._unlisted: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: waits for the next list to begin
         self._lists = asyncio.Semaphore(_LISTS)
         self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces that have just come into `_unlisted`
-        self._telling: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: has Pods to tell now
-        self._some = asyncio.Event()  # set while there is anything in `_telling`
+        self._ready: dict[str, dict[NamespacedName, _Work]] = {}  # by namespace: has Pods to tell now
+        self._some = asyncio.Event()  # set while there is anything in `_ready`
         self._proofs: dict[str, _Proof] = {}  # by namespace
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ class Pusher:
         if work is not None:
             work.waiting.clear()
             self._unlisted.get(key.namespace, {}).pop(key, None)
-            self._rest_from_telling(work)
+            self._rest(work)
 
     async def run(self) -> None:
         """Tell Pods until cancelled. If this is started again, the pushes that were under way begin anew."""
@@ -256,7 +256,7 @@ class Pusher:
         if not self._is_current(work):
             return
         if work.waiting:
-            self._telling.setdefault(work.push.key.namespace, {})[work.push.key] = work
+            self._ready.setdefault(work.push.key.namespace, {})[work.push.key] = work
             self._some.set()
         elif not work.under_way:
             self._end(work)
@@ -272,7 +272,7 @@ class Pusher:
                 work.under_way += 1
                 group.create_task(self._tell(work, work.waiting.popleft()))
                 if not work.waiting:
-                    self._rest_from_telling(work)
+                    self._rest(work)
 
     async def _have_turn(self) -> None:
         """Wait until the rate allows one more request."""
@@ -281,18 +281,18 @@ class Pusher:
 
     def _take_next(self) -> _Work | None:
         """Take the push whose turn it is, None if there is none. Pushes whose time is over end on the way."""
-        while self._telling:
-            namespace, lane = next(iter(self._telling.items()))
+        while self._ready:
+            namespace, lane = next(iter(self._ready.items()))
             key, work = next(iter(lane.items()))
             if work.push.content.until.due(self._clock.now()):
                 self._leave(work, len(work.waiting))
                 work.waiting.clear()
-                self._rest_from_telling(work)
+                self._rest(work)
                 self._go_on(work)
                 continue
             # Both the namespace and the credential go to the end of their lines.
-            del self._telling[namespace], lane[key]
-            self._telling[namespace] = lane
+            del self._ready[namespace], lane[key]
+            self._ready[namespace] = lane
             lane[key] = work
             return work
         self._some.clear()
@@ -335,10 +335,10 @@ class Pusher:
         for _ in range(pods):
             self._count("Late", None)
 
-    def _rest_from_telling(self, work: _Work) -> None:
-        lane = self._telling.get(work.push.key.namespace, {})
+    def _rest(self, work: _Work) -> None:
+        lane = self._ready.get(work.push.key.namespace, {})
         if lane.pop(work.push.key, None) is not None and not lane:
-            del self._telling[work.push.key.namespace]
+            del self._ready[work.push.key.namespace]
 
     def _end(self, work: _Work) -> None:
         del self._work[work.push.key]

@@ -32,7 +32,7 @@ class Record:
     created: bool  # the watch told of its creation, or of a label that has it served here by now
     memory: Memory = _NOTHING
     status_written: float = float("-inf")  # boot seconds
-    telling: Status | None = None  # while that is being written
+    writing: Status | None = None  # what is being written as the status
 
 
 class Gone:
@@ -320,7 +320,7 @@ class Store:
         else:
             old, record.credential = record.credential, credential
             same = replace(old, version=credential.version, status=credential.status) == credential
-            if same and credential.status in (old.status, record.telling):
+            if same and credential.status in (old.status, record.writing):
                 return  # the echo of our own status write, which may come before its answer
             if (old.target, old.client_secret) != (credential.target, credential.client_secret):
                 self._forget_interest(old, (credential.target, credential.client_secret))

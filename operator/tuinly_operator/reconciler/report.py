@@ -40,7 +40,7 @@ class Reporter:
         if wait > 0 and same_story(before, after):
             return Deadline.after(wait, facts.now)
         key, seen = facts.credential.key, record.credential
-        record.telling = after
+        record.writing = after
         try:
             version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
         except ApiFailure as failure:
@@ -49,7 +49,7 @@ class Reporter:
                 return None
             raise
         finally:
-            record.telling = None
+            record.writing = None
         self._store.status_written(record, seen, after, version, facts.now.boot)
         now = self._clock.now()
         for change in transitions(before, after):

@@ -152,7 +152,7 @@ def test_the_echo_of_our_own_status_is_no_news(store: Watched) -> None:
 
 def test_the_echo_of_our_own_status_may_come_before_its_answer(store: Watched) -> None:
     record, status = mine(store), Status(secret_name="t", failed_attempts=0)
-    before, record.telling = record.credential, status
+    before, record.writing = record.credential, status
     store.credential_seen(at("11", {"status": {"secretName": "t", "failedAttempts": 0}}))
     assert store.news() == []
     store.status_written(record, before, status, "11", boot=0)
@@ -160,7 +160,7 @@ def test_the_echo_of_our_own_status_may_come_before_its_answer(store: Watched) -
 
 
 def test_an_event_with_the_status_before_ours_is_no_news(store: Watched) -> None:
-    mine(store).telling = Status(secret_name="t")
+    mine(store).writing = Status(secret_name="t")
     store.credential_seen(at("11", {"metadata": {"labels": {"team": "shop"}}}))
     assert store.news() == []
 
@@ -171,7 +171,7 @@ def test_an_event_with_the_status_before_ours_is_no_news(store: Watched) -> None
     ids=["another status", "a change that came with it"],
 )
 def test_what_is_more_than_that_echo_is_news(store: Watched, patch: Json) -> None:
-    mine(store).telling = Status(secret_name="t")
+    mine(store).writing = Status(secret_name="t")
     store.credential_seen(at("11", patch))
     assert store.news() == [ME]
 

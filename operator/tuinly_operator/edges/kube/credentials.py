@@ -24,9 +24,8 @@ class Credentials(Requests):
 
         One that is being deleted is as good as gone. Raises ApiFailure.
         """
-        query = {"labelSelector": self.selector, "fieldSelector": f"metadata.name={key.name}"}
         try:
-            answer = await self.ask("GET", _credentials(key.namespace), query=query, accept=METADATA_LIST)
+            answer = await self.ask("GET", _credentials(key.namespace), query=self._named(key), accept=METADATA_LIST)
         except ApiFailure as failure:
             if failure.not_found:  # the CRD is gone
                 return False
@@ -39,9 +38,8 @@ class Credentials(Requests):
 
         Returns with it the resource version as of which that is so. Raises ApiFailure.
         """
-        query = {"labelSelector": self.selector, "fieldSelector": f"metadata.name={key.name}"}
         try:
-            answer = await self.ask("GET", _credentials(key.namespace), query=query)
+            answer = await self.ask("GET", _credentials(key.namespace), query=self._named(key))
         except ApiFailure as failure:
             if failure.not_found:  # the CRD is gone
                 return None, ""
@@ -94,6 +92,10 @@ class Credentials(Requests):
         with self.writing(key.namespace):
             answer = await self.ask("PATCH", path, query=query, body=body, content=JSON_PATCH, accept=METADATA)
         return str(answer["metadata"]["resourceVersion"])
+
+    def _named(self, key: NamespacedName) -> Mapping[str, str]:
+        """What selects one credential by its name, if it is of those that this operator serves."""
+        return {"labelSelector": self.selector, "fieldSelector": f"metadata.name={key.name}"}
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         """Send an Event (events.k8s.io/v1). Raises ApiFailure."""
