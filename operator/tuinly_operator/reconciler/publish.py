@@ -363,7 +363,7 @@ def _refusal(key: NamespacedName, failure: ApiFailure) -> str:
     if failure.out_of_reach:
         how = f"{failure.status} {failure.word}" if failure.status else f"no answer in {REQUEST_TIMEOUT:.0f} s"
         return f"the API server did not write the Secret {key.name} ({how}); an admission webhook may be slow or down"
-    return (
-        f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word}); "
-        "check quotas, admission policies and the operator's RBAC in this namespace"
-    )
+    refused = f"the API server refused to write the Secret {key.name} ({failure.status} {failure.word})"
+    if failure.status == HTTPStatus.CONFLICT:
+        return f"{refused}: somebody else changes or deletes it again and again, or an admission webhook answers so"
+    return f"{refused}; check quotas, admission policies and the operator's RBAC in this namespace"

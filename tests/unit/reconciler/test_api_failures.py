@@ -128,6 +128,15 @@ async def test_a_connection_that_breaks_is_told_as_one_and_not_as_a_slow_webhook
     assert "webhook" not in shop.message("Refreshed")
 
 
+async def test_a_conflict_without_a_change_is_told_as_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has undone the change before it was looked at, or it is an admission webhook's answer."""
+    await a_write_fails(shop, monkeypatch, ApiFailure(409, "Conflict"))
+    message = shop.message("Refreshed")
+    assert "(409 Conflict)" in message
+    assert "somebody else changes or deletes it again and again, or an admission webhook answers so" in message
+    assert "quota" not in message
+
+
 async def test_a_write_that_fails_is_told_though_others_wait_for_a_token(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
