@@ -58,6 +58,8 @@ class Census:
         self._unseen: Mapping[NamespacedName, str] = {}  # the uids of those that it had not brought at the last look
         self._trouble = ""  # why they could not be listed the last time
         self._again = asyncio.Event()
+        # Of each credential whose version went back, the one that the store had, until kopf has brought it anew.
+        self._undone: Mapping[NamespacedName, str] = {}
         self._doubtful: dict[NamespacedName, None] = {}  # names of which contradictory things were told, in their order
         self._doubt = asyncio.Event()
 
@@ -165,6 +167,7 @@ class Census:
         back: bool,
     ) -> None:
         """Have those checked whose uid in the store is not the listed one; notice resource versions that went back."""
+        undone: dict[NamespacedName, str] = {}
         for number, (key, (uid, version)) in enumerate(known.items()):
             if number and number % _PIECE == 0:
                 await asyncio.sleep(0)  # very many must not hold up the refreshes
@@ -172,7 +175,10 @@ class Census:
             if there != uid:
                 self.ask_about(key)
             elif older(now, version):
-                back = True
+                undone[key] = version
+        # What went back a second time, before kopf has brought all, must not make it begin again: it would never end.
+        back |= any(self._undone.get(key) != version for key, version in undone.items())
+        self._undone = undone
         if back:
             _log.warning("the API server's history went back, as if from a backup: all is listed again")
             self._went_back()

@@ -333,7 +333,7 @@ def test_no_key_of_another_system_is_copied_or_sent(intruder: Intruder, kind: st
         }
     )
     condition = tenant.await_condition("Ready", "False", "ClientSecretInvalid")
-    assert f"has the type {kind}, which is never read" in condition.message
+    assert f"has the type {kind}, which is not used" in condition.message
     assert stolen not in condition.message
     assert tenant.find_target() is None
     assert tenant.requests() == []

@@ -139,7 +139,7 @@ class Replica(Process):
 
     async def _run(self) -> None:
         self._end = asyncio.Event()
-        surroundings = Surroundings(self.clock, self._chance, self.machine.name, Iterations(lambda: 0.0))
+        surroundings = Surroundings(self.clock, self._chance, self.machine.name, Iterations(lambda: 0.0, lambda: 0.0))
         doors = Doors(
             api=self._connect,
             endpoint=partial(TokenEndpoint, transport=Transport(self._network, self)),

@@ -137,7 +137,7 @@ async def begun(
     monkeypatch: pytest.MonkeyPatch, ends: Mapping[NamespacedName, float], first: NamespacedName
 ) -> list[str]:
     """In which order credentials are looked at whose tokens end after so many seconds; `first` has waited longest."""
-    surroundings = Surroundings(Standing(), Chance(1), "pod", Iterations(lambda: 0.0))
+    surroundings = Surroundings(Standing(), Chance(1), "pod", Iterations(lambda: 0.0, lambda: 0.0))
     operator = Operator(parse_settings(["run"], {}), surroundings)
     now = surroundings.clock.now().wall
     monkeypatch.setattr(operator._store, "token_end", lambda key: now + ends[key] if key in ends else None)  # noqa: SLF001

@@ -148,6 +148,7 @@ class FakeApi:
             return
         if not raw["metadata"].get("finalizers"):
             del self.secrets[key]
+            self._next_version()
             self.changed(key)
         elif "deletionTimestamp" not in raw["metadata"]:
             raw["metadata"]["deletionTimestamp"] = "2026-11-24T07:00:00Z"

@@ -27,7 +27,7 @@ class Iterations(selectors.DefaultSelector):
     def __init__(
         self,
         cpu: Callable[[], float],
-        now: Callable[[], float] = lambda: 0.0,
+        now: Callable[[], float],
         pause: Callable[[float], None] = lambda _: None,
         coalesce: float = 0.0,
     ) -> None:

@@ -37,7 +37,7 @@ def parse_client_secret(raw: Mapping[str, Any], ref: ClientSecretRef) -> Client:
     """
     kind = raw.get("type")
     if not is_watched(raw):
-        raise _invalid(ref, f"has the type {kind}, which is never read for a client secret; use an Opaque Secret")
+        raise _invalid(ref, f"has the type {kind}, which is not used for client secrets; use an Opaque Secret")
     data = raw.get("data") or {}
     client_id = _value(data, ref, ref.client_id_key)
     return Client(client_id, Sensitive(_value(data, ref, ref.client_secret_key)))

@@ -145,6 +145,7 @@ class CredentialWatch:
                 if allowed := await self._allowed(self._namespaces):
                     self._trouble = ""
                     return allowed
+                self.alive, self.watched = False, ()
             except ApiFailure as failure:
                 self._tell_trouble(failure)
             await asyncio.sleep(self._pause(self._namespaces))
@@ -235,7 +236,7 @@ class CredentialWatch:
     def _hear(self, kind: str | None, raw: Mapping[str, Any]) -> None:
         """Hand on an event, or an object of a list, for which the kind of event is None.
 
-        Nothing may be raised: kopf would swallow it. So it is logged, and the object counts as seen.
+        Nothing may be raised: kopf would swallow it. So it is logged.
         """
         try:
             credential = Credential.from_object(raw)

@@ -78,7 +78,7 @@ class SecretWatch:
                 present.add(key)
                 self._store.secret_listed(self._namespace, key, SecretMeta.from_object(raw))
             await asyncio.sleep(0)  # a long list must not hold up the refreshes
-        self._store.secrets_listed(self._namespace, present)
+        self._store.secrets_listed(self._namespace, present, version)
         self._version = version
         self._worked()
         self.listed = True

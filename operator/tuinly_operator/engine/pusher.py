@@ -138,7 +138,7 @@ class Pusher:
         if work is not None:
             work.waiting.clear()
             self._unlisted.get(key.namespace, {}).pop(key, None)
-            self._rest(work)
+            self._leave_line(work)
 
     async def run(self) -> None:
         """Tell Pods until cancelled. If this is started again, the pushes that were under way begin anew."""
@@ -272,7 +272,7 @@ class Pusher:
                 work.under_way += 1
                 group.create_task(self._tell(work, work.waiting.popleft()))
                 if not work.waiting:
-                    self._rest(work)
+                    self._leave_line(work)
 
     async def _have_turn(self) -> None:
         """Wait until the rate allows one more request."""
@@ -287,7 +287,7 @@ class Pusher:
             if work.push.content.until.due(self._clock.now()):
                 self._leave(work, len(work.waiting))
                 work.waiting.clear()
-                self._rest(work)
+                self._leave_line(work)
                 self._go_on(work)
                 continue
             # Both the namespace and the credential go to the end of their lines.
@@ -335,9 +335,13 @@ class Pusher:
         for _ in range(pods):
             self._count("Late", None)
 
-    def _rest(self, work: _Work) -> None:
+    def _leave_line(self, work: _Work) -> None:
+        """Take a push out of those that are ready, if it is there: by now it may be the one that replaced it."""
         lane = self._ready.get(work.push.key.namespace, {})
-        if lane.pop(work.push.key, None) is not None and not lane:
+        if lane.get(work.push.key) is not work:
+            return
+        del lane[work.push.key]
+        if not lane:
             del self._ready[work.push.key.namespace]
 
     def _end(self, work: _Work) -> None:

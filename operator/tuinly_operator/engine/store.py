@@ -285,11 +285,17 @@ class Store:
             self._put(key, meta)
             self._overtaken[namespace].discard(key)
 
-    def secrets_listed(self, namespace: str | None, present: Iterable[NamespacedName]) -> None:
-        """After a complete list (of one namespace or all): drop what is no longer there."""
-        listed = set(present) | self._overtaken.pop(namespace, set())
+    def secrets_listed(self, namespace: str | None, present: Iterable[NamespacedName], version: str) -> None:
+        """After a complete list (of one namespace or all) as of a version: drop what is no longer there.
+
+        What has changed meanwhile stays, unless that change is older than the list. The answers to requests that began
+        before are not believed where the list has nothing.
+        """
+        changed = {key: self._secrets.get(key) for key in self._overtaken.pop(namespace, set())}
+        listed = set(present) | {key for key, meta in changed.items() if meta and not older(meta.version, version)}
         for key in [k for k in self._secrets if namespace in (None, k.namespace) and k not in listed]:
             self._put(key, None)
+        self._ended = {key: end for key, end in self._ended.items() if namespace not in (None, key.namespace)}
         self._never_listed = Gone()
 
     def _put(self, key: NamespacedName, meta: SecretMeta | None, by: NamespacedName | None = None) -> None:

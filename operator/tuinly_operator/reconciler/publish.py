@@ -59,7 +59,7 @@ class Publisher:
         be created for it.
         """
         found = await self._kube.read_secret_meta(facts.credential.target)
-        live.take(facts.credential.target, found)
+        self._see_target(facts, live, found)
         if found is None:
             await self._is_served(facts, live)
 
@@ -118,7 +118,7 @@ class Publisher:
         record.memory = record.memory.wrote(held, rules.wanted_target(facts), untried=decided.untried)
         if facts.pushes:
             record.memory = record.memory.to_be_pushed(Content(meta.version, self._clock.now(), ours=True))
-        self._see_target(facts, live, meta)
+        self._see_target(facts, live, meta, written=True)
         self._tell_published(record, facts, decided)
 
     async def remove_old_targets(self, record: Record, facts: Facts, decided: RemoveOldTargets) -> None:
@@ -201,7 +201,7 @@ class Publisher:
             )
             return
         record.memory = record.memory.put_back()
-        self._see_target(facts, live, meta)
+        self._see_target(facts, live, meta, written=True)
         _log.warning("put the target back as it was", extra=fields(credential=facts.credential.key, target=key.name))
 
     async def _was_refused(self, record: Record, failure: ApiFailure) -> bool:
@@ -326,13 +326,14 @@ class Publisher:
             return None if failure.exists else failure
         return None
 
-    def _see_target(self, facts: Facts, live: LiveTarget, found: SecretMeta | None) -> None:
-        """Take in what was just read or done, before the watch tells of it."""
+    def _see_target(self, facts: Facts, live: LiveTarget, found: SecretMeta | None, *, written: bool = False) -> None:
+        """Take in what was just read, or `written`, before the watch tells of it."""
         key, by = facts.credential.target, facts.credential.key
         live.take(key, found)
+        ours = written or (found is not None and found.target is not None and found.target.proven)
         # The store takes no other: it may be of a type that the watch leaves out, and nobody would tell when it goes.
-        for_store = found is None or found.target is not None or self._store.secret(key) is not None
-        if for_store and not self._store.secret_read(key, found, live.since, by):
+        watched = found is None or ours or self._store.secret(key) is not None
+        if watched and not self._store.secret_read(key, found, live.since, by):
             live.forget()
         live.since = self._store.since(key)
 

@@ -22,7 +22,7 @@ class Cpu:
 def told(*iterations: tuple[float, ...]) -> list[float]:
     """What is told where each iteration has callbacks that take as many seconds."""
     cpu, seen = Cpu(), list[float]()
-    waits = Iterations(cpu)
+    waits = Iterations(cpu, Cpu())
     waits.seen = lambda seconds: seen.append(round(seconds, 6))
 
     def spend(seconds: float) -> None:
@@ -66,7 +66,7 @@ def test_what_passes_while_the_loop_waits_is_no_iteration(monkeypatch: pytest.Mo
         return []
 
     monkeypatch.setattr(selectors.DefaultSelector, "select", wait)
-    with Iterations(cpu) as waits:
+    with Iterations(cpu, Cpu()) as waits:
         waits.seen = seen.append
         waits.select(0)
         cpu.now += 0.25

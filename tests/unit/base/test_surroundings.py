@@ -25,7 +25,7 @@ def test_no_two_processes_have_one_name_though_they_have_one_host() -> None:
 
 
 def test_the_same_chance_gives_the_same_name() -> None:
-    one, other = (Surroundings(SystemClock(), Chance(3), "pod", Iterations(lambda: 0.0)) for _ in range(2))
+    one, other = (Surroundings(SystemClock(), Chance(3), "pod", Iterations(lambda: 0.0, lambda: 0.0)) for _ in range(2))
     assert one.unique_name() == other.unique_name()
     assert one.unique_name().startswith("pod_")
 

@@ -249,6 +249,21 @@ async def test_where_all_are_refused_kopf_waits(cluster: Cluster) -> None:
     assert list(cluster.refusals) == []
 
 
+async def test_where_all_are_refused_later_kopf_does_not_run_and_it_says_so(cluster: Cluster) -> None:
+    """The census, whose list was refused, has it started anew. What nobody watches it must not list."""
+    watch = cluster.watch(None)
+    async with running(watch):
+        await until(lambda: watch.alive)
+        cluster.refused = {None}
+        watch.restart()
+        await until(lambda: not watch.alive)
+        assert list(watch.watched) == []
+        cluster.refused = set()
+        await until(lambda: watch.alive)
+        assert list(watch.watched) == [None]
+    assert cluster.started == [[None], [None]]
+
+
 async def test_a_namespace_whose_secrets_are_refused_is_not_watched_either(cluster: Cluster) -> None:
     """Its credentials would be decided on without them."""
     secrets = Refusal(SECRETS, "gone")

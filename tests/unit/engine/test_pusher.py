@@ -506,6 +506,32 @@ def test_where_a_list_fails_who_was_dropped_meanwhile_keeps_nobody_from_the_next
     assert cluster.counts == {"Pushed": 1}
 
 
+@pytest.mark.parametrize("rate", [1.0, 20.0])
+def test_a_push_that_replaces_another_is_made_whatever_the_other_waits_for(rate: float) -> None:
+    """Such as to ask a Pod again that it could not tell at first."""
+    left = [replaced(rate, after / 1000) for after in range(0, 3000, 50)]
+    assert left == [0] * len(left)
+
+
+def replaced(rate: float, seconds: float) -> int:
+    """Push one content, and another after some time; return how many pushes are under way long after that."""
+    cluster, left = Cluster(list_seconds=0.005, tell_seconds=0.005), list[int]()
+    cluster.add("shop", round(rate * 6))
+    for pod in cluster.pods["shop"]:
+        cluster.replies[pod.name] = [AGAIN]
+
+    async def story() -> None:
+        async with at_work(cluster, rate, Chance(round(seconds * 1000))) as pusher:
+            pusher.order(push(version="77"))
+            await asyncio.sleep(seconds)
+            pusher.order(push(version="78"))
+            await asyncio.sleep(600)
+            left.append(len(pusher))
+
+    live(story())
+    return left[0]
+
+
 def test_a_push_whose_time_was_over_before_its_turn_keeps_nobody_from_his() -> None:
     """Both wait for the same list, which ends when there is no time left for the one and some for the other."""
     cluster = Cluster(list_replies=[AGAIN])

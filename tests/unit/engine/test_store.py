@@ -67,7 +67,7 @@ def mine(store: Store) -> Record:
 def listed(store: Store, key: NamespacedName, seen: SecretMeta) -> None:
     store.list_begins(None)
     store.secret_listed(None, key, seen)
-    store.secrets_listed(None, [key])
+    store.secrets_listed(None, [key], "")
 
 
 def read(store: Store, key: NamespacedName, seen: SecretMeta) -> None:
@@ -449,7 +449,7 @@ def test_neither_does_one_from_before_a_list_that_lacks_it(store: Watched) -> No
     """What the watch lost: it came and went, and no end was told."""
     before = store.since(TARGET)
     store.list_begins(None)
-    store.secrets_listed(None, [])
+    store.secrets_listed(None, [], "")
     store.secret_read(TARGET, meta("1"), before, ME)
     assert store.secret(TARGET) is None
     read(store, TARGET, meta("2"))
@@ -670,7 +670,7 @@ def test_what_a_relist_lacks_is_dropped_and_told(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("1"))
     store.secret_seen(TARGET, meta("2"))
     store.news()
-    store.secrets_listed(None, iter([CLIENT]))
+    store.secrets_listed(None, iter([CLIENT]), "")
     assert store.news() == [ME]
     assert store.secret(TARGET) is None
     assert store.secret(CLIENT) == meta("1")
@@ -699,11 +699,11 @@ def test_what_came_while_a_list_was_made_is_later_than_the_list(store: Watched, 
     store.secret_gone(TARGET, *END)
     read(store, added, meta("13"))
     store.secret_listed(scope, CLIENT, meta("7"))
-    store.secrets_listed(scope, [CLIENT])
+    store.secrets_listed(scope, [CLIENT], "")
     assert [store.secret(key) for key in (CLIENT, TARGET, added)] == [meta("12"), None, meta("13")]
     store.list_begins(scope)
     store.secret_listed(scope, CLIENT, meta("3"))
-    store.secrets_listed(scope, [CLIENT])
+    store.secrets_listed(scope, [CLIENT], "")
     assert [store.secret(key) for key in (CLIENT, TARGET, added)] == [meta("3"), None, None]
 
 
@@ -729,7 +729,7 @@ def test_a_later_page_of_a_list_counts_as_the_first_one_does(store: Watched) -> 
     store.secret_listed(None, CLIENT, meta("8"))
     store.secret_listed(None, CLIENT, meta("5"))
     assert store.secret(CLIENT) == meta("5")
-    store.secrets_listed(None, [])
+    store.secrets_listed(None, [], "")
     assert store.secret(CLIENT) is None
 
 
@@ -757,7 +757,7 @@ def test_a_relist_of_one_namespace_says_nothing_of_the_others(store: Watched) ->
     elsewhere = NamespacedName("elsewhere", "s")
     store.secret_seen(elsewhere, meta("1"))
     store.secret_seen(TARGET, meta("1"))
-    store.secrets_listed("shop", [])
+    store.secrets_listed("shop", [], "")
     assert store.secret(elsewhere) == meta("1")
     assert store.secret(TARGET) is None
 
@@ -805,7 +805,7 @@ def test_no_index_grows_with_what_is_gone(store: Watched) -> None:
     store.credential_gone(NEIGHBOUR, OTHER_UID)
     store.credential_gone(ME, UID)
     store.list_begins(None)
-    store.secrets_listed(None, [])
+    store.secrets_listed(None, [], "")
     for _ in range(2):
         store.census_taken()
     kept = (store._interested, store._targets, store._secrets, store._records, store._ends, store._overtaken)  # noqa: SLF001 -- a leak is seen nowhere else

@@ -95,34 +95,93 @@ async def test_a_target_that_is_deleted_before_the_answer_to_its_write_comes_is_
     assert shop.told("Ready") == "True Issued"
 
 
+class Gap:
+    """The watch of Secrets is cut off, in all namespaces or in one, and then lists anew."""
+
+    def __init__(self, shop: Shop, namespace: str | None = None) -> None:
+        self.shop, self.namespace = shop, namespace
+        self.watch, shop.api.changed = shop.api.changed, lambda _: None
+
+    def list(self) -> None:
+        """What is there now."""
+        self.shop.process.store.list_begins(self.namespace)
+        self.listed = dict(self.shop.api.secrets)
+        _, self.version = self.shop.api.find(CREDENTIAL)
+
+    def take_in(self) -> None:
+        """Have the store take that in, and the watch go on from there."""
+        store = self.shop.process.store
+        for key, raw in self.listed.items():
+            store.secret_listed(self.namespace, key, SecretMeta.from_object(raw))
+        store.secrets_listed(self.namespace, self.listed, self.version)
+        self.shop.api.changed = self.watch
+        for key in self.shop.api.secrets.keys() - self.listed.keys():
+            self.watch(key)
+
+
 @pytest.mark.parametrize("deleted", [True, False])
-async def test_the_answer_to_a_first_write_that_comes_after_a_list_without_the_target_is_not_believed(
-    monkeypatch: pytest.MonkeyPatch, *, deleted: bool
+@pytest.mark.parametrize("meanwhile", [True, False])
+@pytest.mark.parametrize("namespace", [None, TARGET.namespace])
+@pytest.mark.parametrize("restored", [True, False])
+async def test_the_answer_to_a_write_and_a_list_that_lacks_the_target_may_come_in_any_order(
+    monkeypatch: pytest.MonkeyPatch, namespace: str | None, *, restored: bool, meanwhile: bool, deleted: bool
 ) -> None:
-    """The list may be later, so that the target has been deleted, or earlier, and the watch would tell of it."""
+    """The list is later than the write, and the target has been deleted between; or it is earlier.
+
+    The answer comes after the list was taken in, or `meanwhile`. `restored`: another target of that name went before.
+    """
     shop = Shop()
-    apply, store, watch = shop.api.apply_secret, shop.process.store, shop.api.changed
+    if restored:
+        await shop.process.work()
+        await shop.pass_time(10)
+        shop.api.remove_secret(TARGET)
+    apply, gaps = shop.api.apply_secret, list[Gap]()
 
     async def answered_late(key: NamespacedName, manifest: Mapping[str, Any]) -> SecretMeta:
         monkeypatch.setattr(shop.api, "apply_secret", apply)
-        shop.api.changed = lambda _: None  # the watch has been cut off
+        gap = Gap(shop, namespace)
+        gaps.append(gap)
+        if not deleted:
+            gap.list()
         answer = await apply(key, manifest)
         if deleted:
-            del shop.api.secrets[TARGET]
-        store.list_begins(None)
-        listed = {key: raw for key, raw in shop.api.secrets.items() if key != TARGET}
-        for each, raw in listed.items():
-            store.secret_listed(None, each, SecretMeta.from_object(raw))
-        store.secrets_listed(None, listed)
-        shop.api.changed = watch
+            shop.api.remove_secret(TARGET)
+            gap.list()
+        if not meanwhile:
+            gap.take_in()
         return answer
 
     monkeypatch.setattr(shop.api, "apply_secret", answered_late)
-    await shop.pass_time(10)
+    await shop.process.work()
+    if meanwhile:
+        gaps[0].take_in()
+    await shop.pass_time(60)
     assert TARGET in shop.api.secrets
     assert shop.told("Ready") == "True Issued"
     assert len(shop.endpoint.requests) == 1
-    assert len(shop.events_of(Reason.RESTORED)) == int(deleted)
+    assert len(shop.events_of(Reason.RESTORED)) == int(restored or deleted)  # one in ten minutes
+
+
+async def test_a_target_that_was_found_live_and_goes_in_a_gap_of_the_watch_is_made_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.process = shop.start()
+    shop.process.lose_sight_of(TARGET)
+    read = shop.api.read_secret_meta
+
+    async def found(key: NamespacedName) -> SecretMeta | None:
+        monkeypatch.setattr(shop.api, "read_secret_meta", read)
+        answer = await read(key)
+        gap = Gap(shop)
+        shop.api.remove_secret(TARGET)
+        gap.list()
+        gap.take_in()
+        return answer
+
+    monkeypatch.setattr(shop.api, "read_secret_meta", found)
+    await shop.pass_time(60)
+    assert TARGET in shop.api.secrets
+    assert shop.told("Ready") == "True Issued"
 
 
 async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after_an_attempt(shop: Shop) -> None:
@@ -789,6 +848,17 @@ async def test_what_is_in_its_way_unseen_stays_and_costs_one_token_request(shop:
     [ready] = [each for each in shop.api.credentials[OTHER]["status"]["conditions"] if each["type"] == "Ready"]
     assert ready["reason"] == Reason.TARGET_CONFLICT
     assert len(shop.endpoint.requests) == 2
+
+
+@pytest.mark.parametrize("labels", [{}, {"tuinly.com/credential": OTHER.name}])
+async def test_what_was_in_its_way_unseen_is_missed_within_minutes(shop: Shop, labels: dict[str, str]) -> None:
+    """Nobody tells when it goes, whatever it is labelled with."""
+    shop.api.put_secret(OTHERS_TARGET, {"theirs": "1"}, min(REFUSED_TYPES))
+    shop.api.secrets[OTHERS_TARGET]["metadata"]["labels"] = labels
+    await create(shop)
+    shop.api.remove_secret(OTHERS_TARGET)
+    await shop.pass_time(10 * 60)
+    assert "access_token" in shop.api.secrets[OTHERS_TARGET]["data"]
 
 
 async def test_what_another_shard_wrote_unseen_costs_one_token_request(shop: Shop, looked: list[str]) -> None:
