@@ -115,8 +115,8 @@ class Store:
         self._ends = Ends()
         self._records: dict[NamespacedName, Record] = {}
         self._secrets: dict[NamespacedName, SecretMeta] = {}
-        self._ended: dict[NamespacedName, Gone] = {}  # the Secrets that credentials care for, and that have gone
-        self._never_listed = Gone()  # of each other one, since the last list
+        self._ended: dict[NamespacedName, Gone] = {}  # Secrets that credentials care for, gone since the last list
+        self._never_listed = Gone()  # of each other one
         self._overtaken: dict[str | None, set[NamespacedName]] = {}  # changed while a namespace (None: all) is listed
         self._interested = _Links()  # Secret -> credentials that read or write it
         self._targets = _Links()  # credential -> Secrets labelled with it
