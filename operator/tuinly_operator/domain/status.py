@@ -72,10 +72,17 @@ def same_story(one: Status, other: Status) -> bool:
     return _story(one) == _story(other)
 
 
+def digest(told: Status) -> int:
+    """The same number for all statuses that tell the same story."""
+    return hash(_story(told))
+
+
 def _story(told: Status) -> Status:
+    """A status without what changes when nothing else does: numbers of failures and of Pods, and when it became so."""
     blank: dict[str, Any] = dict.fromkeys(_VOLATILE)
-    conditions = tuple(replace(c, message=story(c.message)) if c.type == DELIVERED else c for c in told.conditions)
-    return replace(told, conditions=conditions, **blank)
+    conditions = (replace(c, last_transition_time="") for c in told.conditions)
+    of_pods = tuple(replace(c, message=story(c.message)) if c.type == DELIVERED else c for c in conditions)
+    return replace(told, conditions=of_pods, **blank)
 
 
 def transitions(before: Status, after: Status) -> list[Notice]:

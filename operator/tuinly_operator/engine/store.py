@@ -17,6 +17,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.versions import older
 from tuinly_operator.domain.credential import Credential, Status
 from tuinly_operator.domain.memory import Memory
+from tuinly_operator.domain.status import digest
 from tuinly_operator.domain.succession import Assessment, Ends, Told, assess
 from tuinly_operator.domain.target import SecretMeta
 
@@ -32,6 +33,7 @@ class Record:
     created: bool  # the watch told of its creation, or of a label that has it served here by now
     memory: Memory = _NOTHING
     status_written: float = float("-inf")  # boot seconds
+    told: int | None = None  # the digest of what was written then
     writing: Status | None = None  # what is being written as the status
 
 
@@ -242,7 +244,7 @@ class Store:
 
         `before` is the record's credential as it was when the write began: what came since may be later.
         """
-        record.status_written = boot
+        record.status_written, record.told = boot, digest(status)
         if record.credential is before or not older(version, record.credential.version):
             record.credential = replace(record.credential, status=status, version=version)
 

@@ -9,12 +9,15 @@ from tuinly_operator.domain.credential import to_json
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.facts import Facts
 from tuinly_operator.domain.notices import Notice
-from tuinly_operator.domain.status import same_story, status, transitions
+from tuinly_operator.domain.status import digest, same_story, status, transitions
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.engine.store import Record, Store
 
-_REPEAT_STATUS: Final = 300.0  # seconds between two writes of a status that only repeats a failure
+# Seconds between two writes of a status that only repeats a failure, and of one that somebody else has written over,
+# such as another operator with other flags, which does not give way either.
+_REPEAT_STATUS: Final = 300.0
+_REWRITE_STATUS: Final = 30.0
 
 
 class Reporter:
@@ -30,14 +33,19 @@ class Reporter:
     async def report(self, record: Record, facts: Facts, decision: Rest) -> Deadline | None:
         """Write the status if it differs, and send the Events that its transitions are worth.
 
-        Returns when to write it again, where a difference that only repeats a failure has to wait.
+        Returns when to write it again, where that has to wait: a difference that only repeats a failure, or what was
+        written last, already.
         """
         before = facts.credential.status
         after = status(facts, decision)
         if after == before:
             return None
-        wait = record.status_written + _REPEAT_STATUS - facts.now.boot
-        if wait > 0 and same_story(before, after):
+        least = 0.0
+        if same_story(before, after):
+            least = _REPEAT_STATUS
+        elif record.told == digest(after):
+            least = _REWRITE_STATUS
+        if (wait := record.status_written + least - facts.now.boot) > 0:
             return Deadline.after(wait, facts.now)
         key, seen = facts.credential.key, record.credential
         record.writing = after

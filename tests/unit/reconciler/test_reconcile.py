@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
 from tests.unit.world import BOOTED, CLIENT_SECRET, CREDENTIAL, Process
-from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
+from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339, rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
@@ -627,6 +627,35 @@ async def test_two_operators_do_not_fight_over_a_target(
     assert caplog.text.count("another operator serves this credential") == 1
     assert len(shop.events_of(Reason.ANOTHER_OPERATOR)) == ours
     assert shop.events_of(Reason.RESTORED) == []
+
+
+def write_over(shop: Shop) -> None:
+    """Another operator, with other flags, tells something else in the status."""
+    raw = shop.api.credentials[CREDENTIAL]
+    [ready] = [each for each in raw["status"]["conditions"] if each["type"] == "Ready"]
+    theirs = {"status": "False", "reason": "URLNotAllowed", "lastTransitionTime": rfc3339(shop.world.wall)}
+    raw["status"]["conditions"] = [{**ready, **theirs}]
+    raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
+    shop.process.credentials_changed()
+
+
+async def test_a_status_that_was_written_over_is_written_again_at_once(shop: Shop) -> None:
+    await shop.pass_time(30)
+    write_over(shop)
+    await shop.process.work()
+    assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
+
+
+async def test_two_operators_do_not_fight_over_a_status(shop: Shop) -> None:
+    """Neither gives way, but neither writes twice in half a minute what the other writes over."""
+    await shop.pass_time(60)
+    written = len(shop.api.writes)
+    for _ in range(300):
+        write_over(shop)
+        await shop.pass_time(1)
+    assert len(shop.api.writes) - written == 10
+    await shop.pass_time(30)
+    assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
 
 
 async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
