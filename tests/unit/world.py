@@ -538,6 +538,8 @@ class FakePusher:
     def drop(self, key: NamespacedName) -> None:
         self.dropped.append(key)
 
+    cut_short = drop
+
 
 class Process:
     """One run of the operator, from start to end: all that it remembers goes with it."""

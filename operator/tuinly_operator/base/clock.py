@@ -96,3 +96,14 @@ def parse_rfc3339(text: str) -> float:
         message = "a time without a zone"
         raise ValueError(message)
     return moment.timestamp()
+
+
+def noted_time(text: str | None) -> float:
+    """A time that the API server keeps, in seconds since the epoch; 0 for none.
+
+    0 also for what is no time here: the API server takes the year 0 from whoever writes an object; Python has none.
+    """
+    try:
+        return parse_rfc3339(text) if text else 0.0
+    except ValueError:
+        return 0.0

@@ -65,7 +65,13 @@ _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?\[\]!$&'()*+,;=%-]+")  # RFC 3986 without '@' and '#'
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123 label
 _OBJECT: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")  # RFC 1123 subdomain, nearly
-_SELECTOR: Final = re.compile(r"[-A-Za-z0-9_./=!,() ]{1,1024}")  # its characters; the API server knows its grammar
+# A label selector as Kubernetes writes them (Labels and Selectors, "Label selectors"); lengths aside.
+_WORD: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_LABEL: Final = rf"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?{_WORD}"
+_VALUES: Final = rf"\( *(?:{_WORD})?(?: *, *(?:{_WORD})?)* *\)"
+_REQUIREMENT: Final = rf" *(?:! *{_LABEL}|{_LABEL}(?: *(?:==?|!=) *(?:{_WORD})?| +(?:not)?in *{_VALUES})?) *"
+_SELECTOR: Final = re.compile(rf"{_REQUIREMENT}(?:,{_REQUIREMENT})*")
+_SELECTOR_LENGTH: Final = 1024
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<v4>[^:]+)):(?P<port>[0-9]{1,5})")
 _MAX_PORT: Final = 65535
 
@@ -137,7 +143,8 @@ def _namespace(text: str) -> str:
 
 
 def _selector(text: str) -> str:
-    if text and not _SELECTOR.fullmatch(text):
+    # The length first, as the grammar lets a hostile text be tried in many ways.
+    if text and not (len(text) <= _SELECTOR_LENGTH and _SELECTOR.fullmatch(text)):
         raise ValueError("is not a label selector such as shard=a or shard!=a,tier in (gold)")
     return text
 
@@ -419,6 +426,10 @@ def _value(flag: Flag, given: str | Sequence[str] | None, environ: Mapping[str, 
     from_environ = environ.get(flag.variable, "").strip()
     if flag.repeatable:
         texts = given or [part for part in re.split(r"[,\s]+", from_environ) if part]
+        if from_environ and not texts:  # an empty list that a template has written must not mean all
+            raise SettingsError(
+                f"{flag.variable}: {json.dumps(from_environ)} names nothing; leave it out for the default"
+            )
         return tuple(dict.fromkeys(_parse_value(flag, text) for text in texts))
     text = given if isinstance(given, str) else from_environ or flag.default
     return None if text is None else _parse_value(flag, text)

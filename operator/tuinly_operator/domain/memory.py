@@ -336,6 +336,10 @@ class Memory:
         """The target has new content, which Pods are to be told of."""
         return replace(self, unpushed=content)
 
+    def not_to_be_pushed(self) -> "Memory":
+        """The target has new content, of which no Pod is told: what came of an earlier push says nothing of it."""
+        return replace(self, unpushed=None, delivery=None)
+
     def push_ordered(self) -> "Memory":
         """Pods will be told of that content."""
         return replace(self, unpushed=None)

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
-from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
+from tuinly_operator.base.clock import Deadline, Moment, noted_time
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import GROUP
 from tuinly_operator.domain.errors import Reason
@@ -71,7 +71,7 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
         uid=meta["uid"],
         node=node,
         value=value,
-        started=parse_rfc3339(started) if started else None,
+        started=noted_time(started) if started else None,
         shows=frozenset(shows),
         keeps=frozenset(keeps),
     )

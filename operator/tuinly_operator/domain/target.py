@@ -13,7 +13,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, Final
 
-from tuinly_operator.base.clock import parse_rfc3339, rfc3339
+from tuinly_operator.base.clock import noted_time, parse_rfc3339, rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.shared import share, share_all
 from tuinly_operator.base.versions import older
@@ -339,14 +339,6 @@ def _our_entry(managed: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None
     return next((entry for entry in managed if _is_ours(entry)), None)
 
 
-def _time(text: str | None) -> float:
-    """A time that the API server noted, in seconds since the epoch; 0 for none."""
-    try:
-        return parse_rfc3339(text) if text else 0.0
-    except ValueError:
-        return 0.0
-
-
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     return entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource")
 
@@ -379,8 +371,8 @@ def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], applied: Ma
         state=TokenState.from_annotations(annotations),
         owned=share_all(owned),  # nearly all targets have the same
         proven=owned >= _PROOF and not _touched(meta.get("managedFields") or ()),
-        written=_time(applied.get("time")),
-        thawed=_time(meta.get("creationTimestamp")) if owned >= _OURS_IF_THAWED else 0.0,
+        written=noted_time(applied.get("time")),
+        thawed=noted_time(meta.get("creationTimestamp")) if owned >= _OURS_IF_THAWED else 0.0,
     )
 
 

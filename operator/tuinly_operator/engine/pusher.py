@@ -69,6 +69,7 @@ class _Work:
     """One push under way."""
 
     push: Push
+    begun: bool = False  # its Pods are known
     waiting: deque[_Turn] = field(default_factory=deque)
     under_way: int = 0  # Pods for which a request, or the wait before the next one, is under way
     beyond: Sequence[str] = ()
@@ -139,6 +140,16 @@ class Pusher:
             work.waiting.clear()
             self._unlisted.get(key.namespace, {}).pop(key, None)
             self._leave_line(work)
+
+    def cut_short(self, key: NamespacedName) -> None:
+        """Give it up, and tell what came of it: who was not told yet is left to the kubelet."""
+        work = self._work.get(key)
+        if work is None:
+            return
+        left, work.unlisted = len(work.waiting) + work.under_way, not work.begun
+        self.drop(key)
+        self._leave(work, left)
+        self._sum_up(work)
 
     async def run(self) -> None:
         """Tell Pods until cancelled. If this is started again, the pushes that were under way begin anew."""
@@ -246,7 +257,7 @@ class Pusher:
 
     def _begin(self, work: _Work, users: Users) -> None:
         """Have the Pods told, as many as can be told in time."""
-        work.told, work.beyond = users.know, users.beyond
+        work.begun, work.told, work.beyond = True, users.know, users.beyond
         work.waiting = deque(_Turn(pod, 0) for pod in users.tell[: self._most])
         self._leave(work, len(users.tell) - len(work.waiting))
         self._go_on(work)
@@ -346,6 +357,9 @@ class Pusher:
 
     def _end(self, work: _Work) -> None:
         del self._work[work.push.key]
+        self._sum_up(work)
+
+    def _sum_up(self, work: _Work) -> None:
         came = delivery(work.told, work.late, work.beyond, unlisted=work.unlisted, refused=work.refused)
         self._came(work.push, came)
 

@@ -118,6 +118,8 @@ class Publisher:
         record.memory = record.memory.wrote(held, rules.wanted_target(facts), untried=decided.untried)
         if facts.pushes:
             record.memory = record.memory.to_be_pushed(Content(meta.version, self._clock.now(), ours=True))
+        else:
+            record.memory = record.memory.not_to_be_pushed()
         self._see_target(facts, live, meta, written=True)
         self._tell_published(record, facts, decided)
 

@@ -284,7 +284,7 @@ class Reconciler:
             self._pusher.order(push)
             record.memory = record.memory.push_ordered()
         elif not facts.pushes:
-            self._pusher.drop(record.credential.key)
+            self._pusher.cut_short(record.credential.key)
 
     def pushed(self, push: Push, delivery: Delivery) -> None:
         """Remember what came of a push, and tell of it where that is news."""

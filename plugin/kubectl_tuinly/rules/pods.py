@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from tuinly_operator.base.clock import parse_rfc3339
+from tuinly_operator.base.clock import noted_time
 from tuinly_operator.domain.push import CATCH_UP_SECONDS, PUSHED, living_containers, mounted, variables
 
 _OVER: Final = frozenset({"Succeeded", "Failed"})
@@ -75,4 +75,4 @@ def _started(status: Mapping[str, Any], kind: str) -> Iterator[tuple[str, float]
     for told in status.get(f"{kind}Statuses") or ():
         running = (told.get("state") or {}).get("running") or {}
         if running.get("startedAt"):
-            yield told["name"], parse_rfc3339(running["startedAt"])
+            yield told["name"], noted_time(running["startedAt"])

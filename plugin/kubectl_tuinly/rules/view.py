@@ -167,7 +167,10 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else rfc3339(seconds)
+    try:
+        return None if seconds is None else rfc3339(seconds)
+    except ValueError:  # the year 10000, as a zone makes it of what the schema takes
+        return None
 
 
 def span(seconds: float) -> str:

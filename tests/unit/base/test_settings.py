@@ -174,7 +174,27 @@ LISTEN_RULE = "is not IP:PORT such as 0.0.0.0:8080 or [::]:8080"
         ("--namespace", "Shop", "is not the name of a namespace"),
         ("--namespace", "a,b", "is not the name of a namespace"),
         ("--namespace", "a" * 64, "is not the name of a namespace"),
-        ("--selector", "shard=ä", "is not a label selector such as shard=a or shard!=a,tier in (gold)"),
+        *(
+            ("--selector", text, "is not a label selector such as shard=a or shard!=a,tier in (gold)")
+            for text in (
+                *(
+                    "shard=ä",
+                    "=",
+                    "=,=",
+                    ",",
+                    "a,",
+                    "a=b,",
+                    "a in (b",
+                    "a in b",
+                    "a in",
+                    "in (b)",
+                    "!",
+                    "a=b=c",
+                    "a==b c",
+                ),
+                *("a,-b", "a=-b", "A/b/c", "/a", "a!b", "a notin ()()", "a=" + "b" * 1023, "a-" * 500),
+            )
+        ),
         ("--lease", "tuinly-operator", "is not NAMESPACE/NAME of a Lease"),
         ("--lease", "a/b/c", "is not NAMESPACE/NAME of a Lease"),
         ("--token-url", "", URL_RULE),
@@ -203,6 +223,22 @@ def test_a_wrong_value_is_named_with_flag_variable_and_rule(flag: str, text: str
     variable = next(f.variable for f in ALL_FLAGS if f.name == flag)
     shown = text.replace("\\", "\\\\")
     assert refusal(flag, text) == f'{flag} ({variable}): "{shown}" {rule}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a", "!a", "! a", "a=b", "a==b", "a = b", "a!=b", "a=", "a in (b)", "a in (b,c)", "a notin ( b , c )"),
+        *("example.com/a=b,c", "shard notin (a,b),tier", "bench notin (bare,naive),shard=0", "in=a", "a in (,b)"),
+    ],
+)
+def test_each_form_of_a_label_selector_is_taken(text: str) -> None:
+    assert parse_settings(["run", "--selector", text], {}).selector == text
+
+
+def test_a_list_that_names_nothing_is_not_taken_for_all() -> None:
+    message = 'TUINLY_NAMESPACES: "," names nothing; leave it out for the default'
+    assert refusal(TUINLY_NAMESPACES=",") == message
 
 
 def test_a_wrong_variable_is_refused_like_a_wrong_flag() -> None:

@@ -248,6 +248,11 @@ def test_after_a_write_of_ours_all_are_told_after_anothers_those_who_may_not_kno
     assert tell == ([] if knows else ["web-1"])
 
 
+def test_a_pod_that_began_at_no_time_that_there_is_counts_as_one_that_has_begun() -> None:
+    """The API server takes such times from whoever may write a Pod's status."""
+    assert seen("web-1", {"status": {"startTime": "0000-01-01T00:00:00Z"}}).started == 0.0
+
+
 def test_only_users_of_the_target_are_told() -> None:
     other = pod_of(pod(spec(volumes=[{"name": "token", "secret": {"secretName": "other"}}])), {SECRET, "other"})
     assert other is not None

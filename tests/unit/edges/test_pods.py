@@ -27,6 +27,7 @@ class FakeKube:
 
     def __init__(self, answer: Mapping[str, str] | ApiFailure) -> None:
         self.answer = answer
+        self.pods: list[Json] = []
         self.sent: list[tuple[str, Pod, Mapping[str, str], bool]] = []
 
     async def annotate_pod(
@@ -38,12 +39,12 @@ class FakeKube:
         return self.answer
 
     async def list_pods(
-        self, _namespace: str, selector: str, _keep: Callable[[Mapping[str, Any]], Pod | None]
+        self, _namespace: str, selector: str, keep: Callable[[Mapping[str, Any]], Pod | None]
     ) -> Sequence[Pod]:
         assert selector == SCHEDULED
         if isinstance(self.answer, ApiFailure):
             raise self.answer
-        return [POD]
+        return [POD, *filter(None, map(keep, self.pods))]
 
 
 def door(answer: Mapping[str, str] | ApiFailure) -> tuple[PodDoor, FakeKube]:
@@ -74,7 +75,8 @@ async def test_retry_after_is_handed_on() -> None:
     [
         ({"tuinly.com/push-trial": "1"}, Outcome.DONE),
         (ApiFailure(403, "Forbidden"), Outcome.REFUSED),
-        (ApiFailure(422, "Invalid"), Outcome.REFUSED),
+        # Its annotations are full: another Pod may tell.
+        pytest.param(ApiFailure(422, "Invalid"), Outcome.GONE, id="full annotations"),
         (ApiFailure(422, "Invalid", other_uid=True), Outcome.GONE),
         (ApiFailure(404, "NotFound"), Outcome.GONE),
         (ApiFailure(400, "BadRequest"), Outcome.DONE),  # as where a webhook knows no dry run
@@ -101,6 +103,22 @@ async def test_a_list_that_fails_is_an_answer() -> None:
     reply = await door(ApiFailure(403, "Forbidden"))[0].users("shop", frozenset({"token"}))
     assert isinstance(reply, Reply)
     assert (reply.outcome, "403" in reply.why) == (Outcome.REFUSED, True)
+
+
+async def test_a_pod_that_cannot_be_read_keeps_no_other_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    way, kube = door({})
+    odd = {**large_pod(1), "spec": {"nodeName": "node", "volumes": [{}]}}
+    kube.pods = [odd, large_pod(2)]
+    found = await way.users("shop", frozenset({"token"}))
+    assert not isinstance(found, Reply)
+    assert [pod.name for pod in found] == [POD.name, "web-2"]
+    assert "ignored a Pod that cannot be read" in caplog.text
+
+
+async def test_a_pod_that_takes_no_annotation_is_named() -> None:
+    reply = await door(ApiFailure(422, "Invalid"))[0].tell("shop", POD, "77")
+    assert reply.outcome is Outcome.REFUSED
+    assert f"the Pod {POD.name} (422 Invalid); its annotations may be full" in reply.why
 
 
 # --- How much is in memory --------------------------------------------------------------------------------------------

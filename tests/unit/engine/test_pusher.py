@@ -186,6 +186,30 @@ def test_of_who_is_dropped_while_its_pods_are_listed_nobody_is_counted() -> None
     assert cluster.counts == {}
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.5, Delivery(unlisted=True)), (1.9, Delivery(told=12, late=88)), (20.0, Delivery(told=100))],
+    ids=["while its Pods are listed", "in the middle", "after its end"],
+)
+def test_what_came_of_a_push_until_it_is_cut_short_is_told(seconds: float, expected: Delivery) -> None:
+    """Who was not told by then is left to the kubelet."""
+    cluster = Cluster(list_seconds=1.0, tell_seconds=0.5)
+    cluster.add("shop", 100)
+
+    async def story() -> None:
+        async with at_work(cluster, 20.0) as pusher:
+            pusher.order(push())
+            await asyncio.sleep(seconds)
+            pusher.cut_short(NamespacedName("shop", "storefront"))
+            assert len(pusher) == 0
+            await asyncio.sleep(60.0)
+
+    live(story())
+    [(_, _, came)] = cluster.came
+    assert came.told + came.late == expected.told + expected.late
+    assert (came.told > 0, came.late > 0, came.unlisted) == (expected.told > 0, expected.late > 0, expected.unlisted)
+
+
 def test_a_push_whose_time_is_over_ends_alone() -> None:
     cluster = Cluster()
     cluster.add("crowd", 2000)

@@ -45,6 +45,11 @@ def test_each_way_to_use_a_secret_is_seen(container: Json, how: list[How]) -> No
     assert [use.how for use in uses_of(pod(container), "storefront-token")] == how
 
 
+def test_a_container_that_started_at_no_time_that_there_is_is_shown_all_the_same() -> None:
+    [use] = uses_of(pod({"volumeMounts": [{"name": "token"}]}, started="0000-01-01T00:00:00Z"), "storefront-token")
+    assert use.started == 0.0
+
+
 def test_a_pod_that_has_ended_uses_nothing() -> None:
     mounted: Json = {"volumeMounts": [{"name": "token"}]}
     assert list(uses_of(pod(mounted, phase="Succeeded"), "storefront-token")) == []

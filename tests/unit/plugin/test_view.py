@@ -53,6 +53,12 @@ def test_the_life_that_is_left_is_a_part_of_the_whole() -> None:
     assert row_of(told(GOOD, GOOD, tokenExpirationTime="soon"), NOW).life is None
 
 
+def test_an_end_that_no_calendar_has_hides_no_credential() -> None:
+    """The schema takes it, and in UTC it is of the year 10000."""
+    row = row_of(told(GOOD, GOOD, tokenExpirationTime="9999-12-31T23:59:59-23:59"), NOW)
+    assert row.as_data()["tokenExpirationTime"] is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h00m"), (172_800, "2d")]
 )

@@ -165,6 +165,17 @@ async def test_who_no_longer_wants_it_is_dropped(shop: Shop, change: Callable[[S
     assert CREDENTIAL in shop.process.pusher.dropped
 
 
+async def test_a_token_that_was_written_without_a_push_counts_as_told_to_nobody(shop: Shop) -> None:
+    await came(shop, CAME)
+    assert shop.told("Delivered") == "True Pushed"
+    shop.spec()
+    await shop.pass_time(100)
+    await refresh(shop)
+    shop.spec(**PUSH)
+    await shop.process.work()
+    assert shop.told("Delivered") == "Unknown Pushing"
+
+
 async def test_that_a_target_was_immutable_stays_noted_also_for_the_next_process(shop: Shop) -> None:
     assert ordered(shop)[-1].thawed == 0
     shop.api.freeze_secret(TARGET)
