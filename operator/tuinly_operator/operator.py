@@ -118,6 +118,7 @@ class Operator:
         self._parts = Parts(self._time, self._chance)
         self._away = asyncio.Event()  # set while the API server is out of reach
         self._listed = False  # whether all that is served has been listed since the start
+        self._election: Election | None = None  # until it has logged in, and without a Lease
         self._queue.hold(_LISTING)
 
     async def start(self) -> None:
@@ -258,7 +259,11 @@ class Operator:
 
     def notes(self) -> list[str]:
         """What /readyz tells besides; none of it makes this replica unready."""
-        return [f"may list and watch {refusal}: no" for refusal in self._refusals]
+        lease = self._election.obstacle if self._election else ""
+        return [
+            *(f"may list and watch {refusal}: no" for refusal in self._refusals),
+            *([f"reads and writes the Lease {self._settings.lease}: no ({lease})"] if lease else []),
+        ]
 
     def _expose_state(self) -> None:
         """Let the metrics read from the parts at each scrape."""

@@ -1,6 +1,7 @@
 """The operator as a whole, as far as it can be looked at without a cluster."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,6 +265,20 @@ def test_what_is_refused_is_waited_for_by_nobody_but_it_is_not_all(starting: Sta
     operator._refusals.note(refused.what, ApiFailure(403, "Forbidden"))  # noqa: SLF001 -- as its watch does
     assert starting.unfit == ""
     assert operator.notes() == ["may list and watch secrets in namespace gone: no"]
+
+
+def test_a_lease_that_it_may_not_use_is_told_where_people_look(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a replica that never leads would look well."""
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    assert starting.operator.notes() == []
+    election = SimpleNamespace(obstacle="the API server answered 403 Forbidden")
+    monkeypatch.setattr(starting.operator, "_election", election)
+    [note] = starting.operator.notes()
+    assert re.fullmatch(r"reads and writes the Lease \S+: no \(the API server answered 403 Forbidden\)", note)
+    assert starting.operator.ready() == []
 
 
 def test_where_all_is_refused_nobody_is_ready(starting: Starting) -> None:

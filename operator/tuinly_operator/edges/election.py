@@ -79,6 +79,7 @@ class Election:
         self._open_at = float("inf")  # boot seconds from which on the Lease may be taken, unless it changes again
         self._own: Lease | None = None  # as our last renewal left it; while it is the same, nobody else has led
         self._trouble = ""  # the last failure: logged once
+        self.obstacle = ""  # why the Lease cannot be read or written, as the API server answers; empty if it can
         self._holder = ""  # the last leader that the log told of
 
     async def run(self) -> None:
@@ -95,7 +96,7 @@ class Election:
             self._step_down(why)
         try:
             await (self._try_to_lead() if self._leadership.until is None else self._renew())
-            self._trouble = ""
+            self._trouble = self.obstacle = ""
         except ApiFailure as failure:
             self._tell_trouble(failure)
 
@@ -214,6 +215,7 @@ class Election:
         """Say why this replica cannot take part, once; that the API server is out of reach is told elsewhere."""
         if failure.status == HTTPStatus.CONFLICT:
             return  # another one was quicker
+        self.obstacle = "" if failure.out_of_reach else str(failure)
         if str(failure) != self._trouble and not failure.out_of_reach:
             _log.warning("the Lease cannot be read or written", extra=fields(lease=self._key, cause=failure))
         self._trouble = str(failure)

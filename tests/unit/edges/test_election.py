@@ -856,3 +856,17 @@ async def test_a_standby_says_who_leads_once_per_change(world: World, caplog: py
     world.server.edit(replace(world.server.lease, holder="x" * 5000))
     await world.pass_time(3 * RENEWAL)
     assert told() == ["one", "one", "x" * 253]
+
+
+@simulated
+async def test_what_keeps_it_from_the_lease_is_known_until_it_is_over(world: World) -> None:
+    """An answer of the API server; an outage is told elsewhere."""
+    replica = world.start("one")
+    replica.refusal = ApiFailure(403, "Forbidden")
+    await world.until(lambda: "403" in replica.election.obstacle)
+    replica.refusal = None
+    await world.until(lambda: replica.leads)
+    assert replica.election.obstacle == ""
+    replica.calls = [FAILING] * 3
+    await world.until(lambda: not replica.calls)
+    assert replica.election.obstacle == ""
