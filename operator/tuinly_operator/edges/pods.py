@@ -66,11 +66,9 @@ def _read(raw: Mapping[str, Any], secrets: frozenset[str]) -> Pod | None:
     """Read a Pod. One that cannot be read is left to the kubelet: it must not keep others from being told."""
     try:
         return pod_of(raw, secrets)
-    except Exception:  # noqa: BLE001 -- whatever is odd about it
-        meta = raw.get("metadata") or {}
-        _log.warning(
-            "ignored a Pod that cannot be read", extra=fields(namespace=meta.get("namespace"), pod=meta.get("name"))
-        )
+    except Exception as error:  # noqa: BLE001 -- whatever is odd about it
+        # For debugging only: whoever has made one may have made a thousand.
+        _log.debug("ignored a Pod that cannot be read", extra=fields(cause=type(error).__name__))
         return None
 
 
