@@ -171,6 +171,8 @@ async def paced(stand: Stand, fleet: Fleet, rate: float) -> None:
     lifetime = lifetime_for(interval)
     if lifetime != fleet.lifetime:
         stand.tell(f"until tokens live {lifetime:.0f} s: {rate:g} refreshes per second")
-        await fleet.pace(lifetime, over=interval if fleet.lifetime == RESTS else None)
+        # Tokens that live shorter are due within less than a round, and so their successors would be due together.
+        evenly = fleet.lifetime == RESTS or fleet.lifetime < lifetime
+        await fleet.pace(lifetime, over=interval if evenly else None)
         stand.tell(f"a round of {interval:.0f} s, until all of the change is told")
         await asyncio.sleep(interval)
