@@ -80,9 +80,11 @@ def digest(told: Status) -> int:
 def _story(told: Status) -> Status:
     """A status without what changes when nothing else does: numbers of failures and of Pods, and when it became so."""
     blank: dict[str, Any] = dict.fromkeys(_VOLATILE)
-    conditions = (replace(c, last_transition_time="") for c in told.conditions)
-    of_pods = tuple(replace(c, message=story(c.message)) if c.type == DELIVERED else c for c in conditions)
-    return replace(told, conditions=of_pods, **blank)
+    conditions = tuple(
+        replace(c, last_transition_time="", message=story(c.message) if c.type == DELIVERED else c.message)
+        for c in told.conditions
+    )
+    return replace(told, conditions=conditions, **blank)
 
 
 def transitions(before: Status, after: Status) -> list[Notice]:

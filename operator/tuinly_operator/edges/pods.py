@@ -73,9 +73,7 @@ def _read(raw: Mapping[str, Any], secrets: frozenset[str]) -> Pod | None:
 
 
 def _reply(failure: ApiFailure, what: str) -> Reply:
-    why = f"the API server refuses {what} ({failure.status} {failure.word}); {_LOOK} and the operator's RBAC"
-    if failure.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        why = (
-            f"the API server refuses {what} ({failure.status} {failure.word}); its annotations may be full, or {_LOOK}"
-        )
+    full = failure.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    hint = f"its annotations may be full, or {_LOOK}" if full else f"{_LOOK} and the operator's RBAC"
+    why = f"the API server refuses {what} ({failure.status} {failure.word}); {hint}"
     return Reply(outcome_of(failure.status, other_uid=failure.other_uid), why, failure.retry_after)

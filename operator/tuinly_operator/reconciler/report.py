@@ -40,13 +40,11 @@ class Reporter:
         after = status(facts, decision)
         if after == before:
             return None
-        least = 0.0
-        if same_story(before, after):
-            least = _REPEAT_STATUS
-        elif record.told == digest(after):
-            least = _REWRITE_STATUS
-        if (wait := record.status_written + least - facts.now.boot) > 0:
-            return Deadline.after(wait, facts.now)
+        since = facts.now.boot - record.status_written
+        if since < _REPEAT_STATUS and same_story(before, after):
+            return Deadline.after(_REPEAT_STATUS - since, facts.now)
+        if since < _REWRITE_STATUS and record.told == digest(after):
+            return Deadline.after(_REWRITE_STATUS - since, facts.now)
         key, seen = facts.credential.key, record.credential
         record.writing = after
         try:
