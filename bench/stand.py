@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import compileall
 import secrets
 import sys
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 
+import tuinly_operator
 from bench.api import CLIENT, CREDENTIALS, SECRETS, Api, Json, all_of, until
 from bench.measures import HELD, LATENESS, Process, Times, grants, of_credentials
 from tests.support import crd
@@ -424,6 +426,7 @@ class Stand:
 @asynccontextmanager
 async def standing(tell: Narrator) -> AsyncIterator[Stand]:
     """Set it all up for as long as the context lasts."""
+    compile_operator()
     tell("control plane and sandbox")
     with running_cluster() as cluster, SandboxProcess() as sandbox:
         crd.install(cluster)
@@ -436,6 +439,14 @@ async def standing(tell: Narrator) -> AsyncIterator[Stand]:
                 yield stand
             finally:
                 stand.stop_operator()
+
+
+def compile_operator() -> None:
+    """Have the operator's bytecode beside it, as the image has: else each start compiles it anew where none is written.
+
+    PYTHONDONTWRITEBYTECODE has that effect, which is set in many containers.
+    """
+    compileall.compile_dir(Path(tuinly_operator.__file__).parent, quiet=1)
 
 
 def lifetime_for(interval: float) -> float:
