@@ -8,7 +8,6 @@ quick writes leave free (docs/decisions/0021-lanes-by-how-quick-writes-are.md).
 
 import asyncio
 import heapq
-from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from typing import Final
@@ -174,7 +173,9 @@ class WorkQueue:
         While keys of quick namespaces wait, those of unknown ones have a quarter of the places at most.
         """
         now = self._monotonic()
-        lanes = Counter(self._lane(key, now) for key in self._active)
+        lanes = [0, 0, 0]
+        for key in self._active:
+            lanes[self._lane(key, now)] += 1
         free = self._places - lanes[_QUICK] - lanes[_UNKNOWN]
         share = max(1, self._places // 4) if self._heaps[_QUICK] else self._places
         return free, min(free, share - lanes[_UNKNOWN]), self._places - lanes[_SLOW]
@@ -190,7 +191,7 @@ class WorkQueue:
 
     def _wake(self) -> None:
         """Wake as many waiting `get`s as there are keys that can be handed out."""
-        if self._holds:
+        if self._holds or not self._wakers:
             return
         self._settle()
         ready = sum(max(0, min(len(heap), free)) for heap, free in zip(self._heaps, self._free(), strict=True))
