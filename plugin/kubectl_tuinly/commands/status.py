@@ -3,9 +3,11 @@
 import queue
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final, NoReturn
 
+from kubectl_tuinly.arguments import PROGRAM
 from kubectl_tuinly.commands.scope import namespace_of
 from kubectl_tuinly.edges.access import Json, RefusedError
 from kubectl_tuinly.edges.around import now
@@ -26,7 +28,7 @@ def run(options: Namespace, cluster: Cluster) -> Exit:
     shown = {"namespaces": options.all_namespaces, "wide": options.output == "wide"}
     found = selected(cluster, options.names, namespace, options.selector)
     if options.watch:
-        return _watch(options, cluster, namespace, shown)
+        _watch(options, cluster, namespace, shown)
     rows = rows_of(found, now())
     if options.output in {"json", "yaml"}:
         _show_data(rows, options.output)
@@ -50,46 +52,51 @@ def _show_data(rows: Sequence[Row], kind: str) -> None:
     say(written(data))
 
 
-def _watch(options: Namespace, cluster: Cluster, namespace: str | None, shown: dict[str, bool]) -> Exit:
+def _watch(options: Namespace, cluster: Cluster, namespace: str | None, shown: dict[str, bool]) -> NoReturn:
     """Show what changes, until the user has seen enough."""
-    news: queue.SimpleQueue[dict[str, Json] | StopError] = queue.SimpleQueue()
-    watcher = threading.Thread(target=_follow, args=(options, cluster, namespace, news.put), daemon=True)
-    watcher.start()
+    news: queue.SimpleQueue[dict[str, Json]] = queue.SimpleQueue()
+    threading.Thread(target=_follow, args=(options, cluster, namespace, news.put), daemon=True).start()
     there: dict[str, Json] = {}
     with live_rows(**shown) as show:
         while True:
-            try:
-                told = news.get(timeout=_TICK)
-            except queue.Empty:
-                told = there
-            if isinstance(told, StopError):
-                raise told
-            there = told
+            with suppress(queue.Empty):
+                there = news.get(timeout=_TICK)
             show(rows_of(there.values(), now()))
 
 
 def _follow(
-    options: Namespace, cluster: Cluster, namespace: str | None, put: Callable[[dict[str, Json] | StopError], None]
-) -> None:
-    """Tell of all that is there, and again each time that something has changed."""
-    pause = threading.Event()
-    try:
-        while True:
-            there = {str(key_of(each)): each for each in selected(cluster, options.names, namespace, options.selector)}
-            put(dict(there))
-            for event in cluster.watch_credentials(namespace, options.selector):
-                if event["type"] not in {"ADDED", "MODIFIED", "DELETED"}:
-                    break  # too old, or an error: all is listed anew
-                key = str(key_of(event["object"]))
-                if options.names and event["object"]["metadata"]["name"] not in options.names:
-                    continue
-                if event["type"] == "DELETED":
-                    there.pop(key, None)
-                else:
-                    there[key] = event["object"]
-                put(dict(there))
-            pause.wait(_AGAIN)
-    except RefusedError as refused:
-        put(stopped(refused))
-    except StopError as stop:
-        put(stop)
+    options: Namespace, cluster: Cluster, namespace: str | None, put: Callable[[dict[str, Json]], None]
+) -> NoReturn:
+    """Tell of all that is there, and again each time that something has changed.
+
+    The first look has worked, so what fails now may pass, such as a restart of the API server: it is told once.
+    """
+    pause, told = threading.Event(), ""
+    while True:
+        try:
+            for there in _seen(options, cluster, namespace):
+                put(there)
+                told = ""
+        except (RefusedError, StopError) as failure:
+            stop = stopped(failure) if isinstance(failure, RefusedError) else failure
+            if str(stop) != told:
+                told = str(stop)
+                tell(f"{PROGRAM}: {stop}; trying again")
+        pause.wait(_AGAIN)
+
+
+def _seen(options: Namespace, cluster: Cluster, namespace: str | None) -> Iterator[dict[str, Json]]:
+    """All that is there, and again after each change, for as long as a watch lasts. Raises RefusedError, StopError."""
+    there = {str(key_of(each)): each for each in selected(cluster, options.names, namespace, options.selector)}
+    yield dict(there)
+    for event in cluster.watch_credentials(namespace, options.selector):
+        if event["type"] not in {"ADDED", "MODIFIED", "DELETED"}:
+            return  # too old, or an error: all is listed anew
+        if options.names and event["object"]["metadata"]["name"] not in options.names:
+            continue
+        key = str(key_of(event["object"]))
+        if event["type"] == "DELETED":
+            there.pop(key, None)
+        else:
+            there[key] = event["object"]
+        yield dict(there)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from kubectl_tuinly.__main__ import main
+from kubectl_tuinly.commands import status as commands
 from kubectl_tuinly.commands.evidence import serving
 from kubectl_tuinly.edges.access import METADATA_ONLY, Access, RefusedError
 from kubectl_tuinly.edges.cluster import Cluster, selected
@@ -89,6 +91,31 @@ def test_a_watch_gives_events_until_it_ends(kubectl: Install) -> None:
     kubectl({CREDENTIALS: [[200, '{"type": "ADDED"}\n{"type": "DELETED"}\n']]})
     with Access([]) as access:
         assert [event["type"] for event in access.watch(CREDENTIALS)] == ["ADDED", "DELETED"]
+
+
+class EnoughError(Exception):
+    """The test has seen what it waits for."""
+
+
+def test_who_watches_goes_on_through_a_restart_of_the_api_server(
+    kubectl: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [200, {"metadata": {}, "items": [{"metadata": {"namespace": "shop", "name": "storefront"}}]}]
+    away, starting = [502, "dial tcp 127.0.0.1:1: connect: connection refused"], status(403, "not yet")
+    watch = [200, '{"type": "BOOKMARK"}\n']
+    kubectl({CREDENTIALS: [listed, watch, away, away, starting, listed, watch]})
+    monkeypatch.setattr(commands, "_AGAIN", 0.0)
+    shown: list[Json] = []
+
+    def put(there: Json) -> None:
+        shown.append(there)
+        if len(shown) > 1:
+            raise EnoughError
+
+    with Access([]) as access, pytest.raises(EnoughError):
+        commands._follow(Namespace(names=[], selector=""), Cluster(access), "shop", put)  # noqa: SLF001 -- has no end
+    assert [list(there) for there in shown] == [["shop/storefront"]] * 2
+    assert [line.partition(": ")[2].partition(" ")[0] for line in capsys.readouterr().err.splitlines()] == ["the"] * 2
 
 
 @pytest.mark.parametrize(
