@@ -656,6 +656,17 @@ async def test_two_operators_do_not_fight_over_a_status(shop: Shop) -> None:
     assert len(shop.api.writes) - written == 10
     await shop.pass_time(30)
     assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
+    assert len(shop.events_of(Reason.ANOTHER_OPERATOR)) == 1
+
+
+async def test_a_status_that_was_written_over_now_and_then_is_no_fight(shop: Shop) -> None:
+    """A new story lies between: here a refresh."""
+    for _ in range(3):
+        write_over(shop)
+        await shop.pass_time(60)
+        assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
+        await shop.pass_time(HOUR)
+    assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
 
 
 async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
