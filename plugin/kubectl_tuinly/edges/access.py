@@ -80,13 +80,7 @@ class Access:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._proxy is not None and self._listener is not None:
-            self._proxy.terminate()
-            self._proxy.wait()
-            self._listener.join(timeout=1.0)  # what a login has started may still hold the other end
-            for pipe in (self._proxy.stdout, self._proxy.stderr):
-                if pipe is not None:
-                    pipe.close()
+        self._end_proxy()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -193,13 +187,28 @@ class Access:
     # kubectl ----------------------------------------------------------------------------------------------------------
 
     def _socket(self) -> Path:
-        """The proxy's socket; the proxy is started if it does not run yet."""
+        """The proxy's socket; the proxy is started if it does not run yet, or any more."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="kubectl-tuinly-")  # of mode 0700
-            self._start(Path(self._folder.name, "api"))
-        return Path(self._folder.name, "api")
+        path = Path(self._folder.name, "api")
+        if self._proxy is None or self._proxy.poll() is not None:
+            self._end_proxy()
+            path.unlink(missing_ok=True)
+            self._start(path)
+        return path
+
+    def _end_proxy(self) -> None:
+        if self._proxy is None or self._listener is None:
+            return
+        self._proxy.terminate()
+        self._proxy.wait()
+        self._listener.join(timeout=1.0)  # what a login has started may still hold the other end
+        for pipe in (self._proxy.stdout, self._proxy.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def _start(self, path: Path) -> None:
+        self._said = []
         asks = None if sys.stdin.isatty() else subprocess.DEVNULL  # a login may ask for something
         command = [_kubectl(), "proxy", f"--unix-socket={path}", *self._flags]
         self._proxy = subprocess.Popen(  # noqa: S603 -- the user's own kubectl

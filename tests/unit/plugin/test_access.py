@@ -1,11 +1,12 @@
 """The door to the API server, with a program in kubectl's place: what is asked, and what answers mean."""
 
 import json
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -74,6 +75,17 @@ def test_without_a_request_no_kubectl_is_started(kubectl: Install) -> None:
     with Access([]):
         pass
     assert not (folder / "calls").exists()
+
+
+def test_a_kubectl_that_has_ended_is_started_again(kubectl: Install) -> None:
+    folder = kubectl({SECRET: [[200, {}]]})
+    with Access([]) as access:
+        access.get(SECRET)
+        proxy = cast("subprocess.Popen[str]", access._proxy)  # noqa: SLF001 -- to end it
+        proxy.kill()
+        proxy.wait()
+        assert access.get(SECRET) == {}
+    assert len((folder / "calls").read_text().splitlines()) == 2
 
 
 def test_a_long_list_is_read_page_by_page(kubectl: Install) -> None:
