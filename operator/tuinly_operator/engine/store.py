@@ -34,7 +34,7 @@ class Record:
     memory: Memory = _NOTHING
     status_written: float = float("-inf")  # boot seconds
     told: int | None = None  # the digest of what was written then
-    rewritten: int = 0  # how many times in a row that was what had been written before
+    rewritten: int = 0  # how many times in a row that had been written before, and been written over
     writing: Status | None = None  # what is being written as the status
 
 
@@ -246,7 +246,10 @@ class Store:
         `before` is the record's credential as it was when the write began: what came since may be later.
         """
         last, record.status_written, record.told = record.told, boot, digest(status)
-        record.rewritten = record.rewritten + 1 if record.told == last else 0
+        if record.told != last:
+            record.rewritten = 0
+        elif digest(before.status) != last:  # else it only repeats a failure
+            record.rewritten += 1
         if record.credential is before or not older(version, record.credential.version):
             record.credential = replace(record.credential, status=status, version=version)
 

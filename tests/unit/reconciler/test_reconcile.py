@@ -669,6 +669,18 @@ async def test_a_status_that_was_written_over_now_and_then_is_no_fight(shop: Sho
     assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
 
 
+@pytest.mark.parametrize("mood", ["down", "garbage"])
+async def test_a_failure_that_goes_on_is_no_fight_over_a_status(shop: Shop, mood: str) -> None:
+    """It is told again every five minutes, with other times."""
+    await shop.pass_time(60)
+    shop.endpoint.mood = mood
+    shop.force("1")
+    written = len(shop.api.writes)
+    await shop.pass_time(HOUR)
+    assert len(shop.api.writes) - written >= 5
+    assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
+
+
 async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
     backup = shop.api.back_up()["secrets"][TARGET]
     await shop.pass_time(HOUR)
