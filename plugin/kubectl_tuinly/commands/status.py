@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from kubectl_tuinly.arguments import PROGRAM
 from kubectl_tuinly.commands.scope import namespace_of
 from kubectl_tuinly.edges.access import Json, RefusedError
 from kubectl_tuinly.edges.around import now
@@ -81,7 +80,7 @@ def _follow(
             stop = stopped(failure) if isinstance(failure, RefusedError) else failure
             if str(stop) != told:
                 told = str(stop)
-                tell(f"{PROGRAM}: {stop}; trying again")
+                tell(f"{stop}; trying again")
         pause.wait(_AGAIN)
 
 
