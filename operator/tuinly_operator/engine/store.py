@@ -34,7 +34,6 @@ class Record:
     memory: Memory = _NOTHING
     status_written: float = float("-inf")  # boot seconds
     told: int | None = None  # the digest of what was written then
-    rewritten: int = 0  # how many times in a row that had been written before, and been written over
     writing: Status | None = None  # what is being written as the status
 
 
@@ -245,11 +244,7 @@ class Store:
 
         `before` is the record's credential as it was when the write began: what came since may be later.
         """
-        last, record.status_written, record.told = record.told, boot, digest(status)
-        if record.told != last:
-            record.rewritten = 0
-        elif digest(before.status) != last:  # else it only repeats a failure
-            record.rewritten += 1
+        record.status_written, record.told = boot, digest(status)
         if record.credential is before or not older(version, record.credential.version):
             record.credential = replace(record.credential, status=status, version=version)
 

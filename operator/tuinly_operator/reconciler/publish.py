@@ -76,7 +76,13 @@ class Publisher:
             _log.warning("another operator serves this credential by now, or it has gone", extra=fields(credential=key))
             return
         record.memory = record.memory.overtaken(decided.other)
-        self._reporter.warn_of_another(record, "another operator writes the target")
+        if Reason.ANOTHER_OPERATOR not in record.memory.told:
+            _log.warning("another operator serves this credential, too", extra=fields(credential=key))
+        message = (
+            "another operator writes the target of this credential, too; see to it that each credential is served by "
+            "one alone: by the selectors and namespaces of the operators, and the Lease of their replicas"
+        )
+        self._reporter.warn_once(record, Reason.ANOTHER_OPERATOR, message)
 
     async def _is_served(self, facts: Facts, live: LiveTarget) -> bool:
         """Look whether the credential is there, and ours to serve; else drop it."""

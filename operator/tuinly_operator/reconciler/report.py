@@ -1,11 +1,9 @@
 """Writes what there is to tell: the status where it differs, and the Events that its transitions are worth."""
 
-import logging
 from http import HTTPStatus
 from typing import Final
 
 from tuinly_operator.base.clock import Clock, Deadline
-from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.acts import Rest
 from tuinly_operator.domain.credential import to_json
 from tuinly_operator.domain.errors import Reason
@@ -20,9 +18,6 @@ from tuinly_operator.engine.store import Record, Store
 # such as another operator with other flags, which does not give way either.
 _REPEAT_STATUS: Final = 300.0
 _REWRITE_STATUS: Final = 30.0
-_FIGHT: Final = 2  # times in a row that a status was written over and written again: once is a slip
-
-_log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -51,7 +46,8 @@ class Reporter:
         if since < _REWRITE_STATUS and record.told == digest(after):
             return Deadline.after(_REWRITE_STATUS - since, facts.now)
         key, seen = facts.credential.key, record.credential
-        record.writing = after
+        # Until the answer comes, and where none does, nobody knows what was written last.
+        record.writing, record.told = after, None
         try:
             version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
         except ApiFailure as failure:
@@ -62,8 +58,6 @@ class Reporter:
         finally:
             record.writing = None
         self._store.status_written(record, seen, after, version, facts.now.boot)
-        if record.rewritten >= _FIGHT:
-            self.warn_of_another(record, "somebody else, probably another operator, writes the status")
         now = self._clock.now()
         for change in transitions(before, after):
             worth_telling = record.memory.notices.is_worth_telling(change, now.boot)
@@ -85,17 +79,6 @@ class Reporter:
         if reason not in record.memory.told:
             record.memory = record.memory.told_once(reason)
             self.warn(record, reason, message)
-
-    def warn_of_another(self, record: Record, finding: str) -> None:
-        """Log, and warn once, that this credential is served by somebody else, too."""
-        if Reason.ANOTHER_OPERATOR not in record.memory.told:
-            extra = fields(credential=record.credential.key)
-            _log.warning("another operator serves this credential, too", extra=extra)
-        message = (
-            f"{finding} of this credential, too; see to it that each credential is served by one alone: by the "
-            "selectors and namespaces of the operators, and the Lease of their replicas"
-        )
-        self.warn_once(record, Reason.ANOTHER_OPERATOR, message)
 
     async def _dropped(self, record: Record) -> bool:
         """Whether its status cannot be written since the credential has gone; then drop it, whatever the watch says."""

@@ -1,10 +1,9 @@
 """`status`: the credentials as a table, as data, or live."""
 
-import queue
+import re
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from typing import Final, NoReturn
 
 from kubectl_tuinly.commands.scope import namespace_of
@@ -51,21 +50,42 @@ def _show_data(rows: Sequence[Row], kind: str) -> None:
     say(written(data))
 
 
+class _Latest:
+    """What was seen last, handed from the thread that follows to the one that shows: what came before is dropped."""
+
+    def __init__(self) -> None:
+        self._news = threading.Event()
+        self._there: dict[str, Json] = {}
+        self._blind_since: float | None = None  # since when nobody can tell what has changed
+
+    def put(self, there: dict[str, Json]) -> None:
+        """Show this from now on."""
+        self._there, self._blind_since = there, None
+        self._news.set()
+
+    def stand_still(self) -> None:
+        """Show what was seen last as of now, until there is something new: nobody knows what becomes of it."""
+        if self._blind_since is None:
+            self._blind_since = now()
+
+    def rows(self, timeout: float) -> list[Row]:
+        """Wait for news for so many seconds at most; return what is to be shown then."""
+        self._news.wait(timeout)
+        self._news.clear()
+        blind_since = self._blind_since
+        return rows_of(self._there.values(), now() if blind_since is None else blind_since)
+
+
 def _watch(options: Namespace, cluster: Cluster, namespace: str | None, shown: dict[str, bool]) -> NoReturn:
     """Show what changes, until the user has seen enough."""
-    news: queue.SimpleQueue[dict[str, Json]] = queue.SimpleQueue()
-    threading.Thread(target=_follow, args=(options, cluster, namespace, news.put), daemon=True).start()
-    there: dict[str, Json] = {}
+    latest = _Latest()
+    threading.Thread(target=_follow, args=(options, cluster, namespace, latest), daemon=True).start()
     with live_rows(**shown) as show:
         while True:
-            with suppress(queue.Empty):
-                there = news.get(timeout=_TICK)
-            show(rows_of(there.values(), now()))
+            show(latest.rows(_TICK))
 
 
-def _follow(
-    options: Namespace, cluster: Cluster, namespace: str | None, put: Callable[[dict[str, Json]], None]
-) -> NoReturn:
+def _follow(options: Namespace, cluster: Cluster, namespace: str | None, latest: _Latest) -> NoReturn:
     """Tell of all that is there, and again each time that something has changed.
 
     The first look has worked, so what fails now may pass, such as a restart of the API server: it is told once.
@@ -73,14 +93,17 @@ def _follow(
     pause, told = threading.Event(), ""
     while True:
         try:
-            for there in _seen(options, cluster, namespace):
-                put(there)
-                told = ""
+            for changes, there in enumerate(_seen(options, cluster, namespace)):
+                latest.put(there)
+                told = "" if changes else told  # a list that works does not say that the watch does
+            told = ""
         except (RefusedError, StopError) as failure:
+            latest.stand_still()
             stop = stopped(failure) if isinstance(failure, RefusedError) else failure
-            if str(stop) != told:
-                told = str(stop)
-                tell(f"{stop}; trying again")
+            kind = re.sub(r"\d+", "", str(stop))  # without ports
+            if kind != told:
+                told = kind
+                tell(f"{stop}; trying again, and showing what was seen last")
         pause.wait(_AGAIN)
 
 

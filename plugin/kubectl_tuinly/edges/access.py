@@ -70,7 +70,7 @@ class Access:
     def __init__(self, flags: Sequence[str]) -> None:
         self._flags = flags
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._proxy: subprocess.Popen[str] | None = None
+        self._proxy: subprocess.Popen[bytes] | None = None
         self._listener: threading.Thread | None = None
         self._said: list[str] = []
 
@@ -80,9 +80,7 @@ class Access:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_proxy()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._end()
 
     # Requests ---------------------------------------------------------------------------------------------------------
 
@@ -187,50 +185,54 @@ class Access:
     # kubectl ----------------------------------------------------------------------------------------------------------
 
     def _socket(self) -> Path:
-        """The proxy's socket; the proxy is started if it does not run yet, or any more."""
-        if self._folder is None:
+        """The proxy's socket; the proxy is started if it does not run yet, or any more, or its socket has gone."""
+        path = Path(self._folder.name, "api") if self._folder else None
+        if path is None or self._proxy is None or self._proxy.poll() is not None or not path.exists():
+            self._end()
             self._folder = tempfile.TemporaryDirectory(prefix="kubectl-tuinly-")  # of mode 0700
-        path = Path(self._folder.name, "api")
-        if self._proxy is None or self._proxy.poll() is not None:
-            self._end_proxy()
-            path.unlink(missing_ok=True)
+            path = Path(self._folder.name, "api")
             self._start(path)
         return path
 
-    def _end_proxy(self) -> None:
-        if self._proxy is None or self._listener is None:
-            return
-        self._proxy.terminate()
-        self._proxy.wait()
-        self._listener.join(timeout=1.0)  # what a login has started may still hold the other end
-        for pipe in (self._proxy.stdout, self._proxy.stderr):
-            if pipe is not None:
-                pipe.close()
-
     def _start(self, path: Path) -> None:
-        self._said = []
         asks = None if sys.stdin.isatty() else subprocess.DEVNULL  # a login may ask for something
         command = [_kubectl(), "proxy", f"--unix-socket={path}", *self._flags]
+        # No buffers: what a login has started may hold the other end for long, and a buffer that is waited for cannot
+        # be closed.
         self._proxy = subprocess.Popen(  # noqa: S603 -- the user's own kubectl
-            command, stdin=asks, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+            command, stdin=asks, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
+        self._said = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         if self._proxy.stdout is None or not self._proxy.stdout.readline():
             self._listener.join(timeout=5.0)
             raise StopError(Exit.UNCHECKED, f"kubectl says: {_first_line(''.join(self._said))}")
 
+    def _end(self) -> None:
+        if self._proxy is not None and self._listener is not None:
+            self._proxy.terminate()
+            self._proxy.wait()
+            self._listener.join(timeout=1.0)
+            for pipe in (self._proxy.stdout, self._proxy.stderr):
+                if pipe is not None:
+                    pipe.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
     def _listen(self) -> None:
         """Pass on what a login says to the user, such as where to enter a code; failures come with the answers."""
         if self._proxy is None or self._proxy.stderr is None:
             return
-        failed = False
-        for line in self._proxy.stderr:
-            failed = failed or bool(_LOG_LINE.match(line)) or line.startswith("error: ")
-            self._said.append(line)
-            if not failed:
-                sys.stderr.write(line)
-                sys.stderr.flush()
+        failed, said = False, self._said
+        with suppress(ValueError, OSError):  # it was closed meanwhile
+            for raw in self._proxy.stderr:
+                line = raw.decode(errors="replace")
+                failed = failed or bool(_LOG_LINE.match(line)) or line.startswith("error: ")
+                said.append(line)
+                if not failed:
+                    sys.stderr.write(line)
+                    sys.stderr.flush()
 
 
 def _kubectl() -> str:

@@ -108,6 +108,10 @@ class _ChangedRows:
         self._known: dict[str, tuple[object, ...]] = {}
 
     def __call__(self, rows: Sequence[Row]) -> None:
+        there = {str(row.key): row for row in rows}
+        for key in [key for key in self._known if key not in there]:
+            del self._known[key]
+            say("   ".join([*(key.split("/") if self._namespaces else [key.partition("/")[2]]), "deleted"]))
         for row in rows:
             told = (row.is_ready, row.reason, row.message, row.expires, row.suspended)
             if self._known.get(str(row.key)) != told:

@@ -16,7 +16,7 @@ from kubectl_tuinly.commands.evidence import serving
 from kubectl_tuinly.edges.access import METADATA_ONLY, Access, RefusedError
 from kubectl_tuinly.edges.cluster import Cluster, selected
 from kubectl_tuinly.outcome import Exit, StopError
-from tests.unit.plugin.objects import deployment, seen
+from tests.unit.plugin.objects import GOOD, deployment, seen, told
 from tuinly_operator.base.names import NamespacedName
 
 FAKE = Path(__file__).with_name("fake_kubectl.py")
@@ -25,6 +25,7 @@ CREDENTIALS = "/apis/tuinly.com/v1alpha1/namespaces/shop/tuinlycredentials"
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/tuinlycredentials.tuinly.com"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/tuinly-system/leases/tuinly-operator"
 Json = dict[str, Any]
+Answer = list[Any]
 Install = Callable[..., Path]
 
 
@@ -81,7 +82,7 @@ def test_a_kubectl_that_has_ended_is_started_again(kubectl: Install) -> None:
     folder = kubectl({SECRET: [[200, {}]]})
     with Access([]) as access:
         access.get(SECRET)
-        proxy = cast("subprocess.Popen[str]", access._proxy)  # noqa: SLF001 -- to end it
+        proxy = cast("subprocess.Popen[bytes]", access._proxy)  # noqa: SLF001 -- to end it
         proxy.kill()
         proxy.wait()
         assert access.get(SECRET) == {}
@@ -109,28 +110,64 @@ class EnoughError(Exception):
     """The test has seen what it waits for."""
 
 
+LISTED: Answer = [200, {"metadata": {}, "items": [{"metadata": {"namespace": "shop", "name": "storefront"}}]}]
+WATCHED: Answer = [200, '{"type": "BOOKMARK"}\n']
+AWAY: Answer = [502, "dial tcp 127.0.0.1:1: connect: connection refused"]
+
+
+def follow(most: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Follow until something was put so often; return the names that were put, and that it stood still."""
+    done: list[str] = []
+
+    class Latest(commands._Latest):  # noqa: SLF001 -- has no end by itself
+        def put(self, there: dict[str, Json]) -> None:
+            done.append(" ".join(there))
+            if sum(each != "stands still" for each in done) >= most:
+                raise EnoughError
+
+        def stand_still(self) -> None:
+            done.append("stands still")
+
+    monkeypatch.setattr(commands, "_AGAIN", 0.0)
+    with Access([]) as access, pytest.raises(EnoughError):
+        commands._follow(Namespace(names=[], selector=""), Cluster(access), "shop", Latest())  # noqa: SLF001 -- the same
+    return done
+
+
 def test_who_watches_goes_on_through_a_restart_of_the_api_server(
     kubectl: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = [200, {"metadata": {}, "items": [{"metadata": {"namespace": "shop", "name": "storefront"}}]}]
-    away, starting = [502, "dial tcp 127.0.0.1:1: connect: connection refused"], status(403, "not yet")
-    watch = [200, '{"type": "BOOKMARK"}\n']
-    kubectl({CREDENTIALS: [listed, watch, away, away, starting, listed, watch]})
-    monkeypatch.setattr(commands, "_AGAIN", 0.0)
-    shown: list[Json] = []
-
-    def put(there: Json) -> None:
-        shown.append(there)
-        if len(shown) > 1:
-            raise EnoughError
-
-    with Access([]) as access, pytest.raises(EnoughError):
-        commands._follow(Namespace(names=[], selector=""), Cluster(access), "shop", put)  # noqa: SLF001 -- has no end
-    assert [list(there) for there in shown] == [["shop/storefront"]] * 2
+    kubectl({CREDENTIALS: [LISTED, WATCHED, AWAY, [502, AWAY[1].replace(":1", ":2")], status(403, "not yet"), LISTED]})
+    assert follow(2, monkeypatch) == ["shop/storefront", *["stands still"] * 3, "shop/storefront"]
     [away_told, refused] = capsys.readouterr().err.splitlines()
     assert away_told.startswith("the API server cannot be reached: dial tcp")
     assert refused.startswith("the API server refuses: not yet")
-    assert refused.endswith("; trying again")
+    assert refused.endswith("; trying again, and showing what was seen last")
+
+
+def test_who_may_list_but_not_watch_is_told_once(
+    kubectl: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubectl({CREDENTIALS: [*[LISTED, status(403, "no watch")] * 3, LISTED]})
+    follow(4, monkeypatch)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_was_seen_last_is_judged_as_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a token that was refreshed meanwhile would be told to have expired."""
+    clock = [1000.0]
+    monkeypatch.setattr(commands, "now", lambda: clock[0])
+    latest = commands._Latest()  # noqa: SLF001 -- what the screen asks
+    latest.put({"shop/storefront": told(GOOD, GOOD)})
+    for seconds, stands, as_of in ((10.0, False, 1010.0), (10.0, True, 1020.0), (60.0, True, 1020.0)):
+        clock[0] += seconds
+        if stands:
+            latest.stand_still()
+        [row] = latest.rows(0.0)
+        assert row.now == as_of
+    latest.put({"shop/storefront": told(GOOD, GOOD)})
+    [row] = latest.rows(0.0)
+    assert row.now == 1080.0
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,16 @@ def test_on_a_terminal_rows_have_colours(capsys: pytest.CaptureFixture[str]) -> 
     assert re.sub(r"\x1b\[[0-9;]*m", "", out).splitlines()[1].split()[:3] == ["shop", "broken", "no"]
 
 
+def test_in_a_pipe_who_was_deleted_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for namespaces in (True, False):
+        with screen.live_rows(namespaces=namespaces, wide=False) as show:
+            show(ROWS)
+            show(ROWS[:1])
+            show(ROWS[:1])
+        gone = f"{'shop   ' if namespaces else ''}{ROWS[1].key.name}   deleted"
+        assert capsys.readouterr().out.splitlines().count(gone) == 1
+
+
 @pytest.mark.usefixtures("on_terminal")
 def test_findings_end_with_what_to_do_and_no_markup_is_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     screen.show_steps([Step("Target", Verdict.WRONG, "[red]forged[/red] \x1b[2J", "Mend [it].")])

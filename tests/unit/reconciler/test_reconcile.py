@@ -646,6 +646,37 @@ async def test_a_status_that_was_written_over_is_written_again_at_once(shop: Sho
     assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
 
 
+async def test_a_status_whose_answer_was_lost_does_not_stay(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows that it was written: what is true again is no repetition of what was written last."""
+
+    def story() -> str:
+        return str(shop.status()["conditions"][0]["message"])
+
+    def hold(*finalizers: str) -> None:
+        meta = shop.api.secrets[TARGET]["metadata"]
+        meta["resourceVersion"] = str(int(meta["resourceVersion"]) + 1)
+        meta["finalizers"] = list(finalizers)
+        meta["deletionTimestamp"] = rfc3339(shop.world.wall)
+        if not finalizers:
+            del meta["deletionTimestamp"]
+        shop.api.changed(TARGET)
+
+    async def lost(*args: Any) -> str:  # noqa: ANN401 -- as it is called
+        await write(*args)
+        raise ApiFailure(None, "ServerDisconnectedError")
+
+    await shop.pass_time(5)
+    before, write = story(), shop.api.write_status
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.api, "write_status", lost)
+        hold("example.com/held")
+        await shop.process.work()
+    assert "finalizer" in story()
+    hold()
+    await shop.pass_time(6)
+    assert story() == before
+
+
 async def test_two_operators_do_not_fight_over_a_status(shop: Shop) -> None:
     """Neither gives way, but neither writes twice in half a minute what the other writes over."""
     await shop.pass_time(60)
@@ -656,29 +687,6 @@ async def test_two_operators_do_not_fight_over_a_status(shop: Shop) -> None:
     assert len(shop.api.writes) - written == 10
     await shop.pass_time(30)
     assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
-    assert len(shop.events_of(Reason.ANOTHER_OPERATOR)) == 1
-
-
-async def test_a_status_that_was_written_over_now_and_then_is_no_fight(shop: Shop) -> None:
-    """A new story lies between: here a refresh."""
-    for _ in range(3):
-        write_over(shop)
-        await shop.pass_time(60)
-        assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
-        await shop.pass_time(HOUR)
-    assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
-
-
-@pytest.mark.parametrize("mood", ["down", "garbage"])
-async def test_a_failure_that_goes_on_is_no_fight_over_a_status(shop: Shop, mood: str) -> None:
-    """It is told again every five minutes, with other times."""
-    await shop.pass_time(60)
-    shop.endpoint.mood = mood
-    shop.force("1")
-    written = len(shop.api.writes)
-    await shop.pass_time(HOUR)
-    assert len(shop.api.writes) - written >= 5
-    assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
 
 
 async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
