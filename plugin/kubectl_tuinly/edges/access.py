@@ -73,6 +73,7 @@ class Access:
         self._proxy: subprocess.Popen[bytes] | None = None
         self._listener: threading.Thread | None = None
         self._said: list[str] = []
+        self._over = False  # from then on no proxy is started, whichever thread still asks
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +81,7 @@ class Access:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over = True
         self._end()
 
     # Requests ---------------------------------------------------------------------------------------------------------
@@ -186,6 +188,8 @@ class Access:
 
     def _socket(self) -> Path:
         """The proxy's socket; the proxy is started if it does not run yet, or any more, or its socket has gone."""
+        if self._over:
+            raise StopError(Exit.UNCHECKED, "the command has ended")
         path = Path(self._folder.name, "api") if self._folder else None
         if path is None or self._proxy is None or self._proxy.poll() is not None or not path.exists():
             self._end()

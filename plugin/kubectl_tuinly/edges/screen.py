@@ -108,7 +108,7 @@ class _ChangedRows:
         self._known: dict[str, tuple[object, ...]] = {}
 
     def __call__(self, rows: Sequence[Row]) -> None:
-        there = {str(row.key): row for row in rows}
+        there = {str(row.key) for row in rows}
         for key in [key for key in self._known if key not in there]:
             del self._known[key]
             say("   ".join([*(key.split("/") if self._namespaces else [key.partition("/")[2]]), "deleted"]))

@@ -89,6 +89,16 @@ def test_a_kubectl_that_has_ended_is_started_again(kubectl: Install) -> None:
     assert len((folder / "calls").read_text().splitlines()) == 2
 
 
+def test_once_it_is_over_no_kubectl_is_started(kubectl: Install) -> None:
+    """By the thread that watches, which nobody waits for."""
+    folder = kubectl({SECRET: [[200, {}]]})
+    with Access([]) as access:
+        access.get(SECRET)
+    with pytest.raises(StopError, match="has ended"):
+        access.get(SECRET)
+    assert len((folder / "calls").read_text().splitlines()) == 1
+
+
 def test_a_long_list_is_read_page_by_page(kubectl: Install) -> None:
     pages = [
         [200, {"metadata": {"continue": "next"}, "items": [{"n": 1}, {"n": 2}]}],
