@@ -108,10 +108,19 @@ class Election:
         self._leadership.end()
         with suppress(ApiFailure, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
-                # Read it anew, also as a standby: a write of ours that was cancelled may have arrived all the same.
-                lease = await self._kube.read_lease(self._key)
-                if lease is not None and lease.holder == self._identity:
-                    await self._write(replace(lease, holder="", seconds=_RELEASED_SECONDS))
+                # Read it anew, also as a standby: a write of ours that was cancelled may have arrived all the same, or
+                # arrive now, and then this one is refused once.
+                try:
+                    await self._release()
+                except ApiFailure as failure:
+                    if failure.status != HTTPStatus.CONFLICT:
+                        raise
+                    await self._release()
+
+    async def _release(self) -> None:
+        lease = await self._kube.read_lease(self._key)
+        if lease is not None and lease.holder == self._identity:
+            await self._write(replace(lease, holder="", seconds=_RELEASED_SECONDS))
 
     async def _rest(self, seconds: float) -> None:
         """Wait until the next look; it comes at once when this replica becomes fit to lead."""

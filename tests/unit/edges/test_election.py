@@ -404,6 +404,20 @@ async def test_a_lease_is_released_though_nobody_waited_for_the_last_renewal(wor
 
 
 @simulated
+async def test_a_lease_is_released_though_the_last_renewal_arrives_meanwhile(world: World) -> None:
+    """It was cancelled on its way, and comes between the look at the Lease and the write that releases it."""
+    leader, standby = await world.two()
+    await leader.kill()
+    leader.calls = [Call(after=0.2)]
+    releasing = asyncio.create_task(leader.election.release())
+    await asyncio.sleep(0.1)
+    assert world.server.lease is not None
+    world.server.write(world.server.lease)
+    await releasing
+    assert await world.until(lambda: standby.leads) <= LOOK + SLACK
+
+
+@simulated
 async def test_a_standby_that_stops_releases_nothing(world: World) -> None:
     leader, standby = await world.two()
     writes = world.server.version
