@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from kubernetes import client, config
 
 from tests.support.cluster import Cluster
+from tuinly_operator.base.nesting import loads
 
 Json = dict[str, Any]
 Kind = Literal["Secret", "TuinlyCredential", "Event"]
@@ -201,7 +202,7 @@ class Objects:
         }
         response = self._send("GET", self._path(kind), query)
         try:
-            yield (json.loads(line) for line in response)
+            yield (loads(line) for line in response)
         finally:
             response.close()
 
@@ -219,7 +220,7 @@ class Objects:
     ) -> Json:
         response = self._send(method, path, query or {}, body, content)
         try:
-            answer: Json = json.loads(response.read())
+            answer: Json = loads(response.read())
         finally:
             response.close()  # the connection too, if the answer was cut; else that is kept for the next request
         return answer

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Final
 
 from tuinly_operator.base.http_times import parse_http_date, parse_retry_after
+from tuinly_operator.base.nesting import shallow
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.base.text import NQCHARS
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
@@ -227,11 +228,11 @@ def _json_object(body: bytes) -> dict[str, object] | None:
 
     None instead of an exception: JSON errors carry the whole text with them, and with it the token.
     """
-    if len(body) > MAX_BODY:
+    if len(body) > MAX_BODY or shallow(body) != body:  # at the end of its stack Python fails at all that it does
         return None
     try:
         value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
-    except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or an integer of thousands of digits
+    except ValueError:  # not UTF-8, not JSON, or an integer of thousands of digits
         return None
     return value if isinstance(value, dict) else None
 

@@ -23,11 +23,12 @@ from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.target import MANAGER
-from tuinly_operator.edges.kube import CREDENTIALS_PAGE, ApiFailure, Kube, Login
+from tuinly_operator.edges.kube import CREDENTIALS_PAGE, ApiFailure, Kube, Login, open_session
 from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
 
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
+_LOGIN_SECONDS: Final = 10.0
 _DISCOVERY_SECONDS: Final = 1.0
 
 # kopf removes its finalizer from every watched object that bears it, even if nobody needs it: a write that nobody
@@ -221,11 +222,18 @@ class CredentialWatch:
     def _handlers(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
+        session: kopf.AiohttpSession | None = None
+        used: Login | None = None
+
         @kopf.on.login(registry=registry)
-        def log_in(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 -- kopf's arguments
-            login = asyncio.run_coroutine_threadsafe(self._kube.login(), self._loop).result(timeout=10)
+        async def log_in(**_: Any) -> kopf.AiohttpSession:  # noqa: ANN401 -- kopf's arguments
+            nonlocal session, used
+            async with asyncio.timeout(_LOGIN_SECONDS):
+                login = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._kube.login(), self._loop))
+            if session is None or login != used:  # kopf asks where it was refused, and fails at what it knows already
+                session, used = kopf.AiohttpSession(server=login.server, aiohttp_session=open_session(login)), login
             self._tell(self._logged_in)
-            return _connection(login)
+            return session
 
         @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
         async def on_event(event: Any, **_: Any) -> None:  # noqa: ANN401 -- kopf's arguments
@@ -356,18 +364,3 @@ def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf
     settings.queueing.idle_timeout = 0.05  # seconds; kopf has a worker per object, which need not outlive its event
     settings.process.ultimate_exiting_timeout = None  # it would end the whole process
     return settings
-
-
-def _connection(login: Login) -> kopf.ConnectionInfo:
-    scheme, _, token = (login.authorization or "").partition(" ")
-    return kopf.ConnectionInfo(
-        server=login.server,
-        ca_path=login.ca_file,
-        ca_data=None if login.ca_file else login.ca_data,
-        insecure=login.insecure,
-        scheme=scheme or None,
-        token=token or None,
-        certificate_path=login.certificate_file,
-        private_key_path=login.key_file,
-        trust_env=True,
-    )

@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 
 from kubectl_tuinly.edges.around import kubeconfig_named, pod_namespace
 from kubectl_tuinly.outcome import Exit, StopError
+from tuinly_operator.base.nesting import loads
 
 Json = dict[str, Any]
 
@@ -124,7 +125,7 @@ class Access:
         answer = self._send("GET", path, {**query, **limit}, timeout=2.0 * _WATCH_SECONDS)
         with suppress(OSError, HTTPException):  # a watch may break; the caller lists anew
             for line in answer:
-                yield json.loads(line)
+                yield loads(line)
 
     def namespace(self) -> str:
         """The namespace that kubectl takes where none is named."""
@@ -153,7 +154,7 @@ class Access:
         body: str | None = None,
     ) -> Json:
         try:
-            answer = json.loads(self._send(method, path, query, headers, body).read())
+            answer = loads(self._send(method, path, query, headers, body).read())
         except ValueError:
             raise _stranger() from None
         if not isinstance(answer, dict):
@@ -249,7 +250,7 @@ def _kubectl() -> str:
 def _failure(status: int, told: str) -> Exception:
     """What an answer other than a good one means: a refusal by the API server, or that it was not reached."""
     try:
-        said = json.loads(told)
+        said = loads(told)
         message = said["message"] if said["kind"] == "Status" else ""
     except (ValueError, KeyError, TypeError):
         message = ""

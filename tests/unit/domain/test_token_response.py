@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tuinly_operator.base.nesting import DEEPEST
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import (
@@ -44,6 +45,11 @@ def answer(
     return Answer(ORIGIN, status, headers or {}, raw)
 
 
+def nested(levels: int) -> bytes:
+    """A good answer, in which something else has so many levels."""
+    return json.dumps(GOOD).encode()[:-1] + b', "more": ' + b"[" * levels + b"]" * levels + b"}"
+
+
 def judge(given_answer: Answer) -> TokenResponse | TokenRequestFailed:
     try:
         return parse_token_response(given_answer, NOW)
@@ -57,6 +63,10 @@ def refused(given_answer: Answer) -> TokenRequestFailed:
     assert failure.status == given_answer.status
     assert f"the token endpoint {ORIGIN}" in failure.message
     return failure
+
+
+def test_what_else_an_answer_has_may_be_nested() -> None:
+    assert parse_token_response(answer(nested(DEEPEST - 1)), NOW) == parse_token_response(answer(), NOW)
 
 
 def test_a_good_answer_becomes_a_token_response() -> None:
@@ -292,6 +302,7 @@ def test_a_scope_that_holds_what_is_too_short_for_a_secret_is_taken(sent: str, *
         pytest.param(json.dumps(GOOD).encode()[:-1] + b', "more": -Infinity}', id="infinity"),
         pytest.param(b"[" * MAX_BODY, id="nested-too-deep"),
         pytest.param(b'{"a":' * (MAX_BODY // 5), id="objects-nested-too-deep"),
+        pytest.param(nested(DEEPEST), id="good-but-for-one-level"),
     ],
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:

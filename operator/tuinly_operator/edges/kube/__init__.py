@@ -15,6 +15,7 @@ from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, pre
 from tuinly_operator.edges.kube.pods import Pods
 from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT, WATCH_SILENCE, rest_client
 from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
+from tuinly_operator.edges.kube.session import open_session
 from tuinly_operator.engine.leadership import Leadership
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "NotLeading",
     "connect",
     "event",
+    "open_session",
     "yaml_of",
 ]
 

@@ -5,7 +5,6 @@ memory and most of the time of a call, and what is read here is mostly metadata.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
@@ -18,8 +17,10 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from tuinly_operator.base.http_times import parse_retry_after
+from tuinly_operator.base.nesting import loads
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, is_of_uid, word
+from tuinly_operator.edges.kube.session import split
 from tuinly_operator.engine.leadership import Leadership
 
 REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
@@ -171,7 +172,7 @@ class Requests:
             method, path, query or {}, body=body, content=content, accept=accept, limit=limit, fenced=fenced
         )
         async with sent as response:
-            answer = json.loads(await _read(response, most))
+            answer = loads(await _read(response, most))
         if not isinstance(answer, Mapping):
             raise ApiFailure(response.status, "NotAnObject")
         return answer
@@ -262,14 +263,10 @@ def _proxy(server: str) -> str | None:
 
 
 async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Split a stream into lines, however long they are and however they arrive."""
-    rest = b""
+    """The lines of a stream. Raises ApiFailure where it breaks, or falls silent."""
     try:
-        async for chunk in response.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if line:
-                    yield line
+        async for line in split(response.content.iter_any()):
+            yield line
     except (aiohttp.ClientError, TimeoutError) as error:
         failure = ApiFailure(None, type(error).__name__)
     else:
@@ -299,7 +296,7 @@ def _failure(response: aiohttp.ClientResponse, body: bytes) -> ApiFailure:
     """Read an answer that is no good."""
     reason, other_uid = "Unknown", False
     with suppress(ValueError, AttributeError):
-        status = json.loads(body)
+        status = loads(body)
         reason, other_uid = word(status), is_of_uid(status)
     wait = parse_retry_after(response.headers.get("Retry-After", "")) or 0.0  # it never sends a date
     return ApiFailure(response.status, reason, wait, other_uid=other_uid)

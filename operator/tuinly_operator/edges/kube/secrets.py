@@ -8,6 +8,7 @@ from typing import Any, Final
 import aiohttp
 
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.base.nesting import loads
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.target import MANAGER, SecretMeta
 from tuinly_operator.edges.kube.failures import ApiFailure, word
@@ -108,7 +109,7 @@ class Secrets(Requests):
         async with self.send("GET", path, query, accept=METADATA, limit=limit) as response:
             begun()
             async for line in lines(response):
-                event = json.loads(line)
+                event = loads(line)
                 raw = event["object"]
                 if event["type"] == "ERROR":
                     raise ApiFailure(raw.get("code"), word(raw))
