@@ -6,12 +6,13 @@ import pytest
 
 from tests.support.cluster import Cluster, LocalCluster
 from tests.support.crd import GOOD, Credentials
-from tests.support.objects import Objects, new_namespace
+from tests.support.objects import ApiError, Objects, new_namespace
 from tests.support.operator import OperatorProcess
 from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually, wait_until
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.edges.credential_watch import NO_FINALIZER
 from tuinly_operator.edges.kube import Kube
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -43,6 +44,13 @@ def test_the_target_goes_with_the_credential_and_nothing_comes_back(tenant: Tena
     assert tenant.requests() == requests
     assert tenant.objects.versions("Secret", tenant.target_name, since=version) == []
     assert [line for line in operator.logs()[lines:] if line.get("credential") == tenant.key] == []
+
+
+def test_no_credential_can_bear_what_kopf_takes_for_its_finalizer(tenant: Tenant) -> None:
+    """It would try for ever to remove it, which the operator may not."""
+    tenant.apply()
+    with pytest.raises(ApiError, match=r"metadata\.finalizers: Invalid value"):
+        tenant.objects.merge("TuinlyCredential", tenant.name, {"metadata": {"finalizers": [NO_FINALIZER]}})
 
 
 def test_a_token_that_arrives_after_the_deletion_is_not_written(tenant: Tenant, operator: OperatorProcess) -> None:

@@ -31,9 +31,12 @@ _STOP_TIMEOUT: Final = 3.0  # seconds
 _LOGIN_SECONDS: Final = 10.0
 _DISCOVERY_SECONDS: Final = 1.0
 
-# kopf removes its finalizer from every watched object that bears it, even if nobody needs it: a write that nobody
-# asked for. With a name that no object bears there is nothing to remove.
-_NO_FINALIZER: Final = f"{GROUP}/never-used"
+NO_FINALIZER: Final = f"{GROUP}/no finalizer"
+"""What kopf looks for: it removes its finalizer from every object that bears it, even if nobody needs it.
+
+That is a write that nobody asked for, and that the operator has no right to; kopf would try it for ever. So it is a
+name that the API server lets no object bear: of a finalizer's letters a space is none.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -351,7 +354,7 @@ def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf
     # Watching the definitions needs rights in the whole cluster, and is of no use: kopf looks for a new resource only
     # at the moment of an event, which is before the API server serves it.
     settings.scanning.disabled = True
-    settings.persistence.finalizer = _NO_FINALIZER
+    settings.persistence.finalizer = NO_FINALIZER
     settings.persistence.diffbase_storage = _NoSnapshots()
     settings.persistence.progress_storage = _NoProgress()
     settings.posting.enabled = False
