@@ -22,7 +22,7 @@ from tuinly_operator.base.settings import Settings, parse_settings
 from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
 from tuinly_operator.edges.credential_watch import CredentialWatch
-from tuinly_operator.edges.kube import CREDENTIALS_PAGE, ApiFailure, Kube
+from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.kube.requests import collection, lines
 from tuinly_operator.edges.oauth import TokenEndpoint
 from tuinly_operator.engine.leadership import Leadership
@@ -190,16 +190,16 @@ class _NoHealth:
 
 
 class DirectWatch(CredentialWatch):
-    """The credential watch without kopf: lists and watches as kopf does, on the operator's own loop.
+    """The credential watch without kopf: it watches as kopf does, on the operator's own loop.
 
-    Like kopf it does not say what went while it was not looking, tells of a list object by object, and has a worker for
-    each uid: what is told of one comes in order, what is told of two in any.
+    Like kopf it does not say what went while it was not looking, and has a worker for each uid: what is told of one
+    comes in order, what is told of two in any.
     """
 
     def __init__(self, *args: Any, api: Callable[[str], Kube], selector: str, **options: Any) -> None:  # noqa: ANN401
         super().__init__(*args, selector=selector, **options)
         self._api = api(selector)
-        self._told: dict[str, deque[tuple[str | None, Mapping[str, Any]]]] = {}  # by uid
+        self._told: dict[str, deque[tuple[str, Mapping[str, Any]]]] = {}  # by uid
         self._workers: set[asyncio.Task[None]] = set()
 
     async def _watch(self, namespaces: Sequence[str | None]) -> None:
@@ -219,7 +219,7 @@ class DirectWatch(CredentialWatch):
                 task.cancel()
             self._told.clear()
 
-    def _hand_on(self, kind: str | None, raw: Mapping[str, Any]) -> None:
+    def _hand_on(self, kind: str, raw: Mapping[str, Any]) -> None:
         """Have the worker for an object's uid tell of it."""
         uid = raw["metadata"]["uid"]
         if uid in self._told:
@@ -253,17 +253,6 @@ class DirectWatch(CredentialWatch):
                     raise  # the one failure that kopf does not try again
                 await asyncio.sleep(self._chance.uniform(0.1, backoff))
                 backoff = min(_LONGEST_BACKOFF, backoff * 2)
-
-    async def _list(self, namespace: str | None) -> str:
-        path, more = collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL), ""
-        while True:
-            limit = {"limit": str(CREDENTIALS_PAGE), **({"continue": more} if more else {})}
-            answer = await self._api.ask("GET", path, query={"labelSelector": self._selector, **limit})
-            for raw in answer["items"]:
-                self._hand_on(None, {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TuinlyCredential", **raw})
-            more = answer["metadata"].get("continue") or ""
-            if not more:
-                return str(answer["metadata"]["resourceVersion"])
 
     async def _listen(self, namespace: str | None, version: str) -> str:
         """Watch from a version on; return where to go on, empty for a new list. Raises ApiFailure."""

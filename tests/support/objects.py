@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from kubernetes import client, config
 
 from tests.support.cluster import Cluster
-from tuinly_operator.base.nesting import loads
+from tuinly_operator.base.foreign_json import loads
 
 Json = dict[str, Any]
 Kind = Literal["Secret", "TuinlyCredential", "Event"]

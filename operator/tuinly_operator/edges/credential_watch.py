@@ -1,4 +1,4 @@
-"""The one door to kopf: it watches TuinlyCredentials and tells the store, and nothing else.
+"""The one door to kopf: it watches TuinlyCredentials and tells the store, and nothing else. The list is made here.
 
 kopf runs on a thread and a loop of its own: when it ends it cancels every task of its loop that began after it, and in
 the main thread it would take over the signal handlers. What has been learned (store, queue, refresh tokens) lives
@@ -23,13 +23,14 @@ from tuinly_operator.base.logs import fields
 from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION, Credential
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.target import MANAGER
-from tuinly_operator.edges.kube import CREDENTIALS_PAGE, ApiFailure, Kube, Login, open_session
+from tuinly_operator.edges.kube import ApiFailure, Kube, Login, Session, credentials_path
 from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
 
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
 _LOGIN_SECONDS: Final = 10.0
 _DISCOVERY_SECONDS: Final = 1.0
+_PIECE: Final = 100  # so many objects of a list are taken at a time
 
 NO_FINALIZER: Final = f"{GROUP}/no finalizer"
 """What kopf looks for: it removes its finalizer from every object that bears it, even if nobody needs it.
@@ -203,7 +204,7 @@ class CredentialWatch:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(
                     kopf.operator(
-                        registry=self._handlers(),
+                        registry=self._handlers(namespaces),
                         settings=_settings(self._selector, self._kube.silence, _EndlessBackoffs(self._chance)),
                         standalone=True,
                         # Else kopf asks for the user's name, which not every user has.
@@ -222,9 +223,9 @@ class CredentialWatch:
     def _logged_in(self) -> None:
         self.alive = True
 
-    def _handlers(self) -> kopf.OperatorRegistry:
+    def _handlers(self, namespaces: Sequence[str | None]) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
-
+        lists = {credentials_path(each): partial(self._list_for_kopf, each) for each in namespaces}
         session: kopf.AiohttpSession | None = None
         used: Login | None = None
 
@@ -234,7 +235,8 @@ class CredentialWatch:
             async with asyncio.timeout(_LOGIN_SECONDS):
                 login = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._kube.login(), self._loop))
             if session is None or login != used:  # kopf asks where it was refused, and fails at what it knows already
-                session, used = kopf.AiohttpSession(server=login.server, aiohttp_session=open_session(login)), login
+                ours: Any = Session(login, lists)  # it has of a session what kopf uses
+                session, used = kopf.AiohttpSession(server=login.server, aiohttp_session=ours), login
             self._tell(self._logged_in)
             return session
 
@@ -244,20 +246,25 @@ class CredentialWatch:
 
         return registry
 
-    def _hear(self, kind: str | None, raw: Mapping[str, Any]) -> None:
-        """Hand on an event, or an object of a list, for which the kind of event is None.
+    async def _list_for_kopf(self, namespace: str | None) -> str:
+        """Have the operator's loop list what kopf would, and return the list's version. Raises ApiFailure."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._list(namespace), self._loop))
 
-        Nothing may be raised: kopf would swallow it. So it is logged.
-        """
-        try:
-            credential = Credential.from_object(raw)
-        except Failure as failure:
-            _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
-        except Exception:  # noqa: BLE001 -- one odd object must not stop the others
-            _log.exception("could not read a TuinlyCredential")
-        else:
-            of_kind = {None: self._listed, "ADDED": self._created, "DELETED": self._gone}
-            self._tell(of_kind.get(kind, self._seen), credential)
+    async def _list(self, namespace: str | None) -> str:
+        """List the credentials, tell of them, and return the list's version. Raises ApiFailure."""
+        version = ""
+        async for page, version in self._kube.list_whole_credentials(namespace):  # noqa: B007 -- the last one counts
+            for number, raw in enumerate(page):
+                if number % _PIECE == 0:
+                    await asyncio.sleep(0)
+                if credential := _credential(raw):
+                    self._listed(credential)
+        return version
+
+    def _hear(self, kind: str, raw: Mapping[str, Any]) -> None:
+        """Hand on an event."""
+        if credential := _credential(raw):
+            self._tell({"ADDED": self._created, "DELETED": self._gone}.get(kind, self._seen), credential)
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:
         """Have something called on the operator's loop, which is woken once for all calls that come together."""
@@ -275,6 +282,17 @@ class CredentialWatch:
             # What came meanwhile, or is left after a call that failed, has woken nobody: it was not the first.
             if self._calls:
                 asyncio.get_running_loop().call_soon(self._make_calls)
+
+
+def _credential(raw: Mapping[str, Any]) -> Credential | None:
+    """Read an object, and log where it is none: nothing may be raised, which would stop all others."""
+    try:
+        return Credential.from_object(raw)
+    except Failure as failure:
+        _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
+    except Exception:  # noqa: BLE001 -- one odd object must not stop the others
+        _log.exception("could not read a TuinlyCredential")
+    return None
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: object) -> None:
@@ -363,7 +381,6 @@ def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf
     settings.networking.connect_timeout = 10
     settings.watching.server_timeout = 290
     settings.watching.inactivity_timeout = silence
-    settings.watching.chunk_size = CREDENTIALS_PAGE
     settings.queueing.idle_timeout = 0.05  # seconds; kopf has a worker per object, which need not outlive its event
     settings.process.ultimate_exiting_timeout = None  # it would end the whole process
     return settings

@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 from kubectl_tuinly.edges.around import kubeconfig_named, pod_namespace
 from kubectl_tuinly.outcome import Exit, StopError
-from tuinly_operator.base.nesting import loads
+from tuinly_operator.base.foreign_json import loads
 
 Json = dict[str, Any]
 
@@ -123,7 +123,7 @@ class Access:
         """The events of a collection, until the server ends the watch. Raises RefusedError."""
         limit = {"watch": "true", "timeoutSeconds": str(_WATCH_SECONDS)}
         answer = self._send("GET", path, {**query, **limit}, timeout=2.0 * _WATCH_SECONDS)
-        with suppress(OSError, HTTPException):  # a watch may break; the caller lists anew
+        with suppress(OSError, HTTPException, ValueError):  # it may break, in a line too: then list anew
             for line in answer:
                 yield loads(line)
 

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from tests.support.auditor.timeline import CredentialSeen, Event, Key, NamespaceSeen, SecretSeen, Seen, Session
+from tuinly_operator.base.foreign_json import loads
 
 CREDENTIAL_LABEL = "tuinly.com/credential"
 TOKEN_KEY = "access_token"
@@ -107,7 +107,7 @@ class Observer:
         }
         async with _get(api, resource, query, WATCH_TIMEOUT) as response:
             while line := await response.content.readline():
-                event = json.loads(line)
+                event = loads(line)
                 now = time.time()
                 if event["type"] == "BOOKMARK":
                     continue
@@ -171,7 +171,7 @@ async def _list(api: client.ApiClient, resource: str) -> tuple[list[dict[str, An
     query = {"limit": str(PAGE)}
     while True:
         async with _get(api, resource, query, LIST_TIMEOUT) as response:
-            page = json.loads(await response.read())
+            page = loads(await response.read())
         items += page["items"]
         if not page["metadata"].get("continue"):
             return items, page["metadata"]["resourceVersion"]

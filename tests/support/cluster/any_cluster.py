@@ -80,6 +80,7 @@ class Cluster:
             input=input,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=timeout,
             env={

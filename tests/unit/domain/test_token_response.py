@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tuinly_operator.base.nesting import DEEPEST
+from tuinly_operator.base.foreign_json import DEEPEST
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import (

@@ -8,14 +8,14 @@ from typing import Any
 from kubernetes.aio import client
 
 from tuinly_operator.base.clock import SystemClock  # noqa: TID251 -- for the lead of an only replica
-from tuinly_operator.edges.kube.credentials import CREDENTIALS_PAGE, Credentials, event
+from tuinly_operator.edges.kube.credentials import CREDENTIALS_PAGE, Credentials, credentials_path, event
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading
 from tuinly_operator.edges.kube.leases import Lease, Leases
 from tuinly_operator.edges.kube.login import KubeconfigError, Login, log_in, present_login
 from tuinly_operator.edges.kube.pods import Pods
 from tuinly_operator.edges.kube.requests import PAGE, REQUEST_TIMEOUT, WATCH_SILENCE, rest_client
 from tuinly_operator.edges.kube.secrets import Secrets, yaml_of
-from tuinly_operator.edges.kube.session import open_session
+from tuinly_operator.edges.kube.session import Session
 from tuinly_operator.engine.leadership import Leadership
 
 __all__ = [
@@ -28,9 +28,10 @@ __all__ = [
     "Lease",
     "Login",
     "NotLeading",
+    "Session",
     "connect",
+    "credentials_path",
     "event",
-    "open_session",
     "yaml_of",
 ]
 

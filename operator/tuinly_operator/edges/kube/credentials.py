@@ -9,9 +9,8 @@ from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.requests import JSON_PATCH, METADATA, METADATA_LIST, Requests, collection
 
-# How many credentials are listed at once, here and by kopf. A whole page is in memory; in kopf's each credential may
-# have a MiB. What a large page takes for a moment, the process does not give back.
-CREDENTIALS_PAGE: Final = 100
+# How many credentials are listed at once. What a large page takes for a moment, the process does not give back.
+CREDENTIALS_PAGE: Final = 250
 
 
 class Credentials(Requests):
@@ -25,7 +24,9 @@ class Credentials(Requests):
         One that is being deleted is as good as gone. Raises ApiFailure.
         """
         try:
-            answer = await self.ask("GET", _credentials(key.namespace), query=self._named(key), accept=METADATA_LIST)
+            answer = await self.ask(
+                "GET", credentials_path(key.namespace), query=self._named(key), accept=METADATA_LIST
+            )
         except ApiFailure as failure:
             if failure.not_found:  # the CRD is gone
                 return False
@@ -39,7 +40,7 @@ class Credentials(Requests):
         Returns with it the resource version as of which that is so. Raises ApiFailure.
         """
         try:
-            answer = await self.ask("GET", _credentials(key.namespace), query=self._named(key))
+            answer = await self.ask("GET", credentials_path(key.namespace), query=self._named(key))
         except ApiFailure as failure:
             if failure.not_found:  # the CRD is gone
                 return None, ""
@@ -59,18 +60,24 @@ class Credentials(Requests):
 
     async def list_credentials(self, namespace: str | None) -> AsyncGenerator[Mapping[str, Any]]:
         """List the metadata of all selected credentials (of a namespace). Raises ApiFailure."""
-        query = {"labelSelector": self.selector}
-        async for page, _ in self.pages(_credentials(namespace), query, page=CREDENTIALS_PAGE):
+        async for page, _ in self._pages(namespace, METADATA_LIST):
             for raw in page:
                 yield raw
+
+    def list_whole_credentials(self, namespace: str | None) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
+        """List all selected credentials (of a namespace) by pages: the objects and the list's version.
+
+        Raises ApiFailure.
+        """
+        return self._pages(namespace, "application/json")
 
     async def try_to_watch_credentials(self, namespace: str | None) -> None:
         """Ask for one credential, and for a watch that is given up at once. Raises ApiFailure, 403 where it may not."""
         query = {"labelSelector": self.selector, "limit": "1"}
-        answer = await self.ask("GET", _credentials(namespace), query=query, accept=METADATA_LIST)
+        answer = await self.ask("GET", credentials_path(namespace), query=query, accept=METADATA_LIST)
         version = str(answer["metadata"].get("resourceVersion") or "")
         query = {"watch": "true", "labelSelector": self.selector, "resourceVersion": version, "timeoutSeconds": "1"}
-        async with self.send("GET", _credentials(namespace), query, accept=METADATA):
+        async with self.send("GET", credentials_path(namespace), query, accept=METADATA):
             pass
 
     async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> str:
@@ -87,11 +94,15 @@ class Credentials(Requests):
             {"op": "test", "path": "/metadata/uid", "value": uid},
             {"op": "add", "path": "/status", "value": value},  # in place of what is there, if anything is
         ]
-        path = f"{_credentials(key.namespace)}/{key.name}/status"
+        path = f"{credentials_path(key.namespace)}/{key.name}/status"
         query = {"fieldManager": MANAGER}
         with self.writing(key.namespace):
             answer = await self.ask("PATCH", path, query=query, body=body, content=JSON_PATCH, accept=METADATA)
         return str(answer["metadata"]["resourceVersion"])
+
+    def _pages(self, namespace: str | None, accept: str) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
+        query = {"labelSelector": self.selector}
+        return self.pages(credentials_path(namespace), query, accept=accept, page=CREDENTIALS_PAGE)
 
     def _named(self, key: NamespacedName) -> Mapping[str, str]:
         """What selects one credential by its name, if it is of those that this operator serves."""
@@ -116,5 +127,6 @@ def event(namespace: str, name: str, regarding: Mapping[str, str], **values: str
     }
 
 
-def _credentials(namespace: str | None) -> str:
+def credentials_path(namespace: str | None) -> str:
+    """The path of all credentials, of a namespace or of all."""
     return collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL)

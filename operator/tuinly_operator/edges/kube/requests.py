@@ -17,7 +17,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from tuinly_operator.base.http_times import parse_retry_after
-from tuinly_operator.base.nesting import loads
+from tuinly_operator.base.foreign_json import loads
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, is_of_uid, word
 from tuinly_operator.edges.kube.session import split
@@ -33,6 +33,9 @@ _OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for asking the API serve
 _READY: Final = "/readyz"
 # Seconds after an outage in which a failure may be a part of it: what hung until then, and what came too early.
 _SETTLING: Final = REQUEST_TIMEOUT
+
+# A large answer would be compressed: for the API server and for us more work than a near network saves.
+_ALWAYS: Final = {"User-Agent": MANAGER, "Accept-Encoding": "identity"}
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -198,7 +201,7 @@ class Requests:
         """
         failure: ApiFailure
         try:
-            headers = {"Accept": accept, "Content-Type": content, "User-Agent": MANAGER}
+            headers = {**_ALWAYS, "Accept": accept, "Content-Type": content}
             if authorization := await self.configuration.get_api_key_with_prefix("BearerToken"):
                 headers["Authorization"] = authorization
             url = f"{self.configuration.host}{path}" + (f"?{_encoded(tuple(query.items()))}" if query else "")

@@ -1,57 +1,88 @@
-"""What kopf sends requests with: by a login of ours, and so that no answer is nested too deeply for its parser."""
+"""What kopf sends requests with: lists are taken over from it, and no line of a watch is too deep for its parser.
+
+kopf begins with a list, and makes a task and a queue of each object: five times the CPU that reading it takes, for what
+is of use only where handlers run for long. So a list is answered as if it were empty, once we have taken it ourselves;
+from its version on kopf watches.
+"""
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Self
 
 import aiohttp
 
-from tuinly_operator.base.nesting import loads, shallow
+from tuinly_operator.base.foreign_json import shallow
+from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.login import Login
 
 
-def open_session(login: Login) -> aiohttp.ClientSession:
-    """A session on the running loop, which goes by the environment's proxy. Whoever takes it closes it.
+class Session:
+    """Of aiohttp's sessions what kopf uses, on the running loop; it goes by the environment's proxy."""
 
-    Raises:
-        OSError: a file of the login cannot be read.
-        ssl.SSLError: it is of no use.
-    """
-    context = ssl.create_default_context(cafile=login.ca_file, cadata=None if login.ca_file else login.ca_data)
-    if login.certificate_file is not None:
-        context.load_cert_chain(login.certificate_file, login.key_file)
-    if login.insecure:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=context),
-        headers={"Authorization": login.authorization} if login.authorization else {},
-        response_class=_Shallow,
-        trust_env=True,
-    )
+    def __init__(self, login: Login, lists: Mapping[str, Callable[[], Awaitable[str]]]) -> None:
+        """Whoever takes it closes it. `lists` takes over, by their path, lists of objects, and tells their version.
+
+        Raises:
+            OSError: a file of the login cannot be read.
+            ssl.SSLError: it is of no use.
+        """
+        context = ssl.create_default_context(cafile=login.ca_file, cadata=None if login.ca_file else login.ca_data)
+        if login.certificate_file is not None:
+            context.load_cert_chain(login.certificate_file, login.key_file)
+        if login.insecure:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._lists = {login.server.rstrip("/") + path: take for path, take in lists.items()}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=context),
+            headers={"Authorization": login.authorization} if login.authorization else {},
+            response_class=_Answer,
+            trust_env=True,
+        )
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- as it is there
+        return getattr(self._session, name)
+
+    async def request(self, method: str, url: str, **options: Any) -> Any:  # noqa: ANN401 -- an answer
+        """Send a request, unless it is for a list. Raises what aiohttp does, and so what kopf tries again."""
+        address, _, query = url.partition("?")
+        if address not in self._lists or "watch=true" in query.split("&"):
+            return await self._session.request(method, url, **options)
+        try:
+            return _Listed(await self._lists[address]())
+        except ApiFailure as failure:
+            if failure.not_found:  # the definition is gone: kopf is to end
+                raise
+            raise aiohttp.ClientConnectionError(str(failure)) from None
 
 
-async def split(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Split a stream into lines, however long they are and however they arrive; what has no end is not told."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                yield line
+class _Listed:
+    """The answer to a list: it is empty, and has a version."""
+
+    status = HTTPStatus.OK
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def json(self) -> Mapping[str, Any]:
+        """What there is of it."""
+        return {"metadata": {"resourceVersion": self._version}, "items": []}
 
 
-class _Shallow(aiohttp.ClientResponse):
-    """An answer that is read whole, or by lines, without what is nested too deeply."""
+class _Answer(aiohttp.ClientResponse):
+    """An answer whose lines are not nested too deeply."""
 
-    async def start(self, connection: Any) -> "_Shallow":  # noqa: ANN401 -- aiohttp's own
+    async def start(self, connection: Any) -> Self:  # noqa: ANN401 -- aiohttp's own
         """Take the head of the answer."""
         await super().start(connection)
         self.content = _Lines(self.content)  # type: ignore[assignment]
         return self
-
-    async def json(self, **options: Any) -> Any:  # noqa: ANN401 -- JSON
-        """Read it whole."""
-        return await super().json(**{"loads": loads, **options})
 
 
 class _Lines:
@@ -67,3 +98,13 @@ class _Lines:
         """Give it line by line."""
         async for line in split(self._body.iter_chunked(size)):
             yield shallow(line) + b"\n"
+
+
+async def split(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Split a stream into lines, however long they are and however they arrive; what has no end is not told."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line

@@ -1,8 +1,9 @@
-"""JSON of others that is nested too deeply for Python's parser: whoever may create a Secret can write such.
+"""JSON that others wrote, and that Python's parser does not take: nested too deeply, or not in UTF-8.
 
-The API server takes 10,000 levels. The one place where any number of them is valid is `metadata.managedFields`, which
-everybody may write; of those the first three say something. Python takes about 1,000 until its version 3.11, and 10,000
-until 3.13, less than a list of such objects has.
+Whoever may create a Secret can have the API server tell of such. In `metadata.managedFields` it takes 10,000 levels,
+and hands on what is not UTF-8 as it came. Of all that the first three levels alone say something, and of their names
+those in ASCII. Python takes about 1,000 levels until its version 3.11, and 10,000 until 3.13, less than a list of such
+objects has.
 """
 
 import json
@@ -17,11 +18,16 @@ _PARTS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|([\[{])|[\]}]', re.DOT
 
 
 def loads(text: bytes | str) -> Any:  # noqa: ANN401 -- JSON
-    """Read JSON, with null for what is nested too deeply, whatever that is. Raises ValueError if it is none."""
+    """Read JSON, with null for what is nested too deeply, and U+FFFD for what is not UTF-8, whatever they are.
+
+    Raises ValueError if it is none.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
     try:
         return json.loads(text)
     except RecursionError:
-        return json.loads(shallow(text.encode() if isinstance(text, str) else text))
+        return json.loads(shallow(text.encode(errors="replace")))
 
 
 def shallow(text: bytes) -> bytes:

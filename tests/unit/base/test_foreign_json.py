@@ -1,4 +1,4 @@
-"""JSON that is nested too deeply loses what is too deep, and nothing else."""
+"""JSON that is nested too deeply, or not UTF-8, loses what is, and nothing else."""
 
 import json
 from itertools import accumulate
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuinly_operator.base.nesting import DEEPEST, loads, shallow
+from tuinly_operator.base.foreign_json import DEEPEST, loads, shallow
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -50,6 +50,13 @@ def test_any_depth_is_read(levels: int, brackets: tuple[str, str]) -> None:
     kept = shallow(text.encode())
     assert (kept.decode() == text) is (levels < DEEPEST)
     assert max(accumulate({ord("{"): 1, ord("["): 1}.get(each, -(each in b"]}")) for each in kept)) <= DEEPEST
+
+
+@pytest.mark.parametrize("odd", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80"])
+@pytest.mark.parametrize("levels", [0, 30_000])
+def test_what_is_not_utf_8_is_replaced(odd: bytes, levels: int) -> None:
+    value = loads(b'{"before\xc3\xa9": 1, "f:' + odd + b'": [' + b"[" * levels + b"]" * levels + b'], "after": 2}')
+    assert (value["before\u00e9"], value["after"], len(value)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""What kopf sends requests with: which of them are taken over, and what comes back of the others."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
+
+import aiohttp
+import pytest
+from aiohttp import test_utils, web
+
+from tuinly_operator.base.foreign_json import DEEPEST
+from tuinly_operator.edges.kube import ApiFailure, Login, Session, credentials_path
+
+PATHS = (credentials_path(None), credentials_path("shop"))
+DEEP = b'{"type": "ADDED", "object": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+
+
+class Server:
+    """An API server behind a path, which sends what it is told; `asked` is what came to it."""
+
+    def __init__(self, sent: bytes) -> None:
+        self.sent = sent
+        self.asked: list[tuple[str, str | None]] = []
+        self.listed: list[str] = []
+        self.failure: ApiFailure | None = None
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[tuple[Session, str]]:
+        """A session for it, and its address."""
+        app = web.Application()
+        app.router.add_get("/far/{path:.*}", self._answer)
+        async with test_utils.TestServer(app) as server:
+            address = str(server.make_url("/far/"))
+            login = Login(address, None, None, False, "Bearer canary", None, None)  # noqa: FBT003 -- not insecure
+            session = Session(login, {path: partial(self._list, path) for path in PATHS})
+            yield session, address.rstrip("/")
+            await session.close()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((request.path_qs.removeprefix("/far"), request.headers.get("Authorization")))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for begin in range(0, len(self.sent), 1000):
+            await response.write(self.sent[begin : begin + 1000])
+        return response
+
+    async def _list(self, path: str) -> str:
+        self.listed.append(path)
+        if self.failure:
+            raise self.failure
+        return "17"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_list_is_taken_over(path: str) -> None:
+    server = Server(b"")
+    query = "limit=500&labelSelector=watch%3Dtrue"
+    async with (
+        server.session() as (session, address),
+        await session.request("get", f"{address}{path}?{query}") as response,
+    ):
+        answer = await response.json()
+    assert (response.status, answer["items"], answer["metadata"]["resourceVersion"]) == (HTTPStatus.OK, [], "17")
+    assert (server.listed, server.asked) == ([path], [])
+
+
+@pytest.mark.parametrize("rest", [f"{PATHS[1]}?watch=true&limit=1", "/apis/tuinly.com/v1alpha1", f"{PATHS[1]}/one"])
+async def test_all_else_is_sent(rest: str) -> None:
+    server = Server(b"{}")
+    async with server.session() as (session, address), await session.request("get", address + rest) as response:
+        assert await response.json(content_type=None) == {}
+    assert (server.listed, server.asked) == ([], [(rest, "Bearer canary")])
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(None, aiohttp.ClientConnectionError), (403, aiohttp.ClientConnectionError), (404, ApiFailure)],
+)
+async def test_a_list_that_fails_is_tried_again_by_kopf_unless_there_is_no_definition(
+    status: int | None, error: type[Exception]
+) -> None:
+    server = Server(b"")
+    server.failure = ApiFailure(status, "Word")
+    async with server.session() as (session, address):
+        with pytest.raises(error, match=re.escape(str(server.failure))):
+            await session.request("get", f"{address}{PATHS[0]}?limit=500")
+
+
+async def test_a_watch_comes_line_by_line_however_it_arrives_and_is_never_too_deep() -> None:
+    events = [b'{"number": 1}', DEEP, b'{"text": "' + b"x" * 300_000 + b'"}', b'{"number": 2}']
+    server = Server(b"\n\n".join(events) + b"\n" + b'{"half of one')
+    async with (
+        server.session() as (session, address),
+        await session.request("get", f"{address}{PATHS[0]}?watch=true") as response,
+    ):
+        lines = [line async for line in response.content.iter_chunked(1024 * 1024)]
+    assert [line[-1:] for line in lines] == [b"\n"] * len(events)
+    assert [lines[number] for number in (0, 2, 3)] == [events[number] + b"\n" for number in (0, 2, 3)]
+    assert (json.loads(lines[1])["type"], lines[1].count(b"[")) == ("ADDED", DEEPEST - 1)
