@@ -12,8 +12,8 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
 
-from tuinly_operator.base.http_times import parse_http_date, parse_retry_after
 from tuinly_operator.base.foreign_json import shallow
+from tuinly_operator.base.http_times import parse_http_date, parse_retry_after
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.base.text import NQCHARS
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed

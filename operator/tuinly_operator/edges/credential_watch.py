@@ -7,6 +7,7 @@ outside, so that kopf can be started again at any time.
 
 import asyncio
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
 _MAX_BACKOFF: Final = 5.0  # seconds
 _STOP_TIMEOUT: Final = 3.0  # seconds
 _LOGIN_SECONDS: Final = 10.0
+_LOGIN_AGAIN: Final = 1.0  # seconds after which kopf logs in again where that failed; its own default is a minute
+_LOOK: Final = 5.0  # seconds between two looks whether kopf hears anything
+_LATE: Final = 30.0  # seconds; so late may be the first sign of a watch, and one that is due
 _DISCOVERY_SECONDS: Final = 1.0
 _PIECE: Final = 100  # so many objects of a list are taken at a time
 
@@ -91,7 +95,9 @@ class CredentialWatch:
         self._trouble = ""  # the last reason why kopf cannot be started: logged once
         self.defined: bool | None = None  # whether the API server knows the resource, if it has said so
         self.watched: Sequence[str | None] = ()  # the namespaces that kopf was last started for
-        self.alive = False  # whether kopf has come as far as to log in, and has not failed since
+        self._heard: dict[str, int] = {}  # how often something came of each watch of kopf's, its answer at first
+        self._pages = 0  # of lists; while they come kopf waits
+        self.alive = False  # whether each watch of kopf's was answered, and kopf has not failed or gone deaf since
 
     async def run(self) -> None:
         """Watch until kopf fails, and raise its error; then this is to be called again."""
@@ -114,20 +120,43 @@ class CredentialWatch:
         loop, stop = self._watch_loop(), asyncio.Event()
         ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._restarting, self._stop = False, partial(_call, loop, stop.set)
+        self._heard = {credentials_path(each): 0 for each in namespaces}
         args = (loop, stop, namespaces, partial(_settle, ended))
         thread = threading.Thread(target=self._run_kopf, args=args, name="kopf", daemon=True)
         thread.start()
         self.watched = namespaces
         self._begun()
         others = asyncio.create_task(self._await_others(set(self._namespaces) - set(namespaces)))
+        guard = asyncio.create_task(self._restart_if_deaf())
         try:
             error = await ended
         finally:
             others.cancel()
+            guard.cancel()
             self._stop()
             await asyncio.shield(asyncio.to_thread(thread.join, _STOP_TIMEOUT))
-        if error is not None or not self._restarting:
+        if not self._restarting:
             raise error or WatchEnded
+
+    async def _restart_if_deaf(self) -> None:
+        """Start kopf anew where one of its watches is not answered, or dead, though the API server is within reach.
+
+        kopf tells of neither: it tries for ever what is refused, waits for a resource that it did not find, and goes on
+        without a watcher that has died. Looks are counted, not seconds: the process may have been stopped.
+        """
+        before, pages = dict(self._heard), self._pages
+        quiet = dict.fromkeys(before, 0)
+        while True:
+            await asyncio.sleep(_LOOK)
+            came = self._pages != pages or not self._kube.reachable
+            for path, count in self._heard.items():
+                quiet[path] = 0 if came or count != before[path] else quiet[path] + 1
+                if quiet[path] * _LOOK > _LATE + (self._kube.silence if count else 0):
+                    _log.warning("kopf hears nothing of TuinlyCredentials, starting it anew", extra=fields(path=path))
+                    self.alive = False
+                    self.restart()
+                    return
+            before, pages = dict(self._heard), self._pages
 
     async def _until_defined(self) -> None:
         """Wait until the API server knows the resource: kopf looks only once, and would never notice that it came."""
@@ -205,7 +234,7 @@ class CredentialWatch:
                 runner.run(
                     kopf.operator(
                         registry=self._handlers(namespaces),
-                        settings=_settings(self._selector, self._kube.silence, _EndlessBackoffs(self._chance)),
+                        settings=_settings(self._selector, _EndlessBackoffs(self._chance)),
                         standalone=True,
                         # Else kopf asks for the user's name, which not every user has.
                         identity=MANAGER,  # type: ignore[arg-type]
@@ -220,24 +249,31 @@ class CredentialWatch:
         finally:
             self._tell(ended, error)
 
-    def _logged_in(self) -> None:
-        self.alive = True
+    def _sign(self, heard: dict[str, int], path: str) -> None:
+        """Something came of a watch: on kopf's thread."""
+        heard[path] += 1
+        if heard[path] == 1:
+            self._tell(self._answered, heard)
+
+    def _answered(self, heard: Mapping[str, int]) -> None:
+        self.alive = self.alive or all(heard.values())
 
     def _handlers(self, namespaces: Sequence[str | None]) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         lists = {credentials_path(each): partial(self._list_for_kopf, each) for each in namespaces}
+        sign = partial(self._sign, self._heard)
         session: kopf.AiohttpSession | None = None
-        used: Login | None = None
+        last: Login | None = None
 
-        @kopf.on.login(registry=registry)
+        # The same session for the same login: kopf asks again where it was refused, and ends at one that it knows.
+        @kopf.on.login(registry=registry, id="log_in", backoff=_LOGIN_AGAIN)
         async def log_in(**_: Any) -> kopf.AiohttpSession:  # noqa: ANN401 -- kopf's arguments
-            nonlocal session, used
+            nonlocal session, last
             async with asyncio.timeout(_LOGIN_SECONDS):
                 login = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._kube.login(), self._loop))
-            if session is None or login != used:  # kopf asks where it was refused, and fails at what it knows already
-                ours: Any = Session(login, lists)  # it has of a session what kopf uses
-                session, used = kopf.AiohttpSession(server=login.server, aiohttp_session=ours), login
-            self._tell(self._logged_in)
+            if session is None or login != last:
+                ours: Any = Session(login, lists, sign, self._kube.silence)  # it has of a session what kopf uses
+                session, last = kopf.AiohttpSession(server=login.server, aiohttp_session=ours), login
             return session
 
         @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
@@ -254,6 +290,7 @@ class CredentialWatch:
         """List the credentials, tell of them, and return the list's version. Raises ApiFailure."""
         version = ""
         async for page, version in self._kube.list_whole_credentials(namespace):  # noqa: B007 -- the last one counts
+            self._pages += 1
             for number, raw in enumerate(page):
                 if number % _PIECE == 0:
                     await asyncio.sleep(0)
@@ -365,7 +402,7 @@ class _NoMemories(ResourceMemories):
         return await super().recall(raw_body, **{**options, "memobase": None, "ephemeral": True})
 
 
-def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf.OperatorSettings:
+def _settings(selector: str, backoffs: _EndlessBackoffs) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     if selector:
         settings.watching.label_selectors[GROUP, PLURAL] = selector
@@ -380,7 +417,8 @@ def _settings(selector: str, silence: float, backoffs: _EndlessBackoffs) -> kopf
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.watching.server_timeout = 290
-    settings.watching.inactivity_timeout = silence
+    # The session ends a silent watch. kopf would cancel whatever it is at, at times the watcher itself, for good.
+    settings.watching.inactivity_timeout = math.inf
     settings.queueing.idle_timeout = 0.05  # seconds; kopf has a worker per object, which need not outlive its event
     settings.process.ultimate_exiting_timeout = None  # it would end the whole process
     return settings

@@ -15,7 +15,7 @@ from tuinly_operator.base.chance import Chance
 from tuinly_operator.domain.credential import PLURAL, Credential
 from tuinly_operator.edges import credential_watch as watch_module
 from tuinly_operator.edges.credential_watch import CredentialWatch, WatchEnded
-from tuinly_operator.edges.kube import ApiFailure, Kube
+from tuinly_operator.edges.kube import ApiFailure, Kube, credentials_path
 from tuinly_operator.edges.refusals import SECRETS, Refusal, Refusals
 
 MANY = 2000
@@ -156,6 +156,8 @@ class Cluster:
         self.started: list[list[str | None]] = []
         self.refusals = Refusals(Chance(1))
         self.begun = 0
+        self.deaf: set[str | None] = set()  # namespaces whose watch is not answered
+        self.silence, self.reachable = 0.03, True
         monkeypatch.setattr(watch_module, "_DISCOVERY_SECONDS", 0.0)
         monkeypatch.setattr(self.refusals, "pause", lambda _: 0.0)
 
@@ -197,7 +199,8 @@ class Cluster:
     ) -> None:
         self.started.append(namespaces)
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            watch._tell(watch._logged_in)  # noqa: SLF001 -- as kopf's login does
+            for namespace in set(namespaces) - self.deaf:
+                watch._sign(watch._heard, credentials_path(namespace))  # noqa: SLF001 -- as kopf's session does
             if self.failure is None:
                 runner.run(_wait(stop))
         watch._tell(ended, self.failure)  # noqa: SLF001 -- as its thread does
@@ -285,6 +288,53 @@ async def test_a_namespace_whose_secrets_are_refused_is_not_watched_either(clust
         await until(lambda: cluster.started == [["shop"]])
         cluster.refusals.end(secrets)
         await until(lambda: cluster.started == [["shop"], ["gone", "shop"]])
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "_LOOK", 0.01)
+    monkeypatch.setattr(watch_module, "_LATE", 0.02)
+
+
+@pytest.mark.usefixtures("short_looks")
+async def test_kopf_that_is_not_answered_in_one_namespace_is_started_anew(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where it found no such resource, or where the watch is refused, which it tries for ever."""
+    cluster.deaf = {"shop"}
+    watch = cluster.watch("garden", "shop")
+    async with running(watch):
+        await until(lambda: len(cluster.started) > 2)
+        assert not watch.alive
+        cluster.deaf = set()
+        await until(lambda: watch.alive)
+    told = [record for record in caplog.records if record.getMessage().startswith("kopf hears nothing")]
+    assert {record.__dict__["fields"]["path"] for record in told} == {credentials_path("shop")}
+
+
+@pytest.mark.usefixtures("short_looks")
+async def test_kopf_whose_watch_falls_silent_for_good_is_started_anew(cluster: Cluster) -> None:
+    watch = cluster.watch(None)
+    async with running(watch):
+        await until(lambda: watch.alive)
+        await until(lambda: len(cluster.started) > 1)
+
+
+@pytest.mark.usefixtures("short_looks")
+@pytest.mark.parametrize("why", ["it lists", "an outage", "it hears"])
+async def test_kopf_is_given_time(cluster: Cluster, why: str) -> None:
+    watch = cluster.watch(None)
+    if why != "it hears":
+        cluster.deaf = {None}
+    cluster.reachable = why != "an outage"
+    async with running(watch):
+        await until(lambda: bool(cluster.started))
+        for _ in range(20):
+            await asyncio.sleep(0.01)  # two looks would be too many already
+            watch._pages += why == "it lists"  # noqa: SLF001 -- as a list does
+            if why == "it hears":
+                watch._sign(watch._heard, credentials_path(None))  # noqa: SLF001 -- as a watch does
+        assert len(cluster.started) == 1
 
 
 @pytest.mark.parametrize("failure", [NameError("of kopf"), None], ids=["it fails", "it just ends"])

@@ -1,21 +1,51 @@
 """What kopf sends requests with: which of them are taken over, and what comes back of the others."""
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import test_utils, web
 
+from tests.support.pki import Authority
 from tuinly_operator.base.foreign_json import DEEPEST
 from tuinly_operator.edges.kube import ApiFailure, Login, Session, credentials_path
 
 PATHS = (credentials_path(None), credentials_path("shop"))
 DEEP = b'{"type": "ADDED", "object": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+
+
+LOGIN: dict[str, Any] = {
+    "ca_file": None,
+    "ca_data": None,
+    "insecure": False,
+    "authorization": "Bearer canary",
+    "certificate_file": None,
+    "key_file": None,
+    "server_name": None,
+    "proxy": None,
+}
+
+
+@asynccontextmanager
+async def opened(
+    login: Login,
+    lists: Mapping[str, Callable[[], Awaitable[str]]] = MappingProxyType({}),
+    sign: Callable[[str], None] = lambda _: None,
+) -> AsyncIterator[Session]:
+    session = Session(login, lists, sign, silence=0.5)
+    try:
+        yield session
+    finally:
+        await session.close()
 
 
 class Server:
@@ -26,6 +56,9 @@ class Server:
         self.asked: list[tuple[str, str | None]] = []
         self.listed: list[str] = []
         self.failure: ApiFailure | None = None
+        self.status = 200
+        self.hangs: asyncio.Event | None = None
+        self.signs: list[str] = []
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[tuple[Session, str]]:
@@ -34,17 +67,19 @@ class Server:
         app.router.add_get("/far/{path:.*}", self._answer)
         async with test_utils.TestServer(app) as server:
             address = str(server.make_url("/far/"))
-            login = Login(address, None, None, False, "Bearer canary", None, None)  # noqa: FBT003 -- not insecure
-            session = Session(login, {path: partial(self._list, path) for path in PATHS})
-            yield session, address.rstrip("/")
-            await session.close()
+            login = Login(**LOGIN, server=address)
+            lists = {path: partial(self._list, path) for path in PATHS}
+            async with opened(login, lists, self.signs.append) as session:
+                yield session, address.rstrip("/")
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.path_qs.removeprefix("/far"), request.headers.get("Authorization")))
-        response = web.StreamResponse()
+        response = web.StreamResponse(status=self.status)
         await response.prepare(request)
         for begin in range(0, len(self.sent), 1000):
             await response.write(self.sent[begin : begin + 1000])
+        if self.hangs is not None:
+            await self.hangs.wait()
         return response
 
     async def _list(self, path: str) -> str:
@@ -97,6 +132,60 @@ async def test_a_watch_comes_line_by_line_however_it_arrives_and_is_never_too_de
         await session.request("get", f"{address}{PATHS[0]}?watch=true") as response,
     ):
         lines = [line async for line in response.content.iter_chunked(1024 * 1024)]
+    assert server.signs == [PATHS[0]] * (1 + len(events))  # its answer, and each line
     assert [line[-1:] for line in lines] == [b"\n"] * len(events)
     assert [lines[number] for number in (0, 2, 3)] == [events[number] + b"\n" for number in (0, 2, 3)]
     assert (json.loads(lines[1])["type"], lines[1].count(b"[")) == ("ADDED", DEEPEST - 1)
+
+
+async def test_a_watch_that_falls_silent_breaks() -> None:
+    server = Server(b'{"number": 1}\n')
+    server.hangs = asyncio.Event()
+    async with (
+        server.session() as (session, address),
+        await session.request("get", f"{address}{PATHS[0]}?watch=true") as response,
+    ):
+        with pytest.raises(aiohttp.ServerTimeoutError):  # which kopf takes for a watch that broke
+            async for _ in response.content.iter_chunked(1024 * 1024):
+                pass
+        server.hangs.set()
+    assert server.signs == [PATHS[0]] * 2
+
+
+async def test_a_watch_that_is_refused_gives_no_sign() -> None:
+    server = Server(b"{}")
+    server.status = 403
+    async with (
+        server.session() as (session, address),
+        await session.request("get", f"{address}{PATHS[0]}?watch=true") as response,
+    ):
+        assert response.status == HTTPStatus.FORBIDDEN
+    assert server.signs == []
+
+
+async def test_it_goes_by_the_proxy_of_the_login_and_by_no_netrc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A netrc with a login for all hosts is one more than a request may have."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login canary password canary\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    proxy = Server(b"{}")
+    async with proxy.session() as (_, address):
+        login = Login(**{**LOGIN, "proxy": address.removesuffix("/far"), "server": "http://api.example/far"})
+        async with opened(login) as session, await session.request("get", f"{login.server}/apis") as response:
+            assert response.status == HTTPStatus.OK
+    assert proxy.asked == [("/apis", "Bearer canary")]
+
+
+async def test_the_servers_certificate_is_to_be_for_the_name_that_the_login_gives(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    server = test_utils.TestServer(web.Application(), scheme="https")
+    await server.start_server(ssl=authority.server_context("api.example"))
+    for name, error in (("api.example", None), (None, aiohttp.ClientConnectorCertificateError)):
+        given = {"ca_file": str(authority.ca_file), "server_name": name, "server": str(server.make_url("/"))}
+        async with opened(Login(**{**LOGIN, **given})) as session:
+            with pytest.raises(error) if error else nullcontext():
+                (await session.request("get", f"{given['server']}apis")).close()
+    await server.close()

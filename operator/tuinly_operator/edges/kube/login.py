@@ -29,6 +29,8 @@ class Login:
     authorization: str | None = field(repr=False)
     certificate_file: str | None
     key_file: str | None
+    server_name: str | None  # that its certificate is to be for, if not the one in the URL
+    proxy: str | None = field(repr=False)
 
 
 async def log_in(kubeconfig: Path | None, connect: Callable[[client.Configuration], _Connection]) -> _Connection:
@@ -77,6 +79,8 @@ async def present_login(c: client.Configuration) -> Login:
         authorization=await c.get_api_key_with_prefix("BearerToken"),
         certificate_file=c.cert_file,
         key_file=c.key_file,
+        server_name=c.tls_server_name,
+        proxy=c.proxy,
     )
 
 

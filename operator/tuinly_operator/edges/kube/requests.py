@@ -16,8 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from kubernetes.aio import client, config
 
-from tuinly_operator.base.http_times import parse_retry_after
 from tuinly_operator.base.foreign_json import loads
+from tuinly_operator.base.http_times import parse_retry_after
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure, NotLeading, is_of_uid, word
 from tuinly_operator.edges.kube.session import split

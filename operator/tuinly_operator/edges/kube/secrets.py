@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.foreign_json import loads
+from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.target import MANAGER, SecretMeta
 from tuinly_operator.edges.kube.failures import ApiFailure, word

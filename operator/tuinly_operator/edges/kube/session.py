@@ -7,8 +7,9 @@ from its version on kopf watches.
 
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiohttp
 
@@ -16,12 +17,23 @@ from tuinly_operator.base.foreign_json import shallow
 from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.login import Login
 
+_CONNECT_SECONDS: Final = 10.0
+
 
 class Session:
-    """Of aiohttp's sessions what kopf uses, on the running loop; it goes by the environment's proxy."""
+    """Of aiohttp's sessions what kopf uses, on the running loop."""
 
-    def __init__(self, login: Login, lists: Mapping[str, Callable[[], Awaitable[str]]]) -> None:
-        """Whoever takes it closes it. `lists` takes over, by their path, lists of objects, and tells their version.
+    def __init__(
+        self,
+        login: Login,
+        lists: Mapping[str, Callable[[], Awaitable[str]]],
+        sign: Callable[[str], None],
+        silence: float,
+    ) -> None:
+        """Whoever takes it closes it.
+
+        `lists` takes over, by their path, lists of objects, and tells their version. Of a watch of the same path `sign`
+        is told that it was answered, and of each line; it breaks after `silence` seconds without one.
 
         Raises:
             OSError: a file of the login cannot be read.
@@ -32,12 +44,17 @@ class Session:
             context.load_cert_chain(login.certificate_file, login.key_file)
         if login.insecure:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        self._lists = {login.server.rstrip("/") + path: take for path, take in lists.items()}
+        self._server = login.server.rstrip("/")
+        self._server_name = login.server_name
+        self._lists = lists
+        self._sign = sign
+        # A watch has no end of its own, and may be silent.
+        self._limit = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=context),
             headers={"Authorization": login.authorization} if login.authorization else {},
-            response_class=_Answer,
-            trust_env=True,
+            proxy=login.proxy,
+            trust_env=False,  # it would also look into ~/.netrc
         )
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- as it is there
@@ -46,14 +63,27 @@ class Session:
     async def request(self, method: str, url: str, **options: Any) -> Any:  # noqa: ANN401 -- an answer
         """Send a request, unless it is for a list. Raises what aiohttp does, and so what kopf tries again."""
         address, _, query = url.partition("?")
-        if address not in self._lists or "watch=true" in query.split("&"):
+        path = address.removeprefix(self._server)
+        if self._server_name is not None:
+            options["server_hostname"] = self._server_name
+        if path not in self._lists:
             return await self._session.request(method, url, **options)
+        if "watch=true" in query.split("&"):
+            return await self._watch(path, method, url, {**options, "timeout": self._limit})
         try:
-            return _Listed(await self._lists[address]())
+            return _Listed(await self._lists[path]())
         except ApiFailure as failure:
             if failure.not_found:  # the definition is gone: kopf is to end
                 raise
             raise aiohttp.ClientConnectionError(str(failure)) from None
+
+    async def _watch(self, path: str, method: str, url: str, options: dict[str, Any]) -> aiohttp.ClientResponse:
+        response = await self._session.request(method, url, **options)
+        if response.status == HTTPStatus.OK:
+            self._sign(path)
+            lines: Any = _Lines(response.content, partial(self._sign, path))
+            response.content = lines
+        return response
 
 
 class _Listed:
@@ -75,28 +105,20 @@ class _Listed:
         return {"metadata": {"resourceVersion": self._version}, "items": []}
 
 
-class _Answer(aiohttp.ClientResponse):
-    """An answer whose lines are not nested too deeply."""
-
-    async def start(self, connection: Any) -> Self:  # noqa: ANN401 -- aiohttp's own
-        """Take the head of the answer."""
-        await super().start(connection)
-        self.content = _Lines(self.content)  # type: ignore[assignment]
-        return self
-
-
 class _Lines:
-    """A body which is read by chunks that are lines, as kopf reads a watch; and all else that it was."""
+    """The body of a watch, of which kopf asks for chunks: each is a line. It is all else that it was, too."""
 
-    def __init__(self, body: aiohttp.StreamReader) -> None:
+    def __init__(self, body: aiohttp.StreamReader, sign: Callable[[], None]) -> None:
         self._body = body
+        self._sign = sign
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- as it is there
         return getattr(self._body, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """Give it line by line."""
+        """Give it line by line. kopf parses them itself."""
         async for line in split(self._body.iter_chunked(size)):
+            self._sign()
             yield shallow(line) + b"\n"
 
 
