@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse_settings(sys.argv[1:] if argv is None else argv, os.environ)  # noqa: TID251 -- read here, and handed in
         configure_logging(settings.log_level, settings.log_format)
         forbid_core_dumps()
+        allow_connections()
         tune_memory()
         garbage_of_this_process().watch()
         provide_home()
@@ -75,6 +76,12 @@ def tune_memory() -> None:
     if hasattr(libc, "mallopt"):
         for parameter, value in _MALLOC.items():
             libc.mallopt(parameter, value)
+
+
+def allow_connections() -> None:
+    """Take as many descriptors as are allowed: the usual first limit, 1,024, is for programs that use select(2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def spare_imports() -> None:

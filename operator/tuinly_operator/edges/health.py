@@ -12,6 +12,9 @@ from tuinly_operator.base.settings import SettingsError
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # the Prometheus text format
 
+MOST_CONNECTIONS: Final = 100
+"""Of those who ask. Everybody in the cluster may come here, and each connection takes a descriptor and memory."""
+
 _log = logging.getLogger(__name__)
 
 # What is not as it should be, a line each, such as "secrets listed: no". Empty: all is well.
@@ -35,18 +38,29 @@ class HealthServer:
         app.router.add_get("/metrics", self._serve_metrics)
         app.on_response_prepare.append(_hide_server)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._listener: asyncio.Server | None = None
 
     async def start(self) -> tuple[str, int]:
         """Listen, and return the address and port. Raises SettingsError where that cannot be listened on."""
         listener = _listen_on(*self._listen)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        self._listener = await asyncio.get_running_loop().create_server(self._serve, sock=listener)
         host, port = listener.getsockname()[:2]
         return host, port
 
     async def stop(self) -> None:
         """Stop listening; answers under way have a second to finish."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
+
+    def _serve(self) -> asyncio.Protocol:
+        """Make what serves a connection; it takes the place of the oldest one where there are too many."""
+        server = self._runner.server
+        assert server is not None  # noqa: S101 -- it is set up before anybody can come
+        for oldest in server.connections[: max(0, len(server.connections) + 1 - MOST_CONNECTIONS)]:
+            oldest.force_close()
+        return server()
 
     async def _serve_metrics(self, _request: web.Request) -> web.Response:
         try:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -171,7 +171,18 @@ class _Transport(AiohttpTransport):
             limit=self.limits.max_connections or 0,
             keepalive_timeout=self.limits.keepalive_expiry,
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(connector=connector, cookie_jar=jar, response_class=_Answer)
+
+
+class _Answer(aiohttp.ClientResponse):
+    """An answer whose status says all: at a reason that is not ASCII, which RFC 9112 allows, httpx-aiohttp fails."""
+
+    async def start(self, connection: Any) -> Self:  # noqa: ANN401 -- aiohttp's own
+        """Take the head of the answer."""
+        await super().start(connection)
+        self.reason = None
+        return self
 
 
 class _Client(HttpxAiohttpClient):

@@ -103,6 +103,7 @@ class SecretWatch:
         """Follow the changes until the server ends the watch."""
         async for kind, raw in self._kube.watch_secrets(self._namespace, self._version, self._worked):
             self._version = version = raw["metadata"]["resourceVersion"]
+            self._failures = 0  # only now: a watch that begins and breaks is to be tried less and less often
             if kind == "BOOKMARK":
                 continue
             key = secret_key(raw)
@@ -117,7 +118,6 @@ class SecretWatch:
         return known is not None and known.version == version
 
     def _worked(self) -> None:
-        self._failures = 0
         self.alive = True
         self._refusals.end(self.what)
 

@@ -11,7 +11,7 @@ import prometheus_client.exposition
 import pytest
 
 from tuinly_operator.base.settings import SettingsError
-from tuinly_operator.edges.health import METRICS_CONTENT_TYPE, HealthServer
+from tuinly_operator.edges.health import METRICS_CONTENT_TYPE, MOST_CONNECTIONS, HealthServer
 
 
 @dataclass
@@ -197,6 +197,18 @@ async def test_all_ipv6_addresses_include_ipv4s() -> None:
             assert (await ask(operator, "/healthz")).status == 200
     finally:
         await server.stop()
+
+
+async def test_idle_connections_keep_nobody_out(operator: Operator) -> None:
+    host, port = operator.base.removeprefix("http://").split(":")
+    idle = [await asyncio.open_connection(host, int(port)) for _ in range(3 * MOST_CONNECTIONS)]
+    assert (await ask(operator, "/healthz")).status == 200
+    async with asyncio.timeout(30):
+        for reader, _ in idle[: 2 * MOST_CONNECTIONS]:
+            assert await reader.read() == b""  # closed
+    assert not idle[-1][0].at_eof()
+    for _, writer in idle:
+        writer.close()
 
 
 async def test_stopped_it_no_longer_listens(operator: Operator) -> None:

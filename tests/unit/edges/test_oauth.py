@@ -35,7 +35,7 @@ GOOD = {"access_token": "canary-access", "token_type": "Bearer", "expires_in": 3
 def http(status: str, body: bytes = b"", *headers: str) -> bytes:
     """A whole HTTP answer."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
+    return "\r\n".join(lines).encode("latin-1") + body
 
 
 GRANTED = http("200 OK", json.dumps(GOOD).encode())
@@ -264,6 +264,8 @@ async def test_no_redirect_is_followed(endpoint: TokenEndpoint, status: str) -> 
     ("status", "reason"),
     [
         ("401 Unauthorized", Reason.INVALID_CLIENT),
+        ("401 Ung\u00fcltig", Reason.INVALID_CLIENT),
+        ("401", Reason.INVALID_CLIENT),
         ("400 Bad Request", Reason.INVALID_CLIENT),
         ("503 Unavailable", Reason.ENDPOINT_UNAVAILABLE),
         ("200 OK", Reason.INVALID_RESPONSE),

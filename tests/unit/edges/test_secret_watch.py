@@ -112,6 +112,41 @@ async def test_told_to_between_two_watches_it_lists_again(monkeypatch: pytest.Mo
     running.cancel()
 
 
+class Breaking(Quiet):
+    """One whose watches begin, tell of nothing, and break; but one that tells of a version."""
+
+    def __init__(self, telling: int) -> None:
+        super().__init__()
+        self.telling = telling
+
+    async def watch_secrets(
+        self, _: str | None, version: str, begun: Callable[[], None]
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        begun()
+        self.watched.append(version)
+        if len(self.watched) == self.telling:
+            yield "BOOKMARK", {"metadata": {"resourceVersion": "101"}}
+        raise ApiFailure(None, "ServerDisconnectedError")
+
+
+async def test_a_watch_that_begins_and_breaks_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[int] = []
+
+    def backoff(_: object, failed: int, **_options: float) -> float:
+        failures.append(failed)
+        return 0.0
+
+    monkeypatch.setattr(secret_watch_module, "backoff", backoff)
+    kube, store = Breaking(telling=4), Store(lambda _: None, lambda _: None)
+    watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        while len(failures) < 6:  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0)
+    running.cancel()
+    assert failures[:6] == [1, 2, 3, 1, 2, 3]
+
+
 async def test_it_tells_how_far_it_has_come() -> None:
     """Push waits for that."""
     kube, store = Quiet(), Store(lambda _: None, lambda _: None)
