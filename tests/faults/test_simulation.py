@@ -89,7 +89,7 @@ def commit() -> str:
         ("any answer is better", 1, "shorter", 0.1, "has a token that ends"),
         ("a rotated client Secret is not noticed", 1, "rotate", 0.1, "for another client secret than the present one"),
         ("a written token is forgotten", 1, "edit_target", 0.1, "between faults"),
-        ("what a deletion leaves to itself gets its owner back", 1, "orphan", 0.1, "has an owner again"),
+        ("what a deletion leaves to itself gets its owner back", 3, "orphan", 0.1, "has an owner again"),
     ],
 )
 def test_a_planted_defect_is_found_by_what_shows_it(defect: str, seed: int, kind: str, arg: float, rule: str) -> None:
