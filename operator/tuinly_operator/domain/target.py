@@ -355,12 +355,13 @@ def _touched(managed: Iterable[Mapping[str, Any]]) -> bool:
 
 # Of each of three kinds a template has 64 at most, and we add a dozen. More was never written by us.
 _MOST_OWNED: Final = 256
+_LONGEST_OWNED: Final = 400  # a name and its prefix have 253 and 63 letters at most
 _FORGED: Final = frozenset({"more than any template"})
 
 
 def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], applied: Mapping[str, Any]) -> TargetMeta:
     owned = frozenset(_owned(applied.get("fieldsV1") or {}))
-    if len(owned) > _MOST_OWNED:
+    if len(owned) > _MOST_OWNED or any(len(name) > _LONGEST_OWNED for name in owned):
         owned = _FORGED
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     annotations = meta.get("annotations") or {}

@@ -2,8 +2,9 @@
 
 An admission webhook may hold up writes in some namespaces, however many; that must hold up no other namespace. So
 there are three lanes. Namespaces with slow writes have one of their own, with places of its own, and a namespace moves
-there as soon as one of its writes is slow. Namespaces of which nothing is known yet get the places that those with
-quick writes leave free (docs/decisions/0021-lanes-by-how-quick-writes-are.md).
+there as soon as one of its writes is slow. Of those places it has an eighth at most: what makes its writes slow may be
+that they are many, and costly for the API server. Namespaces of which nothing is known yet get the places that those
+with quick writes leave free (docs/decisions/0021-lanes-by-how-quick-writes-are.md).
 """
 
 import asyncio
@@ -33,7 +34,9 @@ class WorkQueue:
         self._urgency = urgency
         self._monotonic = monotonic
         self._places = places
+        self._most_of_one = max(1, places // 8)  # reconciles of one slow namespace
         self._heaps: tuple[_Heap, _Heap, _Heap] = ([], [], [])
+        self._parked: dict[str, _Heap] = {}  # by namespace: slow, and with as many under way as it may have
         self._slow: dict[str, float] = {}  # namespaces, and until when they are
         self._quick: dict[str, float] = {}  # the same
         self._waiting: dict[NamespacedName, float] = {}
@@ -88,7 +91,7 @@ class WorkQueue:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting[key] = now = self._monotonic()
-            heapq.heappush(self._heaps[self._lane(key, now)], (self._urgency(key), next(self._order), key))
+            heapq.heappush(self._heap(key, now), (self._urgency(key), next(self._order), key))
             self._wake()
 
     def caught_up(self, key: NamespacedName) -> None:
@@ -116,6 +119,7 @@ class WorkQueue:
     def done(self, key: NamespacedName) -> None:
         """End a reconcile."""
         self._active.discard(key)
+        self._unpark(key.namespace)
         if key in self._again:
             self._again.discard(key)
             self.add(key)
@@ -156,11 +160,26 @@ class WorkQueue:
         self._wake()
 
     def _settle(self) -> None:
-        """Move the first key of each lane to the lane of its namespace: that one may have changed as time passed."""
+        """Move the first key of each lane to where it belongs: that may have changed as time passed."""
         now = self._monotonic()
-        for lane, heap in enumerate(self._heaps):
-            while heap and (right := self._lane(heap[0][-1], now)) != lane:
-                heapq.heappush(self._heaps[right], heapq.heappop(heap))
+        for heap in self._heaps:
+            while heap and (right := self._heap(heap[0][-1], now)) is not heap:
+                heapq.heappush(right, heapq.heappop(heap))
+
+    def _heap(self, key: NamespacedName, now: float) -> _Heap:
+        """Where a key waits: in the lane of its namespace, or parked."""
+        lane, namespace = self._lane(key, now), key.namespace
+        if lane == _SLOW and sum(each.namespace == namespace for each in self._active) >= self._most_of_one:
+            return self._parked.setdefault(namespace, [])
+        return self._heaps[lane]
+
+    def _unpark(self, namespace: str) -> None:
+        """As one of a namespace has ended, let the next of those come that are parked; the others wait for its end."""
+        if heap := self._parked.get(namespace):
+            entry = heapq.heappop(heap)
+            heapq.heappush(self._heaps[_SLOW], entry)
+        if not heap:
+            self._parked.pop(namespace, None)
 
     def _lane(self, key: NamespacedName, now: float) -> int:
         if self._slow.get(key.namespace, now) > now:

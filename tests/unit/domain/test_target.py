@@ -190,6 +190,16 @@ def test_as_many_fields_are_kept_as_a_template_can_have(fields: int, kept: int) 
     assert len(found.owned) == kept
 
 
+@pytest.mark.parametrize(("length", "kept"), [(317, True), (1_000_000, False)])
+def test_no_name_of_a_field_is_kept_at_length(length: int, kept: bool) -> None:  # noqa: FBT001 -- a parameter
+    """What the API server would take for a name, and more: it looks at no names in managed fields."""
+    target = TargetObject()
+    target.ours["f:data"]["f:" + "x" * length] = {}
+    found = target.seen().target
+    assert found is not None
+    assert (len(found.owned) > 1) is kept
+
+
 def test_no_uid_is_kept_at_length() -> None:
     """Of an owner reference the API server asks no more than that its uid is not empty."""
     owner: Json = {"uid": "x" * 250_000, "controller": True}

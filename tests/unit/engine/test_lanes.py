@@ -108,6 +108,7 @@ async def test_slow_namespaces_hold_up_no_other(namespaces: int, each: int) -> N
 
 async def test_what_is_under_way_changes_over_and_so_does_what_waits() -> None:
     queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=2)
+    queue._most_of_one = 2  # noqa: SLF001 -- all
     slow, quick = [NamespacedName("slow", name) for name in "abcde"], NamespacedName("quick", "a")
     for key in (*slow, quick):
         queue.add(key)
@@ -123,6 +124,52 @@ async def test_what_is_under_way_changes_over_and_so_does_what_waits() -> None:
     assert not more.done()  # the lane of the slow is full
     queue.done(slow[0])
     assert await more == slow[2]
+
+
+async def test_a_slow_namespace_has_an_eighth_of_the_places_and_the_most_urgent_first() -> None:
+    """Its writes may be slow as they are many, and costly for the API server."""
+    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=16)
+    for namespace in ("slow", "slower"):
+        queue.mark(namespace, slow=True)
+    for number in (7, 3, 5, 1, 9):
+        queue.add(NamespacedName("slow", str(number)))
+        queue.add(NamespacedName("slower", str(number + 1)))
+    taken = [await queue.get() for _ in range(4)]
+    assert [int(key.name) for key in taken] == [1, 2, 3, 4]
+    more = asyncio.create_task(queue.get())
+    await settle()
+    assert not more.done()
+    queue.add(NamespacedName("slow", "0"))
+    await settle()
+    assert not more.done()
+    for key in taken[::2]:  # those of the one
+        queue.done(key)
+    await settle()
+    names = [more.result().name, (await queue.get()).name]
+    assert names == ["0", "5"]
+    more = asyncio.create_task(queue.get())
+    await settle()
+    assert (more.done(), len(queue)) == (False, 5)
+    more.cancel()
+
+
+async def test_what_waits_for_others_of_its_namespace_comes_also_once_that_is_slow_no_more() -> None:
+    now = 0.0
+    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=8)
+    queue.mark("slow", slow=True)
+    for number in range(6):
+        queue.add(NamespacedName("slow", str(number)))
+    taken = [await queue.get()]
+    more = asyncio.create_task(queue.get())
+    await settle()
+    now = 121.0
+    for _ in range(5):
+        queue.done(taken[-1])
+        async with asyncio.timeout(30):
+            taken.append(await more)
+            more = asyncio.create_task(queue.get())
+    assert [key.name for key in taken] == list("012345")
+    more.cancel()
 
 
 async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
@@ -185,7 +232,7 @@ async def test_namespaces_that_are_no_more_make_room_for_others(monkeypatch: pyt
 
 
 async def test_urgency_counts_in_both_lanes() -> None:
-    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=5)
+    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=24)
     queue.mark("slow", slow=True)
     for number in (5, 3, 1, 4, 2):
         queue.add(NamespacedName("slow" if number % 2 else "quick", str(number)))
@@ -228,6 +275,7 @@ async def test_a_quick_write_does_not_make_a_namespace_quick_in_which_others_are
     """As where a webhook holds up the writes of Secrets, and not those of statuses."""
     now = 0.0
     queue = WorkQueue(lambda _: 0.0, lambda: now, places=4)
+    queue._most_of_one = 4  # noqa: SLF001 -- all
     queue.mark("odd", slow=False)
     queue.mark("odd", slow=True)
     queue.mark("odd", slow=False)

@@ -26,8 +26,9 @@ from tuinly_operator.engine.leadership import Leadership
 REQUEST_TIMEOUT: Final = 10.0  # seconds; the library's own default is five minutes
 WATCH_SILENCE: Final = 75.0  # seconds without even a bookmark, which come every 60: the connection is dead
 PAGE: Final = 500
-# Bytes. Anybody may fill the metadata of an object with a quarter of a MiB of annotations, and more of managed fields.
-_MOST_OF_A_PAGE: Final = 8 * 1024 * 1024
+# Bytes. Anybody may fill the metadata of an object with a quarter of a MiB of annotations, and more of managed fields;
+# parsed, those take up to thirty times as much.
+_MOST_OF_A_PAGE: Final = 4 * 1024 * 1024
 _SLOW_WRITE: Final = 1.0  # seconds; one that nobody holds up takes some 10 ms, and on a busy API server more
 _OWN_LIMIT: Final = aiohttp.ClientTimeout(total=3.0)  # for asking the API server whether it is ready
 _READY: Final = "/readyz"
@@ -140,7 +141,10 @@ class Requests:
         page: int | None = None,
         most: int | None = None,
     ) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
-        """List by pages of so many objects, and bytes. One that is too large is asked for again in smaller ones."""
+        """List by pages of so many objects, and bytes. One that is too large is asked for again in smaller ones.
+
+        Each page is emptied as the next is asked for.
+        """
         page, most = page or PAGE, most or _MOST_OF_A_PAGE
         more, limit = "", page
         while True:
@@ -151,8 +155,9 @@ class Requests:
                 limit = max(1, limit // 8)
                 continue
             limit = min(page, limit * 2)  # they grow again
-            meta = answer["metadata"]
-            yield answer.get("items") or [], str(meta.get("resourceVersion") or "")
+            meta, items = answer["metadata"], answer.get("items") or []
+            yield items, str(meta.get("resourceVersion") or "")
+            items.clear()  # else two pages would be in memory
             more = meta.get("continue") or ""
             if not more:
                 return
