@@ -9,6 +9,7 @@ import resource
 import sys
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Final
@@ -81,7 +82,8 @@ def tune_memory() -> None:
 def allow_connections() -> None:
     """Take as many descriptors as are allowed: the usual first limit, 1,024, is for programs that use select(2)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with suppress(ValueError, OSError):  # a kernel may refuse what it has named as the most
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def spare_imports() -> None:

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.skipif(not PROGRAMS, reason="no prometheus (make extras
 def test_a_queue_in_which_credentials_wait_for_minutes_is_told_of(
     start_operator: StartOperator, tenant: Tenant, cluster: Cluster, operator_login: Path, tmp_path: Path
 ) -> None:
-    """There is one place, one more as writes are slow, and each write hangs for so long as a request may."""
+    """A slow namespace has one place here, and each write hangs for so long as a request may."""
     with ApiProxy(cluster.server, cluster.ca_file, tmp_path) as proxy:
         flags = ("--namespace", tenant.objects.namespace, "--concurrency", "1")
         operator = start_operator(*flags, kubeconfig=proxy.kubeconfig(operator_login)).wait_ready()
         proxy.fault(Fault(path="/secrets/.*-token", method="PATCH", swallowed=True))
-        for number in range(48):  # the last ones wait for four minutes
+        for number in range(24):  # the last ones wait for four minutes
             Tenant(tenant.objects, tenant.sandbox, f"waits-{number}").start()
         scraped = [operator.health_url.removeprefix("http://")]
         with prometheus.running(PROGRAMS[max(PROGRAMS)], tmp_path, scraped) as server:

@@ -1,7 +1,7 @@
 """Which of two credentials of one name is the later one, in whatever order the news of them arrives.
 
 News of a credential come in four ways. An event of the watch says what was true at its resource version; kopf has a
-worker for each uid, so that events of two uids come in any order. A relist by kopf shows what there was when it was
+worker for each uid, so that events of two uids come in any order. A new list shows what there was when it was
 made. The answer to a write, and a live read, show what there is. Within one history of etcd, resource versions of one
 resource are in the order of what happened (KEP-5504), over all uids: so the later version is the later credential.
 (Creation times have whole seconds, and are of no use here.) A history may also go back, when etcd is restored from a

@@ -355,7 +355,7 @@ def _touched(managed: Iterable[Mapping[str, Any]]) -> bool:
 
 # Of each of three kinds a template has 64 at most, and we add a dozen. More was never written by us.
 _MOST_OWNED: Final = 256
-_LONGEST_OWNED: Final = 400  # a name and its prefix have 253 and 63 letters at most
+_LONGEST_OWNED: Final = 400  # a name has 63 letters at most, or 253 as a key of data, and its prefix 253
 _FORGED: Final = frozenset({"more than any template"})
 
 

@@ -32,7 +32,7 @@ _STOP_TIMEOUT: Final = 3.0  # seconds
 _LOGIN_SECONDS: Final = 10.0
 _LOGIN_AGAIN: Final = 1.0  # seconds after which kopf logs in again where that failed; its own default is a minute
 _LOOK: Final = 5.0  # seconds between two looks whether kopf hears anything
-_LATE: Final = 30.0  # seconds; so late may be the first sign of a watch, and one that is due
+_LATE: Final = 60.0  # seconds; so late may be the first sign of a watch, and one that is due
 _DISCOVERY_SECONDS: Final = 1.0
 _PIECE: Final = 100  # so many objects of a list are taken at a time
 
@@ -96,7 +96,7 @@ class CredentialWatch:
         self.defined: bool | None = None  # whether the API server knows the resource, if it has said so
         self.watched: Sequence[str | None] = ()  # the namespaces that kopf was last started for
         self._heard: dict[str, int] = {}  # how often something came of each watch of kopf's, its answer at first
-        self._pages = 0  # of lists; while they come kopf waits
+        self._pages: dict[str, int] = {}  # how many came of each list; while they come kopf waits
         self.alive = False  # whether each watch of kopf's was answered, and kopf has not failed or gone deaf since
 
     async def run(self) -> None:
@@ -121,6 +121,7 @@ class CredentialWatch:
         ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._restarting, self._stop = False, partial(_call, loop, stop.set)
         self._heard = {credentials_path(each): 0 for each in namespaces}
+        self._pages = dict(self._heard)
         args = (loop, stop, namespaces, partial(_settle, ended))
         thread = threading.Thread(target=self._run_kopf, args=args, name="kopf", daemon=True)
         thread.start()
@@ -142,21 +143,22 @@ class CredentialWatch:
         """Start kopf anew where one of its watches is not answered, or dead, though the API server is within reach.
 
         kopf tells of neither: it tries for ever what is refused, waits for a resource that it did not find, and goes on
-        without a watcher that has died. Looks are counted, not seconds: the process may have been stopped.
+        without a watcher that was cancelled. Looks are counted, not seconds: the process may have been stopped.
         """
-        before, pages = dict(self._heard), self._pages
-        quiet = dict.fromkeys(before, 0)
+        before: dict[str, tuple[int, int]] = {}
+        quiet = dict.fromkeys(self._heard, 0)
         while True:
             await asyncio.sleep(_LOOK)
-            came = self._pages != pages or not self._kube.reachable
             for path, count in self._heard.items():
-                quiet[path] = 0 if came or count != before[path] else quiet[path] + 1
+                signs = count, self._pages[path]
+                same = signs == before.get(path) and self._kube.reachable
+                quiet[path] = quiet[path] + 1 if same else 0
+                before[path] = signs
                 if quiet[path] * _LOOK > _LATE + (self._kube.silence if count else 0):
                     _log.warning("kopf hears nothing of TuinlyCredentials, starting it anew", extra=fields(path=path))
                     self.alive = False
                     self.restart()
                     return
-            before, pages = dict(self._heard), self._pages
 
     async def _until_defined(self) -> None:
         """Wait until the API server knows the resource: kopf looks only once, and would never notice that it came."""
@@ -288,9 +290,9 @@ class CredentialWatch:
 
     async def _list(self, namespace: str | None) -> str:
         """List the credentials, tell of them, and return the list's version. Raises ApiFailure."""
-        version = ""
+        path, version = credentials_path(namespace), ""
         async for page, version in self._kube.list_whole_credentials(namespace):  # noqa: B007 -- the last one counts
-            self._pages += 1
+            self._pages[path] = self._pages.get(path, 0) + 1
             for number, raw in enumerate(page):
                 if number % _PIECE == 0:
                     await asyncio.sleep(0)

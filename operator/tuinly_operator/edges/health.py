@@ -14,6 +14,7 @@ METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # the 
 
 MOST_CONNECTIONS: Final = 100
 """Of those who ask. Everybody in the cluster may come here, and each connection takes a descriptor and memory."""
+_SETTLED: Final = 5.0  # seconds after which a connection has begun
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class HealthServer:
         app.on_response_prepare.append(_hide_server)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._listener: asyncio.Server | None = None
+        self._served: list[tuple[float, web.RequestHandler]] = []  # when, and what serves it
 
     async def start(self) -> tuple[str, int]:
         """Listen, and return the address and port. Raises SettingsError where that cannot be listened on."""
@@ -58,9 +60,15 @@ class HealthServer:
         """Make what serves a connection; it takes the place of the oldest one where there are too many."""
         server = self._runner.server
         assert server is not None  # noqa: S101 -- it is set up before anybody can come
-        for oldest in server.connections[: max(0, len(server.connections) + 1 - MOST_CONNECTIONS)]:
+        now, connection = asyncio.get_running_loop().time(), server()
+        # One without a transport is closed, unless it was made just now.
+        self._served = [each for each in self._served if each[1].transport is not None or now - each[0] < _SETTLED]
+        self._served.append((now, connection))
+        for _, oldest in self._served[:-MOST_CONNECTIONS]:
             oldest.force_close()
-        return server()
+            if oldest.transport is not None:
+                oldest.transport.abort()  # it may be of one who asks, and does not read what is sent
+        return connection
 
     async def _serve_metrics(self, _request: web.Request) -> web.Response:
         try:

@@ -176,7 +176,7 @@ class _Transport(AiohttpTransport):
 
 
 class _Answer(aiohttp.ClientResponse):
-    """An answer whose status says all: at a reason that is not ASCII, which RFC 9112 allows, httpx-aiohttp fails."""
+    """An answer whose status says all: at a reason that is not UTF-8, which RFC 9112 allows, httpx-aiohttp fails."""
 
     async def start(self, connection: Any) -> Self:  # noqa: ANN401 -- aiohttp's own
         """Take the head of the answer."""

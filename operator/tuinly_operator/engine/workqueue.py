@@ -174,12 +174,15 @@ class WorkQueue:
         return self._heaps[lane]
 
     def _unpark(self, namespace: str) -> None:
-        """As one of a namespace has ended, let the next of those come that are parked; the others wait for its end."""
-        if heap := self._parked.get(namespace):
-            entry = heapq.heappop(heap)
-            heapq.heappush(self._heaps[_SLOW], entry)
+        """As one of a namespace has ended, let the next that is parked come; all of them, where it is slow no more."""
+        if namespace not in self._parked:
+            return
+        heap = self._parked[namespace]
+        lane = self._lane(heap[0][-1], self._monotonic())
+        for _ in range(1 if lane == _SLOW else len(heap)):
+            heapq.heappush(self._heaps[lane], heapq.heappop(heap))
         if not heap:
-            self._parked.pop(namespace, None)
+            del self._parked[namespace]
 
     def _lane(self, key: NamespacedName, now: float) -> int:
         if self._slow.get(key.namespace, now) > now:

@@ -157,7 +157,7 @@ class Cluster:
         self.refusals = Refusals(Chance(1))
         self.begun = 0
         self.deaf: set[str | None] = set()  # namespaces whose watch is not answered
-        self.silence, self.reachable = 0.03, True
+        self.silence, self.reachable = 0.15, True
         monkeypatch.setattr(watch_module, "_DISCOVERY_SECONDS", 0.0)
         monkeypatch.setattr(self.refusals, "pause", lambda _: 0.0)
 
@@ -292,8 +292,8 @@ async def test_a_namespace_whose_secrets_are_refused_is_not_watched_either(clust
 
 @pytest.fixture
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "_LOOK", 0.01)
-    monkeypatch.setattr(watch_module, "_LATE", 0.02)
+    monkeypatch.setattr(watch_module, "_LOOK", 0.05)
+    monkeypatch.setattr(watch_module, "_LATE", 0.1)
 
 
 @pytest.mark.usefixtures("short_looks")
@@ -329,9 +329,9 @@ async def test_kopf_is_given_time(cluster: Cluster, why: str) -> None:
     cluster.reachable = why != "an outage"
     async with running(watch):
         await until(lambda: bool(cluster.started))
-        for _ in range(20):
-            await asyncio.sleep(0.01)  # two looks would be too many already
-            watch._pages += why == "it lists"  # noqa: SLF001 -- as a list does
+        for _ in range(40):
+            await asyncio.sleep(0.02)  # three looks in a row would be too many
+            watch._pages[credentials_path(None)] += why == "it lists"  # noqa: SLF001 -- as a list does
             if why == "it hears":
                 watch._sign(watch._heard, credentials_path(None))  # noqa: SLF001 -- as a watch does
         assert len(cluster.started) == 1

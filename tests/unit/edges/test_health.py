@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -209,6 +210,25 @@ async def test_idle_connections_keep_nobody_out(operator: Operator) -> None:
     assert not idle[-1][0].at_eof()
     for _, writer in idle:
         writer.close()
+
+
+async def test_those_who_do_not_read_keep_nobody_out_either(operator: Operator) -> None:
+    """What they asked for is too much for the system's buffers."""
+    operator.metrics = lambda: [b"x" * 4_000_000]
+    host, port = operator.base.removeprefix("http://").split(":")
+    asked = []
+    for _ in range(MOST_CONNECTIONS + 20):
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1000)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        asked.append((reader, writer))
+    assert (await ask(operator, "/healthz")).status == 200
+    async with asyncio.timeout(60):
+        for reader, _ in asked[:20]:
+            with suppress(ConnectionResetError):
+                while await reader.read(1_000_000):
+                    pass
+    for _, writer in asked:
+        writer.transport.abort()
 
 
 async def test_stopped_it_no_longer_listens(operator: Operator) -> None:

@@ -40,8 +40,9 @@ async def opened(
     login: Login,
     lists: Mapping[str, Callable[[], Awaitable[str]]] = MappingProxyType({}),
     sign: Callable[[str], None] = lambda _: None,
+    silence: float = 30.0,
 ) -> AsyncIterator[Session]:
-    session = Session(login, lists, sign, silence=0.5)
+    session = Session(login, lists, sign, silence=silence)
     try:
         yield session
     finally:
@@ -56,7 +57,7 @@ class Server:
         self.asked: list[tuple[str, str | None]] = []
         self.listed: list[str] = []
         self.failure: ApiFailure | None = None
-        self.status = 200
+        self.status, self.silence = 200, 30.0
         self.hangs: asyncio.Event | None = None
         self.signs: list[str] = []
 
@@ -69,7 +70,7 @@ class Server:
             address = str(server.make_url("/far/"))
             login = Login(**LOGIN, server=address)
             lists = {path: partial(self._list, path) for path in PATHS}
-            async with opened(login, lists, self.signs.append) as session:
+            async with opened(login, lists, self.signs.append, self.silence) as session:
                 yield session, address.rstrip("/")
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -140,7 +141,7 @@ async def test_a_watch_comes_line_by_line_however_it_arrives_and_is_never_too_de
 
 async def test_a_watch_that_falls_silent_breaks() -> None:
     server = Server(b'{"number": 1}\n')
-    server.hangs = asyncio.Event()
+    server.hangs, server.silence = asyncio.Event(), 0.5
     async with (
         server.session() as (session, address),
         await session.request("get", f"{address}{PATHS[0]}?watch=true") as response,

@@ -159,17 +159,16 @@ async def test_what_waits_for_others_of_its_namespace_comes_also_once_that_is_sl
     queue.mark("slow", slow=True)
     for number in range(6):
         queue.add(NamespacedName("slow", str(number)))
-    taken = [await queue.get()]
+    first = await queue.get()
     more = asyncio.create_task(queue.get())
     await settle()
+    assert not more.done()
     now = 121.0
-    for _ in range(5):
-        queue.done(taken[-1])
-        async with asyncio.timeout(30):
-            taken.append(await more)
-            more = asyncio.create_task(queue.get())
-    assert [key.name for key in taken] == list("012345")
-    more.cancel()
+    queue.add(NamespacedName("slow", "3.5"))
+    queue.done(first)
+    async with asyncio.timeout(30):
+        taken = [await more, *[await queue.get() for _ in range(5)]]
+    assert [key.name for key in taken] == ["1", "2", "3", "3.5", "4", "5"]
 
 
 async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:

@@ -116,7 +116,7 @@ class _Lines:
         return getattr(self._body, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """Give it line by line. kopf parses them itself."""
+        """Give it line by line. kopf parses them itself; of custom resources the API server writes them in UTF-8."""
         async for line in split(self._body.iter_chunked(size)):
             self._sign()
             yield shallow(line) + b"\n"
