@@ -40,7 +40,7 @@ NO_FINALIZER: Final = f"{GROUP}/no finalizer"
 """What kopf looks for: it removes its finalizer from every object that bears it, even if nobody needs it.
 
 That is a write that nobody asked for, and that the operator has no right to; kopf would try it for ever. So it is a
-name that the API server lets no object bear: of a finalizer's letters a space is none.
+name that the API server lets no object bear: it may have no space.
 """
 
 _log = logging.getLogger(__name__)
