@@ -87,6 +87,7 @@ check: $(VENV) ## All static checks
 	$(BIN)/lint-imports
 	cd plugin && PYTHONPATH=. ../$(BIN)/lint-imports
 	@$(BIN)/python hack/check_docs.py
+	@$(BIN)/python hack/check_commits.py
 	@"$$($(BIN)/python -m tests.support.binaries --only actionlint)" -shellcheck= -pyflakes=
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*
