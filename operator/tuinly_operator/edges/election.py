@@ -81,6 +81,7 @@ class Election:
         self._trouble = ""  # the last failure: logged once
         self.obstacle = ""  # why the Lease cannot be read or written, as the API server answers; empty if it can
         self._holder = ""  # the last leader that the log told of
+        self._end: asyncio.TimerHandle | None = None  # of the lead
 
     async def run(self) -> None:
         """Take part until cancelled."""
@@ -95,8 +96,11 @@ class Election:
             # Not released, so that nobody else leads while what is under way here may still go on.
             self._step_down(why)
         try:
-            await (self._try_to_lead() if self._leadership.until is None else self._renew())
+            async with asyncio.timeout(LEASE_SECONDS):  # each request has a limit of its own; this is for what has none
+                await (self._try_to_lead() if self._leadership.until is None else self._renew())
             self._trouble = self.obstacle = ""
+        except TimeoutError:
+            self._tell_trouble(ApiFailure(None, "TimeoutError"))
         except ApiFailure as failure:
             self._tell_trouble(failure)
 
@@ -183,6 +187,7 @@ class Election:
             return  # the answer came too late to lead by it
         new = self._leadership.until is None
         self._leadership.prolong(start + GIVE_UP_SECONDS)
+        self._guard()
         self._own = self._lease
         if new:
             self._holder = ""
@@ -195,6 +200,15 @@ class Election:
     def _passed_on(self, lease: Lease) -> bool:
         """Whether another replica holds the Lease, or it was released, so that another may hold it at any time."""
         return _released(lease) or lease.holder not in ("", self._identity)
+
+    def _guard(self) -> None:
+        """Step down when the lead ends, whatever is awaited then: a request that hangs must not hide the end."""
+        if self._end is not None:
+            self._end.cancel()
+        self._notice_gap()
+        if (until := self._leadership.until) is not None:
+            left = until - self._clock.now().boot
+            self._end = asyncio.get_running_loop().call_later(left, self._guard)
 
     def _notice_gap(self) -> None:
         """Step down if the lead was not renewed in time, even if it could be renewed now."""

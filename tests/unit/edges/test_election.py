@@ -507,6 +507,18 @@ async def test_a_leader_outlasts_some_seconds_without_an_api_server_whenever_the
 
 
 @simulated
+async def test_the_loss_of_the_lead_is_reported_in_time_while_a_renewal_hangs(world: World) -> None:
+    """Whatever it waits for, such as a login. Once that is given up it takes part again."""
+    leader, standby = await world.two()
+    leader.calls = [Call(before=3600)]
+    await world.until(lambda: not leader.leads, GIVE_UP_SECONDS + SLACK)
+    assert leader.told == ["promoted", "demoted"]
+    await standby.kill()
+    await world.until(lambda: leader.leads)
+    assert leader.told == ["promoted", "demoted", "promoted again"]
+
+
+@simulated
 async def test_a_renewal_that_hangs_until_its_end_leaves_time_for_another(world: World) -> None:
     leader, standby = await world.two()
     leader.calls = [Call(before=LEASE_LIMIT, arrives=False)]
