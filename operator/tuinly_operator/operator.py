@@ -46,6 +46,8 @@ _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
 _FIRST_TOKEN_SECONDS: Final = 60.0  # as if a credential that has no token had one that ends so soon
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
+_END_SECONDS: Final = 4.0  # for parts to end once they are cancelled
+_CLOSE_SECONDS: Final = 3.0  # for connections to close
 _PROBE_SECONDS: Final = 1.0
 _WORK: Final = 2  # reconciles per token request: while one waits for its answer, another one reads and writes
 _STUCK_SECONDS: Final = 300.0
@@ -64,14 +66,27 @@ async def run(settings: Settings, surroundings: Surroundings) -> None:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     operator = Operator(settings, surroundings)
-    await operator.start()
+    starting = asyncio.create_task(operator.start())
+
+    def end() -> None:
+        stop.set()
+        starting.cancel()  # in vain once it has started
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    try:
+        await starting
+    except asyncio.CancelledError:
+        if stop.is_set():
+            return
+        raise
     try:
         await operator.work_until(stop)
     finally:
-        await operator.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await operator.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +182,12 @@ class Operator:
             raise SettingsError(str(error)) from None
         try:
             self._kube = await self._doors.api(
-                s.kubeconfig, s.selector, self._leadership, reachable=self._api_within_reach, pace=self._pace
+                s.kubeconfig,
+                s.selector,
+                self._leadership,
+                clock=self._clock,
+                reachable=self._api_within_reach,
+                pace=self._pace,
             )
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
@@ -217,6 +237,7 @@ class Operator:
             begin("the census", self._census.run),
             begin("the census's questions", self._census.settle),
             begin("the probe of the API server", self._probe_api),
+            begin("the renewal of the login", self._kube.renew_login),
         ]
         try:
             await stop.wait()
@@ -260,9 +281,11 @@ class Operator:
     def notes(self) -> list[str]:
         """What /readyz tells besides; none of it makes this replica unready."""
         lease = self._election.obstacle if self._election else ""
+        login = self._kube.login_trouble
         return [
             *(f"may list and watch {refusal}: no" for refusal in self._refusals),
             *([f"reads and writes the Lease {self._settings.lease}: no ({lease})"] if lease else []),
+            *([f"renews its login: no ({login})"] if login else []),
         ]
 
     def _expose_state(self) -> None:
@@ -458,7 +481,7 @@ class Operator:
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks, and wait until they have ended."""
+    """Cancel tasks, and wait until they have ended, but not for ever."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait(tasks, timeout=_END_SECONDS)

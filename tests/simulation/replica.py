@@ -155,6 +155,7 @@ class Replica(Process):
         self.ended = True
 
     async def _connect(self, _kubeconfig: object, selector: str, leadership: Leadership, **told: Any) -> Kube:  # noqa: ANN401 -- as the real one is told
+        del told["clock"]  # for logins, of which there are none here
         return Kube(_configuration(), selector, leadership, rest=partial(Rest, self._network, self), **told)
 
     def _api_of_kopf(self, selector: str) -> Kube:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,6 +209,7 @@ async def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
     monkeypatch.setattr(starting.operator, "_secret_watches", [starting.secrets], raising=False)
     monkeypatch.setattr(starting.operator, "_credential_watch", starting.credentials, raising=False)
     monkeypatch.setattr(starting.operator, "_census", starting.census, raising=False)
+    monkeypatch.setattr(starting.operator, "_kube", SimpleNamespace(login_trouble=""), raising=False)
     return starting
 
 
@@ -281,6 +283,17 @@ def test_a_lease_that_it_may_not_use_is_told_where_people_look(
     assert starting.operator.ready() == []
 
 
+def test_a_login_that_cannot_be_renewed_is_a_line_of_readyz(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ready all the same: requests use the last login."""
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    monkeypatch.setattr(starting.operator, "_kube", SimpleNamespace(login_trouble="the kubeconfig a is gone"))
+    assert starting.operator.notes() == ["renews its login: no (the kubeconfig a is gone)"]
+    assert starting.operator.ready() == []
+
+
 def test_where_all_is_refused_nobody_is_ready(starting: Starting) -> None:
     starting.operator._refusals.note(starting.secrets.what, ApiFailure(403, "Forbidden"))  # noqa: SLF001 -- as its watch
     for part in (starting.secrets, starting.credentials, starting.census):
@@ -320,6 +333,8 @@ class Part:
     async def settle(self) -> None:
         await asyncio.Event().wait()
 
+    renew_login = run
+
     async def release(self) -> None:
         self._order.append("released")
 
@@ -331,7 +346,7 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
         asyncio.Event(),
         list[str](),
     )
-    for name in ("_election", "_events", "_census", "_pusher"):
+    for name in ("_election", "_events", "_census", "_pusher", "_kube"):
         monkeypatch.setattr(operator, name, Part(name, order), raising=False)
     for name in ("_watch_credentials", "_probe_api"):
         monkeypatch.setattr(operator, name, Part(name, order).run)
@@ -344,7 +359,35 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
         await work
     before, after = order[: order.index("released")], order[order.index("released") + 1 :]
     assert set(before) == {"_election", "_work"}
-    assert set(after) == {"_secret_watches", "_events", "_watch_credentials", "_census", "_pusher", "_probe_api"}
+    assert set(after) == {
+        "_secret_watches",
+        "_events",
+        "_watch_credentials",
+        "_census",
+        "_pusher",
+        "_kube",
+        "_probe_api",
+    }
+
+
+async def test_a_part_that_does_not_end_keeps_no_other_replica_from_the_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator_module, "_END_SECONDS", 0.1)
+    ended = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not ended.is_set():
+            with suppress(asyncio.CancelledError):
+                await ended.wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(10):
+            await operator_module._end(task)  # noqa: SLF001 -- the step before the lead is given up
+        assert not task.done()
+    finally:
+        ended.set()
+        await task
 
 
 async def test_the_limiter_is_tended_only_while_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,9 +441,10 @@ async def test_the_api_server_is_probed_only_while_it_is_out_of_reach(monkeypatc
 
 @pytest.mark.parametrize("manifest", ["install.yaml", "namespaced.yaml"])
 def test_the_longest_stop_is_shorter_than_kubernetes_waits(manifest: str) -> None:
-    """What is in flight, the Lease, kopf's thread, and a second for who asks for the health just then."""
+    """What is in flight, the parts (twice, around the Lease; kopf's thread is in one of them), and the connections."""
     text = (Path(__file__).parents[2] / "deploy" / manifest).read_text()
     [deployment] = [each for each in yaml.safe_load_all(text) if each["kind"] == "Deployment"]
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    longest = operator_module._GRACE + RELEASE_SECONDS + watch_module._STOP_TIMEOUT + 1  # noqa: SLF001 -- its parts
-    assert longest < grace
+    end, close = operator_module._END_SECONDS, operator_module._CLOSE_SECONDS  # noqa: SLF001 -- of the stop
+    assert end > watch_module._STOP_TIMEOUT  # noqa: SLF001 -- the longest that a part takes
+    assert operator_module._GRACE + 2 * end + RELEASE_SECONDS + close < grace  # noqa: SLF001 -- the same

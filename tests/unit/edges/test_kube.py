@@ -16,7 +16,7 @@ from tests.support.pki import Authority
 from tuinly_operator.base.clock import SystemClock
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.target import SecretMeta
-from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, NotLeading, connect, login, requests, yaml_of
+from tuinly_operator.edges.kube import ApiFailure, Kube, Lease, NotLeading, connect, requests, yaml_of
 from tuinly_operator.engine.leadership import Leadership
 
 
@@ -41,21 +41,6 @@ def test_a_manifest_is_yaml_and_ascii_whatever_letters_are_in_it(texts: dict[str
     written = yaml_of({"metadata": {"annotations": texts}, "data": {}, "uid": None})
     assert written.isascii()
     assert yaml.safe_load(written) == {"metadata": {"annotations": texts}, "data": {}, "uid": None}
-
-
-async def test_a_login_that_is_gone_is_a_failed_request_and_no_defect(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be back in a moment: where files are replaced, or a plugin has trouble of its own."""
-    monkeypatch.setattr(login, "_LOGIN_SECONDS", -1.0)  # read anew for each request
-    api = await connect(write_kubeconfig(tmp_path))
-    try:
-        (tmp_path / "ca.pem").unlink()
-        with pytest.raises(ApiFailure, match="no answer from the API server: ConfigException"):
-            await api.check_ready()
-        assert not await api.answers()
-    finally:
-        await api.close()
 
 
 async def test_a_login_does_not_show_its_token(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 
 from tuinly_operator.base.foreign_json import loads
 from tuinly_operator.base.http_times import parse_retry_after
@@ -73,6 +73,7 @@ class Requests:
         # No limit: reconciles are limited elsewhere, and the renewal of the Lease must not wait behind them.
         configuration.connection_pool_maxsize = 0
         self.configuration = configuration
+        self._make_rest = rest
         self._rest = rest(configuration)
         self._notify = reachable
         self._reachable = True
@@ -116,6 +117,9 @@ class Requests:
         if not self._leadership.holds(seconds):
             raise NotLeading
 
+    def refused(self, authorization: str | None) -> None:
+        """Called with the login that the API server refused (401)."""
+
     def require_reach(self) -> None:
         """Refuse to go on while the API server is known to be out of reach. Raises ApiFailure."""
         if not self._reachable:
@@ -126,6 +130,11 @@ class Requests:
         if self._check is not None:
             self._check.cancel()
         await self._rest.close()
+
+    async def reconnect(self) -> None:
+        """Close all connections and use new ones from now on, by the configuration as it is now."""
+        old, self._rest = self._rest, self._make_rest(self.configuration)
+        await old.close()
 
     async def check_ready(self) -> None:
         """Ask the API server whether it is ready. Raises ApiFailure."""
@@ -220,7 +229,9 @@ class Requests:
                     yield response
                     return
                 failure = _failure(response, await response.read())
-        except (aiohttp.ClientError, OSError, ValueError, config.ConfigException) as error:  # the last: no login
+                if response.status == HTTPStatus.UNAUTHORIZED:
+                    self.refused(authorization)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = ApiFailure(None, type(error).__name__)
         if failure.out_of_reach:
             self._doubt()
@@ -235,7 +246,9 @@ class Requests:
         """Have the API server asked about itself, once for all who have doubts.
 
         A time-out or a 504 of one write proves nothing: an admission webhook, which tenants may run, can cause both.
-        Nor does a refusal: a server that has just started refuses everybody everything, and is not back yet.
+        Nor does a refusal: a server that has just started refuses everybody everything, and is not back yet. One that
+        refuses the login refuses this too, and then counts as out of reach: until the login is renewed, nothing can be
+        written, so no token is requested.
         """
         if self._reachable and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(self._check_reach())
@@ -244,7 +257,8 @@ class Requests:
         try:
             await self.check_ready()
         except ApiFailure as failure:
-            if failure.status is None or failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            status = failure.status or HTTPStatus.GATEWAY_TIMEOUT
+            if status == HTTPStatus.UNAUTHORIZED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self._note(reachable=False)
 
     def _note(self, *, reachable: bool) -> None:
