@@ -20,6 +20,7 @@ from tests.support.waiting import wait_until
 
 LEASE = "tuinly-operator"
 LOST = "this replica leads no more: it was not renewed in time"
+REFUSED = "the API server refused the login (401 Unauthorized), renewing it"
 NOTE = "renews its login: no (the kubeconfig"
 HASTY = {"_RENEW_SECONDS: Final = 60.0": "_RENEW_SECONDS: Final = 1.0", "_LIMIT: Final = 15.0": "_LIMIT: Final = 2.0"}
 """What is shorter in the operator under test, so that it need not be waited for."""
@@ -96,6 +97,7 @@ def test_a_hanging_plugin_stops_nothing_until_its_login_ends_and_a_new_login_is_
     assert count(operator, "cannot renew the login") == 1
 
     account.take_back("first")
+    operator.wait_for_log(lambda line: line["msg"] == REFUSED)
     operator.wait_for_log(lambda line: line["msg"] == LOST)
     wait_until(lambda: operator.metric("tuinly_leader") == 0, what="it leads no more")
     assert operator.get("/healthz") == (200, "ok\n")
@@ -107,6 +109,8 @@ def test_a_hanging_plugin_stops_nothing_until_its_login_ends_and_a_new_login_is_
     wait_until(lambda: operator.get("/readyz") == (200, "ok\n"), what="all is well")
     wait_until(lambda: not any(map(identity, plugin.hanging())), what="the plugin and its child have ended")
     assert operator.terminate() == 0
+    assert count(operator, REFUSED) == 1
+    assert [line for line in operator.logs() if line["logger"] == "asyncio"] == []  # of how the plugin was killed
 
 
 def count(operator: OperatorProcess, message: str) -> int:

@@ -88,4 +88,3 @@ class _Output(asyncio.SubprocessProtocol):
         """Kill the program and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self._transport.get_pid(), signal.SIGKILL)
-        self._transport.close()

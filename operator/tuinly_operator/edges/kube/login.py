@@ -68,11 +68,16 @@ class Renewal:
         self._load = load
         self._source = source
         self._refused = asyncio.Event()
+        self._told = False  # whether the log has this refusal
 
     def refused(self, authorization: str | None) -> None:
         """Note that the API server refused a login (401); one that has been renewed meanwhile does not count."""
-        if authorization == self.configuration.api_key.get("BearerToken"):
-            self._refused.set()
+        if authorization != self.configuration.api_key.get("BearerToken"):
+            return
+        if not self._told:
+            _log.warning("the API server refused the login (401 Unauthorized), renewing it")
+        self._told = True
+        self._refused.set()
 
     async def run(self) -> None:
         """Renew the login whenever that is due; never ends."""
@@ -82,9 +87,7 @@ class Renewal:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_RENEW_SECONDS):
                         await self._refused.wait()
-            refused = self._refused.is_set()
-            if refused and not tries:
-                _log.warning("the API server refused the login (401 Unauthorized), renewing it")
+            self._told = refused = self._refused.is_set()
             self._note(await self.renew())
             tries = tries + 1 if refused or self.trouble else 0
             if tries:
