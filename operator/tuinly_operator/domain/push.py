@@ -22,6 +22,8 @@ CATCH_UP_SECONDS: Final = 90.0  # after the write; by then the kubelet has shown
 _MIRROR: Final = "kubernetes.io/config.mirror"
 _FINISHED: Final = frozenset({"Succeeded", "Failed"})
 _MOST_NAMED: Final = 3
+_LONGEST_VERSION: Final = 20  # digits of the largest resourceVersion, an unsigned number of 64 bits
+_OTHER: Final = "other"  # kept in place of an annotation that is no resourceVersion
 
 SCHEDULED: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 """The field selector for Pods that a kubelet has to do with."""
@@ -31,9 +33,10 @@ SCHEDULED: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed
 class Pod:
     """What is kept of a Pod that uses one of the Secrets that are looked for.
 
-    `value` is that of our annotation, empty for none. `started` is when the kubelet began with it, in seconds since the
-    epoch, None where it has not. `shows` are the Secrets of which it is shown new content, `keeps` those that a
-    container has by an environment variable or a `subPath`, as they were when it started.
+    `value` is that of our annotation: a resourceVersion, `other` for any other text, empty for none. `started` is when
+    the kubelet began with it, in seconds since the epoch, None where it has not. `shows` are the Secrets of which it is
+    shown new content, `keeps` those that a container has by an environment variable or a `subPath`, as they were when
+    it started.
     """
 
     name: str
@@ -70,11 +73,16 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
         name=meta["name"],
         uid=meta["uid"],
         node=node,
-        value=value,
+        value=_version_in(value),
         started=noted_time(started) if started else None,
         shows=frozenset(shows),
         keeps=frozenset(keeps),
     )
+
+
+def _version_in(value: str) -> str:
+    """The annotation's value as far as it can equal a resourceVersion; the rest is a tenant's text of any size."""
+    return value if not value or (len(value) <= _LONGEST_VERSION and value.isascii()) else _OTHER
 
 
 def living_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
