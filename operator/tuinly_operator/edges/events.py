@@ -5,10 +5,11 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from tuinly_operator.base.clock import Clock, rfc3339
 from tuinly_operator.base.logs import fields
+from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import API_VERSION, KIND, Credential
 from tuinly_operator.domain.notices import Notice
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading, event
@@ -24,6 +25,14 @@ _MAX_NOTE: Final = 1024  # bytes, events.k8s.io/v1
 _log = logging.getLogger(__name__)
 
 
+class _Subject(NamedTuple):
+    """What an Event that waits keeps of its credential, which can be large."""
+
+    key: NamespacedName
+    uid: str
+    version: str
+
+
 class EventSender:
     """Sends Events: those of one namespace one after the other, those of several at the same time.
 
@@ -36,7 +45,7 @@ class EventSender:
         self._kube = kube
         self._clock = clock
         self._host = host
-        self._waiting: dict[str, deque[tuple[Credential, Notice]]] = {}  # by namespace
+        self._waiting: dict[str, deque[tuple[_Subject, Notice]]] = {}  # by namespace
         self._count = 0
         self._begun: asyncio.Queue[str] = asyncio.Queue()  # namespaces whose first Event has come
         self._places = asyncio.Semaphore(_PLACES)
@@ -48,7 +57,7 @@ class EventSender:
         if namespace not in self._waiting:
             self._waiting[namespace] = deque()
             self._begun.put_nowait(namespace)
-        self._waiting[namespace].append((credential, notice))
+        self._waiting[namespace].append((_Subject(credential.key, credential.uid, credential.version), notice))
         self._count += 1
         if self._count > _MOST_WAITING:
             self._drop()
@@ -64,9 +73,9 @@ class EventSender:
 
     def _drop(self) -> None:
         longest = max(self._waiting.values(), key=len)
-        credential, notice = longest.pop()
+        subject, notice = longest.pop()
         self._count -= 1
-        _log.warning("an Event was dropped", extra=fields(credential=credential.key, reason=notice.reason))
+        _log.warning("an Event was dropped", extra=fields(credential=subject.key, reason=notice.reason))
 
     async def _send_all(self, namespace: str) -> None:
         waiting = self._waiting[namespace]
@@ -87,9 +96,9 @@ class EventSender:
             held.callback(late.cancel)
             yield
 
-    async def _send(self, credential: Credential, notice: Notice) -> None:
+    async def _send(self, subject: _Subject, notice: Notice) -> None:
         """Send one, again after an outage. By its name the API server knows one that it has got already."""
-        namespace, said = credential.key.namespace, self._event(credential, notice)
+        namespace, said = subject.key.namespace, self._event(subject, notice)
         while True:
             try:
                 await self._kube.post_event(namespace, said)
@@ -100,7 +109,7 @@ class EventSender:
                     await self._end_of_outage()
                     continue
                 if not (failure.namespace_ends or failure.exists):
-                    extra = fields(credential=credential.key, reason=notice.reason, cause=failure)
+                    extra = fields(credential=subject.key, reason=notice.reason, cause=failure)
                     _log.warning("an Event could not be sent", extra=extra)
             return
 
@@ -110,20 +119,20 @@ class EventSender:
             await asyncio.sleep(_OUTAGE_SECONDS)
         await asyncio.sleep(_LEAD_SECONDS)
 
-    def _event(self, credential: Credential, notice: Notice) -> dict[str, object]:
+    def _event(self, subject: _Subject, notice: Notice) -> dict[str, object]:
         now = self._clock.now().wall
         self._sent += 1
         return event(
-            credential.key.namespace,
+            subject.key.namespace,
             # A unique name: the time to the microsecond, and a count in case two are sent in the same microsecond.
-            f"{credential.key.name}.{int(now * 1e6):x}{self._sent % 4096:03x}",
+            f"{subject.key.name}.{int(now * 1e6):x}{self._sent % 4096:03x}",
             {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
-                "namespace": credential.key.namespace,
-                "name": credential.key.name,
-                "uid": credential.uid,
-                "resourceVersion": credential.version,
+                "namespace": subject.key.namespace,
+                "name": subject.key.name,
+                "uid": subject.uid,
+                "resourceVersion": subject.version,
             },
             eventTime=rfc3339(now, "microseconds"),
             reportingInstance=self._host,

@@ -1,6 +1,7 @@
 """Events: of each namespace one after the other, and no namespace holds up another or crowds it out."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -193,3 +194,14 @@ async def test_an_event_that_meets_an_outage_in_which_the_lead_ends_is_sent_once
 def test_after_an_outage_the_lease_has_been_looked_at_before_an_event_is_sent() -> None:
     hangs = leases_module._LEASE_LIMIT.total or 0.0  # noqa: SLF001 -- what a look may take
     assert hangs + LOOK_SECONDS < events_module._LEAD_SECONDS  # noqa: SLF001 -- how long it waits
+
+
+def test_an_event_that_waits_keeps_nothing_of_its_credential_but_its_identity(posts: Posts) -> None:
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(found, Credential) for found in gc.get_objects())
+
+    sender, before = EventSender(cast("Kube", posts), SystemClock(), "tests"), kept()
+    for number in range(10):
+        sender.tell(of(f"namespace{number}"), failed())
+    assert kept() == before
