@@ -283,6 +283,7 @@ class Operator:
         lease = self._election.obstacle if self._election else ""
         login = self._kube.login_trouble
         return [
+            *(["API server answers: no"] if self._away.is_set() else []),
             *(f"may list and watch {refusal}: no" for refusal in self._refusals),
             *([f"reads and writes the Lease {self._settings.lease}: no ({lease})"] if lease else []),
             *([f"renews its login: no ({login})"] if login else []),

@@ -76,7 +76,14 @@ def chart_values() -> Json:
         "settings": {"TUINLY_TOKEN_URL": TOKEN_URL, "TUINLY_GRAPHQL_URL": GRAPHQL_URL},
         "caBundle": {"configMap": "private-ca", "key": "ca.crt"},
         "push": {"enabled": True},
-        "networkPolicy": {"enabled": True, "endpointPorts": [443, 6443, 8443]},
+        "networkPolicy": {
+            "enabled": True,
+            "metricsFrom": [
+                {"podSelector": {}},  # for `helm test`
+                {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "visitor"}}},
+            ],
+            "endpointPorts": [443, 6443, 8443],
+        },
     }
 
 

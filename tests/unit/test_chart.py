@@ -206,6 +206,21 @@ def test_the_network_policy_is_the_components_and_can_be_narrowed(helm: Helm) ->
     assert spec["egress"][1]["ports"] == [{"port": 8443, "protocol": "TCP"}]
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_a_drain_can_take_the_last_replica(helm: Helm, replicas: int) -> None:
+    """With `minAvailable: 1` the eviction of a single replica is refused for ever."""
+    for objects in (helm.template({"replicas": replicas}), list(plain("install.yaml").values())):
+        budget = chosen(objects, "PodDisruptionBudget")["spec"]
+        assert (budget.get("maxUnavailable"), budget.get("minAvailable")) == (1, None)
+
+
+def test_by_default_the_network_policy_admits_no_pod_to_health_and_metrics(helm: Helm) -> None:
+    """No rule at all: a rule without peers would admit all."""
+    spec = chosen(helm.template({"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
+    assert spec["ingress"] == []
+    assert "Ingress" in spec["policyTypes"]
+
+
 @pytest.mark.parametrize(
     ("values", "components"),
     [

@@ -269,6 +269,15 @@ def test_what_is_refused_is_waited_for_by_nobody_but_it_is_not_all(starting: Sta
     assert operator.notes() == ["may list and watch secrets in namespace gone: no"]
 
 
+def test_an_api_server_that_does_not_answer_is_a_line_of_readyz(starting: Starting) -> None:
+    """As in the log and the metric; that alone does not make the replica unready."""
+    for part in (starting.secrets, starting.credentials, starting.census):
+        part.succeed()
+    starting.operator._api_within_reach(reachable=False)  # noqa: SLF001 -- as a request that failed does
+    assert starting.operator.notes() == ["API server answers: no"]
+    assert starting.operator.ready() == []
+
+
 def test_a_lease_that_it_may_not_use_is_told_where_people_look(
     starting: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,8 @@ import prometheus_client.exposition
 import pytest
 
 from tuinly_operator.base.settings import SettingsError
-from tuinly_operator.edges.health import METRICS_CONTENT_TYPE, MOST_CONNECTIONS, HealthServer
+from tuinly_operator.edges.health import METRICS_CONTENT_TYPE, HealthServer
+from tuinly_operator.edges.listener import MOST_CONNECTIONS, MOST_OF_AN_ADDRESS
 
 
 @dataclass
@@ -34,6 +35,9 @@ class Operator:
             notes=lambda: [*self.notes()],
             metrics=lambda: self.metrics(),  # noqa: PLW0108 -- as it is then
         )
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True)
@@ -200,35 +204,111 @@ async def test_all_ipv6_addresses_include_ipv4s() -> None:
         await server.stop()
 
 
-async def test_idle_connections_keep_nobody_out(operator: Operator) -> None:
+async def open_from(operator: Operator, number: int, limit: int = 65536) -> list[Connection]:
+    """Open connections from as many addresses as they need."""
     host, port = operator.base.removeprefix("http://").split(":")
-    idle = [await asyncio.open_connection(host, int(port)) for _ in range(3 * MOST_CONNECTIONS)]
+    return [
+        await asyncio.open_connection(
+            host, int(port), limit=limit, local_addr=(f"127.0.1.{each // MOST_OF_AN_ADDRESS + 1}", 0)
+        )
+        for each in range(number)
+    ]
+
+
+async def test_idle_connections_from_many_addresses_keep_no_probe_out(operator: Operator) -> None:
+    idle = await open_from(operator, MOST_CONNECTIONS)
     assert (await ask(operator, "/healthz")).status == 200
     async with asyncio.timeout(30):
-        for reader, _ in idle[: 2 * MOST_CONNECTIONS]:
-            assert await reader.read() == b""  # closed
+        with suppress(ConnectionResetError):
+            assert await idle[0][0].read() == b""  # closed
     assert not idle[-1][0].at_eof()
     for _, writer in idle:
         writer.close()
 
 
-async def test_those_who_do_not_read_keep_nobody_out_either(operator: Operator) -> None:
-    """What they asked for is too much for the system's buffers."""
+async def test_clients_that_do_not_read_keep_no_probe_out(operator: Operator) -> None:
+    """The answer that they requested is too much for the system's buffers."""
     operator.metrics = lambda: [b"x" * 4_000_000]
-    host, port = operator.base.removeprefix("http://").split(":")
-    asked = []
-    for _ in range(MOST_CONNECTIONS + 20):
-        reader, writer = await asyncio.open_connection(host, int(port), limit=1000)
+    asked = await open_from(operator, MOST_CONNECTIONS, limit=1000)
+    for _, writer in asked:
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        asked.append((reader, writer))
     assert (await ask(operator, "/healthz")).status == 200
+    reader, writer = asked[0]
     async with asyncio.timeout(60):
-        for reader, _ in asked[:20]:
-            with suppress(ConnectionResetError):
-                while await reader.read(1_000_000):
-                    pass
+        with suppress(ConnectionResetError):
+            while await reader.read(1_000_000):
+                pass
     for _, writer in asked:
         writer.transport.abort()
+
+
+async def test_a_client_that_does_not_read_the_metrics_is_cut_off(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuinly_operator.edges.health.SEND_SECONDS", 0.1)
+    operator.metrics = lambda: [b"x" * 1_000_000] * 40
+    [(_, writer)] = await open_from(operator, 1, limit=1000)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(30):
+        while not writer.transport.is_closing():  # a write tells of the reset; reading would be what it does not do
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nowhere"])
+async def test_each_answer_ends_its_connection(operator: Operator, path: str) -> None:
+    """Connections are bounded for each address, and requests only with them."""
+    [(reader, writer)] = await open_from(operator, 1)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 2)
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in answer
+    writer.close()
+
+
+async def test_a_body_without_end_is_not_read(operator: Operator) -> None:
+    [(reader, writer)] = await open_from(operator, 1)
+    writer.write(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\nx")
+    async with asyncio.timeout(5):  # aiohttp would read on for ten seconds
+        assert (await reader.read()).startswith(b"HTTP/1.1 405")
+    writer.close()
+
+
+async def test_clients_that_ask_at_the_same_time_share_one_rendering(operator: Operator) -> None:
+    rendered = []
+
+    def pieces() -> Iterator[bytes]:
+        rendered.append(1)
+        yield b"a"
+        yield b"b"
+
+    operator.metrics = pieces
+    answers = await asyncio.gather(*(ask(operator, "/metrics") for _ in range(6)))
+    assert {each.text for each in answers} == {"ab"}
+    assert len(rendered) < len(answers)
+    assert (await ask(operator, "/metrics")).text == "ab"
+
+
+async def test_a_rendering_that_a_client_still_reads_is_given_to_others(operator: Operator) -> None:
+    """Otherwise each client that reads slowly would keep another one in memory."""
+    rendered = []
+
+    def pieces() -> Iterator[bytes]:
+        rendered.append(1)
+        yield from [b"x" * 1_000_000] * 40
+
+    operator.metrics = pieces
+    [(reader, writer)] = await open_from(operator, 1, limit=1000)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(30):
+        await reader.readexactly(10)
+    assert len((await ask(operator, "/metrics")).text) == 40_000_000
+    assert rendered == [1]
+    writer.transport.abort()
+    async with asyncio.timeout(60):
+        while len(rendered) == 1:
+            await ask(operator, "/metrics")
 
 
 async def test_stopped_it_no_longer_listens(operator: Operator) -> None:
