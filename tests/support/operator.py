@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -122,7 +123,21 @@ class OperatorProcess:
         return self
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return status and text of one of the paths it serves."""
+        """Return status and text of one of the paths it serves.
+
+        An address that opens more connections than it may is refused for a moment.
+        """
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return self._get_once(path)
+            except (ConnectionError, urllib.error.URLError) as error:
+                reason = getattr(error, "reason", error)
+                if not isinstance(reason, ConnectionResetError) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _get_once(self, path: str) -> tuple[int, str]:
         try:
             with urllib.request.urlopen(self.health_url + path, timeout=10) as answer:  # noqa: S310 - its own URL
                 return answer.status, answer.read().decode()
