@@ -36,7 +36,7 @@ from tuinly_operator.engine.parts import Parts
 from tuinly_operator.engine.pusher import Pusher
 from tuinly_operator.engine.store import Store
 from tuinly_operator.engine.timers import Timers
-from tuinly_operator.engine.workqueue import WorkQueue
+from tuinly_operator.engine.workqueue import Order, Urgency, WorkQueue
 from tuinly_operator.reconciler.reconcile import Reconciler
 
 _STOPPING: Final = "the operator is stopping"
@@ -44,7 +44,6 @@ _WATCH: Final = "the watch of TuinlyCredentials"
 _LISTING: Final = "the Secrets are not listed yet"
 _NOT_LEADING: Final = "another replica leads"
 _OUT_OF_REACH: Final = "the API server is out of reach"
-_FIRST_TOKEN_SECONDS: Final = 60.0  # as if a credential that has no token had one that ends so soon
 _GRACE: Final = 10.0  # seconds for what is in flight at SIGTERM
 _END_SECONDS: Final = 4.0  # for parts to end once they are cancelled
 _CLOSE_SECONDS: Final = 3.0  # for connections to close
@@ -435,7 +434,7 @@ class Operator:
         """Queue a credential again behind others, if any wait, and the queue is open so that its turn will come."""
         if not self._queue or self._queue.holds:
             return False
-        self._queue.add(key)
+        self._queue.add(key, status_only=True)
         return True
 
     def _count_again(self) -> None:
@@ -468,17 +467,17 @@ class Operator:
         watches = zip(self._namespaces, self._secret_watches, strict=True)
         return any(watch.has_shown(version) for of, watch in watches if of in (None, namespace))
 
-    def _urgency(self, key: NamespacedName) -> float:
-        """The order of the queue: first those for whom a place at an endpoint is kept, so that it is used soon.
+    def _urgency(self, key: NamespacedName) -> Urgency:
+        """Where a credential waits in the queue.
 
-        Then the token that ends first. A credential without one comes after those that would lose theirs within a
-        minute, and before all others: refreshes that never end, as a busy machine or too many of them make, must not
-        keep it from its first token.
+        One for which a place at an endpoint is kept comes first, so that the place is used soon.
         """
         if self._limiter.holds_place(key):
-            return float("-inf")
-        end = self._store.token_end(key)
-        return self._clock.now().wall + _FIRST_TOKEN_SECONDS if end is None else end
+            return Urgency(Order.LIVING, float("-inf"))
+        record, end = self._store.get(key), self._store.token_end(key)
+        if record is not None and (record.credential.spec.suspend or record.credential.deleting):
+            return Urgency(Order.STATUS)
+        return Urgency(Order.ENDED) if end is None or end <= self._clock.now().wall else Urgency(Order.LIVING, end)
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

@@ -70,7 +70,7 @@ def _one_too_late(watch: Callable[..., Any]) -> Callable[..., Any]:
 
 def _done_and_forgotten(self: workqueue.WorkQueue, key: Any) -> None:  # noqa: ANN401 -- a name
     self._active.discard(key)
-    self._again.discard(key)
+    self._again.pop(key, None)
     self._wake()
 
 

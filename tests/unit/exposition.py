@@ -17,7 +17,7 @@ from tuinly_operator.edges.metrics import Metrics, State
 from tuinly_operator.edges.oauth import origin_of
 from tuinly_operator.engine.limiter import Ask, Limiter
 from tuinly_operator.engine.store import Store
-from tuinly_operator.engine.workqueue import WorkQueue
+from tuinly_operator.engine.workqueue import Order, Urgency, WorkQueue
 
 ORIGIN = origin_of(TOKEN_URL)
 KEY = NamespacedName("shop", "storefront")
@@ -35,7 +35,7 @@ class Scraped:
 
     def __init__(self) -> None:
         """Nothing has happened yet."""
-        self.queue = WorkQueue(lambda _: 0.0, time.monotonic, places=20)
+        self.queue = WorkQueue(lambda _: Urgency(Order.LIVING), time.monotonic, places=20)
         self.limiter = Limiter(20, lambda _: None)
         self.store = Store(changed=lambda _: None, gone=lambda _: None)
         self.origins: set[str] = set()

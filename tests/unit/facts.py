@@ -63,6 +63,7 @@ POLICY: Final = Policy(
     allowed_graphql_urls=frozenset({"https://graphql.example.com/graphql"}),
     min_interval=5.0,
 )
+EARLIER: Final = Moment(ISSUED.wall - 60, ISSUED.boot - 60)
 LIFETIME: Final = 3600
 REF: Final = ClientSecretRef("storefront-client")
 CLIENT: Final = Client("shop", Sensitive("client-secret"))
@@ -208,7 +209,7 @@ class Scene:
         self.verify_permit = Permit()
         held = IssuedToken(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
         self.memory = Memory(
-            met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT, ISSUED)
+            met=True, written=Written(held), client=ClientSecretRead(REF, "client-uid/20", CLIENT, EARLIER)
         )
         self.wrote()
         for change in changes:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from tests.unit.facts import credential
 from tuinly_operator import operator as operator_module
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Deadline, Moment
@@ -24,6 +25,7 @@ from tuinly_operator.edges.kube import ApiFailure
 from tuinly_operator.edges.refusals import SECRETS, Refusal
 from tuinly_operator.engine.limiter import Ask
 from tuinly_operator.engine.parts import PATIENCE, Parts
+from tuinly_operator.engine.workqueue import Order
 from tuinly_operator.operator import Operator
 
 BROKEN, SOUND = NamespacedName("shop", "broken"), NamespacedName("shop", "sound")
@@ -154,14 +156,25 @@ async def begun(
 async def test_refreshes_without_end_do_not_keep_a_credential_from_its_first_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each of them comes again before the machine is through with all, its token then ending later than it did."""
-    ends = {NamespacedName("shop", f"{seconds} s"): float(seconds) for seconds in (3600, 61)}
-    assert await begun(monkeypatch, ends, SOUND) == [SOUND.name, "61 s", "3600 s"]
+    ends = {NamespacedName("shop", f"{seconds} s"): float(seconds) for seconds in (3600, 61, 30)}
+    order = await begun(monkeypatch, ends, SOUND)
+    assert [name for name in order if name != SOUND.name] == ["30 s", "61 s", "3600 s"]
+    assert SOUND.name in order[:2]
 
 
-async def test_tokens_that_end_within_a_minute_come_before_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends = {NamespacedName("shop", f"{seconds} s"): float(seconds) for seconds in (59, -5)}
-    assert await begun(monkeypatch, ends, SOUND) == ["-5 s", "59 s", SOUND.name]
+async def test_ended_tokens_take_turns_with_living_ones_and_by_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant whose tokens have all ended delays neither the refreshes nor the first tokens of others."""
+    ended = {NamespacedName("evil", f"ended {number}"): -100.0 for number in range(5)}
+    ends = {**ended, NamespacedName("good", "ended"): -1.0, NamespacedName("good", "due"): 300.0}
+    order = await begun(monkeypatch, ends, NamespacedName("evil", "none"))
+    assert {"due", "ended"} < set(order[:5])
+
+
+async def test_a_suspended_credential_waits_behind_the_others() -> None:
+    operator, suspended = made(), credential({"spec": {"suspend": True}})
+    operator._store.credential_seen(suspended)  # noqa: SLF001 -- as the watch does
+    assert operator._urgency(suspended.key).order is Order.STATUS  # noqa: SLF001 -- the part under test
+    assert operator._urgency(SOUND).order is Order.ENDED  # noqa: SLF001 -- the same
 
 
 class Watch:

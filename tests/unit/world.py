@@ -34,7 +34,7 @@ from tuinly_operator.engine.limiter import PROBE_SECONDS, Limiter
 from tuinly_operator.engine.pusher import Pusher
 from tuinly_operator.engine.store import Store
 from tuinly_operator.engine.timers import Timers
-from tuinly_operator.engine.workqueue import WorkQueue
+from tuinly_operator.engine.workqueue import Order, Urgency, WorkQueue
 from tuinly_operator.reconciler.reconcile import Reconciler
 
 Json = dict[str, Any]
@@ -546,7 +546,7 @@ class Process:
 
     def __init__(self, world: World, api: FakeApi, endpoint: FakeEndpoint, events: FakeEvents) -> None:
         self._world, self._api = world, api
-        self.queue = WorkQueue(lambda _: 0.0, lambda: world.boot, places=20)
+        self.queue = WorkQueue(lambda _: Urgency(Order.LIVING), lambda: world.boot, places=20)
         self.limiter = Limiter(20, self.queue.add)
         self.timers = Timers(world, self.queue.add, burst=20)
         self.metrics = Metrics(world)

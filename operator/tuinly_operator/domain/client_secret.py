@@ -48,9 +48,9 @@ def not_found(ref: ClientSecretRef) -> Failure:
     return Failure(Reason.CLIENT_SECRET_NOT_FOUND, f"the Secret {ref.name} does not exist; create it in this namespace")
 
 
-def not_readable(ref: ClientSecretRef) -> Failure:
+def not_readable(name: str) -> Failure:
     """The failure for a client Secret that the operator has no right to read."""
-    message = f"the operator may not read the Secret {ref.name}; grant it get on Secrets in this namespace"
+    message = f"the operator may not read the Secret {name}; grant it get on Secrets in this namespace"
     return Failure(Reason.CLIENT_SECRET_NOT_FOUND, message)
 
 

@@ -19,6 +19,7 @@ from tuinly_operator.base.names import NamespacedName, is_name
 from tuinly_operator.base.shared import share
 from tuinly_operator.base.text import NQCHARS
 from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.template import Template
 
 GROUP: Final = "tuinly.com"
 VERSION: Final = "v1alpha1"
@@ -87,22 +88,6 @@ class ClientSecretRef:
     name: str
     client_id_key: str = _json("clientIDKey", "client_id")
     client_secret_key: str = "client_secret"  # noqa: S105 -- a key's name, not a password
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateMetadata:
-    """Labels and annotations that users want on the target."""
-
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """What the target holds instead of the default keys."""
-
-    metadata: TemplateMetadata = TemplateMetadata()
-    data: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ UNTRIED: Final = Failure(
 )
 SAME_END: Final = 10.0  # seconds by which a token that is given again may seem to end otherwise: answers take time
 SURE_OF_LIFE: Final = 5.0  # seconds after a token was asked for, for which its credential is taken to exist still
+READ_AGAIN: Final = 1.0  # seconds between two reads of a client Secret that changes again and again
 LAST_CALL: Final = 100.0  # seconds before expiry at which an unverified token is better than none
 
 Rule = Callable[[Facts], Decision | None]
@@ -86,7 +87,8 @@ def _rest(
             parks |= {Purpose.VERIFICATION} if block.parks else set()
         blocked_by = blocked_by or failure
         requeue_at = _earliest(requeue_at, again, _last_call_at(f))
-    return Rest(blocked_by, requeue_at, parks=parks, silent=bool(parks) and blocked_by is None)
+    silent = bool(parks) and blocked_by is None
+    return Rest(blocked_by, requeue_at, recheck_at=_read_again_at(f), parks=parks, silent=silent)
 
 
 def _earliest(*deadlines: Deadline | None) -> Deadline | None:
@@ -217,7 +219,8 @@ def _request(f: Facts, why: Need) -> Decision:
     if refresh is not None:
         return refresh
     client = _client(f)
-    return Exchange(why, client, f.client_identity) if isinstance(client, Client) else client
+    version = f.memory.client.identity if f.memory.client else ""
+    return Exchange(why, client, version) if isinstance(client, Client) else client
 
 
 def _kept_back(f: Facts, block: Block) -> Rest:
@@ -454,7 +457,9 @@ def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
 def _client(f: Facts) -> Client | ReadClientSecret | Rest:
     """The client id and secret; if they are not known, the act that reads them, or the rest until that is of use."""
     read = f.memory.client
-    if read is None or (read.ref, read.identity) != (f.spec.client_secret_ref, f.client_identity):
+    if read is None or read.ref != f.spec.client_secret_ref:
+        return ReadClientSecret()
+    if read.identity != f.client_identity and _read_again_at(f) is None:
         return ReadClientSecret()
     if isinstance(read.client, Client):
         return read.client
@@ -462,6 +467,18 @@ def _client(f: Facts) -> Client | ReadClientSecret | Rest:
         return _rest(f, read.client)
     again = Deadline.after(RECHECK, read.at)  # no watch tells of Secrets of some types
     return ReadClientSecret() if again.due(f.now) else replace(_rest(f, read.client), recheck_at=again)
+
+
+def _read_again_at(f: Facts) -> Deadline | None:
+    """When a client Secret is read that changed right after its last read; None if now, or if it did not.
+
+    Until then the client that was read counts. Else whoever edits the Secret in a loop would keep the operator reading.
+    """
+    read = f.memory.client
+    if read is None or read.ref != f.spec.client_secret_ref or read.identity == f.client_identity:
+        return None
+    again = Deadline.after(READ_AGAIN, read.at)
+    return None if again.due(f.now) else again
 
 
 def _last_call_at(f: Facts) -> Deadline | None:

@@ -11,7 +11,7 @@ from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.memory import AttemptInputs, IssuedToken, Memory
 from tuinly_operator.domain.push import Content
 from tuinly_operator.domain.target import SecretMeta, believe, exchange_inputs, holds_state, looks_as_asked
-from tuinly_operator.domain.template import DEFAULT_LAYOUT, Layout, layout_of
+from tuinly_operator.domain.template import DEFAULT_LAYOUT, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +222,8 @@ def gather(  # noqa: PLR0913 -- all that is known
 def understand(credential: Credential) -> tuple[Layout, Failure | None]:
     """How a credential asks its target to look, and why its spec cannot be followed, None if it can."""
     template = credential.spec.target.template
-    try:
-        return layout_of(template) if template else DEFAULT_LAYOUT, credential.problem
-    except Failure as failure:
-        return DEFAULT_LAYOUT, failure.to_keep()
+    layout = template.layout if template else DEFAULT_LAYOUT
+    return (DEFAULT_LAYOUT, layout) if isinstance(layout, Failure) else (layout, credential.problem)
 
 
 def _by_target(memory: Memory, target: SecretMeta, credential: Credential, wanted: Layout, now: Moment) -> Memory:

@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
-from tuinly_operator.domain.credential import Template
 from tuinly_operator.domain.errors import Failure, Reason
 
 MAX_RENDERED: Final = 512 * 1024  # bytes; half of what a Secret may hold, since base64 and managedFields come on top
@@ -18,7 +18,9 @@ DEFAULT_DATA: Final[Mapping[str, str]] = {
 }
 VARIABLES: Final = frozenset({"access_token", "token_type", "expires_at", "expires_in", "scope", "client_id"})
 
-_PLACEHOLDER: Final = re.compile(r"\$(?:(\$)|\{([a-z_]+)\})")
+_PLACEHOLDER: Final = re.compile(r"\$\{([a-z_]+)\}")
+# One pass without backtracking: a template may hold 130,000 dollar signs.
+_VALID: Final = re.compile(rf"(?:[^$]++|\$\$|\$\{{(?:{'|'.join(sorted(VARIABLES))})\}})*+")
 _RESERVED: Final = ("kubernetes.io", "k8s.io", "tuinly.com")
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
@@ -33,6 +35,30 @@ class Layout:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateMetadata:
+    """Labels and annotations that users want on the target."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)  # without slots, so that its layout is computed once
+class Template:
+    """What the target holds instead of the default keys."""
+
+    metadata: TemplateMetadata = TemplateMetadata()
+    data: Mapping[str, str] | None = None
+
+    @cached_property
+    def layout(self) -> Layout | Failure:
+        """What `layout_of` gives or raises."""
+        try:
+            return layout_of(self)
+        except Failure as failure:
+            return failure.to_keep()
+
+
 def layout_of(template: Template | None) -> Layout:
     """How a credential asks its target to look.
 
@@ -45,7 +71,7 @@ def layout_of(template: Template | None) -> Layout:
     for key, text in data.items():
         if not _KEY.fullmatch(key) or key == "." or key.startswith(".."):
             raise _invalid("data", "keys are letters, digits, '-', '_' and '.', neither '.' nor beginning with '..'")
-        if "$" in _PLACEHOLDER.sub("", text) or not {m[2] for m in _PLACEHOLDER.finditer(text)} <= VARIABLES | {None}:
+        if not _VALID.fullmatch(text):
             known = ", ".join(f"${{{name}}}" for name in sorted(VARIABLES))
             raise _invalid("data", f"after a dollar sign stands another one, or one of {known}")
     for name in (*labels, *annotations):
@@ -63,11 +89,15 @@ def render(layout: Layout, values: Mapping[str, str]) -> dict[str, bytes]:
     """
     rendered, size = {}, 0
     for key, text in layout.data.items():
-        rendered[key] = _PLACEHOLDER.sub(lambda m: "$" if m[1] else values[m[2]], text).encode()
+        rendered[key] = "$".join(_fill(part, values) for part in text.split("$$")).encode()  # $$ is a dollar sign
         size += len(key) + len(rendered[key])
         if size > MAX_RENDERED:
             raise Failure(Reason.TARGET_REJECTED, "spec.target.template renders to more than 512 KiB; shorten it")
     return rendered
+
+
+def _fill(text: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda m: values[m[1]], text) if "$" in text else text
 
 
 def _reserved(name: str) -> bool:

@@ -160,6 +160,11 @@ class Store:
         found = {key: self._secrets[key] for key in sorted(self._targets.of(credential.key))}
         return {key: s for key, s in found.items() if s.target and s.target.owner_uid == credential.uid}
 
+    def naming(self, client_secret: NamespacedName) -> list[Record]:
+        """The credentials that name this client Secret."""
+        found = (self._records.get(key) for key in self._interested.of(client_secret))
+        return [each for each in found if each is not None and each.credential.client_secret == client_secret]
+
     def known(self, key: NamespacedName) -> Told | None:
         """What is known of a name: who has it, or who had it last; None where neither is remembered."""
         record = self._records.get(key)
@@ -326,7 +331,10 @@ class Store:
             self._ends.forget(credential.key)
             self._records[credential.key] = record = Record(credential, created=created)
         else:
-            old, record.credential = record.credential, credential
+            old = record.credential
+            if credential.spec == old.spec:  # keep what was computed from it
+                credential = replace(credential, spec=old.spec)
+            record.credential = credential
             same = replace(old, version=credential.version, status=credential.status) == credential
             if same and credential.status in (old.status, record.writing):
                 return  # the echo of our own status write, which may come before its answer

@@ -1,5 +1,9 @@
 """Which credential is reconciled next: each once, one reconcile per credential at a time, the most urgent first.
 
+What one tenant does in a loop must not delay the refreshes of another. So keys wait in three orders, and the first two
+take turns: credentials whose token lives, the one that ends first at the head; and those without a living token, for
+which all namespaces take turns. Those that need only a status come after both, until one has waited for a second.
+
 An admission webhook may hold up writes in some namespaces, however many; that must hold up no other namespace. So
 there are three lanes. Namespaces with slow writes have one of their own, with places of its own, and a namespace moves
 there as soon as one of its writes is slow. Of those places it has an eighth at most: what makes its writes slow may be
@@ -10,24 +14,45 @@ with quick writes leave free (docs/decisions/0021-lanes-by-how-quick-writes-are.
 import asyncio
 import heapq
 from collections.abc import Callable
+from enum import IntEnum
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 from tuinly_operator.base.names import NamespacedName
 
-_QUICK, _UNKNOWN, _SLOW = range(3)  # lanes
+_LANES = _QUICK, _UNKNOWN, _SLOW = range(3)
 _SLOW_SECONDS: Final = 120.0  # that a namespace counts as slow after a slow write: twice the longest retry
 _QUICK_SECONDS: Final = 7200.0  # that it counts as quick after a quick one: many tokens live for an hour
 _MOST_QUICK: Final = 20_000  # namespaces that are remembered
 
-_Heap = list[tuple[float, int, NamespacedName]]
+_STATUS_SECONDS: Final = 1.0  # that a status waits behind everything else
+
+
+class Order(IntEnum):
+    """The order in which a key waits."""
+
+    LIVING = 0
+    ENDED = 1
+    STATUS = 2
+
+
+class Urgency(NamedTuple):
+    """How urgent a credential is: its order, and for one whose token lives the time at which that ends, in seconds."""
+
+    order: Order
+    end: float = 0.0
+
+
+_Heap = list[tuple[Order, float, int, NamespacedName]]
 
 
 class WorkQueue:
     """A deduplicating priority queue that hands out nothing while something holds it."""
 
-    def __init__(self, urgency: Callable[[NamespacedName], float], monotonic: Callable[[], float], places: int) -> None:
-        """`urgency` gives a credential's place, the smallest first; `monotonic` is a clock in seconds.
+    def __init__(
+        self, urgency: Callable[[NamespacedName], Urgency], monotonic: Callable[[], float], places: int
+    ) -> None:
+        """`urgency` says where a credential waits; `monotonic` is a clock in seconds.
 
         At most `places` reconciles run at a time, and besides as many of slow namespaces.
         """
@@ -35,13 +60,16 @@ class WorkQueue:
         self._monotonic = monotonic
         self._places = places
         self._most_of_one = max(1, places // 8)  # reconciles of one slow namespace
-        self._heaps: tuple[_Heap, _Heap, _Heap] = ([], [], [])
+        self._heaps: dict[tuple[Order, int], _Heap] = {(order, lane): [] for order in Order for lane in _LANES}
+        self._served = dict.fromkeys(Order, 0)  # when each order was last served, by a count
+        self._turn = dict.fromkeys(Order, 0.0)  # the last turn that was served
+        self._turns: dict[tuple[Order, str], float] = {}  # the last turn that each namespace has taken
         self._parked: dict[str, _Heap] = {}  # by namespace: slow, and with as many under way as it may have
         self._slow: dict[str, float] = {}  # namespaces, and until when they are
         self._quick: dict[str, float] = {}  # the same
         self._waiting: dict[NamespacedName, float] = {}
         self._active: set[NamespacedName] = set()
-        self._again: set[NamespacedName] = set()
+        self._again: dict[NamespacedName, bool] = {}  # and whether only for a status
         self._holds: set[str] = set()
         self._order = count()
         self._taken = float("-inf")  # when a key was last handed out
@@ -85,22 +113,31 @@ class WorkQueue:
             self._waiting = dict.fromkeys(self._waiting, self._monotonic())
         self._wake()
 
-    def add(self, key: NamespacedName) -> None:
+    def add(self, key: NamespacedName, *, status_only: bool = False) -> None:
         """Ask for a reconcile. One that is under way is followed by another; one that waits is not doubled."""
         if key in self._active:
-            self._again.add(key)
+            self._again[key] = self._again.get(key, True) and status_only
         elif key not in self._waiting:
+            order, end = Urgency(Order.STATUS) if status_only else self._urgency(key)
+            rank = end if order is Order.LIVING else self._take_turn(order, key.namespace)
             self._waiting[key] = now = self._monotonic()
-            heapq.heappush(self._heap(key, now), (self._urgency(key), next(self._order), key))
+            heapq.heappush(self._heap(order, key, now), (order, rank, next(self._order), key))
             self._wake()
+
+    def _take_turn(self, order: Order, namespace: str) -> float:
+        """The turn in which a namespace is served next; each has one key in a turn, also if it adds them one by one."""
+        if len(self._turns) > 2 * len(self._waiting) + 64:
+            self._turns = {of: turn for of, turn in self._turns.items() if turn > self._turn[of[0]]}
+        turn = self._turns[order, namespace] = max(self._turn[order], self._turns.get((order, namespace), 0.0)) + 1
+        return turn
 
     def caught_up(self, key: NamespacedName) -> None:
         """Let a reconcile be followed by none for what was asked for until now: all of that is known to it."""
-        self._again.discard(key)
+        self._again.pop(key, None)
 
     async def get(self) -> NamespacedName:
         """Wait for the most urgent credential that can be begun. The caller must say `done` for it."""
-        while (lane := self._next_lane()) is None:
+        while (heap := self._next()) is None:
             waker = asyncio.get_running_loop().create_future()
             self._wakers.append(waker)
             try:
@@ -110,7 +147,9 @@ class WorkQueue:
                     self._wakers.remove(waker)
                 self._wake()  # for another, if this one had been woken already
                 raise
-        _, _, key = heapq.heappop(self._heaps[lane])
+        order, rank, _, key = heapq.heappop(heap)
+        self._served[order] = next(self._order)
+        self._turn[order] = max(self._turn[order], rank)
         del self._waiting[key]
         self._active.add(key)
         self._taken = self._monotonic()
@@ -121,8 +160,7 @@ class WorkQueue:
         self._active.discard(key)
         self._unpark(key.namespace)
         if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+            self.add(key, status_only=self._again.pop(key))
         self._wake()
 
     def mark(self, namespace: str, *, slow: bool) -> None:
@@ -151,27 +189,29 @@ class WorkQueue:
             self._quick[namespace] = now + _QUICK_SECONDS
 
     def _change_over(self, namespace: str) -> None:
-        for heap in self._heaps[:_SLOW]:
+        for (order, lane), heap in self._heaps.items():
+            if lane == _SLOW:
+                continue
             moved = [entry for entry in heap if entry[-1].namespace == namespace]
             heap[:] = [entry for entry in heap if entry[-1].namespace != namespace]
             heapq.heapify(heap)
             for entry in moved:
-                heapq.heappush(self._heaps[_SLOW], entry)
+                heapq.heappush(self._heaps[order, _SLOW], entry)
         self._wake()
 
     def _settle(self) -> None:
         """Move the first key of each lane to where it belongs: that may have changed as time passed."""
         now = self._monotonic()
-        for heap in self._heaps:
-            while heap and (right := self._heap(heap[0][-1], now)) is not heap:
+        for (order, _), heap in self._heaps.items():
+            while heap and (right := self._heap(order, heap[0][-1], now)) is not heap:
                 heapq.heappush(right, heapq.heappop(heap))
 
-    def _heap(self, key: NamespacedName, now: float) -> _Heap:
+    def _heap(self, order: Order, key: NamespacedName, now: float) -> _Heap:
         """Where a key waits: in the lane of its namespace, or parked."""
         lane, namespace = self._lane(key, now), key.namespace
         if lane == _SLOW and sum(each.namespace == namespace for each in self._active) >= self._most_of_one:
             return self._parked.setdefault(namespace, [])
-        return self._heaps[lane]
+        return self._heaps[order, lane]
 
     def _unpark(self, namespace: str) -> None:
         """As one of a namespace has ended, let the next that is parked come; all of them, where it is slow no more."""
@@ -180,7 +220,7 @@ class WorkQueue:
         heap = self._parked[namespace]
         lane = self._lane(heap[0][-1], self._monotonic())
         for _ in range(1 if lane == _SLOW else len(heap)):
-            heapq.heappush(self._heaps[lane], heapq.heappop(heap))
+            heapq.heappush(self._heaps[heap[0][0], lane], heapq.heappop(heap))
         if not heap:
             del self._parked[namespace]
 
@@ -199,24 +239,36 @@ class WorkQueue:
         for key in self._active:
             lanes[self._lane(key, now)] += 1
         free = self._places - lanes[_QUICK] - lanes[_UNKNOWN]
-        share = max(1, self._places // 4) if self._heaps[_QUICK] else self._places
+        share = max(1, self._places // 4) if self._keys(_QUICK) else self._places
         return free, min(free, share - lanes[_UNKNOWN]), self._places - lanes[_SLOW]
 
-    def _next_lane(self) -> int | None:
-        """The lane of the most urgent credential that can be begun now, or None where none can."""
+    def _keys(self, lane: int) -> int:
+        """How many keys wait in a lane."""
+        return sum(len(self._heaps[order, lane]) for order in Order)
+
+    def _next(self) -> _Heap | None:
+        """Where the next key is that can be begun now, or None if there is none."""
         if self._holds:
             return None
         self._settle()
         free = self._free()
-        lanes = [lane for lane, heap in enumerate(self._heaps) if heap and free[lane] > 0]
-        return min(lanes, key=lambda lane: self._heaps[lane][0], default=None)
+        for order in sorted(Order, key=lambda order: (self._may_wait(order), self._served[order])):
+            if heaps := [heap for lane in _LANES if (heap := self._heaps[order, lane]) and free[lane] > 0]:
+                return min(heaps, key=lambda heap: heap[0])
+        return None
+
+    def _may_wait(self, order: Order) -> bool:
+        """Whether an order comes after the others: that of statuses does, while none of them has waited for long."""
+        heads = [heap[0][-1] for lane in _LANES if (heap := self._heaps[order, lane])]
+        latest = self._monotonic() - _STATUS_SECONDS
+        return order is Order.STATUS and all(self._waiting[key] > latest for key in heads)
 
     def _wake(self) -> None:
         """Wake as many waiting `get`s as there are keys that can be handed out."""
         if self._holds or not self._wakers:
             return
         self._settle()
-        ready = sum(max(0, min(len(heap), free)) for heap, free in zip(self._heaps, self._free(), strict=True))
+        ready = sum(max(0, min(self._keys(lane), free)) for lane, free in enumerate(self._free()))
         for _ in range(min(ready, len(self._wakers))):
             waker = self._wakers.pop()
             if not waker.done():

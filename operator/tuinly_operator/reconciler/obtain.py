@@ -1,4 +1,4 @@
-"""Obtains tokens: reads the client Secret, makes token requests, judges answers, tries new tokens if asked to."""
+"""Obtains tokens: makes token requests, judges answers, tries new tokens if asked to."""
 
 import asyncio
 import logging
@@ -6,28 +6,26 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final
 
 from tuinly_operator.base.clock import Clock, Deadline, Moment
 from tuinly_operator.base.logs import fields
 from tuinly_operator.domain import decision as rules
 from tuinly_operator.domain.acts import Attempt, Exchange, Need, Refresh, Verify
-from tuinly_operator.domain.client_secret import is_watched, not_found, not_readable, parse_client_secret
 from tuinly_operator.domain.credential import GrantType
 from tuinly_operator.domain.decision import Comparison
 from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
 from tuinly_operator.domain.facts import Facts, Purpose
-from tuinly_operator.domain.memory import Attempted, Client, ClientSecretRead, IssuedToken, RefreshToken
+from tuinly_operator.domain.memory import Attempted, Client, IssuedToken, RefreshToken
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
-from tuinly_operator.domain.target import SecretMeta, TokenState
+from tuinly_operator.domain.target import TokenState
 from tuinly_operator.domain.token_response import TokenResponse, Verdict
 from tuinly_operator.edges.election import ASKING_SECONDS
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
 from tuinly_operator.engine.limiter import Ask, Limiter, Ticket
-from tuinly_operator.engine.store import Gone, Record, Store
+from tuinly_operator.engine.store import Record
 from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
@@ -46,7 +44,6 @@ class Attempts:
         self,
         *,
         look: Callable[[Record], Facts],
-        store: Store,
         kube: Kube,
         endpoint: TokenEndpoint,
         limiter: Limiter,
@@ -57,7 +54,6 @@ class Attempts:
     ) -> None:
         """Nothing is asked before `exchange` or `refresh`; `look` gathers what is known now."""
         self._look = look
-        self._store = store
         self._kube = kube
         self._endpoint = endpoint
         self._limiter = limiter
@@ -66,40 +62,6 @@ class Attempts:
         self._metrics = metrics
         self._clock = clock
         self._apart: set[str] = set()  # origins whose clock is too far from ours
-
-    async def read_client_secret(self, record: Record, facts: Facts) -> None:
-        """Read the client id and secret, or what is wrong with them. Raises ApiFailure, or Failure if it may not."""
-        key, ref = facts.credential.client_secret, facts.spec.client_secret_ref
-        since = self._store.since(key)
-        client: Client | Failure
-        try:
-            raw = await self._kube.read_secret(key)
-        except ApiFailure as failure:
-            if failure.status == HTTPStatus.FORBIDDEN:
-                raise not_readable(ref) from None
-            if not failure.not_found:
-                raise
-            self._remember(record, facts, None, since, not_found(ref))
-            return
-        try:
-            client = parse_client_secret(raw, ref)
-        except Failure as failure:
-            client = failure.to_keep()
-        self._remember(record, facts, SecretMeta.from_object(raw) if is_watched(raw) else None, since, client)
-
-    def _remember(
-        self,
-        record: Record,
-        facts: Facts,
-        seen: SecretMeta | None,
-        since: SecretMeta | Gone,
-        client: Client | Failure,
-    ) -> None:
-        """Remember what a read gave. The store takes only what the watch shows: of no other it learns when it goes."""
-        key, by, ref = facts.credential.client_secret, facts.credential.key, facts.spec.client_secret_ref
-        self._store.secret_read(key, seen, since, by)
-        read = ClientSecretRead(ref, seen.identity if seen else "", client, self._clock.now())
-        record.memory = record.memory.client_secret_read(read)
 
     async def exchange(self, record: Record, facts: Facts, decided: Exchange) -> None:
         """Ask for a token by client credentials, and keep it if it is no worse."""

@@ -40,6 +40,7 @@ from tuinly_operator.engine.limiter import Ask, Limiter
 from tuinly_operator.engine.pusher import Pusher
 from tuinly_operator.engine.store import LiveTarget, Record, Store
 from tuinly_operator.engine.timers import Timers
+from tuinly_operator.reconciler.client_secrets import ClientSecrets
 from tuinly_operator.reconciler.obtain import Attempts, ask_for
 from tuinly_operator.reconciler.publish import Publisher
 from tuinly_operator.reconciler.report import Reporter
@@ -98,9 +99,9 @@ class Reconciler:
         self._publisher = Publisher(
             store=store, kube=kube, reporter=self._reporter, setbacks=setbacks, metrics=metrics, clock=clock
         )
+        self._client_secrets = ClientSecrets(store, kube, clock)
         self._attempts = Attempts(
             look=lambda record: self._gather(record, LiveTarget()),
-            store=store,
             kube=kube,
             endpoint=endpoint,
             limiter=limiter,
@@ -224,7 +225,7 @@ class Reconciler:
         """Do what was decided, with what it was decided on."""
         match decided:
             case ReadClientSecret():
-                await self._attempts.read_client_secret(record, facts)
+                await self._client_secrets.read(facts)
             case ProveAbsence():
                 await self._publisher.prove_absence(facts, live)
             case Exchange():

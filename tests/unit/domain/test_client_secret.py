@@ -174,7 +174,7 @@ def test_a_client_does_not_show_its_secret() -> None:
 
 @pytest.mark.parametrize(
     ("failure", "advice"),
-    [(not_found(REF), "does not exist; create it"), (not_readable(REF), "grant it get on Secrets")],
+    [(not_found(REF), "does not exist; create it"), (not_readable(REF.name), "grant it get on Secrets")],
     ids=["absent", "not readable"],
 )
 def test_a_secret_that_is_absent_or_may_not_be_read_is_named_with_what_to_do(failure: Failure, advice: str) -> None:

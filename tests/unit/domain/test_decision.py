@@ -264,7 +264,10 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "created, obtained some time ago": ([pending, created_obtained, passed(6)], AskWhoServes),
     "created, obtained, to be retained": ([pending, created_obtained, RETAINED], ProveAbsence),
     "new, its client Secret not seen": ([brand_new, client_gone], ReadClientSecret),
-    "new, client Secret changed since it was read": ([brand_new, client_known, client_edited], ReadClientSecret),
+    "new, client Secret changed since it was read": (
+        [brand_new, client_known, client_edited, passed(2)],
+        ReadClientSecret,
+    ),
     # A token in memory is written before anything else is thought of.
     "obtained": ([pending], Publish),
     "obtained, client Secret edited": ([pending, client_edited], Publish),

@@ -4,9 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuinly_operator.domain.credential import Template, TemplateMetadata
 from tuinly_operator.domain.errors import Failure, Reason
-from tuinly_operator.domain.template import DEFAULT_LAYOUT, MAX_RENDERED, VARIABLES, Layout, layout_of, render
+from tuinly_operator.domain.template import (
+    DEFAULT_LAYOUT,
+    MAX_RENDERED,
+    VARIABLES,
+    Layout,
+    Template,
+    TemplateMetadata,
+    layout_of,
+    render,
+)
 
 VALUES = {
     "access_token": "canary-token",

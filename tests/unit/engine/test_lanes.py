@@ -9,7 +9,7 @@ from itertools import count, pairwise
 import pytest
 
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.engine.workqueue import WorkQueue
+from tuinly_operator.engine.workqueue import Order, Urgency, WorkQueue
 
 PLACES = 20
 LATE = 1.0
@@ -17,6 +17,10 @@ LATE = 1.0
 HELD = 10.0
 """Seconds that a slow reconcile takes."""
 QUICK = 0.02
+
+
+def living(end: float | str) -> Urgency:
+    return Urgency(Order.LIVING, float(end))
 
 
 class Clock:
@@ -47,7 +51,7 @@ class Rush:
 
     def __init__(self, slow: set[str]) -> None:
         self.clock, self.slow = Clock(), slow
-        self.queue = WorkQueue(lambda key: float(key.namespace not in slow), lambda: self.clock.now, PLACES)
+        self.queue = WorkQueue(lambda key: living(key.namespace not in slow), lambda: self.clock.now, PLACES)
         self.added: dict[NamespacedName, float] = {}
         self.late: list[float] = []
         self.busy: list[int] = []
@@ -107,7 +111,7 @@ async def test_slow_namespaces_hold_up_no_other(namespaces: int, each: int) -> N
 
 
 async def test_what_is_under_way_changes_over_and_so_does_what_waits() -> None:
-    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=2)
+    queue = WorkQueue(lambda _: living(0), lambda: 0.0, places=2)
     queue._most_of_one = 2  # noqa: SLF001 -- all
     slow, quick = [NamespacedName("slow", name) for name in "abcde"], NamespacedName("quick", "a")
     for key in (*slow, quick):
@@ -128,7 +132,7 @@ async def test_what_is_under_way_changes_over_and_so_does_what_waits() -> None:
 
 async def test_a_slow_namespace_has_an_eighth_of_the_places_and_the_most_urgent_first() -> None:
     """Its writes may be slow as they are many, and costly for the API server."""
-    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=16)
+    queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=16)
     for namespace in ("slow", "slower"):
         queue.mark(namespace, slow=True)
     for number in (7, 3, 5, 1, 9):
@@ -155,7 +159,7 @@ async def test_a_slow_namespace_has_an_eighth_of_the_places_and_the_most_urgent_
 
 async def test_what_waits_for_others_of_its_namespace_comes_also_once_that_is_slow_no_more() -> None:
     now = 0.0
-    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=8)
+    queue = WorkQueue(lambda key: living(key.name), lambda: now, places=8)
     queue.mark("slow", slow=True)
     for number in range(6):
         queue.add(NamespacedName("slow", str(number)))
@@ -173,7 +177,7 @@ async def test_what_waits_for_others_of_its_namespace_comes_also_once_that_is_sl
 
 async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
     now = 0.0
-    queue = WorkQueue(lambda _: 0.0, lambda: now, places=1)
+    queue = WorkQueue(lambda _: living(0), lambda: now, places=1)
     queue.mark("slow", slow=True)
     queue.add(NamespacedName("slow", "a"))
     queue.add(NamespacedName("quick", "a"))
@@ -195,7 +199,7 @@ async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
 async def test_what_has_waited_for_long_is_begun_by_what_is_known_then(*, held: bool) -> None:
     """As after an outage or a lead of another replica, during which nothing is handed out."""
     now = 0.0
-    queue = WorkQueue(lambda _: 0.0, lambda: now, places=2)
+    queue = WorkQueue(lambda _: living(0), lambda: now, places=2)
     queue.mark("slow", slow=True)
     if held:
         queue.hold("an outage")
@@ -218,7 +222,7 @@ async def test_what_has_waited_for_long_is_begun_by_what_is_known_then(*, held: 
 async def test_namespaces_that_are_no_more_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuinly_operator.engine.workqueue._MOST_QUICK", 2)
     now = 0.0
-    queue = WorkQueue(lambda key: float(key.namespace == "later"), lambda: now, places=4)
+    queue = WorkQueue(lambda key: living(key.namespace == "later"), lambda: now, places=4)
     for namespace in ("one", "other", "later"):
         queue.mark(namespace, slow=False)
     now = 7201.0
@@ -231,7 +235,7 @@ async def test_namespaces_that_are_no_more_make_room_for_others(monkeypatch: pyt
 
 
 async def test_urgency_counts_in_both_lanes() -> None:
-    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=24)
+    queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=24)
     queue.mark("slow", slow=True)
     for number in (5, 3, 1, 4, 2):
         queue.add(NamespacedName("slow" if number % 2 else "quick", str(number)))
@@ -240,7 +244,7 @@ async def test_urgency_counts_in_both_lanes() -> None:
 
 
 async def test_those_of_whom_nothing_is_known_leave_places_to_those_who_are_quick() -> None:
-    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=8)
+    queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=8)
     queue.mark("quick", slow=False)
     for number in range(20):
         queue.add(NamespacedName(f"new{number}", str(number)))
@@ -248,7 +252,7 @@ async def test_those_of_whom_nothing_is_known_leave_places_to_those_who_are_quic
     taken = [(await queue.get()).namespace for _ in range(8)]
     assert taken == ["new0", "new1"] + ["quick"] * 6
     # Where none of these waits, all places are theirs.
-    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=8)
+    queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=8)
     for number in range(20):
         queue.add(NamespacedName(f"new{number}", str(number)))
     for _ in range(8):
@@ -257,7 +261,7 @@ async def test_those_of_whom_nothing_is_known_leave_places_to_those_who_are_quic
 
 
 async def test_all_places_are_those_of_quick_and_unknown_ones_together() -> None:
-    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=2)
+    queue = WorkQueue(lambda _: living(0), lambda: 0.0, places=2)
     for name in ("a", "b"):
         queue.add(NamespacedName("unknown", name))
         await queue.get()
@@ -273,7 +277,7 @@ async def test_all_places_are_those_of_quick_and_unknown_ones_together() -> None
 async def test_a_quick_write_does_not_make_a_namespace_quick_in_which_others_are_slow() -> None:
     """As where a webhook holds up the writes of Secrets, and not those of statuses."""
     now = 0.0
-    queue = WorkQueue(lambda _: 0.0, lambda: now, places=4)
+    queue = WorkQueue(lambda _: living(0), lambda: now, places=4)
     queue._most_of_one = 4  # noqa: SLF001 -- all
     queue.mark("odd", slow=False)
     queue.mark("odd", slow=True)
@@ -300,7 +304,7 @@ async def settle() -> None:
 async def test_while_quick_ones_wait_those_of_whom_nothing_is_known_have_a_quarter_and_at_least_one(
     places: int, unknown: int
 ) -> None:
-    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places)
+    queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places)
     queue.mark("quick", slow=False)
     for number in range(places):
         queue.add(NamespacedName(f"new{number}", str(number)))
@@ -311,7 +315,7 @@ async def test_while_quick_ones_wait_those_of_whom_nothing_is_known_have_a_quart
 
 @pytest.mark.parametrize("next_one", ["quick", "unknown"])
 async def test_where_quick_ones_have_all_places_the_next_one_waits(next_one: str) -> None:
-    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=4)
+    queue = WorkQueue(lambda _: living(0), lambda: 0.0, places=4)
     queue.mark("quick", slow=False)
     for name in "abcd":
         queue.add(NamespacedName("quick", name))
@@ -326,7 +330,7 @@ async def test_where_quick_ones_have_all_places_the_next_one_waits(next_one: str
 
 
 async def test_a_lane_of_slow_ones_that_is_more_than_full_keeps_no_worker_of_the_others_asleep() -> None:
-    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=2)
+    queue = WorkQueue(lambda _: living(0), lambda: 0.0, places=2)
     for namespace in ("one", "other"):
         for name in "ab":
             queue.add(NamespacedName(namespace, name))
@@ -345,7 +349,7 @@ async def test_a_lane_of_slow_ones_that_is_more_than_full_keeps_no_worker_of_the
 async def test_however_namespaces_turn_slow_and_quick_again_the_most_urgent_key_is_the_next(seed: int) -> None:
     """With a place for each, so that no lane has to wait."""
     chance, now = random.Random(seed), 0.0  # noqa: S311 -- the same each time
-    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=400)
+    queue = WorkQueue(lambda key: living(key.name), lambda: now, places=400)
     for number in chance.sample(range(60), 60):
         queue.add(NamespacedName(chance.choice("abc"), str(number)))
         if chance.random() < 0.2:
@@ -357,7 +361,7 @@ async def test_however_namespaces_turn_slow_and_quick_again_the_most_urgent_key_
 
 @pytest.mark.parametrize("known", [False, True])
 async def test_what_turns_slow_waits_no_more_behind_what_cannot_be_begun(*, known: bool) -> None:
-    queue = WorkQueue(lambda key: float(key.name), lambda: 0.0, places=1)
+    queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=1)
     if known:
         queue.mark("turns", slow=False)
         queue.mark("quick", slow=False)
@@ -373,7 +377,7 @@ async def test_what_turns_slow_waits_no_more_behind_what_cannot_be_begun(*, know
 
 async def test_a_worker_wakes_for_a_key_that_may_be_begun_since_time_has_passed_as_soon_as_anything_happens() -> None:
     now = 0.0
-    queue = WorkQueue(lambda _: 0.0, lambda: now, places=1)
+    queue = WorkQueue(lambda _: living(0), lambda: now, places=1)
     queue.mark("slow", slow=True)
     queue.mark("slow once", slow=True)
     queue.add(NamespacedName("slow", "a"))
@@ -394,7 +398,7 @@ async def test_a_worker_wakes_for_a_key_that_may_be_begun_since_time_has_passed_
 @pytest.mark.parametrize(("passed", "alive"), [(119.9, True), (120.0, False)])
 async def test_a_namespace_is_slow_for_two_minutes_after_its_last_slow_write(passed: float, *, alive: bool) -> None:
     now = 0.0
-    queue = WorkQueue(lambda _: 0.0, lambda: now, places=1)
+    queue = WorkQueue(lambda _: living(0), lambda: now, places=1)
     queue.mark("slow", slow=True)
     now = 60.0
     queue.mark("slow", slow=True)
@@ -412,7 +416,7 @@ async def test_a_namespace_is_slow_for_two_minutes_after_its_last_slow_write(pas
 @pytest.mark.parametrize(("passed", "quick"), [(7199.9, True), (7200.0, False)])
 async def test_a_namespace_is_quick_for_two_hours_after_its_last_quick_write(passed: float, *, quick: bool) -> None:
     now = 0.0
-    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=4)
+    queue = WorkQueue(lambda key: living(key.name), lambda: now, places=4)
     queue.mark("quick", slow=False)
     now = 100.0
     queue.mark("quick", slow=False)
@@ -429,7 +433,7 @@ async def test_so_many_quick_namespaces_are_remembered_and_the_first_to_end_make
 ) -> None:
     monkeypatch.setattr("tuinly_operator.engine.workqueue._MOST_QUICK", 2)
     now = 0.0
-    queue = WorkQueue(lambda key: float(key.name), lambda: now, places=4)
+    queue = WorkQueue(lambda key: living(key.name), lambda: now, places=4)
 
     async def is_quick(namespace: str) -> bool:
         keys = [NamespacedName("unknown", str(number)) for number in range(2)] + [NamespacedName(namespace, "9")]
@@ -452,7 +456,7 @@ async def test_so_many_quick_namespaces_are_remembered_and_the_first_to_end_make
 
 async def test_no_more_than_twenty_thousand_quick_namespaces_are_remembered() -> None:
     """Each takes memory, and nobody has said how many there may be."""
-    queue = WorkQueue(lambda _: 0.0, lambda: 0.0, places=4)
+    queue = WorkQueue(lambda _: living(0), lambda: 0.0, places=4)
     for number in range(20_001):
         queue.mark(str(number), slow=False)
     unknown, last, first_beyond = (NamespacedName(name, "a") for name in ("unknown", "19999", "20000"))
@@ -463,7 +467,7 @@ async def test_no_more_than_twenty_thousand_quick_namespaces_are_remembered() ->
 
 def test_a_namespace_that_is_slow_no_more_is_forgotten() -> None:
     now = 0.0
-    queue = WorkQueue(lambda _: 0.0, lambda: now, places=4)
+    queue = WorkQueue(lambda _: living(0), lambda: now, places=4)
     namespace = "slow once".replace(" ", "-")  # of its own, not the constant
     before = sys.getrefcount(namespace)
     queue.mark(namespace, slow=True)

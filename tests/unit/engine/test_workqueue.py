@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.engine.workqueue import WorkQueue
+from tuinly_operator.engine.workqueue import Order, Urgency, WorkQueue
 
 A, B, C = KEYS = tuple(NamespacedName("shop", name) for name in "abc")
 
@@ -20,10 +20,15 @@ class World:
     """What the queue asks for: how urgent a credential is, and the time in seconds."""
 
     urgency: dict[NamespacedName, float] = field(default_factory=dict)
+    order: dict[NamespacedName, Order] = field(default_factory=dict)
     time: float = 1000.0
 
+    def urgency_of(self, key: NamespacedName) -> Urgency:
+        order = self.order.get(key, Order.LIVING)
+        return Urgency(order, self.urgency.get(key, 0.0))
+
     def queue(self) -> WorkQueue:
-        return WorkQueue(lambda key: self.urgency.get(key, 0.0), lambda: self.time, places=20)
+        return WorkQueue(self.urgency_of, lambda: self.time, places=20)
 
 
 @pytest.fixture
@@ -246,6 +251,90 @@ async def test_who_waits_for_a_hold_has_not_waited_yet(world: World, queue: Work
     world.time += 1
     queue.release("b")
     assert queue.age == 1
+
+
+def keys(namespace: str, count: int) -> list[NamespacedName]:
+    return [NamespacedName(namespace, f"{number:03}") for number in range(count)]
+
+
+async def test_namespaces_take_turns_among_credentials_without_a_living_token(world: World, queue: WorkQueue) -> None:
+    many, few = keys("many", 50), keys("few", 3)
+    world.order = dict.fromkeys(many + few, Order.ENDED)
+    for key in many + few:
+        queue.add(key)
+    taken = await take(queue, 53)
+    assert [key for key in taken if key in few] == few
+    assert set(few) < set(taken[:7])
+
+
+async def test_a_namespace_that_adds_its_keys_one_by_one_gets_no_more_turns(world: World, queue: WorkQueue) -> None:
+    many, few = keys("many", 50), keys("few", 3)
+    world.order = dict.fromkeys(many + few, Order.ENDED)
+    for key in few:
+        queue.add(key)
+    taken = []
+    for key in many:
+        queue.add(key)
+        taken += await take(queue, 1)
+    assert set(few) < set(taken[:7])
+
+
+async def test_living_and_ended_tokens_take_turns(world: World, queue: WorkQueue) -> None:
+    living, ended = keys("living", 20), keys("ended", 200)
+    world.order = dict.fromkeys(ended, Order.ENDED)
+    world.urgency = {key: -number for number, key in enumerate(living)}
+    for key in ended + living:
+        queue.add(key)
+    taken = await take(queue, 220)
+    assert [key for key in taken[:40] if key in living] == living[::-1]
+
+
+async def test_a_status_comes_last_until_it_has_waited_for_a_second(world: World, queue: WorkQueue) -> None:
+    statuses, others = keys("statuses", 20), keys("others", 100)
+    world.order = {**dict.fromkeys(statuses, Order.STATUS), **dict.fromkeys(others[::2], Order.ENDED)}
+    for key in statuses + others:
+        queue.add(key)
+    assert set(await take(queue, 40)) < set(others)
+    world.time += 1.0
+    assert set(statuses) < set(await take(queue, 60))
+
+
+async def test_namespaces_take_turns_among_statuses(world: World, queue: WorkQueue) -> None:
+    many, few = keys("many", 50), keys("few", 3)
+    world.order = dict.fromkeys(many + few, Order.STATUS)
+    for key in many + few:
+        queue.add(key)
+    assert set(few) < set(await take(queue, 7))
+
+
+async def test_a_key_that_comes_again_only_for_its_status_waits_behind_others(world: World, queue: WorkQueue) -> None:
+    world.urgency = {A: 1.0, B: 2.0}
+    queue.add(A)
+    await queue.get()
+    queue.add(A, status_only=True)
+    queue.add(B)
+    queue.done(A)
+    assert await take(queue, 2) == [B, A]
+
+
+async def test_a_key_that_comes_again_for_more_than_its_status_does_not(world: World, queue: WorkQueue) -> None:
+    world.urgency = {A: 1.0, B: 2.0}
+    queue.add(A)
+    await queue.get()
+    for status_only in (True, False, True):
+        queue.add(A, status_only=status_only)
+    queue.add(B)
+    queue.done(A)
+    assert await take(queue, 2) == [A, B]
+
+
+async def test_turns_of_namespaces_that_no_longer_wait_are_forgotten(world: World, queue: WorkQueue) -> None:
+    for number in range(1000):
+        key = NamespacedName(f"n{number}", "a")
+        world.order[key] = Order.ENDED
+        queue.add(key)
+        await take(queue, 1)
+    assert len(queue._turns) < 100  # noqa: SLF001 -- memory that others could fill
 
 
 class QueueMachine(RuleBasedStateMachine):

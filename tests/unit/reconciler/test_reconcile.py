@@ -278,7 +278,7 @@ async def test_a_client_secret_that_may_not_be_read_is_told_and_read_once_it_may
     monkeypatch.setattr(shop.api, "read_secret", refuse)
     shop.endpoint.clients["shop"] = "canary-rotated"
     shop.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": "canary-rotated"})
-    await shop.process.work()
+    await shop.pass_time(2)
     assert shop.refreshed() == "False ClientSecretNotFound"
     assert shop.told("Ready") == "True Issued"
     monkeypatch.undo()
@@ -531,7 +531,7 @@ async def test_a_client_secret_that_a_backup_brings_back_is_read_once(shop: Shop
     """With the uid that was seen to go, and no watch tells of it."""
     backup = shop.api.back_up()
     shop.api.remove_secret(CLIENT_SECRET)
-    await shop.process.work()
+    await shop.pass_time(2)
     assert shop.refreshed() == f"False {Reason.CLIENT_SECRET_NOT_FOUND}"
     shop.api.restore(backup)
     before = shop.api.requests
