@@ -14,15 +14,17 @@ from typing import Final
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.versions import older
-from tuinly_operator.domain.credential import Credential
-from tuinly_operator.domain.errors import Failure
+from tuinly_operator.domain.credential import Revision
 from tuinly_operator.domain.target import secret_key
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.engine.store import Store
+from tuinly_operator.reconciler.live import read_credential
 
 _SECONDS: Final = 600.0
 _RETRY: Final = 5.0
 _PIECE: Final = 1000  # so many are compared at a time
+
+_Seen = tuple[Revision, str]  # what was seen of a credential, and its resource version
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class Census:
         self._undone: Mapping[NamespacedName, str] = {}
         self._doubtful: dict[NamespacedName, None] = {}  # names of which contradictory things were told, in their order
         self._doubt = asyncio.Event()
+        self._takeover = asyncio.Event()
 
     @property
     def taken(self) -> bool:
@@ -101,23 +104,37 @@ class Census:
             if not self._doubtful:
                 self._doubt.clear()
             try:
-                await self._read(key)
+                await read_credential(self._kube, self._store, key)
             except ApiFailure as failure:
                 _log.debug("could not look for a credential, trying again", extra=fields(credential=key, cause=failure))
                 asyncio.get_running_loop().call_later(_RETRY, self.ask_about, key)
 
-    async def _read(self, key: NamespacedName) -> None:
-        """Look for a credential, and let the store go by what is found. Raises ApiFailure."""
-        since = self._store.known(key)
-        raw, version = await self._kube.find_credential(key)
-        credential = None
-        if raw is not None:
+    def taken_over(self) -> None:
+        """Have all credentials compared with what the API server has: another replica may have led until now."""
+        self._takeover.set()
+
+    async def confirm(self) -> None:
+        """After each takeover, list the credentials' metadata for the store to go by, until cancelled.
+
+        Nothing waits for that: what is urgent is read by itself, and so is what the list shows otherwise.
+        """
+        while True:
+            await self._takeover.wait()
+            self._takeover.clear()
+            namespaces = self._namespaces()
+            shown: set[NamespacedName] = set()
             try:
-                credential = Credential.from_object(raw)
-            except Failure as failure:
-                _log.warning("ignored an object that is no TuinlyCredential", extra=fields(cause=failure))
-                return
-        self._store.credential_read(key, credential, version, since)
+                async for key, (revision, version) in self._listed(namespaces):
+                    if self._takeover.is_set():
+                        break  # another replica may have led since this list began
+                    shown.add(key)
+                    self._store.credential_shown(key, revision, version)
+            except ApiFailure as failure:
+                _log.debug("could not list the credentials after a takeover, trying again", extra=fields(cause=failure))
+                await asyncio.sleep(_RETRY)
+                self._takeover.set()
+            if not self._takeover.is_set():
+                self._store.credentials_shown(shown, namespaces)
 
     async def run(self) -> None:
         """Take one census after the other until cancelled."""
@@ -138,7 +155,7 @@ class Census:
     async def _take(self, namespaces: Sequence[str | None]) -> bool:
         """List the credentials, and compare them with the store; return whether they could be listed."""
         known = {
-            record.credential.key: (record.credential.uid, record.credential.version)
+            record.credential.key: (record.credential.revision, record.credential.version)
             for record in self._store
             if None in namespaces or record.credential.key.namespace in namespaces
         }
@@ -156,26 +173,32 @@ class Census:
         await self._compare(known, listed, back=await self._is_ahead())
         self._store.census_taken()
         self._awaited, self._trouble = len(listed), ""
-        self._unseen = {key: uid for key, (uid, _) in listed.items()}
+        self._unseen = {key: revision.uid for key, (revision, _) in listed.items()}
         return True
 
     async def _compare(
         self,
-        known: Mapping[NamespacedName, tuple[str, str]],
-        listed: Mapping[NamespacedName, tuple[str, str]],
+        known: Mapping[NamespacedName, _Seen],
+        listed: Mapping[NamespacedName, _Seen],
         *,
         back: bool,
     ) -> None:
-        """Have those checked whose uid in the store is not the listed one; notice resource versions that went back."""
+        """Have those checked that the list shows otherwise, or not at all; notice resource versions that went back.
+
+        What only the list shows, of the same uid, is a change that the watch has not brought: it may be one of a
+        server that is behind, and yet sends bookmarks.
+        """
         undone: dict[NamespacedName, str] = {}
-        for number, (key, (uid, version)) in enumerate(known.items()):
+        for number, (key, (revision, version)) in enumerate(known.items()):
             if number and number % _PIECE == 0:
                 await asyncio.sleep(0)  # very many must not hold up the refreshes
-            there, now = listed.get(key, ("", ""))
-            if there != uid:
+            there, now = listed.get(key, (None, ""))
+            if there is None or there.uid != revision.uid:
                 self.ask_about(key)
             elif older(now, version):
                 undone[key] = version
+            elif there != revision:
+                self.ask_about(key)
         # What went back a second time, before kopf has brought all, must not make it begin again: it would never end.
         back |= any(self._undone.get(key) != version for key, version in undone.items())
         self._undone = undone
@@ -196,14 +219,14 @@ class Census:
                 await asyncio.sleep(_RETRY)  # what calls for it may come several times in a row: one census does
         return set()
 
-    async def _forget_without_definition(self, known: Mapping[NamespacedName, tuple[str, str]]) -> None:
+    async def _forget_without_definition(self, known: Mapping[NamespacedName, _Seen]) -> None:
         """Drop all credentials if the CRD has been deleted, which the API server's discovery must confirm."""
         with suppress(ApiFailure):
             if not await self._kube.serves_credentials():
-                for key, (uid, _) in known.items():
-                    self._store.credential_gone(key, uid)
+                for key, (revision, _) in known.items():
+                    self._store.credential_gone(key, revision.uid)
 
-    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[NamespacedName, tuple[str, str]]]:
+    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[NamespacedName, _Seen]]:
         for namespace in namespaces:
             async for raw in self._kube.list_credentials(namespace):
-                yield secret_key(raw), (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"])
+                yield secret_key(raw), (Revision.of(raw["metadata"]), raw["metadata"]["resourceVersion"])

@@ -235,6 +235,7 @@ class Operator:
             begin("the telling of Pods", self._pusher.run),
             begin("the census", self._census.run),
             begin("the census's questions", self._census.settle),
+            begin("the census at a takeover", self._census.confirm),
             begin("the probe of the API server", self._probe_api),
             begin("the renewal of the login", self._kube.renew_login),
         ]
@@ -414,6 +415,7 @@ class Operator:
             self._store.look_at_all()
         else:
             self._store.start_afresh()
+            self._census.taken_over()
         self._queue.release(_NOT_LEADING)
 
     # --- What the parts are told --------------------------------------------------------------------------------------

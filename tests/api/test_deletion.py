@@ -12,8 +12,11 @@ from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually, wait_until
 from tuinly_operator.base.names import NamespacedName
+from tuinly_operator.domain.credential import Credential
 from tuinly_operator.edges.credential_watch import NO_FINALIZER
 from tuinly_operator.edges.kube import Kube
+from tuinly_operator.engine.store import Store
+from tuinly_operator.reconciler.live import is_served
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -133,9 +136,12 @@ def test_nothing_holds_a_credential_while_the_operator_is_gone(tenant: Tenant) -
 async def test_one_that_is_held_by_a_finalizer_is_as_good_as_gone(kube: Kube, namespace: str, cluster: Cluster) -> None:
     """So nothing is written for it after the read that decides, however late the watch tells of the deletion."""
     objects, key = Objects(cluster, namespace), NamespacedName(namespace, "storefront")
-    uid = Credentials(cluster, namespace).create(GOOD)["metadata"]["uid"]
+    store = Store(lambda _: None, lambda _: None)
+    store.credential_seen(Credential.from_object(Credentials(cluster, namespace).create(GOOD)))
+    record = store.get(key)
+    assert record is not None
     objects.merge("TuinlyCredential", key.name, {"metadata": {"finalizers": ["example.com/hold"]}})
-    assert await kube.credential_exists(key, uid)
+    assert await is_served(kube, store, record)
     objects.delete("TuinlyCredential", key.name)
-    assert not await kube.credential_exists(key, uid)
+    assert not await is_served(kube, store, record)
     objects.merge("TuinlyCredential", key.name, {"metadata": {"finalizers": None}})

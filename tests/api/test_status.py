@@ -5,7 +5,7 @@ import pytest
 from tests.support.cluster import Cluster
 from tests.support.objects import Json, Objects
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import Status, to_json
+from tuinly_operator.domain.credential import Revision, Status, to_json
 from tuinly_operator.edges.kube import ApiFailure, Kube
 
 STATUS: Json = to_json(Status(observed_generation=1, secret_name="storefront-token"))
@@ -32,9 +32,10 @@ async def test_a_status_replaces_the_one_before(kube: Kube, objects: Objects) ->
     uid = make(objects)
     key = NamespacedName(objects.namespace, "storefront")
     await kube.write_status(key, uid, STATUS)
-    version = await kube.write_status(key, uid, OTHER)
+    version, revision = await kube.write_status(key, uid, OTHER)
     after = objects.get("TuinlyCredential", "storefront")
     assert after["metadata"]["resourceVersion"] == version
+    assert Revision.of(after["metadata"]) == revision
     assert after["status"] == {name: value for name, value in OTHER.items() if value is not None}
 
 

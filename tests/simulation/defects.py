@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from unittest.mock import patch
 from tests.simulation.history import Result, play
 from tuinly_operator.base.clock import Deadline
 from tuinly_operator.domain import decision, status
+from tuinly_operator.domain.credential import Revision
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.memory import Memory
 from tuinly_operator.domain.schedule import refresh_offset
@@ -27,6 +29,7 @@ from tuinly_operator.engine.leadership import Leadership
 from tuinly_operator.engine.limiter import Limiter
 from tuinly_operator.operator import Operator
 from tuinly_operator.reconciler import obtain, publish, reconcile, report, retries
+from tuinly_operator.reconciler.live import read_credential
 
 Change = tuple[object, str, Any]  # what has it, its name, and what is there instead
 
@@ -49,16 +52,17 @@ async def _delete_whatever(self: Kube, key: Any, _meta: object) -> None:  # noqa
     await self.ask("DELETE", f"/api/v1/namespaces/{key.namespace}/secrets/{key.name}", body={})
 
 
-async def _status_of_any(self: Kube, key: Any, _uid: str, told: Mapping[str, Any]) -> str:  # noqa: ANN401 -- the same
+async def _status_of_any(self: Kube, key: Any, _uid: str, told: Mapping[str, Any]) -> tuple[str, Revision]:  # noqa: ANN401 -- the same
     path = f"/apis/tuinly.com/v1alpha1/namespaces/{key.namespace}/tuinlycredentials/{key.name}/status"
     content = "application/merge-patch+json"
     answer = await self.ask("PATCH", path, query={"fieldManager": "x"}, body={"status": told}, content=content)
-    return str(answer["metadata"]["resourceVersion"])
+    return str(answer["metadata"]["resourceVersion"]), Revision.of(answer["metadata"])
 
 
-async def _is_there(self: Kube, key: Any, uid: str) -> bool:  # noqa: ANN401 -- the same
-    raw, _ = await self.find_credential(key)
-    return raw is not None and raw["metadata"]["uid"] == uid
+async def _is_there(kube: Kube, store: store.Store, record: store.Record) -> bool:
+    await read_credential(kube, store, record.credential.key)
+    record.credential = replace(record.credential, deleting=False)
+    return store.get(record.credential.key) is record
 
 
 def _one_too_late(watch: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,7 +142,7 @@ DEFECTS: Final[dict[str, list[Change]]] = {
     ],
     "what a deletion leaves to itself gets its owner back": [
         (decision, "is_let_go", lambda *_: False),
-        (Kube, "credential_exists", _is_there),
+        (publish, "is_served", _is_there),
     ],
     "doubts are never settled": [(Operator, "_ask_about", _nothing)],
     "a wake-up is forgotten: what changes during a reconcile": [(workqueue.WorkQueue, "done", _done_and_forgotten)],

@@ -205,6 +205,7 @@ class Scene:
         self.absence_proven = False
         self.created = False
         self.served = False
+        self.confirmed = True
         self.permit = Permit()
         self.verify_permit = Permit()
         held = IssuedToken(token_state(), ISSUED, Sensitive("token-1"), CLIENT, GrantType.CLIENT_CREDENTIALS)
@@ -259,6 +260,7 @@ class Scene:
             looked=self.absence_proven,
             created=self.created,
             served=self.served,
+            confirmed=self.confirmed,
             old_targets=self.old_targets,
         )
         self.memory = facts.memory
@@ -399,6 +401,18 @@ def target_foreign(scene: Scene) -> None:
 def served(scene: Scene) -> None:
     """A live read has shown that the credential is there and ours to serve."""
     scene.served = True
+
+
+def unconfirmed(scene: Scene) -> None:
+    """This replica has just begun to lead, and only the watch has shown the credential so far."""
+    scene.confirmed = False
+
+
+def target_of_another(scene: Scene) -> None:
+    """It was written for another credential of that name: an earlier one, or a later one."""
+    if scene.target is not None:
+        other = credential({"metadata": {"uid": OTHER_UID}})
+        scene.target = TargetObject(other, version="32")
 
 
 def target_overtaken(scene: Scene) -> None:

@@ -11,8 +11,10 @@ from tests.unit.facts import OTHER_UID, UID, Json, credential, credential_object
 from tuinly_operator import census as census_module
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.census import Census
+from tuinly_operator.domain.credential import REFRESH_REQUESTED
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.engine.store import Store
+from tuinly_operator.reconciler.live import read_credential
 
 ME, OTHER = NamespacedName("shop", "storefront"), NamespacedName("shop", "other")
 
@@ -30,6 +32,8 @@ class Cluster:
         self.ahead = False
         self.went_back = 0
         self.lists = 0
+        self.lets_list = asyncio.Event()
+        self.lets_list.set()
         told: dict[str, Any] = {"lost": self.lose, "is_ahead": self.is_ahead, "went_back": self.list_all_again}
         self.census = Census(cast("Kube", self), self.store, lambda: [None], **told)
 
@@ -42,9 +46,9 @@ class Cluster:
     def list_all_again(self) -> None:
         self.went_back += 1
 
-    def put(self, key: NamespacedName, uid: str, version: str) -> None:
+    def put(self, key: NamespacedName, uid: str, version: str, **more: Any) -> None:  # noqa: ANN401 -- JSON
         self.there[key] = credential_object(
-            {"metadata": {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": version}}
+            {"metadata": {"namespace": key.namespace, "name": key.name, "uid": uid, "resourceVersion": version, **more}}
         )
 
     def know(self, key: NamespacedName, uid: str, version: str) -> None:
@@ -59,8 +63,16 @@ class Cluster:
         record = self.store.get(key)
         return record.credential.uid if record else None
 
+    def confirmed(self) -> list[bool]:
+        return [self.store.is_confirmed(record.credential.key) for record in self.store]
+
+    def version(self, key: NamespacedName) -> str | None:
+        record = self.store.get(key)
+        return record.credential.version if record else None
+
     async def list_credentials(self, _: str | None) -> AsyncIterator[Mapping[str, Any]]:
         self.lists += 1
+        await self.lets_list.wait()
         if self.list_failures:
             raise self.list_failures.pop()
         for raw in list(self.there.values()):
@@ -84,7 +96,7 @@ def cluster() -> Cluster:
 @asynccontextmanager
 async def counted(census: Census) -> AsyncIterator[None]:
     """Take a census, and answer what is doubtful, for as long as this lasts."""
-    tasks = [asyncio.create_task(part) for part in (census.run(), census.settle())]
+    tasks = [asyncio.create_task(part) for part in (census.run(), census.settle(), census.confirm())]
     try:
         yield
     finally:
@@ -118,6 +130,99 @@ async def test_who_is_not_listed_is_dropped_if_a_live_read_confirms_it(cluster: 
         await until(lambda: cluster.known(ME) is None)
     assert cluster.reads == [ME]
     assert cluster.known(OTHER) == "another"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"generation": 7}, {"deletionTimestamp": "2026-11-24T07:00:00Z"}, {"annotations": {REFRESH_REQUESTED: "now"}}],
+    ids=str,
+)
+async def test_a_change_that_the_watch_does_not_bring_is_found_by_the_census(cluster: Cluster, more: Json) -> None:
+    """A server that is behind sends bookmarks all the same, so its watch counts as alive."""
+    cluster.know(ME, UID, "10")
+    cluster.put(ME, UID, "20", **more)
+    async with counted(cluster.census):
+        await until(lambda: cluster.version(ME) == "20")
+    assert cluster.reads == [ME]
+
+
+async def test_another_status_alone_costs_no_read(cluster: Cluster) -> None:
+    cluster.know(ME, UID, "10")
+    cluster.put(ME, UID, "20")
+    async with counted(cluster.census):
+        await until(lambda: cluster.census.taken)
+    assert cluster.reads == []
+
+
+# --- At a takeover ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def taken_over(cluster: Cluster) -> AsyncIterator[None]:
+    """Another replica has led until now; no census is due."""
+    cluster.store.start_afresh()
+    cluster.census.taken_over()
+    tasks = [asyncio.create_task(part) for part in (cluster.census.confirm(), cluster.census.settle())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_at_a_takeover_only_what_the_list_shows_otherwise_is_read(cluster: Cluster) -> None:
+    gone, new = NamespacedName("shop", "gone"), NamespacedName("shop", "new")
+    for key, uid in ((ME, UID), (OTHER, "another"), (gone, "gone")):
+        cluster.know(key, uid, "10")
+    cluster.put(ME, UID, "20")
+    cluster.put(OTHER, "another", "20", generation=7)
+    cluster.put(new, "new", "20")
+    async with taken_over(cluster):
+        await until(lambda: (cluster.known(new), cluster.known(gone)) == ("new", None))
+    assert cluster.reads == [OTHER, new, gone]
+    assert cluster.version(OTHER) == "20"
+    assert all(cluster.confirmed())
+
+
+async def test_a_list_that_hangs_or_fails_is_made_again_and_holds_up_no_read(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    cluster.lets_list.clear()
+    cluster.list_failures = [ApiFailure(500, "InternalError")] * 2
+    cluster.know(ME, UID, "10")
+    cluster.know(OTHER, "another", "10")
+    cluster.put(ME, UID, "20")
+    cluster.put(OTHER, "another", "20")
+    async with taken_over(cluster):
+        await until(lambda: cluster.lists)
+        await read_credential(cast("Kube", cluster), cluster.store, ME)
+        assert cluster.confirmed() == [True, False]
+        cluster.lets_list.set()
+        await until(lambda: all(cluster.confirmed()))
+    assert cluster.lists == 3
+    assert cluster.reads == [ME]
+
+
+async def test_a_list_that_began_before_a_takeover_says_nothing(cluster: Cluster) -> None:
+    """Neither of what it shows, nor of what it lacks."""
+    cluster.lets_list.clear()
+    cluster.know(ME, UID, "10")
+    cluster.know(OTHER, "another", "10")
+    cluster.put(ME, UID, "10")
+    async with taken_over(cluster):
+        await until(lambda: cluster.lists == 1)
+        cluster.store.start_afresh()
+        cluster.census.taken_over()
+        cluster.lets_list.set()
+        cluster.lets_list = asyncio.Event()  # for the next list
+        await until(lambda: cluster.lists == 2)
+        assert cluster.confirmed() == [False, False]
+        assert cluster.reads == []
+        cluster.lets_list.set()
+        await until(lambda: cluster.known(OTHER) is None)
+    assert cluster.reads == [OTHER]
 
 
 async def test_a_live_read_that_fails_is_made_again_and_holds_up_nobody_else(

@@ -356,6 +356,7 @@ class Part:
         await asyncio.Event().wait()
 
     renew_login = run
+    confirm = settle
 
     async def release(self) -> None:
         self._order.append("released")

@@ -17,7 +17,7 @@ from tuinly_operator.base.clock import Moment, rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
-from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.credential import Credential, Revision
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.facts import (
     Policy,
@@ -107,6 +107,7 @@ class FakeApi:
         self.changed: Callable[[NamespacedName], None] = lambda _: None
         self.refuses: Callable[[str, Json], ApiFailure | None] = lambda _operation, _manifest: None  # admission, quota
         self.requests = 0
+        self.finds = 0  # live reads of a credential
         self.reachable = True
         self.lead = float("inf")  # seconds for which this replica is sure of its lead
         self._version = 100
@@ -278,7 +279,7 @@ class FakeApi:
         self._note_target(key, before, None, present)
         return SecretMeta.from_object(self.secrets[key]) if key in self.secrets else None
 
-    async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> str:
+    async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> tuple[str, Revision]:
         self._fail()
         raw = self.credentials.get(key)
         if raw is None or raw["metadata"]["uid"] != uid:
@@ -288,12 +289,12 @@ class FakeApi:
         raw["status"] = {name: value for name, value in sent.items() if value is not None}
         raw["metadata"]["resourceVersion"] = self._next_version()
         self.writes.append(Write("status", key, before, copy.deepcopy(raw), self._world.now()))
-        return str(raw["metadata"]["resourceVersion"])
+        return str(raw["metadata"]["resourceVersion"]), Revision.of(raw["metadata"])
 
-    async def credential_exists(self, key: NamespacedName, uid: str) -> bool:
+    async def find_credential(self, key: NamespacedName) -> tuple[Mapping[str, Any] | None, str]:
         self._reach()
-        meta = self.credentials[key]["metadata"] if key in self.credentials else {}
-        return meta.get("uid") == uid and "deletionTimestamp" not in meta
+        self.finds += 1
+        return self.find(key)
 
     def find(self, key: NamespacedName) -> tuple[Json | None, str]:
         """A credential as it is now, and as of which version."""
@@ -552,6 +553,7 @@ class Process:
         self.metrics = Metrics(world)
         self.pusher = FakePusher()
         self.doubts: list[NamespacedName] = []
+        self.late = False  # whether its watch of credentials brings nothing
         self._shown: dict[NamespacedName, str] = {}  # uids, by the watch of Secrets
         self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
         self.reconciler = Reconciler(
@@ -592,9 +594,10 @@ class Process:
 
     def credentials_changed(self) -> None:
         """The watch of credentials, and the live reads that settle doubts of it."""
-        for raw in self._api.credentials.values():
-            self.store.credential_seen(Credential.from_object(copy.deepcopy(raw)), created=self._listed)
-        self.doubts += [key for record in self.store if (key := record.credential.key) not in self._api.credentials]
+        if not self.late:
+            for raw in self._api.credentials.values():
+                self.store.credential_seen(Credential.from_object(copy.deepcopy(raw)), created=self._listed)
+            self.doubts += [key for record in self.store if (key := record.credential.key) not in self._api.credentials]
         while self.doubts:
             key = self.doubts.pop()
             found, version = self._api.find(key)

@@ -104,12 +104,14 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class AskWhoServes:
-    """Ask the API server whether the credential still exists and is ours to serve, right before its target is written.
+    """Ask the API server for the credential as it is, right before something is done for it: ours to serve, or gone.
 
-    `other` is the token that somebody else has written into the target since our last write, if anybody has.
+    `other` is the token that somebody else has written into the target since our last write, if anybody has. With
+    `target` the target is read live before: another leader may have written it.
     """
 
     other: IssuedToken | None
+    target: bool = False
 
 
 @dataclass(frozen=True, slots=True)

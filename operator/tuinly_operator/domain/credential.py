@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache, partial
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from tuinly_operator.base.clock import parse_duration
 from tuinly_operator.base.names import NamespacedName, is_name
@@ -192,6 +192,30 @@ class Status:
         return next((c for c in self.conditions if c.type == kind), None)
 
 
+class Revision(NamedTuple):
+    """What metadata tells of a credential but its status: another one means that it must be read again.
+
+    Its labels count only by the selector: a list shows no credential that is not selected.
+    """
+
+    uid: str
+    generation: int
+    deleting: bool
+    refresh_requested: str
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> Self:
+        """Read the metadata of an object of the API."""
+        annotations, generation = meta.get("annotations"), meta.get("generation")
+        requested = annotations.get(REFRESH_REQUESTED) if isinstance(annotations, Mapping) else None
+        return cls(
+            uid=meta["uid"],
+            generation=generation if isinstance(generation, int) else 0,
+            deleting=meta.get("deletionTimestamp") is not None,
+            refresh_requested=as_kept(requested) if isinstance(requested, str) else "",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A TuinlyCredential as last seen."""
@@ -205,6 +229,11 @@ class Credential:
     problem: Failure | None  # why the spec cannot be understood; `spec` is a placeholder then
     refresh_requested: str
     status: Status
+
+    @property
+    def revision(self) -> Revision:
+        """What metadata tells of it but its status."""
+        return Revision(self.uid, self.generation, self.deleting, self.refresh_requested)
 
     @property
     def target(self) -> NamespacedName:
@@ -233,17 +262,12 @@ class Credential:
             spec = parse_spec(raw.get("spec"))
         except Failure as failure:
             problem = failure.to_keep()
-        annotations, generation = meta.get("annotations"), meta.get("generation")
-        requested = annotations.get(REFRESH_REQUESTED) if isinstance(annotations, Mapping) else None
         return cls(
             key=NamespacedName(meta["namespace"], meta["name"]),
-            uid=meta["uid"],
             version=meta["resourceVersion"],
-            generation=generation if isinstance(generation, int) else 0,
-            deleting=meta.get("deletionTimestamp") is not None,
+            **Revision.of(meta)._asdict(),
             spec=spec,
             problem=problem,
-            refresh_requested=as_kept(requested) if isinstance(requested, str) else "",
             status=parse_status(raw.get("status")),
         )
 

@@ -34,7 +34,7 @@ from tuinly_operator.domain.facts import Block, Facts, Purpose
 from tuinly_operator.domain.memory import Client, IssuedToken, Pending, Setback, WantedTarget, WriteInputs
 from tuinly_operator.domain.push import Push
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset, slack
-from tuinly_operator.domain.target import Ownership, SecretMeta, believe, is_let_go, ownership
+from tuinly_operator.domain.target import Ownership, SecretMeta, believe, is_for_another, is_let_go, ownership
 
 RECHECK: Final = 300.0  # seconds until another look at what no watch may tell of
 RESTORES_AT_ONCE: Final = 3  # in a row, each within twice the least interval of the one before
@@ -54,7 +54,30 @@ Rule = Callable[[Facts], Decision | None]
 
 def decide(facts: Facts) -> Decision:
     """Decide the one next act for a credential."""
-    return next((decision for rule in _RULES if (decision := rule(facts)) is not None), unblocked(facts))
+    return _look_first(
+        facts, next((decision for rule in _RULES if (decision := rule(facts)) is not None), unblocked(facts))
+    )
+
+
+def _look_first(f: Facts, decided: Decision) -> Decision:
+    """Have the credential read live before an act that must not rest on the watch's word alone, which may be late."""
+    if f.served:
+        return decided
+    doubtful, other = not f.confirmed or is_for_another(f.target, f.credential), None
+    match decided:
+        case Publish(held=held):
+            other = written_by_another(f)
+            recent = f.now.boot - held.issued.boot <= SURE_OF_LIFE
+            needed = doubtful or not recent or other is not None or is_let_go(f.target, f.credential)
+        case Exchange() | Refresh():
+            needed = doubtful or f.spec.target.deletion_policy is DeletionPolicy.RETAIN
+        case RemoveOldTargets(targets=targets):
+            needed = doubtful or bool(targets)
+        case Verify():
+            needed = not f.confirmed
+        case _:
+            needed = False  # it changes nothing, or looks for itself
+    return AskWhoServes(other, target=doubtful) if needed else decided
 
 
 def meanwhile(facts: Facts) -> Rest:
@@ -168,12 +191,7 @@ def _publish(f: Facts) -> Decision | None:
     if refused and refused.inputs == write_inputs(f) and not refused.retry.due(f.now):
         return _rest(f, refused.failure, refused.retry)
     again = _restore_again(f) if wanted.cause is Cause.BROKEN else None
-    if again is not None:
-        return _rest(f, requeue_at=again)
-    other = written_by_another(f)
-    recent = f.now.boot - wanted.held.issued.boot <= SURE_OF_LIFE
-    sure = recent and other is None and not is_let_go(f.target, f.credential)
-    return wanted if sure or f.served else AskWhoServes(other)
+    return wanted if again is None else _rest(f, requeue_at=again)
 
 
 def _restore_again(f: Facts) -> Deadline | None:

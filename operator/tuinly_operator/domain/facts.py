@@ -83,7 +83,8 @@ class Facts:
     `problem` says why the spec cannot be followed. `target` is the freshest view of it, `old_targets` are Secrets under
     other names that say they are this credential's target. `absence_proven`: live reads have shown that there is no
     target, while the credential exists. `created`: this leader saw the credential created. `served`: a live read has
-    shown that it exists and is ours to serve. `permit` is what the limiter says of a token request, `verify_permit` of
+    shown that it exists and is ours to serve. `confirmed`: since this replica leads, the API server itself has shown
+    the credential as it is here. `permit` is what the limiter says of a token request, `verify_permit` of
     a verification.
     """
 
@@ -99,6 +100,7 @@ class Facts:
     absence_proven: bool = False
     created: bool = False
     served: bool = False
+    confirmed: bool = True
     permit: Permit = Permit()
     verify_permit: Permit = Permit()
 
@@ -189,12 +191,13 @@ def gather(  # noqa: PLR0913 -- all that is known
     looked: bool,
     created: bool,
     served: bool,
+    confirmed: bool = True,
     old_targets: tuple[tuple[NamespacedName, SecretMeta], ...] = (),
 ) -> Facts:
     """Put the facts together. Their memory is the given one, brought up to date by what is seen now; it is to be kept.
 
     `looked` says that the target was looked for live, `served` that the credential was, `created` that this leader saw
-    the credential created.
+    the credential created, `confirmed` that the API server has shown it since this replica leads.
     """
     wanted, problem = understand(credential)
     if target is not None:
@@ -216,6 +219,7 @@ def gather(  # noqa: PLR0913 -- all that is known
         absence_proven=looked and served and target is None,
         created=created,
         served=served,
+        confirmed=confirmed,
     )
 
 

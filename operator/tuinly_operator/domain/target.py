@@ -204,6 +204,12 @@ def ownership(secret: SecretMeta, credential: Credential) -> Ownership:
     return Ownership.OURS if ours else Ownership.ADOPTABLE
 
 
+def is_for_another(secret: SecretMeta | None, credential: Credential) -> bool:
+    """Whether a target says that it belongs to another credential: an earlier one of that name, or a later one."""
+    target = secret.target if secret else None
+    return target is not None and _owner(target) not in ("", credential.uid)
+
+
 def is_let_go(secret: SecretMeta | None, credential: Credential) -> bool:
     """Whether a target lacks the owner that it should have: so it looks while a deletion leaves it to itself.
 

@@ -8,14 +8,14 @@ watch may be late, or leave out Secrets of that type. `Facts` hold the fresher o
 were gathered; they are old after the next wait, which is why each write has preconditions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.versions import older
-from tuinly_operator.domain.credential import Credential, Status
+from tuinly_operator.domain.credential import Credential, Revision, Status
 from tuinly_operator.domain.memory import Memory
 from tuinly_operator.domain.status import digest
 from tuinly_operator.domain.succession import Assessment, Ends, Told, assess
@@ -116,6 +116,10 @@ class Store:
         self._doubtful = doubtful
         self._ends = Ends()
         self._records: dict[NamespacedName, Record] = {}
+        # Names that the API server itself has not shown as they are known since another leader may have served them, or
+        # that it has shown otherwise: False if only the status may differ. And whether it has listed all since.
+        self._unconfirmed: dict[NamespacedName, bool] = {}
+        self._all_shown = True
         self._secrets: dict[NamespacedName, SecretMeta] = {}
         self._ended: dict[NamespacedName, Gone] = {}  # Secrets that credentials care for, gone since the last list
         self._never_listed = Gone()  # of each other one
@@ -208,29 +212,66 @@ class Store:
 
     def credential_read(
         self, key: NamespacedName, credential: Credential | None, version: str, since: Told | None
-    ) -> None:
-        """Take in what a live read found, None for nothing. It counts whatever the versions say.
+    ) -> bool:
+        """Take in what a live read found, None for nothing, and return whether that was done.
 
-        `version` is the resource version of that read, `since` what was known of the name before it began: where that
-        has changed meanwhile, the read may be older than the change, and it is decided again.
+        `version` is the resource version of that read, `since` what was known of the name before it began. If that is
+        so still, the read counts whatever the versions say. Else it may be older than the change: if its version does
+        not show that it is later, it is decided again.
         """
-        if self.known(key) != since:
+        known, told = self.known(key), Told(since.uid if since else "", version, there=False)
+        if credential is not None:
+            told = Told(credential.uid, credential.version, there=True)
+        if known != since and assess(known, told) is not Assessment.NEWS:
             self._doubtful(key)
-        elif credential is not None:
+            return False
+        if credential is not None:
             self._take(credential, created=False)
         else:
-            self._end(key, Told(since.uid if since else "", version, there=False))
+            self._end(key, told)
+        self._unconfirmed.pop(key, None)
+        return True
+
+    def is_confirmed(self, key: NamespacedName) -> bool:
+        """Whether a credential, but for its status, may be taken to be as it is known, though the watch may be late."""
+        return not self._unconfirmed.get(key, False)
+
+    def knows_status(self, key: NamespacedName) -> bool:
+        """The same, its status included."""
+        return key not in self._unconfirmed
+
+    def credential_shown(self, key: NamespacedName, revision: Revision, version: str) -> None:
+        """Take in what metadata from the API server itself shows of a credential: confirm it, or have it read live.
+
+        If only the version is a later one, its status is another.
+        """
+        record = self._records.get(key)
+        if record is None or record.credential.revision != revision:
+            self._unconfirmed[key] = True
+            self._doubtful(key)
+        elif not older(record.credential.version, version):
+            self._unconfirmed.pop(key, None)
+        elif key in self._unconfirmed:
+            self._unconfirmed[key] = False
+
+    def credentials_shown(self, keys: Container[NamespacedName], namespaces: Container[str | None]) -> None:
+        """After a complete list of some namespaces, None for all: have those looked for that it lacks."""
+        self._all_shown = True
+        for key in sorted(self._unconfirmed):
+            if key not in keys and (None in namespaces or key.namespace in namespaces):
+                self._doubtful(key)
 
     def census_taken(self) -> None:
         """Let what is remembered of the deleted grow old: after two censuses it is forgotten."""
         self._ends.grow_old()
 
     def start_afresh(self) -> None:
-        """Forget what is remembered, and have each credential looked at.
+        """Forget what is remembered, and have each credential looked at: another leader may have served them.
 
         The records of which anything was remembered are new ones, and what is still under way with the old ones is
-        given up.
+        given up. What the watch has told may be late, so each is to be confirmed before anything is done for it.
         """
+        self._all_shown, self._unconfirmed = False, dict.fromkeys(self._records, True)
         for key, record in self._records.items():
             if record.memory is _NOTHING:
                 record.created = False
@@ -330,6 +371,8 @@ class Store:
             self._drop(credential.key)
             self._ends.forget(credential.key)
             self._records[credential.key] = record = Record(credential, created=created)
+            if not self._all_shown:
+                self._unconfirmed[credential.key] = True
         else:
             old = record.credential
             if credential.spec == old.spec:  # keep what was computed from it

@@ -32,6 +32,7 @@ from tuinly_operator.domain.template import render
 from tuinly_operator.edges.kube import REQUEST_TIMEOUT, ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
 from tuinly_operator.engine.store import LiveTarget, Record, Store
+from tuinly_operator.reconciler.live import is_served
 from tuinly_operator.reconciler.report import Reporter
 from tuinly_operator.reconciler.retries import Setbacks
 
@@ -52,7 +53,7 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
 
-    async def prove_absence(self, facts: Facts, live: LiveTarget) -> None:
+    async def prove_absence(self, record: Record, facts: Facts, live: LiveTarget) -> None:
         """Ask the API server itself for the target: the watch may be late, or leave its type out. Raises ApiFailure.
 
         If there is none, look for the credential, too: it may have been deleted with its target, and then nothing may
@@ -61,15 +62,19 @@ class Publisher:
         found = await self._kube.read_secret_meta(facts.credential.target)
         self._see_target(facts, live, found)
         if found is None:
-            await self._is_served(facts, live)
+            await self._is_served(record, facts.target, live)
 
     async def ask_who_serves(self, record: Record, facts: Facts, decided: AskWhoServes, live: LiveTarget) -> None:
-        """Drop the credential if it has gone, or is served by another operator by now. Raises ApiFailure.
+        """Take in what the API server has: the credential may have changed, or gone. Raises ApiFailure.
 
         If it is still ours, but another operator has written its target, say so once and leave its token there: it is
         as good as ours, and else the two would overwrite each other for ever.
         """
-        served, key = await self._is_served(facts, live), facts.credential.key
+        key, target = facts.credential.key, facts.target
+        if decided.target:
+            self._see_target(facts, live, await self._kube.read_secret_meta(facts.credential.target))
+            target = live.freshest(facts.credential.target, live.stored)
+        served = await self._is_served(record, target, live)
         if decided.other is None:
             return
         if not served:
@@ -84,15 +89,17 @@ class Publisher:
         )
         self._reporter.warn_once(record, Reason.ANOTHER_OPERATOR, message)
 
-    async def _is_served(self, facts: Facts, live: LiveTarget) -> bool:
-        """Look whether the credential is there, and ours to serve; else drop it."""
-        credential = facts.credential
-        served = await self._kube.credential_exists(credential.key, credential.uid)
+    async def _is_served(self, record: Record, target: SecretMeta | None, live: LiveTarget) -> bool:
+        """Look whether the credential is there, and ours to serve; the record has then what was found."""
+        served = await is_served(self._kube, self._store, record)
         if served:
-            live.confirm(facts.target, self._clock.now())
-        else:
-            self._store.credential_gone(credential.key, credential.uid)
+            live.confirm(target, self._clock.now())
         return served
+
+    async def _is_unchanged(self, record: Record, facts: Facts, live: LiveTarget) -> bool:
+        """The same, and whether it still is what this was decided on."""
+        served = await self._is_served(record, facts.target, live)
+        return served and record.credential.revision == facts.credential.revision
 
     async def publish(self, record: Record, facts: Facts, decided: Publish, live: LiveTarget) -> None:
         """Write the token with its state, on the condition that the target is what it was when this was decided.
@@ -188,8 +195,8 @@ class Publisher:
         Raises ApiFailure.
         """
         key = facts.credential.target
-        await self.prove_absence(facts, live)
-        if live.of(key) is not None or self._store.get(facts.credential.key) is not record:
+        self._see_target(facts, live, await self._kube.read_secret_meta(key))
+        if live.of(key) is not None or not await self._is_unchanged(record, facts, live):
             return
         try:
             meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
@@ -257,7 +264,7 @@ class Publisher:
 
         What it held is remembered until the new one is there: if that fails, the next decision puts it back.
         """
-        if not await self._is_served(facts, live):
+        if not await self._is_unchanged(record, facts, live):
             return None
         key, until = facts.credential.target, self._end_of_token(found)
         failure = await self._irreplaceable(facts, fresh, found, until)

@@ -227,7 +227,7 @@ class Reconciler:
             case ReadClientSecret():
                 await self._client_secrets.read(facts)
             case ProveAbsence():
-                await self._publisher.prove_absence(facts, live)
+                await self._publisher.prove_absence(record, facts, live)
             case Exchange():
                 await self._attempts.exchange(record, facts, decided)
             case Refresh():
@@ -261,6 +261,7 @@ class Reconciler:
             looked=live.looked_for(credential.target),
             created=record.created,
             served=live.is_served(target),
+            confirmed=self._store.is_confirmed(credential.key),
             old_targets=tuple((k, s) for k, s in self._store.targets_of(credential).items() if k != credential.target),
         )
         if record.memory.met and facts.memory.published is not record.memory.published and facts.memory.published:

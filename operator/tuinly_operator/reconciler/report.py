@@ -1,5 +1,6 @@
 """Writes what there is to tell: the status where it differs, and the Events that its transitions are worth."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
@@ -13,6 +14,7 @@ from tuinly_operator.domain.status import digest, same_story, status, transition
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.engine.store import Record, Store
+from tuinly_operator.reconciler.live import is_served
 
 # Seconds between two writes of a status that only repeats a failure, and of one that somebody else has written over,
 # such as another operator with other flags, which does not give way either.
@@ -45,19 +47,22 @@ class Reporter:
             return Deadline.after(_REPEAT_STATUS - since, facts.now)
         if since < _REWRITE_STATUS and record.told == digest(after):
             return Deadline.after(_REWRITE_STATUS - since, facts.now)
+        if not (self._store.knows_status(facts.credential.key) or await self._is_up_to_date(record, facts)):
+            return None
         key, seen = facts.credential.key, record.credential
         # Until the answer comes, and where none does, nobody knows what was written last.
         record.writing, record.told = after, None
         try:
-            version = await self._kube.write_status(key, facts.credential.uid, to_json(after))
+            version, revision = await self._kube.write_status(key, facts.credential.uid, to_json(after))
         except ApiFailure as failure:
             unknown = failure.not_found or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
-            if unknown and await self._dropped(record):
+            if unknown and not await is_served(self._kube, self._store, record):
                 return None
             raise
         finally:
             record.writing = None
         self._store.status_written(record, seen, after, version, facts.now.boot)
+        self._store.credential_shown(key, revision, version)
         now = self._clock.now()
         for change in transitions(before, after):
             worth_telling = record.memory.notices.is_worth_telling(change, now.boot)
@@ -80,10 +85,7 @@ class Reporter:
             record.memory = record.memory.told_once(reason)
             self.warn(record, reason, message)
 
-    async def _dropped(self, record: Record) -> bool:
-        """Whether its status cannot be written since the credential has gone; then drop it, whatever the watch says."""
-        credential = record.credential
-        if await self._kube.credential_exists(credential.key, credential.uid):
-            return False
-        self._store.credential_gone(credential.key, credential.uid)
-        return True
+    async def _is_up_to_date(self, record: Record, facts: Facts) -> bool:
+        """Whether a live read shows the credential as it was decided on. If not, the store has it reconciled again."""
+        served = await is_served(self._kube, self._store, record)
+        return served and replace(record.credential, version=facts.credential.version) == facts.credential

@@ -38,6 +38,7 @@ from tests.unit.facts import (
     refreshable,
     renamed,
     restarted,
+    served,
     spec,
     target_edited,
     target_foreign,
@@ -271,7 +272,7 @@ def others(scene: Scene) -> None:
 
 
 def test_what_is_proven_and_not_going_is_deleted_and_what_is_not_proven_is_told_of_once() -> None:
-    scene = Scene(others)
+    scene = Scene(others, served)
     old = scene.old_targets[:1]
     assert (leftovers(scene.facts()), look_alikes(scene.facts())) == (old, frozenset({"copy"}))
     assert scene.decide() == RemoveOldTargets(old, frozenset({"copy"}))

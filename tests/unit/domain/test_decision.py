@@ -59,9 +59,11 @@ from tests.unit.facts import (
     target_edited,
     target_foreign,
     target_gone,
+    target_of_another,
     target_overtaken,
     throttled,
     token,
+    unconfirmed,
     unverifiable,
     write_refused,
 )
@@ -82,7 +84,7 @@ from tuinly_operator.domain.acts import (
     Rest,
     Verify,
 )
-from tuinly_operator.domain.credential import GrantType
+from tuinly_operator.domain.credential import DeletionPolicy, GrantType
 from tuinly_operator.domain.decision import (
     SURE_OF_LIFE,
     Comparison,
@@ -103,7 +105,7 @@ from tuinly_operator.domain.facts import (
     Purpose,
 )
 from tuinly_operator.domain.memory import Attempted, AttemptInputs, ClientSecretRead, IssuedToken
-from tuinly_operator.domain.target import SecretMeta
+from tuinly_operator.domain.target import SecretMeta, is_for_another
 
 Changes = Sequence[Change]
 
@@ -342,11 +344,28 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
     "renamed": ([renamed], ProveAbsence),
     "renamed, no target there": ([renamed, absence_proven], Publish),
     "renamed, other scopes": ([renamed, absence_proven, OTHER_SCOPES], Exchange),
-    "old target left": ([old_left], RemoveOldTargets),
+    "old target left": ([old_left], AskWhoServes),
+    "old target left, and still served": ([old_left, served], RemoveOldTargets),
     "old target left, new one edited": ([old_left, target_edited], Publish),
     "old target left, due": ([old_left, DUE], Exchange),
     "old target left, to be retained": ([RETAINED, token(), old_left], Rest),
     "old target left, new one lost": ([old_left, target_gone, restarted, client_known], ProveAbsence),
+    # What the watch alone says may be late.
+    "of another": ([target_of_another], AskWhoServes),
+    "of another, and still served": ([target_of_another, served], Publish),
+    "of another, and nothing known of its token": ([target_of_another, restarted, client_known], AskWhoServes),
+    "of another, nothing known of its token, and still served": (
+        [target_of_another, restarted, client_known, served],
+        Exchange,
+    ),
+    "due, to be retained": ([RETAINED, owner_removed, DUE], AskWhoServes),
+    "due, to be retained, and still served": ([RETAINED, owner_removed, DUE, served], Exchange),
+    "unconfirmed": ([unconfirmed], Rest),
+    "unconfirmed, due": ([unconfirmed, DUE], AskWhoServes),
+    "unconfirmed, due, and served": ([unconfirmed, DUE, served], Exchange),
+    "unconfirmed, edited": ([unconfirmed, target_edited], AskWhoServes),
+    "unconfirmed, client Secret edited": ([unconfirmed, client_edited], ReadClientSecret),
+    "unconfirmed, to be verified": ([unconfirmed, VERIFIES, pending], AskWhoServes),
     # What users ask for.
     "forced": ([FORCED], Exchange),
     "forced, refresh token": ([refreshable, FORCED, DUE], Exchange),
@@ -1012,6 +1031,8 @@ ANYTHING: Changes = [
         owner_removed,
         renamed,
         old_left,
+        target_of_another,
+        unconfirmed,
     ),
     *(client_unread, client_known, client_edited, client_relabelled, client_rotated),
     *(client_invalid, client_gone, client_missing, OTHER_KEY, client_read_anew),
@@ -1063,6 +1084,21 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         assert decision.present.state.exchange_inputs == facts.inputs
     if isinstance(decision, RemoveOldTargets):
         assert facts.in_place
+
+
+@given(WORLDS)
+def test_nothing_is_done_on_the_word_of_the_watch_alone_where_that_may_be_late(scene: Scene) -> None:
+    facts, decision = scene.facts(), scene.decide()
+    if facts.served:
+        return
+    if isinstance(decision, Exchange | Refresh | Verify | Publish | RemoveOldTargets):
+        assert facts.confirmed
+    if isinstance(decision, Exchange | Refresh | Publish):
+        assert not is_for_another(facts.target, facts.credential)
+    if isinstance(decision, Exchange | Refresh):
+        assert facts.spec.target.deletion_policy is DeletionPolicy.DELETE
+    if isinstance(decision, RemoveOldTargets):
+        assert not decision.targets
 
 
 @given(WORLDS)

@@ -1,6 +1,7 @@
 """The store: who is told of what, and that nothing old, echoed or gone is taken for news."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -320,9 +321,89 @@ def test_a_live_read_that_finds_nothing_ends_what_was_known_as_of_its_version(st
 
 def test_a_live_read_is_made_again_if_there_was_news_meanwhile(store: Watched) -> None:
     since = store.known(ME)
-    store.credential_seen(at("11"))
-    store.credential_read(ME, None, "12", since)
+    store.credential_seen(at("12"))
+    assert not store.credential_read(ME, None, "11", since)
     assert (store.doubts, len(store)) == ([ME], 1)
+
+
+def test_a_live_read_that_is_later_than_the_news_meanwhile_counts(store: Watched) -> None:
+    """Such as the echo of our own status."""
+    since = store.known(ME)
+    store.credential_seen(at("11"))
+    assert store.credential_read(ME, at("12", {"spec": {"suspend": True}}), "12", since)
+    assert store.doubts == []
+    assert mine(store).credential.spec.suspend
+
+
+# --- What the API server itself has shown since another leader --------------------------------------------------------
+
+
+def confirmed(store: Watched) -> list[NamespacedName]:
+    return [record.credential.key for record in store if store.is_confirmed(record.credential.key)]
+
+
+def test_after_a_takeover_each_credential_is_confirmed_by_what_the_api_server_shows(store: Watched) -> None:
+    store.credential_seen(neighbour())
+    assert confirmed(store) == [ME, NEIGHBOUR]
+    store.start_afresh()
+    assert confirmed(store) == []
+    store.credential_shown(ME, mine(store).credential.revision, "10")
+    assert (confirmed(store), store.doubts) == ([ME], [])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"uid": OTHER_UID}, {"generation": 7}, {"deleting": True}, {"refresh_requested": "now"}], ids=str
+)
+def test_one_that_the_api_server_shows_otherwise_is_read_live(store: Watched, changes: dict[str, Any]) -> None:
+    store.start_afresh()
+    store.credential_shown(ME, mine(store).credential.revision._replace(**changes), "12")
+    assert (confirmed(store), store.doubts) == ([], [ME])
+    store.credential_read(ME, at("12"), "12", store.known(ME))
+    assert confirmed(store) == [ME]
+
+
+def test_one_whose_version_alone_is_another_has_another_status(store: Watched) -> None:
+    store.start_afresh()
+    assert not store.knows_status(ME)
+    store.credential_shown(ME, mine(store).credential.revision, "11")
+    assert (confirmed(store), store.knows_status(ME), store.doubts) == ([ME], False, [])
+    store.credential_read(ME, at("11"), "11", store.known(ME))
+    assert store.knows_status(ME)
+
+
+def test_one_that_only_the_api_server_shows_is_read_live(store: Watched) -> None:
+    store.credential_shown(NEIGHBOUR, neighbour().revision, "10")
+    assert store.doubts == [NEIGHBOUR]
+
+
+def test_one_that_a_complete_list_lacks_is_read_live(store: Watched) -> None:
+    store.credential_seen(neighbour())
+    store.start_afresh()
+    store.credentials_shown({NEIGHBOUR}, ["elsewhere"])
+    assert store.doubts == []
+    store.credentials_shown({NEIGHBOUR}, [None])
+    assert store.doubts == [ME]
+
+
+def test_what_the_watch_brings_before_all_were_listed_is_not_confirmed(store: Watched) -> None:
+    """A connection that was silent for a while tells first what was."""
+    store.start_afresh()
+    store.credential_seen(neighbour())
+    store.credential_seen(at("11", {"metadata": {"uid": OTHER_UID}}))
+    assert confirmed(store) == []
+    store.credentials_shown({ME, NEIGHBOUR}, [None])
+    store.credential_seen(neighbour({"metadata": {"name": "new", "uid": "new"}}))
+    assert confirmed(store) == [NamespacedName("shop", "new")]
+
+
+def test_what_the_watch_brings_before_the_live_read_that_is_due_is_not_confirmed(store: Watched) -> None:
+    """It may be the first of many news of that name."""
+    store.start_afresh()
+    store.credential_shown(ME, at("14", {"metadata": {"uid": OTHER_UID, "generation": 2}}).revision, "14")
+    store.credentials_shown({ME}, [None])
+    store.credential_ended(at("11"))
+    store.credential_seen(at("12", {"metadata": {"uid": OTHER_UID}}), created=True)
+    assert (confirmed(store), store.doubts) == ([], [ME])
 
 
 def test_contradictory_news_are_left_to_a_live_read(store: Watched) -> None:

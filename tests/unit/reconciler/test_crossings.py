@@ -11,6 +11,7 @@ from tests.unit.shop import HOUR, TARGET, Shop
 from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FORBIDDEN_URL, Json
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
+from tuinly_operator.domain.credential import Revision
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.domain.token_response import TokenResponse, Verdict
@@ -361,7 +362,7 @@ async def test_a_target_that_was_seen_under_another_name_says_nothing_of_the_pre
             shop.spec(target={"name": RENAMED.name})
         return meta
 
-    async def look(key: NamespacedName, uid: str, status: Mapping[str, Any]) -> str:
+    async def look(key: NamespacedName, uid: str, status: Mapping[str, Any]) -> tuple[str, Revision]:
         ready = next(one for one in status["conditions"] if one["type"] == "Ready")
         if ready["status"] == "True" and RENAMED not in shop.api.secrets:
             lies.append(ready)

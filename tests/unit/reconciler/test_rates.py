@@ -18,7 +18,7 @@ from tuinly_operator.edges.kube import ApiFailure
 
 CONTRACT = Path(__file__).parents[3] / "docs" / "contract.md"
 ASKED = (
-    *("read_secret", "read_secret_meta", "apply_secret", "delete_secret", "write_status", "credential_exists"),
+    *("read_secret", "read_secret_meta", "apply_secret", "delete_secret", "write_status"),
     *("find_credential", "try_create_secret"),
 )
 MINUTES = 30

@@ -14,7 +14,7 @@ from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339, rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.client_secret import REFUSED_TYPES
-from tuinly_operator.domain.credential import Credential
+from tuinly_operator.domain.credential import Credential, Revision
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.domain.token_response import TokenResponse, Verdict
@@ -48,10 +48,10 @@ async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_r
 ) -> None:
     reconciled, write, work = [], shop.api.write_status, shop.process.reconciler.reconcile
 
-    async def write_status(*args: Any) -> str:  # noqa: ANN401 -- as it is called
-        version = await write(*args)
+    async def write_status(*args: Any) -> tuple[str, Revision]:  # noqa: ANN401 -- as it is called
+        answer = await write(*args)
         shop.process.credentials_changed()
-        return version
+        return answer
 
     async def reconcile(key: NamespacedName) -> None:
         reconciled.append(key)
@@ -331,11 +331,11 @@ async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatc
     async def gone(*_: object) -> NoReturn:
         raise ApiFailure(404, "NotFound")
 
-    async def absent(*_: object) -> bool:
-        return False
+    async def absent(*_: object) -> tuple[None, str]:
+        return None, "1000"
 
     monkeypatch.setattr(shop.api, "write_status", gone)
-    monkeypatch.setattr(shop.api, "credential_exists", absent)
+    monkeypatch.setattr(shop.api, "find_credential", absent)
     monkeypatch.setattr(shop.process, "credentials_changed", lambda: None)
     shop.world.pass_time(2 * HOUR)
     await shop.process.work()
@@ -588,16 +588,16 @@ class Moved:
 
     async def work(self, seconds: int) -> None:
         """Both work, the first by its own selector."""
-        exists = self.shop.api.credential_exists
+        find = self.shop.api.find_credential
 
-        async def selected(key: NamespacedName, uid: str) -> bool:
-            return self.ours and await exists(key, uid)
+        async def selected(key: NamespacedName) -> tuple[Mapping[str, Any] | None, str]:
+            return await find(key) if self.ours else (None, "")
 
         for _ in range(seconds):
             self.shop.world.pass_time(1)
             await self.second.work()
             with self.monkeypatch.context() as patch:
-                patch.setattr(self.shop.api, "credential_exists", selected)
+                patch.setattr(self.shop.api, "find_credential", selected)
                 if not self.ours:
                     patch.setattr(self.first, "credentials_changed", lambda: None)
                 await self.first.work()
@@ -738,7 +738,7 @@ async def test_a_target_that_a_deletion_leaves_to_itself_gets_no_owner_though_th
     left = copy.deepcopy(shop.api.secrets[TARGET])
     await shop.process.work()
     assert shop.api.secrets[TARGET] == left
-    assert shop.process.store.get(CREDENTIAL) is None
+    assert shop.record().credential.deleting
 
 
 async def test_neither_does_one_that_is_left_during_a_write_that_was_decided_before(
@@ -808,35 +808,29 @@ async def test_who_touches_a_target_all_the_time_does_not_keep_it_from_being_res
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await shop.pass_time(60)
-    token, exists = shop.token(), shop.api.credential_exists
+    token, find = shop.token(), shop.api.find_credential
     asked: list[NamespacedName] = []
 
-    async def touched_meanwhile(key: NamespacedName, uid: str) -> bool:
+    async def touched_meanwhile(key: NamespacedName) -> tuple[Mapping[str, Any] | None, str]:
         asked.append(key)
         shop.api.label_secret(TARGET)
-        return await exists(key, uid)
+        return await find(key)
 
-    monkeypatch.setattr(shop.api, "credential_exists", touched_meanwhile)
+    monkeypatch.setattr(shop.api, "find_credential", touched_meanwhile)
     shop.api.edit_secret(TARGET, "access_token", "spoilt")
     await shop.process.work()
     assert shop.token() == token
     assert len(asked) == 1
 
 
-async def test_a_routine_refresh_looks_for_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[NamespacedName] = []
-
-    async def look(key: NamespacedName, _: str) -> bool:
-        looked.append(key)
-        return True
-
-    monkeypatch.setattr(shop.api, "credential_exists", look)
+async def test_a_routine_refresh_looks_for_nobody(shop: Shop) -> None:
+    finds = shop.api.finds
     await shop.pass_time(HOUR)
     assert len(shop.endpoint.requests) == 2
-    assert looked == []
+    assert shop.api.finds == finds
     shop.api.edit_secret(TARGET, "access_token", "damaged")
     await shop.process.work()
-    assert looked == [CREDENTIAL]  # and a restore, at any time, looks once
+    assert shop.api.finds == finds + 1  # and a restore, at any time, looks once
 
 
 # --- The first token of a credential that this leader saw created -----------------------------------------------------
@@ -860,7 +854,7 @@ def looked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(shop.api, name, heard)
 
     listen("read_secret_meta")
-    listen("credential_exists")
+    listen("find_credential")
     return names
 
 
@@ -879,14 +873,14 @@ async def test_that_its_target_is_absent_is_proven_by_the_write(shop: Shop, look
     shop.api.remove_secret(OTHERS_TARGET)
     await shop.process.work()
     assert OTHERS_TARGET in shop.api.secrets
-    assert looked == ["read_secret_meta", "credential_exists"]  # one that is lost is another matter
+    assert looked == ["read_secret_meta", "find_credential"]  # one that is lost is another matter
 
 
 async def test_one_that_is_to_be_retained_is_proven_by_reads(shop: Shop, looked: list[str]) -> None:
     """Nothing collects it if its credential has gone."""
     await create(shop, "Retain")
     assert OTHERS_TARGET in shop.api.secrets
-    assert looked == ["read_secret_meta", "credential_exists"]
+    assert looked == ["read_secret_meta", "find_credential"]
 
 
 async def test_who_was_created_before_this_lead_is_proven_by_reads(shop: Shop, looked: list[str]) -> None:
@@ -896,7 +890,7 @@ async def test_who_was_created_before_this_lead_is_proven_by_reads(shop: Shop, l
     shop.api.reachable = True
     await shop.process.work()
     assert OTHERS_TARGET in shop.api.secrets
-    assert looked == ["read_secret_meta", "credential_exists"]
+    assert looked == ["read_secret_meta", "find_credential"]
 
 
 async def test_what_is_in_its_way_unseen_stays_and_costs_one_token_request(shop: Shop, looked: list[str]) -> None:

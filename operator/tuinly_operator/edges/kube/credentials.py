@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION
+from tuinly_operator.domain.credential import GROUP, PLURAL, VERSION, Revision
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.kube.failures import ApiFailure
 from tuinly_operator.edges.kube.requests import JSON_PATCH, METADATA, METADATA_LIST, Requests, collection
@@ -17,22 +17,6 @@ class Credentials(Requests):
     """What the operator asks about TuinlyCredentials. It knows only those whose labels match its `selector`."""
 
     selector = ""
-
-    async def credential_exists(self, key: NamespacedName, uid: str) -> bool:
-        """Ask the server, past every cache, whether this very credential is there to stay, and selected.
-
-        One that is being deleted is as good as gone. Raises ApiFailure.
-        """
-        try:
-            answer = await self.ask(
-                "GET", credentials_path(key.namespace), query=self._named(key), accept=METADATA_LIST
-            )
-        except ApiFailure as failure:
-            if failure.not_found:  # the CRD is gone
-                return False
-            raise
-        found = (item["metadata"] for item in answer.get("items") or ())
-        return any(meta["uid"] == uid and "deletionTimestamp" not in meta for meta in found)
 
     async def find_credential(self, key: NamespacedName) -> tuple[Mapping[str, Any] | None, str]:
         """Read a credential past every cache, None where there is none or it is not selected.
@@ -80,8 +64,8 @@ class Credentials(Requests):
         async with self.send("GET", credentials_path(namespace), query, accept=METADATA):
             pass
 
-    async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> str:
-        """Write a credential's status, if it still is the one with that uid; return its new version.
+    async def write_status(self, key: NamespacedName, uid: str, status: Mapping[str, Any]) -> tuple[str, Revision]:
+        """Write a credential's status, if it still is the one with that uid; return its new version, and its revision.
 
         Of a merge patch of the status, or an apply, the API server ignores the metadata, and so a uid: only a JSON
         patch can test it (RFC 6902, section 4.6). What is null in `status` is left out.
@@ -98,7 +82,8 @@ class Credentials(Requests):
         query = {"fieldManager": MANAGER}
         with self.writing(key.namespace):
             answer = await self.ask("PATCH", path, query=query, body=body, content=JSON_PATCH, accept=METADATA)
-        return str(answer["metadata"]["resourceVersion"])
+        meta = answer["metadata"]
+        return str(meta["resourceVersion"]), Revision.of(meta)
 
     def _pages(self, namespace: str | None, accept: str) -> AsyncGenerator[tuple[list[Mapping[str, Any]], str]]:
         query = {"labelSelector": self.selector}
