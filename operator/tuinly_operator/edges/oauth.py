@@ -5,10 +5,11 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,15 +28,21 @@ from tuinly_operator.domain.token_response import (
     parse_token_response,
 )
 
-# Seconds an idle connection is kept. A POST over a connection that the server is just closing is lost, and it is not
-# sent again, since nobody knows whether the server took it. Common servers close idle connections after 5 s or later:
-# closing before they do keeps that race rare, and the many requests of a start still share connections.
-_KEEPALIVE: Final = 4.0
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+# The bytes that a connection reads. At once: the shortest answer has 38 bytes, of which aiohttp makes more than 1 KiB,
+# and a read may bring many of them. In total: enough for TLS, a long head, the framing and `MAX_BODY`.
+_MOST_AT_ONCE: Final = 2 * 1024
+_MOST_IN_ALL: Final = 256 * 1024
 
 _HEADERS: Final = {
     "Accept": "application/json",
     # No compression: a few KiB gain nothing by it, and a small answer could unpack to a huge one.
     "Accept-Encoding": "identity",
+    # Each request has its own connection. On a kept one, the bytes that arrive between two requests fill the memory, or
+    # pass for the answer to the next request, which may be another tenant's.
+    "Connection": "close",
     "User-Agent": "tuinly-operator",
 }
 
@@ -43,8 +50,14 @@ _HEADERS: Final = {
 _NOT_VALID_NOW: Final = frozenset({9, 10})
 _OTHER_HOST: Final = frozenset({62, 64})
 
+
+class _TooMuchError(OSError):
+    """The server has sent more bytes than any answer needs."""
+
+
 # What went wrong, told by class, the first that fits. The exceptions' texts are not used: they may quote what was sent.
 _FAILURES: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (_TooMuchError, f"sent more than {_MOST_IN_ALL // 1024} KiB for one answer; check that the token URL is right"),
     (ssl.SSLError, "does not speak TLS as expected; check that the token URL is right"),
     (aiohttp.ClientProxyConnectionError, "is behind a proxy that cannot be reached; check HTTPS_PROXY and NO_PROXY"),
     (aiohttp.ClientHttpProxyError, "is behind a proxy that refused to connect to it; check HTTPS_PROXY and NO_PROXY"),
@@ -52,13 +65,13 @@ _FAILURES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (TimeoutError, "did not answer in time; check that the operator's Pod can reach it"),
     (aiohttp.ClientConnectorError, "cannot be connected to; check that the operator's Pod can reach it"),
     (aiohttp.ClientConnectionError, "closed the connection before it had answered"),
-    (aiohttp.ClientPayloadError, "broke off in the middle of its answer"),
+    (aiohttp.ClientPayloadError, "did not complete its answer"),
     (aiohttp.ClientResponseError, "does not speak HTTP as expected; check that the token URL is right"),
 )
 
 
 class TokenEndpoint:
-    """Sends token requests to any token endpoint, over one pool of connections.
+    """Sends token requests to any token endpoint, each over a connection of its own.
 
     TLS is always verified, redirects are not followed, cookies are not kept, proxies come from the environment. Every
     failure is a TokenRequestFailed without cause, context or deeper frames: those would hold the form and the answer.
@@ -169,20 +182,60 @@ class _Transport(AiohttpTransport):
         connector = aiohttp.TCPConnector(
             ssl=self.ssl_context,
             limit=self.limits.max_connections or 0,
-            keepalive_timeout=self.limits.keepalive_expiry,
+            force_close=True,
+            socket_factory=_Socket.of,
         )
         jar = aiohttp.DummyCookieJar()
         return aiohttp.ClientSession(connector=connector, cookie_jar=jar, response_class=_Answer)
 
 
+class _Socket(socket.socket):
+    """A socket that bounds what it reads, whatever the bytes are: TLS, a proxy's answer, interim answers, framing."""
+
+    _left = _MOST_IN_ALL
+
+    @classmethod
+    def of(cls, address: aiohttp.AddrInfoType) -> Self:
+        """Create one for an address that a name resolved to."""
+        family, kind, protocol, *_ = address
+        return cls(family, kind, protocol)
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Read at most `_MOST_AT_ONCE` bytes. Raises _TooMuchError at the end of `_MOST_IN_ALL`."""
+        data = super().recv(self._most(size), flags)
+        self._left -= len(data)
+        return data
+
+    def recv_into(self, buffer: "WriteableBuffer", size: int = 0, flags: int = 0, /) -> int:
+        """Read at most `_MOST_AT_ONCE` bytes. Raises _TooMuchError at the end of `_MOST_IN_ALL`."""
+        taken = super().recv_into(buffer, self._most(size or memoryview(buffer).nbytes), flags)
+        self._left -= taken
+        return taken
+
+    def _most(self, size: int) -> int:
+        if not self._left:
+            raise _TooMuchError
+        return min(size, self._left, _MOST_AT_ONCE)
+
+
 class _Answer(aiohttp.ClientResponse):
-    """An answer whose status says all: at a reason that is not UTF-8, which RFC 9112 allows, httpx-aiohttp fails."""
+    """An answer that ends its connection, and has no reason phrase.
+
+    RFC 9112 allows a reason that is not UTF-8, and httpx-aiohttp fails at it.
+    """
 
     async def start(self, connection: Any) -> Self:  # noqa: ANN401 -- aiohttp's own
         """Take the head of the answer."""
+        connection.add_callback(partial(_hang_up, connection.transport))
         await super().start(connection)
         self.reason = None
         return self
+
+
+def _hang_up(transport: asyncio.Transport) -> None:
+    """Close the connection: send TLS's closure alert (RFC 9112 section 9.8), and do not wait for the server's."""
+    transport.close()
+    transport.abort()
 
 
 class _Client(HttpxAiohttpClient):
@@ -209,7 +262,7 @@ def make_client(tls: ssl.SSLContext, concurrency: int) -> HttpxAiohttpClient:
             cookies=_NoCookies(),
             verify=tls,
             timeout=None,  # asyncio.timeout bounds the whole; httpx's timeouts would restart with every byte
-            limits=httpx.Limits(max_connections=concurrency, keepalive_expiry=_KEEPALIVE),
+            limits=httpx.Limits(max_connections=concurrency),
         )
     except (httpx.InvalidURL, ValueError):
         message = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is not the URL of an HTTP proxy"

@@ -336,8 +336,8 @@ CUT_OFF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"
     [
         pytest.param(hang_up, "closed the connection", id="closes"),
         pytest.param(reset, "closed the connection", id="resets"),
-        pytest.param(then(CUT_OFF, hang_up), "broke off", id="closes-in-the-body"),
-        pytest.param(then(CUT_OFF, reset), "broke off", id="resets-in-the-body"),
+        pytest.param(then(CUT_OFF, hang_up), "did not complete its answer", id="closes-in-the-body"),
+        pytest.param(then(CUT_OFF, reset), "did not complete its answer", id="resets-in-the-body"),
         pytest.param(sends(b"canary\r\n\r\n"), "does not speak HTTP", id="is-no-http-server"),
         pytest.param(sends(b"HTTP/1.1 200 OK\r\ncanary\r\n\r\n"), "does not speak HTTP", id="broken-header"),
         pytest.param(
@@ -466,7 +466,7 @@ async def test_cancelling_passes_through(endpoint: TokenEndpoint) -> None:
             await task
 
 
-async def test_connections_are_shared_and_bounded() -> None:
+async def test_each_request_has_its_own_connection_and_they_are_bounded() -> None:
     both = asyncio.Barrier(2)
 
     async def in_pairs(writer: asyncio.StreamWriter) -> None:
@@ -475,17 +475,40 @@ async def test_connections_are_shared_and_bounded() -> None:
 
     async with serving(in_pairs) as server, client(connections=2) as endpoint:
         await asyncio.gather(*(exchange(endpoint, url(server)) for _ in range(8)))
-    assert (len(server.requests), server.busiest, server.connections) == (8, 2, 2)
+    assert (len(server.requests), server.busiest, server.connections) == (8, 2, 8)
+    assert {request.headers["Connection"] for request in server.requests} == {"close"}
 
 
-async def test_closing_hangs_up() -> None:
-    async with serving(sends(GRANTED)) as server:
+async def test_closing_ends_the_requests_that_are_under_way() -> None:
+    async with serving(hang) as server:
         async with client() as endpoint:
-            await exchange(endpoint, url(server))
-            assert not server.hung_up.is_set()
-        await server.hung_up.wait()
+            request = asyncio.create_task(failure_of(lambda: exchange(endpoint, url(server))))
+            while not server.requests:  # noqa: ASYNC110 -- bounded by pytest's time limit
+                await asyncio.sleep(0.01)
+        assert (await request).reason is Reason.ENDPOINT_UNAVAILABLE
         failure = await refused(endpoint, url(server))
     assert failure.reason is Reason.ENDPOINT_UNAVAILABLE
+
+
+async def test_an_answer_that_is_sent_twice_counts_for_one_request(endpoint: TokenEndpoint) -> None:
+    """The copy arrives between two requests, on the connection of the first one."""
+    again = asyncio.Event()
+    sent = asyncio.Event()
+
+    async def twice(writer: asyncio.StreamWriter) -> None:
+        answer = http("200 OK", json.dumps({**GOOD, "access_token": f"canary-{len(server.requests)}"}).encode())
+        await sends(answer)(writer)
+        await again.wait()
+        with suppress(ConnectionError):
+            await sends(answer)(writer)
+        sent.set()
+
+    async with serving(twice) as server:
+        first = await exchange(endpoint, url(server))
+        again.set()
+        await sent.wait()
+        second = await exchange(endpoint, url(server))
+    assert (first.access_token, second.access_token) == (Sensitive("canary-1"), Sensitive("canary-2"))
 
 
 @dataclass
@@ -556,6 +579,79 @@ async def test_no_secret_goes_to_an_unproven_server(
     assert server.requests == []
 
 
+FLOOD = 32 * 1024 * 1024  # bytes; more than the system keeps between two processes
+
+
+def flooding(start: bytes, unit: bytes) -> Reply:
+    """Send a start, then one thing again and again, until the client hangs up."""
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        piece = unit * (0x10000 // len(unit) + 1)
+        for _ in range(FLOOD // len(piece)):
+            if writer.transport.is_closing():
+                raise ConnectionError
+            writer.write(piece)
+            await writer.drain()
+        await asyncio.Event().wait()  # without a hang-up
+
+    return reply
+
+
+FLOODS = {
+    "more-answers": flooding(GRANTED, http("200 OK")),
+    "a-body-that-is-not-read": flooding(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 99999999\r\n\r\n", b"x"),
+    "interim-answers": flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "chunk-extensions": flooding(CHUNKED + b"1;", b"x"),
+    "empty-lines": flooding(b"", b"\r\n"),
+    "long-heads": flooding(b"", b"HTTP/1.1 102 Processing\r\nX: " + b"x" * 8000 + b"\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("way", ["plain", "tls", "tunnel"])
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_the_client_hangs_up_on_a_flood(
+    ours: Authority, monkeypatch: pytest.MonkeyPatch, flood: str, way: str
+) -> None:
+    """Neither the time limit nor the end of the flood ends it."""
+    context = None if way == "plain" else ours.context()
+    async with serving(FLOODS[flood], context) as server, listening(tunnel) as proxy:
+        if way == "tunnel":
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy}")
+        async with client(ca_bundle=ours.file, request_timeout=600) as endpoint:
+            with suppress(TokenRequestFailed):
+                await exchange(endpoint, url(server, "localhost", "http" if way == "plain" else "https"))
+            await server.hung_up.wait()
+
+
+async def test_a_flood_is_reported_as_what_it_is(endpoint: TokenEndpoint) -> None:
+    async with serving(FLOODS["interim-answers"]) as server:
+        failure = await refused(endpoint, url(server))
+    assert (failure.reason, failure.transport) == (Reason.ENDPOINT_UNAVAILABLE, True)
+    assert "sent more than 256 KiB for one answer" in failure.message
+
+
+async def test_the_client_sends_the_closure_alert_and_does_not_wait_for_the_servers(ours: Authority) -> None:
+    def serve(listener: socket.socket) -> tuple[bytes, bytes]:
+        """Answer, and never close. Return what TLS and what TCP say at their ends."""
+        connection, _ = listener.accept()
+        with ours.context().wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
+            heard = b""
+            while b"scope=a+b" not in heard:
+                heard += tls.recv(4096)
+            tls.sendall(GRANTED)
+            alert = tls.recv(1)
+            with socket.socket(fileno=tls.detach()) as bare:
+                bare.settimeout(20)  # the client's TLS would wait for 30 s
+                return alert, bare.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = asyncio.create_task(asyncio.to_thread(serve, listener))
+        async with client(ca_bundle=ours.file) as endpoint:
+            await exchange(endpoint, f"https://localhost:{listener.getsockname()[1]}/")
+            assert await served == (b"", b"")
+
+
 async def test_tls_to_a_plain_server(endpoint: TokenEndpoint) -> None:
     async def answer_in_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -612,6 +708,7 @@ async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(4096):
             sink.write(data)
+            await sink.drain()
         sink.close()
 
     try:
