@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _MOST_AT_ONCE: Final = 2 * 1024
 _MOST_IN_ALL: Final = 256 * 1024
 
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
 _HEADERS: Final = {
     "Accept": "application/json",
     # No compression: a few KiB gain nothing by it, and a small answer could unpack to a huge one.
@@ -297,14 +299,19 @@ async def _read(response: httpx.Response) -> bytes:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port: what a message may tell of a URL, since its user, path and query may hold secrets."""
+    """Scheme, host and port in one form: the key of the limiter, and what a message may show of a URL.
+
+    A default port is left out, so that `https://h` and `https://h:443` are one origin. User, path and query may hold
+    secrets.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "(not a URL)"
     host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" if port is None else f"{parts.scheme}://{host}:{port}"
+    given = "" if port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{port}"
+    return f"{parts.scheme}://{host}{given}"
 
 
 def _explain(error: BaseException) -> str:

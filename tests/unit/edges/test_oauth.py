@@ -24,7 +24,7 @@ from tuinly_operator.base.clock import SystemClock
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import MAX_BODY, TokenResponse
-from tuinly_operator.edges.oauth import TokenEndpoint
+from tuinly_operator.edges.oauth import TokenEndpoint, origin_of
 
 CLIENT_SECRET = "canary-secret/+ &=%"  # sent, and shown nowhere
 REFRESH_TOKEN = "canary-refresh"
@@ -454,6 +454,20 @@ async def test_a_url_of_no_use_is_told_by_its_origin(endpoint: TokenEndpoint, at
     failure = await refused(endpoint, at)
     assert (failure.reason, failure.transport) == (Reason.ENDPOINT_UNAVAILABLE, True)
     assert f"the token endpoint {origin} " in failure.message
+
+
+@pytest.mark.parametrize(
+    ("spellings", "origin"),
+    [
+        (["https://h/a", "https://h:443/b", "HTTPS://H:0443", "https://u:p@h:/"], "https://h"),
+        (["http://h", "http://h:80/"], "http://h"),
+        (["https://[::A]:443/", "https://[::a]/"], "https://[::a]"),
+        (["https://h:80/"], "https://h:80"),
+        (["http://h:443/"], "http://h:443"),
+    ],
+)
+def test_all_spellings_of_an_origin_are_one(spellings: list[str], origin: str) -> None:
+    assert {origin_of(spelling) for spelling in spellings} == {origin}
 
 
 async def test_cancelling_passes_through(endpoint: TokenEndpoint) -> None:
