@@ -180,6 +180,21 @@ def test_a_token_that_nobody_can_tell_of_is_held_and_tried_again(tenants: Mappin
     assert tenant.verdicts("Ready") == [("True", "Issued")]
 
 
+def test_retry_after_of_the_graphql_endpoint_is_heeded(
+    cluster: Cluster, sandbox: SandboxProcess, namespace: str
+) -> None:
+    """One that was given no time tries again and again meanwhile."""
+    told, not_told = tenants = [Tenant(Objects(cluster, namespace), sandbox.admin, name) for name in ("told", "not")]
+    for tenant, retry_after in zip(tenants, (120, None), strict=True):
+        tenant.start(ENABLED).await_ready()
+        break_graphql(tenant, Fault(kind="throttle", endpoint="graphql", retry_after=retry_after))
+    for tenant in tenants:
+        rotate(tenant)
+        tenant.await_condition("Refreshed", "False", "VerificationInconclusive")
+    wait_until(lambda: verified(not_told).count(429) >= 3, what="three verifications without a time")
+    assert verified(told).count(429) == 1
+
+
 def test_a_first_token_that_nobody_can_tell_of_is_published_untried(tenant: Tenant) -> None:
     """It is better than none."""
     tenant.register()

@@ -9,8 +9,8 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, cast
 
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment, rfc3339
@@ -25,7 +25,7 @@ from tuinly_operator.domain.facts import (
 from tuinly_operator.domain.notices import Notice
 from tuinly_operator.domain.push import Delivery, Push
 from tuinly_operator.domain.target import MANAGER, SecretMeta
-from tuinly_operator.domain.token_response import TokenResponse, Verdict
+from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.events import EventSender
 from tuinly_operator.edges.kube import ApiFailure, Kube, NotLeading
 from tuinly_operator.edges.metrics import Metrics
@@ -438,19 +438,27 @@ class Issued:
     wall: float
 
 
+ACCEPTED: Final = None
+REJECTED: Final = TokenRequestFailed(Reason.VERIFICATION_FAILED, "does not work", status=401)
+INCONCLUSIVE: Final = TokenRequestFailed(Reason.VERIFICATION_INCONCLUSIVE, "is down", status=500, transport=True)
+NOT_FOUND: Final = TokenRequestFailed(Reason.VERIFICATION_INCONCLUSIVE, "is not there", status=404)
+THROTTLED: Final = TokenRequestFailed(Reason.VERIFICATION_INCONCLUSIVE, "slow down", status=429, retry_after=300.0)
+
+
 @dataclass
 class FakeEndpoint:
-    """The token endpoint and its ledger. `mood` is how it answers."""
+    """The token endpoint and its ledger. `mood` is how it answers, `graphql` what a verification raises."""
 
     world: World
     clients: dict[str, str] = field(default_factory=dict)
     mood: str = "good"
-    graphql: Verdict = Verdict.ACCEPTED
+    graphql: TokenRequestFailed | None = ACCEPTED
     lifetime: int = 3600
     gives_refresh_tokens: bool = True
     slack: int = 0  # seconds by which the same token again seems to end later
     ledger: list[Issued] = field(default_factory=list)
     requests: list[tuple[str, float]] = field(default_factory=list)
+    verifications: list[float] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)  # tokens that GraphQL did not accept when it was last asked
     meanwhile: Callable[[], None] | None = None  # happens while the next request is on its way
     _refresh_tokens: dict[str, Issued] = field(default_factory=dict)
@@ -470,12 +478,14 @@ class FakeEndpoint:
         last = self._refresh_tokens[refresh_token.reveal()]
         return self._issue(url, last.client, last.secret, last.asked, last.scopes)
 
-    async def verify(self, _url: str, token: Sensitive) -> Verdict:
-        if self.graphql is Verdict.REJECTED:
-            self.rejected.add(token.reveal())
-        elif self.graphql is Verdict.ACCEPTED:
+    async def verify(self, _url: str, token: Sensitive) -> None:
+        self.verifications.append(self.world.boot)
+        if self.graphql is None:
             self.rejected.discard(token.reveal())
-        return self.graphql
+            return
+        if self.graphql.reason is Reason.VERIFICATION_FAILED:
+            self.rejected.add(token.reveal())
+        raise replace(self.graphql)
 
     def find(self, value: str) -> Issued | None:
         return next((token for token in reversed(self.ledger) if token.value == value), None)

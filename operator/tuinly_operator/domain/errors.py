@@ -1,7 +1,7 @@
 """Why something is not as it should be: the reasons that conditions, Events and metrics share, and their exceptions.
 
     Failure                  an attempt or a write failed; its reason and message are shown to users
-    ├── TokenRequestFailed   the token endpoint did not give a usable token
+    ├── TokenRequestFailed   an endpoint gave no usable token, or did not accept one
     ├── WorseAnswer          it gave one that would make things worse
     └── InTheWay             what bears the target's name takes no token and may not be deleted
 
@@ -108,7 +108,7 @@ class InTheWay(Failure):
 
 @dataclass
 class TokenRequestFailed(Failure):
-    """A token request that gave no usable token.
+    """A token request that gave no usable token, or a verification that did not show that a token works.
 
     `status` is the HTTP status, None where no answer came. `retry_after` is in seconds from now, None where the
     server did not ask for it. `transport` marks what may be a failure of the endpoint itself: no answer, or a 5xx.

@@ -1,4 +1,4 @@
-"""What a token endpoint answered, proven or refused: pure functions from an answer to a token response, no I/O.
+"""What an endpoint answered, proven or refused: pure functions from an answer to what it is worth, no I/O.
 
 An answer is hostile until proven: nothing in it is believed before it was checked, and of its text only the error codes
 that RFC 6749 lists ever reach a message.
@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
 
@@ -41,7 +40,7 @@ _DIGITS: Final = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back from the token endpoint at `origin`, nothing of it believed yet.
+    """What came back from the endpoint at `origin`, nothing of it believed yet.
 
     `headers` finds a field by its lower-case name. `body` holds the raw bytes as sent; its reader stops one byte after
     `MAX_BODY`, so that a longer answer is known to be one.
@@ -68,28 +67,29 @@ class TokenResponse:
     server_time: float | None
 
 
-class Verdict(Enum):
-    """What trying a new token has shown."""
+def check_verification(answer: Answer, now: float) -> None:
+    """Prove by a GraphQL answer to `{__typename}` that the token works, or raise TokenRequestFailed.
 
-    ACCEPTED = auto()
-    REJECTED = auto()
-    INCONCLUSIVE = auto()
-
-
-def judge_graphql(status: int, body: bytes) -> Verdict:
-    """Tell from a GraphQL answer to `{__typename}` whether the token works.
-
-    Only what speaks of the token rejects it (RFC 6750 section 3.1; a GraphQL answer whose `errors` left no `data`);
-    whatever else goes wrong is the server's trouble and says nothing.
+    VERIFICATION_FAILED: the answer is about the token, and it does not work (RFC 6750 section 3.1; a GraphQL answer
+    whose `errors` left no `data`). VERIFICATION_INCONCLUSIVE: any other answer, which says nothing about the token.
+    `now` counts as for `parse_token_response`.
     """
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return Verdict.REJECTED
-    members = _json_object(body) if status == HTTPStatus.OK else None
-    if members is None:
-        return Verdict.INCONCLUSIVE
-    if members.get("data") is not None:
-        return Verdict.ACCEPTED
-    return Verdict.REJECTED if members.get("errors") else Verdict.INCONCLUSIVE
+    status = answer.status
+    members = _json_object(answer.body) if status == HTTPStatus.OK else None
+    if members is not None and members.get("data") is not None:
+        return
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) or (members is not None and members.get("errors")):
+        message = f"the new token does not work at {answer.origin}; check the client's rights"
+        raise TokenRequestFailed(Reason.VERIFICATION_FAILED, message, status)
+    message = f"{unverified(answer.origin)} answered HTTP {status} without data; it is tried again"
+    raise TokenRequestFailed(
+        Reason.VERIFICATION_INCONCLUSIVE, message, status, _retry_after(answer, now), transport=_is_outage(status)
+    )
+
+
+def unverified(origin: str) -> str:
+    """The beginning of a sentence that says why a verification showed nothing."""
+    return f"the new token is not verified: the GraphQL endpoint {origin}"
 
 
 def parse_token_response(answer: Answer, now: float, sent: Collection[Sensitive] = ()) -> TokenResponse:
@@ -184,10 +184,10 @@ def _refusal(answer: Answer, now: float) -> TokenRequestFailed:
     """What a status other than 200 means."""
     endpoint, status = f"the token endpoint {answer.origin}", answer.status
     kind = status // 100
-    if kind == 5:  # noqa: PLR2004 -- HTTP status classes
+    if _is_outage(status):
         # Whatever its body says: an error code from a server that fails proves nothing about the client.
-        retry_after = _retry_after(answer, now) if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         message = f"{endpoint} fails (HTTP {status}); it is asked again until it recovers"
+        retry_after = _retry_after(answer, now)
         return TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, message, status, retry_after, transport=True)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         message = f"{endpoint} limits the rate of requests (HTTP {status}); it is asked again later"
@@ -201,6 +201,11 @@ def _refusal(answer: Answer, now: float) -> TokenRequestFailed:
     else:
         message = f"{endpoint} answered HTTP {status} where 200 brings a token; check that the token URL is right"
     return TokenRequestFailed(Reason.INVALID_RESPONSE, message, status)
+
+
+def _is_outage(status: int) -> bool:
+    """Whether a status speaks against the endpoint itself, not against the request."""
+    return status // 100 == 5  # noqa: PLR2004 -- HTTP status classes
 
 
 def _rejection(answer: Answer) -> TokenRequestFailed:
@@ -251,7 +256,9 @@ def _no_number(_: str) -> object:
 
 
 def _retry_after(answer: Answer, now: float) -> float | None:
-    """Seconds to wait by `Retry-After`. A date counts by the server's own clock, which made it, where it tells that."""
+    """Seconds to wait by the `Retry-After` of a 429 or 503. A date counts by the server's own clock, if known."""
+    if answer.status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return None
     server_time = _server_time(answer)
     return parse_retry_after(answer.headers.get("retry-after", "").strip(), now if server_time is None else server_time)
 

@@ -3,13 +3,13 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,13 +23,15 @@ from tuinly_operator.domain.token_response import (
     MAX_BODY,
     Answer,
     TokenResponse,
-    Verdict,
-    judge_graphql,
+    check_verification,
     parse_token_response,
+    unverified,
 )
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+_T = TypeVar("_T")
 
 # The bytes that a connection reads. At once: the shortest answer has 38 bytes, of which aiohttp makes more than 1 KiB,
 # and a read may bring many of them. In total: enough for TLS, a long head, the framing and `MAX_BODY`.
@@ -59,16 +61,16 @@ class _TooMuchError(OSError):
 
 # What went wrong, told by class, the first that fits. The exceptions' texts are not used: they may quote what was sent.
 _FAILURES: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (_TooMuchError, f"sent more than {_MOST_IN_ALL // 1024} KiB for one answer; check that the token URL is right"),
-    (ssl.SSLError, "does not speak TLS as expected; check that the token URL is right"),
+    (_TooMuchError, f"sent more than {_MOST_IN_ALL // 1024} KiB for one answer; check that its URL is right"),
+    (ssl.SSLError, "does not speak TLS as expected; check that its URL is right"),
     (aiohttp.ClientProxyConnectionError, "is behind a proxy that cannot be reached; check HTTPS_PROXY and NO_PROXY"),
     (aiohttp.ClientHttpProxyError, "is behind a proxy that refused to connect to it; check HTTPS_PROXY and NO_PROXY"),
-    (socket.gaierror, "has a host name that does not resolve; check the token URL and the cluster's DNS"),
+    (socket.gaierror, "has a host name that does not resolve; check its URL and the cluster's DNS"),
     (TimeoutError, "did not answer in time; check that the operator's Pod can reach it"),
     (aiohttp.ClientConnectorError, "cannot be connected to; check that the operator's Pod can reach it"),
     (aiohttp.ClientConnectionError, "closed the connection before it had answered"),
     (aiohttp.ClientPayloadError, "did not complete its answer"),
-    (aiohttp.ClientResponseError, "does not speak HTTP as expected; check that the token URL is right"),
+    (aiohttp.ClientResponseError, "does not speak HTTP as expected; check that its URL is right"),
 )
 
 
@@ -129,17 +131,14 @@ class TokenEndpoint:
         """
         return await self._token_request(url, {"grant_type": "refresh_token", "refresh_token": refresh_token})
 
-    async def verify(self, url: str, token: Sensitive) -> Verdict:
-        """Try a token on the GraphQL endpoint with the least of queries. Never raises but for cancellation."""
-        headers = {"Authorization": f"Bearer {token.reveal()}"}
-        try:
-            async with (
-                asyncio.timeout(self._request_timeout),
-                self._client.stream("POST", url, json={"query": "{__typename}"}, headers=headers) as response,
-            ):
-                return judge_graphql(response.status_code, await _read(response))
-        except Exception:  # noqa: BLE001 -- whatever broke, nothing was learned of the token
-            return Verdict.INCONCLUSIVE
+    async def verify(self, url: str, token: Sensitive) -> None:
+        """Try a token on the GraphQL endpoint with the least of queries. Raises TokenRequestFailed unless it works."""
+        await self._ask(
+            url,
+            check_verification,
+            partial(_unanswered, Reason.VERIFICATION_INCONCLUSIVE, unverified(origin_of(url))),
+            lambda: {"json": {"query": "{__typename}"}, "headers": {"Authorization": f"Bearer {token.reveal()}"}},
+        )
 
     async def aclose(self) -> None:
         """Close all connections; a token request still under way fails."""
@@ -147,21 +146,35 @@ class TokenEndpoint:
 
     async def _token_request(self, url: str, form: Mapping[str, str | Sensitive]) -> TokenResponse:
         sent = [value for value in form.values() if isinstance(value, Sensitive)]
+        return await self._ask(
+            url,
+            partial(parse_token_response, sent=sent),
+            partial(_unanswered, Reason.ENDPOINT_UNAVAILABLE, f"the token endpoint {origin_of(url)}"),
+            lambda: {"data": {name: _reveal(value) for name, value in form.items()}},
+        )
+
+    async def _ask(
+        self,
+        url: str,
+        judge: Callable[[Answer, float], _T],
+        unanswered: Callable[[BaseException], TokenRequestFailed],
+        content: Callable[[], dict[str, Any]],
+    ) -> _T:
+        """Post the content and judge the answer. Raises TokenRequestFailed, without the content in this frame."""
         try:
-            return parse_token_response(await self._post(url, form), self._clock.now().wall, sent)
+            return judge(await self._post(url, content), self._clock.now().wall)
         except TokenRequestFailed as refusal:
             failure = replace(refusal)
         except Exception as error:  # noqa: BLE001 -- whatever broke, there is no answer, and its text must not be shown
-            message = f"the token endpoint {origin_of(url)} {_explain(error)}"
-            failure = TokenRequestFailed(Reason.ENDPOINT_UNAVAILABLE, message, transport=True)
+            failure = unanswered(error)
         # A new exception, raised outside the handlers, has neither the frames nor the context of the one it stands for.
         raise failure
 
-    async def _post(self, url: str, form: Mapping[str, str | Sensitive]) -> Answer:
-        """Send the form and read the answer. Raises whatever httpx, aiohttp, ssl and the system raise."""
+    async def _post(self, url: str, content: Callable[[], dict[str, Any]]) -> Answer:
+        """Send the content and read the answer. Raises whatever httpx, aiohttp, ssl and the system raise."""
         async with (
             asyncio.timeout(self._request_timeout),
-            self._client.stream("POST", url, data={name: _reveal(value) for name, value in form.items()}) as response,
+            self._client.stream("POST", url, **content()) as response,
         ):
             return Answer(origin_of(url), response.status_code, response.headers, await _read(response))
 
@@ -314,6 +327,10 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}{given}"
 
 
+def _unanswered(reason: Reason, subject: str, error: BaseException) -> TokenRequestFailed:
+    return TokenRequestFailed(reason, f"{subject} {_explain(error)}", transport=True)
+
+
 def _explain(error: BaseException) -> str:
     """Say what went wrong, by the classes of the exception and its causes: httpx's own classes are too coarse."""
     causes = list(_chain(error))
@@ -323,12 +340,12 @@ def _explain(error: BaseException) -> str:
     for kind, sentence in _FAILURES:
         if any(isinstance(cause, kind) for cause in causes):
             return sentence
-    return f"could not be asked ({type(error).__name__}); check the token URL"
+    return f"could not be asked ({type(error).__name__}); check its URL"
 
 
 def _explain_certificate(verify_code: int | None) -> str:
     if verify_code in _OTHER_HOST:
-        return "presents a certificate for another host; check the token URL"
+        return "presents a certificate for another host; check its URL"
     if verify_code in _NOT_VALID_NOW:
         return "presents a certificate that has expired or is not valid yet; it has to be renewed there"
     return "presents a certificate that is not trusted; if its CA is your own, name it with --ca-bundle"

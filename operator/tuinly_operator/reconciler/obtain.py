@@ -19,7 +19,7 @@ from tuinly_operator.domain.facts import Facts, Purpose
 from tuinly_operator.domain.memory import Attempted, Client, IssuedToken, RefreshToken
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
 from tuinly_operator.domain.target import TokenState
-from tuinly_operator.domain.token_response import TokenResponse, Verdict
+from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.election import ASKING_SECONDS
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.edges.metrics import Metrics
@@ -73,31 +73,28 @@ class Attempts:
 
     async def verify(self, record: Record, facts: Facts, decided: Verify) -> None:
         """Try a new token. If it does not work it is dropped; if that cannot be told, it is tried again later."""
-        at = origin_of(facts.graphql_url)
-        verdict = await self._try(facts, decided)
-        if verdict is Verdict.ACCEPTED:
-            record.memory = record.memory.verified(decided.held)
-        elif verdict is Verdict.REJECTED:
-            record.memory = record.memory.rejected(decided.held)
-            message = f"the new token does not work at {at}; check the client's rights"
-            self._set_back(record, facts, Failure(Reason.VERIFICATION_FAILED, message))
+        try:
+            await self._try(facts, decided)
+        except TokenRequestFailed as failure:
+            if failure.reason is Reason.VERIFICATION_FAILED:
+                record.memory = record.memory.rejected(decided.held)
+                self._set_back(record, facts, failure)
+            else:
+                setback = self._setbacks.of(record, decided.last, failure, facts.inputs)
+                record.memory = record.memory.unverified(decided.held, setback)
         else:
-            message = f"{at} could not tell whether the new token works; it is tried again"
-            failure = Failure(Reason.VERIFICATION_INCONCLUSIVE, message)
-            setback = self._setbacks.of(record, decided.last, failure, facts.inputs)
-            record.memory = record.memory.unverified(decided.held, setback)
+            record.memory = record.memory.verified(decided.held)
 
-    async def _try(self, facts: Facts, decided: Verify) -> Verdict:
-        """Send the verification, and tell the limiter how it went."""
+    async def _try(self, facts: Facts, decided: Verify) -> None:
+        """Send the verification, and tell the limiter how it went. Raises TokenRequestFailed."""
         with self._begun(facts, Purpose.VERIFICATION) as ticket:
             self._kube.fence()
-            verdict = await self._endpoint.verify(facts.graphql_url, decided.token)
-            if verdict is Verdict.ACCEPTED:
-                self._limiter.succeeded(ticket, self._clock.now())
-            else:  # rejected, which speaks of the token alone; or no answer, or one of an ill endpoint
-                failure = TokenRequestFailed(Reason.VERIFICATION_FAILED, "", transport=verdict is Verdict.INCONCLUSIVE)
+            try:
+                await self._endpoint.verify(facts.graphql_url, decided.token)
+            except TokenRequestFailed as failure:
                 self._limiter.failed(ticket, failure, self._clock.now())
-            return verdict
+                raise
+            self._limiter.succeeded(ticket, self._clock.now())
 
     @contextmanager
     def _begun(self, facts: Facts, purpose: Purpose) -> Iterator[Ticket]:

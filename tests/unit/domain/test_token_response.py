@@ -18,8 +18,7 @@ from tuinly_operator.domain.token_response import (
     MAX_LIFETIME,
     Answer,
     TokenResponse,
-    Verdict,
-    judge_graphql,
+    check_verification,
     parse_token_response,
 )
 
@@ -494,36 +493,64 @@ def test_the_servers_clock_is_read_from_date(text: str, server_time: float | Non
 # --- Whether a token works --------------------------------------------------------------------------------------------
 
 ERRORS = [{"message": CANARY}]
+FAILED, UNKNOWN = Reason.VERIFICATION_FAILED, Reason.VERIFICATION_INCONCLUSIVE
+
+
+def verification(status: int, body: object = b"", headers: dict[str, str] | None = None) -> TokenRequestFailed | None:
+    """Return what a GraphQL answer raises."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        check_verification(Answer("https://graphql.example", status, headers or {}, raw), NOW)
+    except TokenRequestFailed as failure:
+        return failure
+    return None
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict"),
+    ("status", "body", "reason"),
     [
         # It speaks of the token.
-        (401, b"", Verdict.REJECTED),
-        (403, b"", Verdict.REJECTED),
-        (401, {"data": {"__typename": "Query"}}, Verdict.REJECTED),
-        (200, {"errors": ERRORS}, Verdict.REJECTED),
-        (200, {"errors": ERRORS, "data": None}, Verdict.REJECTED),
-        (200, {"data": {"__typename": "Query"}}, Verdict.ACCEPTED),
-        (200, {"data": {}}, Verdict.ACCEPTED),
-        (200, {"data": {"__typename": "Query"}, "errors": ERRORS}, Verdict.ACCEPTED),
+        (401, b"", FAILED),
+        (403, b"", FAILED),
+        (401, {"data": {"__typename": "Query"}}, FAILED),
+        (200, {"errors": ERRORS}, FAILED),
+        (200, {"errors": ERRORS, "data": None}, FAILED),
+        (200, {"data": {"__typename": "Query"}}, None),
+        (200, {"data": {}}, None),
+        (200, {"data": {"__typename": "Query"}, "errors": ERRORS}, None),
         # It does not.
-        (200, {}, Verdict.INCONCLUSIVE),
-        (200, {"data": None}, Verdict.INCONCLUSIVE),
-        (200, {"errors": []}, Verdict.INCONCLUSIVE),
-        (200, [{"data": {}}], Verdict.INCONCLUSIVE),
-        (200, b"<html>", Verdict.INCONCLUSIVE),
-        (200, b'{"data": {}}'.ljust(MAX_BODY + 1), Verdict.INCONCLUSIVE),
-        (201, {"data": {}}, Verdict.INCONCLUSIVE),
-        (400, {"errors": ERRORS}, Verdict.INCONCLUSIVE),
-        (402, {"errors": ERRORS}, Verdict.INCONCLUSIVE),
-        (429, b"", Verdict.INCONCLUSIVE),
-        (500, {"errors": ERRORS}, Verdict.INCONCLUSIVE),
+        (200, {}, UNKNOWN),
+        (200, {"data": None}, UNKNOWN),
+        (200, {"errors": []}, UNKNOWN),
+        (200, [{"data": {}}], UNKNOWN),
+        (200, b"<html>", UNKNOWN),
+        (200, b'{"data": {}}'.ljust(MAX_BODY + 1), UNKNOWN),
+        (201, {"data": {}}, UNKNOWN),
+        (400, {"errors": ERRORS}, UNKNOWN),
+        (402, {"errors": ERRORS}, UNKNOWN),
+        (429, b"", UNKNOWN),
+        (500, {"errors": ERRORS}, UNKNOWN),
     ],
     ids=range(19),
 )
 def test_only_an_answer_that_speaks_of_the_token_accepts_or_rejects_it(
-    status: int, body: object, verdict: Verdict
+    status: int, body: object, reason: Reason | None
 ) -> None:
-    assert judge_graphql(status, body if isinstance(body, bytes) else json.dumps(body).encode()) is verdict
+    failure = verification(status, body)
+    assert (failure.reason if failure else None) is reason
+    assert failure is None or "https://graphql.example" in failure.message
+    assert CANARY not in str(failure)
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 302, 308, 400, 404, 429, 431, 499, 500, 502, 503, 599])
+def test_only_a_5xx_to_a_verification_speaks_against_the_endpoint(status: int) -> None:
+    failure = verification(status, b"<html>")
+    assert failure is not None
+    assert (failure.status, failure.transport) == (status, status >= 500)
+
+
+@pytest.mark.parametrize(("status", "wait"), [(429, 120.0), (503, 120.0), (500, None), (404, None), (403, None)])
+def test_retry_after_of_a_verification_is_read_where_it_has_a_meaning(status: int, wait: float | None) -> None:
+    failure = verification(status, headers={"retry-after": "120"})
+    assert failure is not None
+    assert failure.retry_after == wait

@@ -191,14 +191,19 @@ async def refused(endpoint: TokenEndpoint, at: str) -> TokenRequestFailed:
     refreshed = await failure_of(lambda: endpoint.refresh(at, Sensitive(REFRESH_TOKEN)))
     assert exchanged == refreshed
     for failure in (exchanged, refreshed):
-        told = "".join(traceback.TracebackException.from_exception(failure, capture_locals=True).format())
-        assert CANARY not in told.replace(at, "")  # the URL is the caller's own
-        assert CANARY not in failure.message
-        assert (failure.__cause__, failure.__context__) == (None, None)
+        holds_nothing(failure, at)
     return exchanged
 
 
-async def failure_of(request: Callable[[], Awaitable[TokenResponse]]) -> TokenRequestFailed:
+def holds_nothing(failure: TokenRequestFailed, at: str) -> None:
+    """See that neither the failure nor its frames hold a word of the request or the answer."""
+    told = "".join(traceback.TracebackException.from_exception(failure, capture_locals=True).format())
+    assert CANARY not in told.replace(at, "")  # the URL is the caller's own
+    assert CANARY not in failure.message
+    assert (failure.__cause__, failure.__context__) == (None, None)
+
+
+async def failure_of(request: Callable[[], Awaitable[TokenResponse | None]]) -> TokenRequestFailed:
     with pytest.raises(TokenRequestFailed) as caught:
         await request()
     return caught.value
@@ -284,6 +289,39 @@ async def test_errors_are_judged_by_status_and_code(endpoint: TokenEndpoint, sta
 async def test_retry_after_is_read(endpoint: TokenEndpoint, status: str) -> None:
     async with serving(sends(http(status, b"", "Retry-After: 17"))) as server:
         assert (await refused(endpoint, url(server))).retry_after == 17
+
+
+ACCESS_TOKEN = "canary-access"
+
+
+async def test_a_verification_sends_the_token_and_the_least_query(endpoint: TokenEndpoint) -> None:
+    async with serving(sends(http("200 OK", b'{"data": {"__typename": "Query"}}'))) as server:
+        await endpoint.verify(url(server), Sensitive(ACCESS_TOKEN))
+    [request] = server.requests
+    assert request.headers["Authorization"] == f"Bearer {ACCESS_TOKEN}"
+    assert json.loads(request.body) == {"query": "{__typename}"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "wait", "transport"),
+    [
+        (http("429 Too Many", b"canary", "Retry-After: 17"), Reason.VERIFICATION_INCONCLUSIVE, 17, False),
+        (http("503 Unavailable", b"", "Retry-After: 17"), Reason.VERIFICATION_INCONCLUSIVE, 17, True),
+        (http("404 Not Found", b"canary"), Reason.VERIFICATION_INCONCLUSIVE, None, False),
+        (http("302 Found", b"", "Location: /canary"), Reason.VERIFICATION_INCONCLUSIVE, None, False),
+        (http("200 OK", b"canary"), Reason.VERIFICATION_INCONCLUSIVE, None, False),
+        (b"canary\r\n\r\n", Reason.VERIFICATION_INCONCLUSIVE, None, True),
+        (http("401 Unauthorized", b"canary"), Reason.VERIFICATION_FAILED, None, False),
+    ],
+)
+async def test_a_verification_that_fails_says_what_was_learned(
+    endpoint: TokenEndpoint, answer: bytes, reason: Reason, wait: float | None, *, transport: bool
+) -> None:
+    async with serving(sends(answer)) as server:
+        failure = await failure_of(lambda: endpoint.verify(url(server), Sensitive(ACCESS_TOKEN)))
+    assert (failure.reason, failure.retry_after, failure.transport) == (reason, wait, transport)
+    assert f"http://127.0.0.1:{server.port}" in failure.message
+    holds_nothing(failure, url(server))
 
 
 async def hang(_: asyncio.StreamWriter) -> None:

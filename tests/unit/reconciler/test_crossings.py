@@ -8,14 +8,27 @@ from typing import Any
 import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FORBIDDEN_URL, Json
+from tests.unit.world import (
+    ACCEPTED,
+    CLIENT_SECRET,
+    CREDENTIAL,
+    FORBIDDEN_URL,
+    INCONCLUSIVE,
+    NOT_FOUND,
+    POLICY,
+    REJECTED,
+    THROTTLED,
+    Json,
+)
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import Revision
-from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.target import SecretMeta
-from tuinly_operator.domain.token_response import TokenResponse, Verdict
+from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.kube import ApiFailure
+from tuinly_operator.edges.oauth import origin_of
+from tuinly_operator.engine.limiter import FIRST_LIMIT
 from tuinly_operator.reconciler import obtain as attempt
 
 DUE = HOUR * 2 // 3 + 20  # seconds after the issue, jitter and lead included
@@ -96,7 +109,7 @@ async def test_the_refresh_token_of_a_token_that_does_not_work_is_not_used(shop:
     shop.endpoint.gives_refresh_tokens = True
     await shop.pass_time(DUE)
     assert len(shop.endpoint.ledger) == 2
-    shop.endpoint.graphql = Verdict.REJECTED
+    shop.endpoint.graphql = REJECTED
     shop.force("" if by_refresh else "now")
     await shop.pass_time(DUE if by_refresh else 12)
     rejected = next(token for token in shop.endpoint.ledger if token.value in shop.endpoint.rejected)
@@ -115,12 +128,46 @@ async def holding() -> Shop:
     shop = Shop()
     shop.spec(verification={"mode": "Enabled"})
     await shop.process.work()
-    shop.endpoint.graphql = Verdict.INCONCLUSIVE
+    shop.endpoint.graphql = INCONCLUSIVE
     await shop.pass_time(DUE)
     assert len(shop.endpoint.ledger) == 2
     assert shop.token() == shop.endpoint.ledger[0].value
     assert shop.refreshed() == "False VerificationInconclusive"
     return shop
+
+
+async def test_retry_after_of_the_graphql_endpoint_is_heeded(holding: Shop) -> None:
+    holding.endpoint.graphql = THROTTLED
+    await holding.pass_time(61)
+    told = len(holding.endpoint.verifications)
+    await holding.pass_time(int(THROTTLED.retry_after or 0) - 61)
+    assert len(holding.endpoint.verifications) == told
+    holding.endpoint.graphql = ACCEPTED
+    await holding.pass_time(122)
+    assert len(holding.endpoint.verifications) == told + 1
+    assert holding.refreshed() == "True Issued"
+
+
+async def test_retry_after_does_not_hold_a_token_back_beyond_the_last_call(holding: Shop) -> None:
+    await holding.pass_time(HOUR - DUE - 230)
+    holding.endpoint.graphql = THROTTLED
+    await holding.pass_time(100)
+    assert holding.token() == holding.endpoint.ledger[0].value
+    told = len(holding.endpoint.verifications)
+    await holding.pass_time(40)
+    assert holding.token() == holding.endpoint.ledger[1].value
+    assert holding.refreshed() == "False VerificationInconclusive"
+    assert len(holding.endpoint.verifications) == told
+
+
+@pytest.mark.parametrize("answer", [NOT_FOUND, INCONCLUSIVE])
+async def test_a_4xx_to_a_verification_says_nothing_of_the_endpoint(shop: Shop, answer: TokenRequestFailed) -> None:
+    shop.spec(verification={"mode": "Enabled"})
+    shop.endpoint.graphql = answer
+    await shop.pass_time(DUE + 300)
+    assert len(shop.endpoint.verifications) > 1
+    seen = shop.process.limiter.seen(shop.world.now())[origin_of(POLICY.graphql_url)]
+    assert (seen.limit < FIRST_LIMIT, seen.down) == (answer.transport, answer.transport)
 
 
 def edit(shop: Shop) -> None:
@@ -148,7 +195,7 @@ async def test_what_is_restored_is_the_verified_token_and_not_the_one_that_is_he
     key = RENAMED if damage is rename else TARGET
     assert holding.token(key) == holding.endpoint.ledger[0].value
     assert len(holding.endpoint.requests) == 2
-    holding.endpoint.graphql = Verdict.ACCEPTED
+    holding.endpoint.graphql = ACCEPTED
     await holding.pass_time(61)
     assert holding.token(key) == holding.endpoint.ledger[1].value
     assert holding.refreshed() == "True Issued"
@@ -172,7 +219,7 @@ async def test_a_rotated_client_secret_is_followed_while_a_token_is_held(holding
     holding.client_secret("canary-rotated")
     await holding.pass_time(1)
     assert holding.endpoint.ledger[-1].secret == "canary-rotated"
-    holding.endpoint.graphql = Verdict.ACCEPTED
+    holding.endpoint.graphql = ACCEPTED
     await holding.pass_time(61)
     assert holding.token() == holding.endpoint.ledger[2].value
     assert holding.refreshed() == "True Issued"
@@ -183,7 +230,7 @@ async def test_an_exchange_is_forced_while_a_token_is_held(holding: Shop) -> Non
     await holding.pass_time(20)
     assert len(holding.endpoint.ledger) == 3
     assert holding.token() == holding.endpoint.ledger[0].value
-    holding.endpoint.graphql = Verdict.ACCEPTED
+    holding.endpoint.graphql = ACCEPTED
     await holding.pass_time(61)
     assert holding.token() == holding.endpoint.ledger[2].value
     assert holding.annotation("handled-refresh") == "now"

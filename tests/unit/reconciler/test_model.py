@@ -15,12 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.world import (
+    ACCEPTED,
     BOOTED,
     CLIENT_SECRET,
     CREDENTIAL,
     FORBIDDEN_URL,
+    INCONCLUSIVE,
+    NOT_FOUND,
     OTHER_URL,
     POLICY,
+    REJECTED,
+    THROTTLED,
     TOKEN_URL,
     FakeApi,
     FakeEndpoint,
@@ -36,10 +41,10 @@ from tests.unit.world import (
 from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import REFRESH_REQUESTED
+from tuinly_operator.domain.errors import TokenRequestFailed
 from tuinly_operator.domain.schedule import MIN_LEAD
 from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.domain.template import layout_of
-from tuinly_operator.domain.token_response import Verdict
 from tuinly_operator.edges.kube import ApiFailure
 
 MOODS = ["good", "good", "down", "throttles", "garbage", "refuses refreshes", "narrows", "repeats", "renews"]
@@ -68,11 +73,14 @@ MEDDLING = [
 SECRETS = ["canary-secret-1", "canary-secret-2"]
 
 
+VERDICTS = [ACCEPTED, REJECTED, INCONCLUSIVE, NOT_FOUND, THROTTLED]
+
+
 class Life(RuleBasedStateMachine):
     """The life of one credential."""
 
-    @initialize(more=WISHES, graphql=st.sampled_from(Verdict))
-    def begin(self, more: Json, graphql: Verdict) -> None:
+    @initialize(more=WISHES, graphql=st.sampled_from(VERDICTS))
+    def begin(self, more: Json, graphql: TokenRequestFailed | None) -> None:
         self.loop = asyncio.new_event_loop()
         self.log = LogKeeper()
         logging.getLogger("tuinly_operator").addHandler(self.log)
@@ -137,8 +145,8 @@ class Life(RuleBasedStateMachine):
     def the_endpoint_changes_its_ways(self, lifetime: int, refresh_tokens: bool) -> None:  # noqa: FBT001 -- drawn
         self.endpoint.lifetime, self.endpoint.gives_refresh_tokens = lifetime, refresh_tokens
 
-    @rule(verdict=st.sampled_from(Verdict))
-    def graphql_changes_its_mind(self, verdict: Verdict) -> None:
+    @rule(verdict=st.sampled_from(VERDICTS))
+    def graphql_changes_its_mind(self, verdict: TokenRequestFailed | None) -> None:
         self.endpoint.graphql = verdict
 
     @precondition(lambda self: CREDENTIAL in self.api.credentials)
@@ -271,8 +279,8 @@ class Life(RuleBasedStateMachine):
 
     # --- What must be true: the promises ------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([400, 4000]), graphql=st.sampled_from([Verdict.ACCEPTED, Verdict.INCONCLUSIVE]))
-    def all_is_well_and_time_passes(self, seconds: int, graphql: Verdict) -> None:
+    @rule(seconds=st.sampled_from([400, 4000]), graphql=st.sampled_from([ACCEPTED, INCONCLUSIVE]))
+    def all_is_well_and_time_passes(self, seconds: int, graphql: TokenRequestFailed | None) -> None:
         """Freshness: once everything works for a while, Ready tells of a valid token for what is asked."""
         self.endpoint.mood, self.endpoint.graphql, self.endpoint.lifetime = "good", graphql, 3600
         self.api.reachable = True
@@ -458,7 +466,7 @@ class Life(RuleBasedStateMachine):
         usable = secret["type"] == "Opaque"
         asked = usable and not spec.get("suspend") and "delivery" not in spec and spec.get("tokenURL") != FORBIDDEN_URL
         endpoint = self.endpoint.mood in ("good", "refuses refreshes") and self.endpoint.clients["shop"] == held
-        verified = "verification" not in spec or self.endpoint.graphql is not Verdict.REJECTED
+        verified = "verification" not in spec or self.endpoint.graphql is not REJECTED
         return asked and endpoint and verified and self.api.reachable
 
     def issued_by_a_wrong_clock(self, token: Issued) -> bool:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CREDENTIAL
+from tests.unit.world import ACCEPTED, CREDENTIAL, INCONCLUSIVE
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.target import SecretMeta
-from tuinly_operator.domain.token_response import TokenResponse, Verdict
+from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.kube import ApiFailure
 
 DUE = HOUR * 2 // 3 + 20  # seconds after the issue, jitter and lead included
@@ -64,7 +64,7 @@ class Crossing:
         moments = [one for one in self.pair if one in MOMENTS]
         asked = {"held token", "worse answer"} & set(self.pair)
         if "held token" in self.pair:
-            self.shop.endpoint.graphql = Verdict.INCONCLUSIVE
+            self.shop.endpoint.graphql = INCONCLUSIVE
         elif asked:
             self.shop.endpoint.mood = "narrows"
         others = [one for one in self.pair if one not in (*moments, *asked)]
@@ -171,7 +171,7 @@ class Crossing:
     async def mend(self) -> None:
         """Whatever is in the way goes."""
         shop = self.shop
-        shop.endpoint.mood, shop.endpoint.graphql = "good", Verdict.ACCEPTED
+        shop.endpoint.mood, shop.endpoint.graphql = "good", ACCEPTED
         self.spec(suspend=False)
         for key in (TARGET, RENAMED):
             if key in shop.api.secrets and shop.api.secrets[key]["metadata"].get("finalizers"):

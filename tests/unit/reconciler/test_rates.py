@@ -10,10 +10,9 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CLIENT_SECRET, FORBIDDEN_URL, FakeApi, World
+from tests.unit.world import CLIENT_SECRET, FORBIDDEN_URL, INCONCLUSIVE, REJECTED, FakeApi, World
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
-from tuinly_operator.domain.token_response import Verdict
 from tuinly_operator.edges.kube import ApiFailure
 
 CONTRACT = Path(__file__).parents[3] / "docs" / "contract.md"
@@ -85,7 +84,7 @@ def fails(method: str, status: int | None, word: str = "Word") -> Trouble:
     return trouble
 
 
-def verifies(verdict: Verdict) -> Trouble:
+def verifies(verdict: TokenRequestFailed | None) -> Trouble:
     """GraphQL always answers so to a new token."""
 
     def trouble(shop: Shop, _: pytest.MonkeyPatch) -> None:
@@ -130,13 +129,13 @@ ROWS: Mapping[str, Row] = {
         answers(Reason.ENDPOINT_THROTTLED, 429, retry_after=300.0), 0.2, 0.8
     ),
     "`InvalidResponse`": Row(answers(Reason.INVALID_RESPONSE, 200), 2, 4.5),
-    "`VerificationFailed`": Row(verifies(Verdict.REJECTED), 2, 4.5),
+    "`VerificationFailed`": Row(verifies(REJECTED), 2, 4.5),
     "`InvalidClient`": Row(answers(Reason.INVALID_CLIENT, 401), 0.5, 1.3),
     "`InvalidScope`": Row(answers(Reason.INVALID_SCOPE, 400), 0.5, 1.3),
     "`RequestRejected`": Row(answers(Reason.REQUEST_REJECTED, 404), 0.5, 1.3),
     "`EndpointThrottled`, while a token lives": Row(answers(Reason.ENDPOINT_THROTTLED, 429), 2, 0.5, with_token=True),
     "`InvalidClient`, while a token lives": Row(answers(Reason.INVALID_CLIENT, 401), 0.5, 0.5, with_token=True),
-    "`VerificationInconclusive`": Row(verifies(Verdict.INCONCLUSIVE), 0, 0.5),
+    "`VerificationInconclusive`": Row(verifies(INCONCLUSIVE), 0, 0.5),
     "`ClientSecretNotFound`": Row(lambda shop, _: shop.api.remove_secret(CLIENT_SECRET), 0, 0.3),
     "`ClientSecretInvalid`": Row(lambda shop, _: shop.api.put_secret(CLIENT_SECRET, {"client_id": ""}), 0, 0.3),
     "`URLNotAllowed`": Row(asks(tokenURL=FORBIDDEN_URL), 0, 0.1),

@@ -17,7 +17,7 @@ from tuinly_operator.domain.client_secret import REFUSED_TYPES
 from tuinly_operator.domain.credential import Credential, Revision
 from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.target import SecretMeta
-from tuinly_operator.domain.token_response import TokenResponse, Verdict
+from tuinly_operator.domain.token_response import TokenResponse
 from tuinly_operator.edges.election import ASKING_SECONDS
 from tuinly_operator.edges.kube import ApiFailure
 from tuinly_operator.engine.limiter import Ask, Ticket
@@ -768,7 +768,7 @@ async def test_for_who_was_deleted_during_a_verification_no_retained_target_is_m
     """What was read live before it is old by then."""
     verify = shop.endpoint.verify
 
-    async def slow(url: str, token: Sensitive) -> Verdict:
+    async def slow(url: str, token: Sensitive) -> None:
         shop.world.pass_time(7.9)
         del shop.api.credentials[CREDENTIAL]
         return await verify(url, token)

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.shop import HOUR, TARGET, Shop
-from tests.unit.world import CLIENT_SECRET, CREDENTIAL, FORBIDDEN_URL, OTHER_URL, Json
+from tests.unit.world import ACCEPTED, CLIENT_SECRET, CREDENTIAL, FORBIDDEN_URL, INCONCLUSIVE, OTHER_URL, REJECTED, Json
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.domain.token_response import Verdict
 
 DUE = HOUR * 2 // 3 + 20  # seconds after the issue, jitter and lead included
 SETTLED = 320  # seconds after which whatever is looked at from time to time has been looked at
@@ -198,11 +197,11 @@ HAPPENINGS: dict[str, Happening] = {
     "repeats": endpoint(mood="repeats"),
     "renews": endpoint(mood="renews"),
     "refuses refreshes": endpoint(mood="refuses refreshes", gives_refresh_tokens=True),
-    "good": endpoint(mood="good", graphql=Verdict.ACCEPTED),
+    "good": endpoint(mood="good", graphql=ACCEPTED),
     "gives refresh tokens": endpoint(gives_refresh_tokens=True),
     "short lives": endpoint(lifetime=300),
-    "GraphQL tells nothing": endpoint(graphql=Verdict.INCONCLUSIVE),
-    "GraphQL rejects": endpoint(graphql=Verdict.REJECTED),
+    "GraphQL tells nothing": endpoint(graphql=INCONCLUSIVE),
+    "GraphQL rejects": endpoint(graphql=REJECTED),
     "the answer to the next write is lost": lose_the_next_answer,
     "restart": restart,
     "suspended during the next request": during(wish(suspend=True)),
