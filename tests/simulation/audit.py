@@ -243,8 +243,10 @@ class Audit:
                 self.broken(f"{where} was written without a token that the endpoint gave")
             return
         if before is not None and _made_for(before) == _made_for(after):
-            forced = _annotation(before, "handled-refresh") != _annotation(after, "handled-refresh")
-            self._judge_exchange_of(key, where, old, new, forced=forced)
+            # After a restart, a client Secret that was touched meanwhile may hold another client.
+            meanings = ("handled-refresh", "client-secret-version")
+            asked = any(_annotation(before, name) != _annotation(after, name) for name in meanings)
+            self._judge_exchange_of(key, where, old, new, asked=asked)
         if old is None or old.value != new.value:
             self.refreshes += 1
             self._brought_back -= {key}
@@ -264,7 +266,7 @@ class Audit:
             self._moved.append(f"{key} was refreshed {now - old.issued:.0f} s after its token was issued")
 
     def _judge_exchange_of(
-        self, key: NamespacedName, where: Key, old: Token | None, new: Token, *, forced: bool
+        self, key: NamespacedName, where: Key, old: Token | None, new: Token, *, asked: bool
     ) -> None:
         """A good token is only replaced by one at least as good, until little of its life is left."""
         history = self._history
@@ -280,7 +282,7 @@ class Audit:
         wanted = frozenset(spec.get("scopes") or ())
         if old.asked == wanted and new.asked == wanted and not new.scopes >= old.scopes & wanted:
             self.broken(f"{where} lost scopes: {sorted(old.scopes)}, now {sorted(new.scopes)}")
-        if forced or old.secret != new.secret:
+        if asked or old.secret != new.secret:
             return  # then an earlier end is as good
         if old.asked == new.asked == wanted and new.expires < old.expires - SAME_END:
             self.broken(f"{where} has a token that ends {old.expires - new.expires:.0f} s earlier than the one before")
