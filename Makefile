@@ -9,7 +9,7 @@ VENV := $(ENVIRONMENT)/made
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries helm prometheus demo demo-picture extras test test-unit bench mutants check format docs reference dashboard plugin manifests version architecture image base-image cluster-up cluster-down cluster-status
-.PHONY: rows simulate chaos soak e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
+.PHONY: rows simulate chaos hostile soak e2e node-binaries node-up node-down node-status kind-up kind-down lock clean
 .PHONY: release-check release-files
 
 help: ## This list
@@ -62,6 +62,9 @@ simulate: $(VENV) ## Histories of the whole operator in a simulated world, for M
 
 chaos: $(VENV) binaries ## Bursts of faults around two real replicas, for MINUTES=30, and judgement (SEED=… CREDENTIALS=300)
 	@nice -n 5 $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CREDENTIALS),--credentials $(CREDENTIALS)) $(ARGS)
+
+hostile: $(VENV) binaries ## Attacks on the real process, and what each costs: about 50 minutes (ONLY=name,… SECONDS=60; ARGS=--brief for 5 minutes)
+	@nice -n 5 $(BIN)/python -m tests.hostile $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 soak: $(VENV) binaries ## A refresh per minute of each of CREDENTIALS=1000, for HOURS=2: nothing may grow
 	@nice -n 5 $(BIN)/python -m tests.chaos.soak $(if $(HOURS),--hours $(HOURS)) $(if $(CREDENTIALS),--credentials $(CREDENTIALS)) $(ARGS)
