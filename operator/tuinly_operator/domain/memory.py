@@ -6,12 +6,12 @@ token that it came with, and all that is known of a token that waits to be writt
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
-from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType
+from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType, Status
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.notices import NO_NOTICES, Notice, Notices
 from tuinly_operator.domain.push import Content, Delivery
@@ -167,6 +167,19 @@ class Restores:
     last: Moment
 
 
+class Reported(NamedTuple):
+    """What only the status says of the past. Whoever has rights on statuses can change it there, so it is kept here."""
+
+    last_grant: GrantType | None
+    last_failure_time: str | None
+    last_handled_refresh: str | None
+
+    @classmethod
+    def of(cls, status: Status) -> Self:
+        """Take it from a status."""
+        return cls(status.last_grant, status.last_failure_time, status.last_handled_refresh)
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """It is lost with the process, and nothing breaks by that: what is missing costs one attempt at most."""
@@ -189,6 +202,7 @@ class Memory:
     told: frozenset[str] = frozenset()  # one-time Events that were sent
     unpushed: Content | None = None  # what was written, and no Pod was told of yet
     delivery: Delivery | None = None  # what came of the last push
+    reported: Reported | None = None  # by the last status; None before the first one of this process
     look_alikes: frozenset[str] = frozenset()  # names of Secrets that were told of, since they look like old targets
 
     @property
@@ -327,6 +341,11 @@ class Memory:
     def came_to_rest(self) -> "Memory":
         """All that was to be done could be done."""
         return replace(self, refusal=None) if self.refusal else self
+
+    def has_reported(self, status: Status) -> "Memory":
+        """This is the status by now, or is just being written."""
+        told = Reported.of(status)
+        return self if told == self.reported else replace(self, reported=told)
 
     def namespace_ended(self) -> "Memory":
         """The API server said that the namespace is being deleted."""

@@ -19,6 +19,7 @@ from tuinly_operator.domain.credential import (
 from tuinly_operator.domain.decision import UNTRIED, need, setback, unwritten
 from tuinly_operator.domain.errors import MOST_TOLD, Failure, Reason
 from tuinly_operator.domain.facts import Facts
+from tuinly_operator.domain.memory import Reported
 from tuinly_operator.domain.notices import Notice
 from tuinly_operator.domain.push import delivered, story
 
@@ -46,8 +47,10 @@ _VOLATILE: Final = ("failed_attempts", "last_failure_time", "next_refresh_time")
 def status(f: Facts, decision: Rest) -> Status:
     """Build the status.
 
-    What only an earlier process knew (the last grant, the last failure) is carried over from the status before.
+    What only an earlier process knew (the last grant, the last failure) is carried over from the status before, until
+    this process has reported it.
     """
+    known = f.memory.reported or Reported.of(f.credential.status)
     before, published = f.credential.status, f.memory.published if f.in_place else None
     failed = f.memory.attempt
     next_time = decision.requeue_at
@@ -59,11 +62,11 @@ def status(f: Facts, decision: Rest) -> Status:
         token_expiration_time=rfc3339(published.state.expires_at) if published else None,
         next_refresh_time=rfc3339(next_time.wall) if next_time else None,
         last_refresh_time=rfc3339(published.state.issued_at) if published else None,
-        last_grant=(published.grant if published else None) or before.last_grant,
+        last_grant=(published.grant if published else None) or known.last_grant,
         scopes=tuple(sorted(published.state.scopes)) or None if published else None,
         failed_attempts=failed.attempts if failed else 0,
-        last_failure_time=rfc3339(failed.at) if failed else before.last_failure_time,
-        last_handled_refresh=_handled(f) or before.last_handled_refresh,
+        last_failure_time=rfc3339(failed.at) if failed else known.last_failure_time,
+        last_handled_refresh=_handled(f) or known.last_handled_refresh,
     )
 
 

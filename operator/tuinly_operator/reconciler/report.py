@@ -9,6 +9,7 @@ from tuinly_operator.domain.acts import Rest
 from tuinly_operator.domain.credential import to_json
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.facts import Facts
+from tuinly_operator.domain.memory import Reported
 from tuinly_operator.domain.notices import Notice
 from tuinly_operator.domain.status import digest, same_story, status, transitions
 from tuinly_operator.edges.events import EventSender
@@ -41,9 +42,11 @@ class Reporter:
         before = facts.credential.status
         after = status(facts, decision)
         if after == before:
+            record.memory = record.memory.has_reported(after)
             return None
-        since = facts.now.boot - record.status_written
-        if since < _REPEAT_STATUS and same_story(before, after):
+        since, reported = facts.now.boot - record.status_written, facts.memory.reported
+        ours = reported in (None, Reported.of(before))  # else somebody else has changed it
+        if ours and since < _REPEAT_STATUS and same_story(before, after):
             return Deadline.after(_REPEAT_STATUS - since, facts.now)
         if since < _REWRITE_STATUS and record.told == digest(after):
             return Deadline.after(_REWRITE_STATUS - since, facts.now)
@@ -52,6 +55,7 @@ class Reporter:
         key, seen = facts.credential.key, record.credential
         # Until the answer comes, and where none does, nobody knows what was written last.
         record.writing, record.told = after, None
+        record.memory = record.memory.has_reported(after)
         try:
             version, revision = await self._kube.write_status(key, facts.credential.uid, to_json(after))
         except ApiFailure as failure:

@@ -689,6 +689,66 @@ async def test_two_operators_do_not_fight_over_a_status(shop: Shop) -> None:
     assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
 
 
+FORGED = {"lastHandledRefresh": "forged", "lastFailureTime": "2026-01-01T00:00:00Z", "lastGrant": "RefreshToken"}
+
+
+def forge(shop: Shop, number: int = 0) -> None:
+    """Change what only the status says of the past."""
+    raw = shop.api.credentials[CREDENTIAL]
+    raw["status"] |= FORGED | {"lastHandledRefresh": f"forged {number}"}
+    raw["metadata"]["resourceVersion"] = shop.api._next_version()  # noqa: SLF001 -- as for any write
+    shop.process.credentials_changed()
+
+
+async def test_forged_fields_of_a_status_are_restored_at_most_every_30_seconds(shop: Shop) -> None:
+    shop.force("asked")
+    await shop.pass_time(60)
+    written, before = len(shop.api.writes), dict(shop.status())
+    for number in range(300):
+        forge(shop, number)
+        await shop.pass_time(1)
+    assert 5 <= len(shop.api.writes) - written <= 11
+    await shop.pass_time(30)
+    assert shop.status() == before
+    assert shop.status()["lastHandledRefresh"] == "asked"
+
+
+async def test_a_forged_time_of_failure_alone_is_restored(shop: Shop) -> None:
+    await shop.pass_time(60)
+    before = dict(shop.status())
+    shop.api.credentials[CREDENTIAL]["status"]["lastFailureTime"] = FORGED["lastFailureTime"]
+    shop.process.credentials_changed()
+    forge(shop)
+    await shop.pass_time(31)
+    assert shop.status() == before
+
+
+async def test_other_changes_of_a_status_do_not_wait_for_a_forged_one(shop: Shop) -> None:
+    await shop.pass_time(60)
+    for number in range(3):
+        forge(shop, number)
+        await shop.pass_time(1)
+    shop.spec(suspend=True)
+    await shop.process.work()
+    assert shop.refreshed() == "Unknown Suspended"
+    assert "lastHandledRefresh" not in shop.status()
+
+
+async def test_after_a_restart_the_status_is_believed_about_a_forced_exchange_that_failed(shop: Shop) -> None:
+    await shop.pass_time(60)
+    shop.endpoint.mood = "down"
+    shop.force("asked")
+    await shop.process.work()
+    shop.unforce()
+    shop.endpoint.mood = "good"
+    shop.process = shop.start()
+    await shop.pass_time(60)
+    assert shop.status()["lastHandledRefresh"] == "asked"
+    forge(shop)
+    await shop.pass_time(60)
+    assert shop.status()["lastHandledRefresh"] == "asked"
+
+
 async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
     backup = shop.api.back_up()["secrets"][TARGET]
     await shop.pass_time(HOUR)
