@@ -123,6 +123,10 @@ class Census:
             self._takeover.clear()
             namespaces = self._namespaces()
             shown: set[NamespacedName] = set()
+            if not namespaces:  # kopf has not begun: nothing can be listed yet
+                await asyncio.sleep(_RETRY)
+                self._takeover.set()
+                continue
             try:
                 async for key, (revision, version) in self._listed(namespaces):
                     if self._takeover.is_set():
@@ -131,6 +135,8 @@ class Census:
                     self._store.credential_shown(key, revision, version)
             except ApiFailure as failure:
                 _log.debug("could not list the credentials after a takeover, trying again", extra=fields(cause=failure))
+                if failure.status == HTTPStatus.FORBIDDEN:
+                    self._lost()  # as in `_take`
                 await asyncio.sleep(_RETRY)
                 self._takeover.set()
             if not self._takeover.is_set():

@@ -29,13 +29,14 @@ class Cluster:
         self.reads: list[NamespacedName] = []
         self.store = Store(lambda _: None, lambda _: None, lambda key: self.census.ask_about(key))  # noqa: PLW0108 -- made below
         self.lost = 0
+        self.namespaces: list[str | None] = [None]
         self.ahead = False
         self.went_back = 0
         self.lists = 0
         self.lets_list = asyncio.Event()
         self.lets_list.set()
         told: dict[str, Any] = {"lost": self.lose, "is_ahead": self.is_ahead, "went_back": self.list_all_again}
-        self.census = Census(cast("Kube", self), self.store, lambda: [None], **told)
+        self.census = Census(cast("Kube", self), self.store, lambda: self.namespaces, **told)
 
     def lose(self) -> None:
         self.lost += 1
@@ -203,6 +204,22 @@ async def test_a_list_that_hangs_or_fails_is_made_again_and_holds_up_no_read(
         await until(lambda: all(cluster.confirmed()))
     assert cluster.lists == 3
     assert cluster.reads == [ME]
+
+
+async def test_a_takeover_before_kopf_watches_anything_is_confirmed_once_it_does(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    cluster.namespaces = []
+    cluster.know(ME, UID, "10")
+    cluster.put(ME, UID, "10")
+    async with taken_over(cluster):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert cluster.lists == 0
+        cluster.namespaces = [None]
+        await until(lambda: all(cluster.confirmed()))
+    assert cluster.lists == 1
 
 
 async def test_a_list_that_began_before_a_takeover_says_nothing(cluster: Cluster) -> None:

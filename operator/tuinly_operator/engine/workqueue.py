@@ -43,7 +43,8 @@ class Urgency(NamedTuple):
     end: float = 0.0
 
 
-_Heap = list[tuple[Order, float, int, NamespacedName]]
+_Entry = tuple[Order, float, int, NamespacedName]
+_Heap = list[_Entry]
 
 
 class WorkQueue:
@@ -62,12 +63,15 @@ class WorkQueue:
         self._most_of_one = max(1, places // 8)  # reconciles of one slow namespace
         self._heaps: dict[tuple[Order, int], _Heap] = {(order, lane): [] for order in Order for lane in _LANES}
         self._served = dict.fromkeys(Order, 0)  # when each order was last served, by a count
-        self._turn = dict.fromkeys(Order, 0.0)  # the last turn that was served
-        self._turns: dict[tuple[Order, str], float] = {}  # the last turn that each namespace has taken
+        # The last turn that was served in each lane, and the last one that each namespace has taken there.
+        self._turn = {(order, lane): 0.0 for order in Order for lane in _LANES}
+        self._turns: dict[tuple[Order, int, str], float] = {}
         self._parked: dict[str, _Heap] = {}  # by namespace: slow, and with as many under way as it may have
         self._slow: dict[str, float] = {}  # namespaces, and until when they are
         self._quick: dict[str, float] = {}  # the same
         self._waiting: dict[NamespacedName, float] = {}
+        self._first: dict[NamespacedName, int] = {}  # the number of its first entry; one that is lower is of the past
+        self._statuses: set[NamespacedName] = set()  # those that wait only for a status
         self._active: set[NamespacedName] = set()
         self._again: dict[NamespacedName, bool] = {}  # and whether only for a status
         self._holds: set[str] = set()
@@ -117,18 +121,35 @@ class WorkQueue:
         """Ask for a reconcile. One that is under way is followed by another; one that waits is not doubled."""
         if key in self._active:
             self._again[key] = self._again.get(key, True) and status_only
-        elif key not in self._waiting:
-            order, end = Urgency(Order.STATUS) if status_only else self._urgency(key)
-            rank = end if order is Order.LIVING else self._take_turn(order, key.namespace)
-            self._waiting[key] = now = self._monotonic()
-            heapq.heappush(self._heap(order, key, now), (order, rank, next(self._order), key))
-            self._wake()
+            return
+        order, end = Urgency(Order.STATUS) if status_only else self._urgency(key)
+        now, number = self._monotonic(), next(self._order)
+        if key not in self._waiting:
+            self._waiting[key], self._first[key] = now, number
+            if order is Order.STATUS:
+                self._statuses.add(key)
+        elif key in self._statuses and order is not Order.STATUS:
+            self._statuses.discard(key)  # it waits in both orders, and comes when the first lets it
+        else:
+            return
+        self._place((order, end, number, key), now)
+        self._wake()
 
-    def _take_turn(self, order: Order, namespace: str) -> float:
+    def _place(self, entry: _Entry, now: float) -> None:
+        """Put a key where it waits, in the next turn of its namespace there."""
+        order, rank, number, key = entry
+        heap, lane = self._heap(order, key, now), self._lane(key, now)
+        if order is not Order.LIVING:
+            parked = heap is not self._heaps[order, lane]
+            rank = float(number) if parked else self._take_turn(order, lane, key.namespace)
+        heapq.heappush(heap, (order, rank, number, key))
+
+    def _take_turn(self, order: Order, lane: int, namespace: str) -> float:
         """The turn in which a namespace is served next; each has one key in a turn, also if it adds them one by one."""
         if len(self._turns) > 2 * len(self._waiting) + 64:
-            self._turns = {of: turn for of, turn in self._turns.items() if turn > self._turn[of[0]]}
-        turn = self._turns[order, namespace] = max(self._turn[order], self._turns.get((order, namespace), 0.0)) + 1
+            self._turns = {of: turn for of, turn in self._turns.items() if turn > self._turn[of[:2]]}
+        last = self._turns.get((order, lane, namespace), 0.0)
+        turn = self._turns[order, lane, namespace] = max(self._turn[order, lane], last) + 1
         return turn
 
     def caught_up(self, key: NamespacedName) -> None:
@@ -137,7 +158,7 @@ class WorkQueue:
 
     async def get(self) -> NamespacedName:
         """Wait for the most urgent credential that can be begun. The caller must say `done` for it."""
-        while (heap := self._next()) is None:
+        while (place := self._next()) is None:
             waker = asyncio.get_running_loop().create_future()
             self._wakers.append(waker)
             try:
@@ -147,10 +168,11 @@ class WorkQueue:
                     self._wakers.remove(waker)
                 self._wake()  # for another, if this one had been woken already
                 raise
-        order, rank, _, key = heapq.heappop(heap)
+        order, rank, _, key = heapq.heappop(self._heaps[place])
         self._served[order] = next(self._order)
-        self._turn[order] = max(self._turn[order], rank)
-        del self._waiting[key]
+        self._turn[place] = max(self._turn[place], rank)
+        del self._waiting[key], self._first[key]
+        self._statuses.discard(key)
         self._active.add(key)
         self._taken = self._monotonic()
         return key
@@ -189,22 +211,27 @@ class WorkQueue:
             self._quick[namespace] = now + _QUICK_SECONDS
 
     def _change_over(self, namespace: str) -> None:
-        for (order, lane), heap in self._heaps.items():
-            if lane == _SLOW:
-                continue
+        now = self._monotonic()
+        for heap in [heap for (_, lane), heap in self._heaps.items() if lane != _SLOW]:
             moved = [entry for entry in heap if entry[-1].namespace == namespace]
             heap[:] = [entry for entry in heap if entry[-1].namespace != namespace]
             heapq.heapify(heap)
             for entry in moved:
-                heapq.heappush(self._heaps[order, _SLOW], entry)
+                self._place(entry, now)
         self._wake()
 
     def _settle(self) -> None:
         """Move the first key of each lane to where it belongs: that may have changed as time passed."""
         now = self._monotonic()
         for (order, _), heap in self._heaps.items():
-            while heap and (right := self._heap(order, heap[0][-1], now)) is not heap:
-                heapq.heappush(right, heapq.heappop(heap))
+            while heap and (self._is_past(heap[0]) or self._heap(order, heap[0][-1], now) is not heap):
+                entry = heapq.heappop(heap)
+                if not self._is_past(entry):
+                    self._place(entry, now)
+
+    def _is_past(self, entry: _Entry) -> bool:
+        """Whether a key no longer waits by this entry: another one of it was served."""
+        return self._first.get(entry[-1], entry[2] + 1) > entry[2]
 
     def _heap(self, order: Order, key: NamespacedName, now: float) -> _Heap:
         """Where a key waits: in the lane of its namespace, or parked."""
@@ -217,11 +244,15 @@ class WorkQueue:
         """As one of a namespace has ended, let the next that is parked come; all of them, where it is slow no more."""
         if namespace not in self._parked:
             return
-        heap = self._parked[namespace]
-        lane = self._lane(heap[0][-1], self._monotonic())
-        for _ in range(1 if lane == _SLOW else len(heap)):
-            heapq.heappush(self._heaps[heap[0][0], lane], heapq.heappop(heap))
-        if not heap:
+        heap, now = self._parked[namespace], self._monotonic()
+        slow = self._lane(heap[0][-1], now) == _SLOW
+        while heap:
+            entry = heapq.heappop(heap)
+            if not self._is_past(entry):
+                self._place(entry, now)
+                if slow:
+                    break
+        if not self._parked[namespace]:
             del self._parked[namespace]
 
     def _lane(self, key: NamespacedName, now: float) -> int:
@@ -246,15 +277,15 @@ class WorkQueue:
         """How many keys wait in a lane."""
         return sum(len(self._heaps[order, lane]) for order in Order)
 
-    def _next(self) -> _Heap | None:
-        """Where the next key is that can be begun now, or None if there is none."""
+    def _next(self) -> tuple[Order, int] | None:
+        """The order and lane of the next key that can be begun now, or None if there is none."""
         if self._holds:
             return None
         self._settle()
         free = self._free()
         for order in sorted(Order, key=lambda order: (self._may_wait(order), self._served[order])):
-            if heaps := [heap for lane in _LANES if (heap := self._heaps[order, lane]) and free[lane] > 0]:
-                return min(heaps, key=lambda heap: heap[0])
+            if lanes := [lane for lane in _LANES if self._heaps[order, lane] and free[lane] > 0]:
+                return order, min(lanes, key=lambda lane: self._heaps[order, lane][0])
         return None
 
     def _may_wait(self, order: Order) -> bool:

@@ -328,6 +328,37 @@ async def test_a_key_that_comes_again_for_more_than_its_status_does_not(world: W
     assert await take(queue, 2) == [A, B]
 
 
+async def test_a_key_that_waits_for_its_status_comes_in_time_for_more(world: World, queue: WorkQueue) -> None:
+    statuses = keys("statuses", 20)
+    for key in statuses:
+        queue.add(key, status_only=True)
+    queue.add(A, status_only=True)
+    world.urgency = {A: 1.0, B: 2.0}
+    queue.add(B)
+    queue.add(A)
+    assert await take(queue, 2) == [A, B]
+    assert sorted(await take(queue, 20)) == statuses
+    assert len(queue) == 0
+
+
+async def test_turns_that_are_served_in_one_lane_move_nobody_in_another(world: World, queue: WorkQueue) -> None:
+    busy, many, slow, victim = keys("busy", 20), keys("many", 50), keys("slow", 60), NamespacedName("victim", "a")
+    world.order = dict.fromkeys([*busy, *many, *slow, victim], Order.ENDED)
+    queue.mark("slow", slow=True)
+    for key in busy:
+        queue.add(key)
+        await queue.get()
+    for key in many:
+        queue.add(key)
+    for key in slow:
+        queue.add(key)
+        assert await take(queue, 1) == [key]
+    queue.add(victim)
+    for key in busy:
+        queue.done(key)
+    assert victim in await take(queue, 3)
+
+
 async def test_turns_of_namespaces_that_no_longer_wait_are_forgotten(world: World, queue: WorkQueue) -> None:
     for number in range(1000):
         key = NamespacedName(f"n{number}", "a")
