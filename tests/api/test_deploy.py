@@ -280,7 +280,7 @@ def test_one_replica_is_always_there() -> None:
     [spread] = spec["template"]["spec"]["topologySpreadConstraints"]
     assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
     budget = INSTALL["PodDisruptionBudget"]["spec"]
-    assert budget["maxUnavailable"] == 1
+    assert budget["minAvailable"] == 1
     assert budget["selector"] == spread["labelSelector"] == spec["selector"]
 
 
