@@ -464,6 +464,9 @@ def _wait_before_attempt(f: Facts, why: Need) -> Deadline | None:
     if failed is not None and not f.permit.at_once:
         waits.append(failed.retry)
     last = f.memory.last_attempt
+    again = _read_again_at(f)
+    if again is not None and why not in (Need.DUE, Need.EXPIRED):
+        waits.append(again)  # what was read may be what has just been corrected
     if last is not None:
         changed = last.inputs != f.attempt_inputs
         waits.append(Deadline.after(0.0 if changed else f.policy.min_interval, last.at))

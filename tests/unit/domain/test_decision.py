@@ -86,6 +86,7 @@ from tuinly_operator.domain.acts import (
 )
 from tuinly_operator.domain.credential import DeletionPolicy, GrantType
 from tuinly_operator.domain.decision import (
+    READ_AGAIN,
     SURE_OF_LIFE,
     Comparison,
     compare,
@@ -1075,8 +1076,10 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         assert failed is None or failed.retry.due(facts.now) or facts.permit.at_once
     if isinstance(decision, Exchange):
         assert memory.client is not None
-        read = ClientSecretRead(facts.spec.client_secret_ref, facts.client_identity, decision.client, memory.client.at)
-        assert memory.client == read
+        just_read = not Deadline.after(READ_AGAIN, memory.client.at).due(facts.now)
+        assert memory.client.ref == facts.spec.client_secret_ref
+        assert memory.client.client == decision.client
+        assert just_read or memory.client.identity == facts.client_identity
     if isinstance(decision, Refresh):
         assert facts.spec.refresh.grant is GrantType.REFRESH_TOKEN
         assert decision.present is memory.current
