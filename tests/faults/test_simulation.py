@@ -89,6 +89,7 @@ def commit() -> str:
         ("any answer is better", 1, "shorter", 0.1, "has a token that ends"),
         ("a rotated client Secret is not noticed", 1, "rotate", 0.1, "for another client secret than the present one"),
         ("a written token is forgotten", 1, "edit_target", 0.1, "between faults"),
+        ("a new leader believes its watch", 2, "late_takeover", 0.1, "was written for another"),
         ("what a deletion leaves to itself gets its owner back", 3, "orphan", 0.1, "has an owner again"),
     ],
 )

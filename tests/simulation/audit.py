@@ -207,6 +207,7 @@ class Audit:
         if request.path.endswith("/status"):
             self._note_status(key, change.after or {})
         elif request.method == "PATCH" and change.key.resource == SECRETS:
+            self._judge_owner(key, change.key, change.before, change.after or {})
             self._note_target(key, change.key, change.before, change.after or {})
 
     def _note_status(self, key: NamespacedName, raw: Json) -> None:
@@ -230,6 +231,15 @@ class Audit:
         earlier = self._history.server.storage.history[:-1]
         deleted = next((change for change in reversed(earlier) if change.key == where), None)
         return deleted is not None and deleted.after is None and (deleted.before or {}).get("data") == after.get("data")
+
+    def _judge_owner(self, key: NamespacedName, where: Key, before: Json | None, after: Json) -> None:
+        """A target of the credential that is there is not written for another one, which has gone."""
+        raw = at(self._history.server, CREDENTIALS, key)
+        if before is None or raw is None or self._history.loop.time() - self._back_at < WINDOW:
+            return
+        uid = raw["metadata"]["uid"]
+        if _annotation(before, "credential-uid") == uid != _annotation(after, "credential-uid"):
+            self.broken(f"{where} is of the credential that there is, and was written for another")
 
     def _note_target(self, key: NamespacedName, where: Key, before: Json | None, after: Json) -> None:
         history, now = self._history, self._history.now()

@@ -126,6 +126,11 @@ DEFECTS: Final[dict[str, list[Change]]] = {
     "a leader takes the Lease back, whoever has it": [(election.Election, "_renew", _take_anyway)],
     "a leader that was demoted goes on": [(Operator, "_demoted", _nothing)],
     "a new leader goes by what it remembers": [(Operator, "_promoted", _promoted)],
+    "a new leader believes its watch": [
+        (store.Store, "is_confirmed", lambda *_: True),
+        (store.Store, "knows_status", lambda *_: True),
+        (decision, "is_for_another", lambda *_: False),
+    ],
     "targets are written without preconditions": [
         (publish, "target_manifest", _without_preconditions(target_manifest))
     ],

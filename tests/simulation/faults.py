@@ -406,6 +406,37 @@ def watch_late(_f: Faults, fault: Fault, replica: Replica, _key: NamespacedName)
     return lambda: _drop(late, _plural(fault))
 
 
+@kind(wait=90.0)
+def late_takeover(f: Faults, fault: Fault, replica: Replica, key: NamespacedName) -> Undo:
+    """The leader goes (SIGTERM) after a credential was made again, or renamed its target, of which no standby knows."""
+    running = [each for each in f.history.live if each.shard is replica.shard and not each.stopped]
+    leader = next((each for each in running if each.leads), None)
+    raw = at(f.history.server, CREDENTIALS, key)
+    if leader is None or raw is None:
+        return None
+    late = [each.machine.late for each in running if each is not leader]
+    for each in late:
+        each[PLURAL] = 2 * fault.seconds
+    if fault.arg < 0.5:
+        f.history.people.delete(credential_path(key))
+        f.history.people.make_again(key, raw)
+    else:
+        f.history.people.change_spec(key, {"target": {"name": f"{key.name}-{fault.number}"}})
+    begin_again: list[Callable[[], None] | None] = []
+
+    def end_leader() -> None:
+        begin_again.append(terminate(f, fault, leader, key))
+
+    def end() -> None:
+        for each in late:
+            _drop(each, PLURAL)
+        for begin in filter(None, begin_again):
+            begin()
+
+    f.history.network.later(fault.seconds / 2, end_leader)
+    return end
+
+
 @kind(wait=660.0, most=200.0)
 def watch_deaf(_f: Faults, fault: Fault, replica: Replica, _key: NamespacedName) -> Undo:
     """A watch falls silent, its connection dead, and nobody says so."""

@@ -238,6 +238,18 @@ def test_a_replica_may_lead_once_everything_has_been_listed_and_from_then_on(sta
     assert (starting.unfit, starting.operator.alive()) == ("", [])
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["after another", "again"])
+async def test_a_promotion_after_another_leader_has_all_credentials_listed(
+    monkeypatch: pytest.MonkeyPatch,
+    again: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    operator, asked = made(), list[str]()
+    census = SimpleNamespace(taken_over=lambda: asked.append("list"))
+    monkeypatch.setattr(operator, "_census", census, raising=False)
+    operator._promoted(again)  # noqa: SLF001 -- what the election calls
+    assert asked == ([] if again else ["list"])
+
+
 def test_asking_whether_it_is_ready_or_may_lead_changes_nothing(starting: Starting) -> None:
     for part in (starting.secrets, starting.credentials, starting.census):
         part.succeed()

@@ -396,6 +396,11 @@ def test_what_the_watch_brings_before_all_were_listed_is_not_confirmed(store: Wa
     assert confirmed(store) == [NamespacedName("shop", "new")]
 
 
+def test_a_change_that_an_answer_shows_while_this_replica_leads_makes_the_name_unconfirmed(store: Watched) -> None:
+    store.credential_shown(ME, mine(store).credential.revision._replace(generation=7), "12")
+    assert (confirmed(store), store.doubts) == ([], [ME])
+
+
 def test_what_the_watch_brings_before_the_live_read_that_is_due_is_not_confirmed(store: Watched) -> None:
     """It may be the first of many news of that name."""
     store.start_afresh()
