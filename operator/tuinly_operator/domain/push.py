@@ -82,7 +82,9 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
 
 def _version_in(value: str) -> str:
     """The annotation's value as far as it can equal a resourceVersion; the rest is a tenant's text of any size."""
-    return value if not value or (len(value) <= _LONGEST_VERSION and value.isascii()) else _OTHER
+    if not value or (len(value) <= _LONGEST_VERSION and value.isascii() and value.isdigit()):
+        return value
+    return _OTHER
 
 
 def living_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
