@@ -194,6 +194,9 @@ def test_the_digest_is_the_same_for_the_same_target() -> None:
 def test_the_digest_does_not_change_from_process_to_process() -> None:
     """It stands in the targets' annotations: if it changed with a release, each target would be written anew."""
     assert DEFAULT_LAYOUT.digest == "cdbbd57403b034944b401361c360e4b0"
+    metadata = TemplateMetadata({"team": "shop"}, {"note": "für $ äöü"})
+    data = {".netrc": "password ${access_token} $$", "scope": "${scope}"}
+    assert layout_of(Template(metadata, data)).digest == "f269070c4ec764e78d29f95d78923131"
 
 
 @pytest.mark.parametrize("count", [1, 3])
