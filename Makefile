@@ -76,7 +76,7 @@ bench: $(VENV) binaries ## What the operator costs and holds, measured here: 20 
 	@if $(BIN)/python -m tests.support.node check; then $(BIN)/python -m tests.support.binaries --node > /dev/null; fi
 	@$(BIN)/python -m bench $(if $(N),--credentials $(N)) $(if $(ONLY),--only $(ONLY))
 
-mutants: $(ENVIRONMENT)/mutants ## Whether the unit tests notice every small change of domain and engine: an hour at most (ONLY=domain/memory,… for some)
+mutants: $(ENVIRONMENT)/mutants ## Whether the unit tests notice every small change of domain, engine and reconciler (ONLY=domain/memory,… for some)
 	@$(BIN)/python hack/mutants
 
 $(ENVIRONMENT)/mutants: $(VENV) requirements/mutants.lock

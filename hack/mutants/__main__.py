@@ -1,4 +1,4 @@
-"""Changes domain and engine in every small way, one at a time, and tells which mutants the unit tests let live.
+"""Changes domain, engine and reconciler in every small way, one at a time, and tells which mutants the tests let live.
 
 What lives must stand in living.toml, with the reason why it means the same as the code; what lives and does not stand
 there is an error, and so is what stands there and died. In the environment, ONLY=domain/memory,engine takes some of the
@@ -29,7 +29,7 @@ Entry = tuple[str, str, str]  # where a mutant is, the lines as they are, and wh
 def main() -> int:
     """Try all mutants, and return the exit status."""
     chosen = os.environ.get("ONLY", "")
-    modules = sorted({path for name in (chosen or "domain,engine").split(",") for path in _modules(name)})
+    modules = sorted({path for name in (chosen or "domain,engine,reconciler").split(",") for path in _modules(name)})
     mutants = [mutant for path in modules for mutant in mutants_of(path, _import_name(path))]
     os.chdir(ROOT)
     listed = {(entry["where"], entry["was"], entry["becomes"]) for entry in tomllib.loads(LIVING.read_text())["mutant"]}

@@ -187,9 +187,15 @@ def _one_way(node: cst.If) -> Iterator[cst.CSTNode]:
 
 
 def _without_act(node: cst.SimpleStatementLine) -> Iterator[cst.CSTNode]:
-    """Leave out a call that is made for what it does."""
-    if isinstance(node.body[0], cst.Expr) and isinstance(node.body[0].value, cst.Call):
-        yield node.with_changes(body=[cst.Pass()])
+    """Leave out a call that is made for what it does, or a change of what an object or a table holds."""
+    match node.body[0]:
+        case cst.Expr(value=cst.Call() | cst.Await()):
+            yield node.with_changes(body=[cst.Pass()])
+        case (
+            cst.Assign(targets=[cst.AssignTarget(target=cst.Attribute() | cst.Subscript())])
+            | cst.AugAssign(target=cst.Attribute() | cst.Subscript())
+        ):
+            yield node.with_changes(body=[cst.Pass()])
 
 
 _OPERATORS: list[tuple[Any, Callable[[Any], Iterable[cst.CSTNode]]]] = [
