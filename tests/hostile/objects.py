@@ -16,6 +16,7 @@ from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
 from tests.support.waiting import wait_until
 
+_RESTORED: Final = 40.0  # at most one write per 30 s, and some time for it
 _MANY_READY: Final = 120.0  # seconds until the attacker's own credentials are ready
 EXPENSIVE: Final[Json] = {"target": {"template": {"data": {f"key-{number}": "$$" * 4096 for number in range(63)}}}}
 """The most expensive template that the schema allows."""
@@ -109,6 +110,12 @@ def forged_status(stage: Stage) -> None:
     versions = len(stage.evil.versions("TuinlyCredential", tenants[0].name, since=begin))
     most = 2 + stage.measured.seconds / 30
     stage.finding(f"{versions - forged} writes to restore one status", unless=versions - forged <= most)
+
+    def restored() -> bool:
+        found = [each.status() for each in tenants]
+        return all(each["lastHandledRefresh"] == "asked" and "lastFailureTime" not in each for each in found)
+
+    wait_until(restored, what="the forged values are gone", seconds=_RESTORED)
 
 
 # What held before -----------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class ApiProxy:
         self._parts = AsyncExitStack()
         self._faults: list[Fault] = []
         self._mode = Mode.PASS
-        self._era = 0  # what began in an earlier one never goes on
+        self._silent: list[tuple[int, str]] = []  # of that many requests, those with such a path never go on
         self._delay = 0.0
         self._port = 0
         self.requests: list[tuple[str, str]] = []
@@ -173,6 +173,10 @@ class ApiProxy:
         """Let nothing through any more, in either direction, without closing a connection."""
         self._do(self._set_mode(Mode.SWALLOW))
 
+    def silence(self, path: str) -> None:
+        """Keep requests under way whose path and query have something (a regular expression) open, and silent."""
+        self._silent.append((len(self.requests), path))
+
     def delay(self, seconds: float) -> None:
         """Pass each new request on only after so many seconds."""
         self._delay = seconds
@@ -209,7 +213,7 @@ class ApiProxy:
 
     async def _set_mode(self, mode: Mode) -> None:
         if mode is not Mode.PASS:
-            self._era += 1
+            self.silence("")
         self._mode = mode
         if mode is Mode.CUT:
             for connection in self._runner.server.connections if self._runner.server else ():
@@ -227,13 +231,12 @@ class ApiProxy:
             await _silence()
         if fault is not None and fault.status is not None:
             return fault.answer()
-        return await self._pass(request, fault)
+        return await self._pass(request, len(self.requests), fault)
 
-    async def _pass(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+    async def _pass(self, request: web.Request, number: int, fault: Fault | None) -> web.StreamResponse:
         """Ask the API server, and send its answer on as it comes, if it is to come."""
-        era = self._era
         await asyncio.sleep(self._delay)
-        await self._same_era(era)
+        await self._unless_silent(request, number)
         url = self._upstream + request.raw_path
         body = await request.read() or None
         try:
@@ -245,20 +248,20 @@ class ApiProxy:
                 if fault is not None and fault.lost:
                     return _reset(request)
                 response = web.StreamResponse(status=answer.status, headers=_passed_on(answer.headers))
-                await self._same_era(era)
+                await self._unless_silent(request, number)
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
-                    await self._same_era(era)
+                    await self._unless_silent(request, number)
                     await response.write(chunk)
         except aiohttp.ClientError:
             return _reset(request)  # the API server is gone
-        await self._same_era(era)
+        await self._unless_silent(request, number)
         await response.write_eof()
         return response
 
-    async def _same_era(self, era: int) -> None:
-        """Go on, unless everything of that era was swallowed meanwhile."""
-        if era != self._era:
+    async def _unless_silent(self, request: web.Request, number: int) -> None:
+        """Go on, unless requests like this one were silenced since it came."""
+        if any(number <= last and re.search(path, request.path_qs) for last, path in self._silent):
             await _silence()
 
 

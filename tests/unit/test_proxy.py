@@ -30,24 +30,24 @@ def proxy(sandbox: SandboxProcess, tmp_path: Path) -> Iterator[ApiProxy]:
         yield running
 
 
-def ask(proxy: ApiProxy) -> int:
+def ask(proxy: ApiProxy, path: str = "/token") -> int:
     """Ask for a token through the proxy, and return the status."""
     context = ssl.create_default_context(cafile=proxy.ca_file)
     connection = HTTPSConnection(urlsplit(proxy.url).netloc, timeout=30, context=context)
     try:
-        connection.request("POST", "/token", FORM, {"Content-Type": "application/x-www-form-urlencoded"})
+        connection.request("POST", path, FORM, {"Content-Type": "application/x-www-form-urlencoded"})
         return connection.getresponse().status
     finally:
         connection.close()
 
 
-def asked(proxy: ApiProxy) -> "Future[int]":
+def asked(proxy: ApiProxy, path: str = "/token") -> "Future[int]":
     """The same, without waiting for it."""
     answer: Future[int] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(ask(proxy))
+            answer.set_result(ask(proxy, path))
         except (OSError, HTTPException) as error:
             answer.set_exception(error)
 
@@ -88,4 +88,15 @@ def test_what_is_delayed_is_not_passed_on_before_its_time(proxy: ApiProxy, sandb
     proxy.delay(0.01)
     assert ask(proxy) == 200
     assert sandbox.admin.counts()["tokens"] == before + 2
+    assert not answer.done()
+
+
+def test_a_silenced_request_stays_open_and_later_ones_of_its_path_pass(proxy: ApiProxy) -> None:
+    proxy.delay(2.0)
+    answer, other = asked(proxy), asked(proxy, "/token?other=1")
+    wait_until(lambda: len(proxy.requests) == 2, what="the requests are there")
+    proxy.silence("/token$")
+    proxy.delay(0.0)
+    assert ask(proxy) == 200
+    assert other.result(30) == 400  # as the sandbox takes no query
     assert not answer.done()
