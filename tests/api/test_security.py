@@ -11,8 +11,6 @@ import json
 import os
 import re
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -538,8 +536,4 @@ def test_it_serves_nothing_else(operator: OperatorProcess, path: str) -> None:
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_nobody_tells_it_anything(operator: OperatorProcess, path: str, method: str) -> None:
-    request = urllib.request.Request(operator.health_url + path, data=b"x", method=method)  # noqa: S310 - its own URL
-    with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(request):  # noqa: S310 - the same
-        pass
-    assert refused.value.code == 405
-    refused.value.close()
+    assert operator.get(path, method, b"x")[0] == 405

@@ -122,24 +122,25 @@ class OperatorProcess:
             raise TimeoutError(f"{error}; it says {said!r}") from None
         return self
 
-    def get(self, path: str) -> tuple[int, str]:
-        """Return status and text of one of the paths it serves.
+    def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, str]:
+        """Return status and text of one of the paths it serves, or of what else is asked there.
 
         An address that opens more connections than it may is refused for a moment.
         """
         deadline = time.monotonic() + 10
         while True:
             try:
-                return self._get_once(path)
+                return self._ask_once(path, method, body)
             except (ConnectionError, urllib.error.URLError) as error:
                 reason = getattr(error, "reason", error)
                 if not isinstance(reason, ConnectionResetError) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
 
-    def _get_once(self, path: str) -> tuple[int, str]:
+    def _ask_once(self, path: str, method: str, body: bytes | None) -> tuple[int, str]:
+        request = urllib.request.Request(self.health_url + path, body, method=method)  # noqa: S310 - its own URL
         try:
-            with urllib.request.urlopen(self.health_url + path, timeout=10) as answer:  # noqa: S310 - its own URL
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the same
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as answer:
             with answer:
