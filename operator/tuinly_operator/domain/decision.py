@@ -99,7 +99,8 @@ def _rest(
 ) -> Rest:
     """Rest as the arguments say; a token that is held back until it is verified may add a wait and a failure to that.
 
-    As long as a credential merely waits for its turn at an endpoint, and briefly, its status is not written.
+    As long as a credential merely waits for its turn at an endpoint, and briefly, its status is not written, unless its
+    token has ended.
     """
     waits = held_back(f)
     if waits is not None:
@@ -110,7 +111,9 @@ def _rest(
             parks |= {Purpose.VERIFICATION} if block.parks else set()
         blocked_by = blocked_by or failure
         requeue_at = _earliest(requeue_at, again, _last_call_at(f))
-    silent = bool(parks) and blocked_by is None
+    published = f.memory.published
+    ended = published is not None and published.expiry.due(f.now)
+    silent = bool(parks) and blocked_by is None and not ended
     return Rest(blocked_by, requeue_at, recheck_at=_read_again_at(f), parks=parks, silent=silent)
 
 

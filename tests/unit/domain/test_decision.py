@@ -664,6 +664,7 @@ TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
     ([FORCED, forced_before, queued], None, True, False),
     ([DUE, queued], Purpose.TOKEN, True, True),
     ([refreshable, DUE, queued], Purpose.TOKEN, True, True),
+    ([EXPIRED, queued], Purpose.TOKEN, True, False),  # the status must show that the token has ended
     ([DUE, queued_long], Purpose.TOKEN, False, False),
     ([blocked], None, True, False),
     ([VERIFIES, pending, graphql_down], Purpose.VERIFICATION, True, False),
