@@ -90,6 +90,7 @@ check: $(VENV) ## All static checks
 	$(BIN)/lint-imports
 	cd plugin && PYTHONPATH=. ../$(BIN)/lint-imports
 	@$(BIN)/python hack/check_docs.py
+	@$(BIN)/python hack/rules.py
 	@$(BIN)/python hack/check_commits.py
 	@"$$($(BIN)/python -m tests.support.binaries --only actionlint)" -shellcheck= -pyflakes=
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
@@ -128,8 +129,9 @@ $(ENVIRONMENT)/docs: $(VENV) requirements/docs.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/docs.lock
 	@touch $@
 
-reference: $(VENV) ## What of docs/reference is made of the code: the resource, and the plugin's commands
+reference: $(VENV) ## What of docs/reference is made of the code, and build/rules.md: the tests of each rule
 	@$(BIN)/python hack/docs.py --reference
+	@mkdir -p build && $(BIN)/python hack/rules.py build/rules.md
 
 dashboard: $(VENV) ## The Grafana dashboard in deploy/monitoring/grafana, from hack/dashboard.py
 	@$(BIN)/python hack/dashboard.py

@@ -18,6 +18,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
 
+import rules
 import yaml
 
 ROOT: Final = Path(__file__).parents[1]
@@ -70,6 +71,7 @@ def gather(folder: Path) -> None:
     shutil.copytree(ROOT / "docs", folder, ignore=shutil.ignore_patterns("zensical.toml"))
     for name, page in PAGES.items():
         shutil.copy(ROOT / name, folder / page)
+    (folder / "reference" / "rules.md").write_text(rules.table(rules.documented(), rules.marked()), encoding="utf-8")
     sources = {folder / page: ROOT / name for name, page in PAGES.items()}
     for page in sorted(folder.rglob("*.md")):
         source = sources.get(page, ROOT / "docs" / page.relative_to(folder))

@@ -16,11 +16,19 @@ LONGEST: Final = ("test_install.py", "test_demo.py", "test_simulation.py", "test
 UNIT: Final = Path(__file__).parent / "unit"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer `--rule`, for all tests of one rule."""
+    parser.addoption("--rule", help="run only the tests of this rule of docs/contract.md or docs/internals, as LIM-7")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: of several workers, none is left alone with one of them at the end.
 
     Then those that compute, the unit tests, are spread among those that mostly wait for a cluster.
     """
+    rule = config.getoption("rule")
+    if rule is not None:
+        items[:] = [item for item in items if any(rule in mark.args for mark in item.iter_markers("rule"))]
     files = list(dict.fromkeys(item.path for item in items))
     unit = [file for file in files if UNIT in file.parents]
     other = [file for file in files if UNIT not in file.parents]

@@ -138,6 +138,7 @@ def seen(
     assert verdict.is_good, verdict
 
 
+@pytest.mark.rule("STATUS-3", "ERR-1")
 @pytest.mark.parametrize("case", CASES)
 def test_an_answer_that_is_no_good_is_told_by_its_reason(seen: Mapping[str, Seen], case: str) -> None:
     refreshed = seen[case].refreshed
@@ -145,6 +146,7 @@ def test_an_answer_that_is_no_good_is_told_by_its_reason(seen: Mapping[str, Seen
     assert refreshed.verdict == ("False", CASES[case][1])
 
 
+@pytest.mark.rule("KEEP-1", "STATUS-4", "ANS-18")
 @pytest.mark.parametrize("case", CASES)
 def test_an_answer_that_is_no_good_changes_nothing_in_the_target(seen: Mapping[str, Seen], case: str) -> None:
     """And Ready stays True: the token that is there is good."""
@@ -156,6 +158,7 @@ def test_an_answer_that_is_no_good_changes_nothing_in_the_target(seen: Mapping[s
     assert ready.verdict == ("True", "Issued")
 
 
+@pytest.mark.rule("ERR-4")
 @pytest.mark.parametrize("case", CASES)
 def test_an_answer_that_is_no_good_is_told_in_our_own_words(seen: Mapping[str, Seen], case: str) -> None:
     """Nothing of it is repeated but an error code that RFC 6749 lists; nor is the request, which it may echo."""
@@ -167,6 +170,7 @@ def test_an_answer_that_is_no_good_is_told_in_our_own_words(seen: Mapping[str, S
             assert hidden not in text
 
 
+@pytest.mark.rule("ANS-18")
 @pytest.mark.parametrize("case", CASES)
 def test_all_is_well_again_once_the_answer_is_good(seen: Mapping[str, Seen], case: str) -> None:
     after = seen[case].after
@@ -175,6 +179,7 @@ def test_all_is_well_again_once_the_answer_is_good(seen: Mapping[str, Seen], cas
     assert after.token in [token.value for token in seen[case].tenant.tokens()]
 
 
+@pytest.mark.rule("OBS-3")
 @pytest.mark.parametrize("case", CASES)
 def test_events_tell_of_failure_and_recovery_once_each(seen: Mapping[str, Seen], case: str) -> None:
     tenant = seen[case].tenant
@@ -186,6 +191,7 @@ def test_events_tell_of_failure_and_recovery_once_each(seen: Mapping[str, Seen],
 FIRST = ("not_json", "400 invalid_client", "400 invalid_scope", "403", "429", "500", "reset", "hang")
 
 
+@pytest.mark.rule("STATUS-3")
 @pytest.mark.parametrize("case", FIRST)
 def test_without_a_token_ready_tells_the_reason_too(
     tenant: Tenant, sandbox: SandboxProcess, other_token_urls: tuple[str, ...], case: str
@@ -227,6 +233,7 @@ def test_an_answer_that_is_only_odd_is_taken(odd: Mapping[str, Tenant], name: st
     }
 
 
+@pytest.mark.rule("ANS-4")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(seen: Mapping[str, Seen], sandbox: SandboxProcess, status: int) -> None:
     """Each names the endpoint itself, with a query: such a request would be in the ledger, of whatever client."""
@@ -234,6 +241,7 @@ def test_a_redirect_is_not_followed(seen: Mapping[str, Seen], sandbox: SandboxPr
     assert [request for request in sandbox.admin.requests() if request.client is None] == []
 
 
+@pytest.mark.rule("ANS-4")
 def test_a_cookie_that_is_set_is_not_sent(odd: Mapping[str, Tenant], sandbox: SandboxProcess) -> None:
     tenant = odd["set_cookie"]
     before = tenant.await_ready()
@@ -243,6 +251,7 @@ def test_a_cookie_that_is_set_is_not_sent(odd: Mapping[str, Tenant], sandbox: Sa
     assert not any("cookie" in request.headers for request in sandbox.admin.requests())
 
 
+@pytest.mark.rule("STATUS-19", "RETRY-6")
 def test_failures_that_go_on_are_told_once(tenant: Tenant, sandbox: SandboxProcess, operator: OperatorProcess) -> None:
     """One Event, one warning, a status write for each transition; the retries go on."""
     number = sandbox.admin.fault(Fault(kind="answer", answer="not_json", client=tenant.client.id))

@@ -422,11 +422,13 @@ def collect(cluster: Cluster, lives: Iterable[Life], places: Mapping[str, str]) 
 PLACES: Final = ("logs", "objects", "history", "metrics", "health", "command line", "environment")
 
 
+@pytest.mark.rule("CLOSED-1")
 @pytest.mark.parametrize("place", PLACES)
 def test_no_canary_is_where_anybody_may_look(aftermath: Aftermath, place: str) -> None:
     assert sightings(aftermath.places[place], aftermath.canaries) == []
 
 
+@pytest.mark.rule("CLOSED-1")
 def test_no_canary_is_in_another_secret_than_its_own(aftermath: Aftermath) -> None:
     """The client id may be in the target, if the template says so, and is in no other."""
     asked = {name for (_, name), data in aftermath.data.items() if '"who"' in data}
@@ -441,6 +443,7 @@ def test_no_canary_is_in_another_secret_than_its_own(aftermath: Aftermath) -> No
         assert sightings(data, strangers) == [], where
 
 
+@pytest.mark.rule("CLOSED-1")
 def test_there_was_something_to_see(aftermath: Aftermath) -> None:
     """Each path was gone down: its reason was told, and secrets of each kind were where they belong."""
     assert set(PLACES) == aftermath.places.keys()

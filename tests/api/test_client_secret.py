@@ -21,6 +21,7 @@ def assert_ready_stayed_true(tenant: Tenant) -> None:
     assert verdicts[verdicts.index(("True", "Issued")) :] == [("True", "Issued")]
 
 
+@pytest.mark.rule("WHEN-8")
 def test_a_rotated_secret_is_followed_at_once(tenant: Tenant, sandbox: SandboxProcess, auditor: Auditor) -> None:
     """At the endpoint first, then in the Secret; Ready stays True, the new token works and the old one lived on."""
     tenant.start()
@@ -35,6 +36,7 @@ def test_a_rotated_secret_is_followed_at_once(tenant: Tenant, sandbox: SandboxPr
     assert (verdict := auditor.verdict()).is_good, verdict
 
 
+@pytest.mark.rule("CLIENT-10")
 def test_a_secret_changed_before_the_endpoint_knows_it_is_tried_until_it_does(tenant: Tenant) -> None:
     """The other order: the good token stays, and the wait for the next try is a person's."""
     tenant.start()
@@ -52,6 +54,7 @@ def test_a_secret_changed_before_the_endpoint_knows_it_is_tried_until_it_does(te
     assert_ready_stayed_true(tenant)
 
 
+@pytest.mark.rule("WHEN-8")
 def test_another_client_id_is_followed_too(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -63,6 +66,7 @@ def test_another_client_id_is_followed_too(tenant: Tenant) -> None:
     assert_ready_stayed_true(tenant)
 
 
+@pytest.mark.rule("WHEN-9")
 def test_another_reference_is_followed_too(tenant: Tenant) -> None:
     """It is another input of the exchange, so Ready is False until there is a token for it."""
     tenant.start()
@@ -74,6 +78,7 @@ def test_another_reference_is_followed_too(tenant: Tenant) -> None:
     assert len(tenant.requests()) == 2
 
 
+@pytest.mark.rule("CLIENT-9")
 @pytest.mark.parametrize("same_content", ["label", "rewritten"])
 def test_an_edit_that_leaves_id_and_secret_costs_no_exchange(tenant: Tenant, same_content: str) -> None:
     tenant.start()
@@ -103,6 +108,7 @@ def assert_version_is_noted(tenant: Tenant) -> None:
     assert tenant.target().notes["client-secret-version"] == f"{meta['uid']}/{meta['resourceVersion']}"
 
 
+@pytest.mark.rule("CLIENT-7")
 def test_a_missing_secret_is_waited_for(tenant: Tenant) -> None:
     tenant.register()
     tenant.apply()
@@ -115,6 +121,7 @@ def test_a_missing_secret_is_waited_for(tenant: Tenant) -> None:
     tenant.await_ready()
 
 
+@pytest.mark.rule("CLIENT-8")
 def test_a_secret_deleted_later_harms_no_good_token(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -136,6 +143,7 @@ NO_USE: Mapping[str, tuple[Mapping[str, str | bytes], str]] = {
 }
 
 
+@pytest.mark.rule("CLIENT-3")
 @pytest.mark.parametrize("name", NO_USE)
 def test_a_secret_of_no_use_is_explained_and_asks_for_nothing(tenant: Tenant, name: str) -> None:
     """The message names the key, never the value; the good Secret ends the wait."""
@@ -152,6 +160,7 @@ def test_a_secret_of_no_use_is_explained_and_asks_for_nothing(tenant: Tenant, na
     tenant.await_ready()
 
 
+@pytest.mark.rule("CLIENT-8")
 def test_a_secret_that_becomes_of_no_use_harms_no_good_token(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -164,6 +173,7 @@ def test_a_secret_that_becomes_of_no_use_harms_no_good_token(tenant: Tenant) -> 
     tenant.await_condition("Refreshed", "True", "Issued")
 
 
+@pytest.mark.rule("CLIENT-1")
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_one_line_end_is_taken_off(tenant: Tenant, line_end: str) -> None:
     """The usual slip of `kubectl create secret --from-file`."""
@@ -184,6 +194,7 @@ TYPES = {
 """Types that hold keys of other systems, and what the API server wants in them."""
 
 
+@pytest.mark.rule("CLIENT-4")
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_secret_of_another_systems_type_is_refused_whatever_it_holds(tenant: Tenant, kind: str) -> None:
     tenant.register()
@@ -195,6 +206,7 @@ def test_a_secret_of_another_systems_type_is_refused_whatever_it_holds(tenant: T
     assert tenant.requests() == []
 
 
+@pytest.mark.rule("CLIENT-4")
 def test_such_a_secret_is_followed_when_it_is_made_again_with_the_right_type(tenant: Tenant) -> None:
     tenant.register()
     tenant.apply_client_secret(kind="helm.sh/release.v1")

@@ -26,6 +26,7 @@ def credentials(cluster: Cluster, namespace: str) -> Credentials:
     return Credentials(cluster, namespace)
 
 
+@pytest.mark.rule("RES-1")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(judge: Credentials, case: Case) -> None:
     """A bad object is refused by one sentence, which points to the field; its good neighbour is accepted."""
@@ -37,6 +38,7 @@ def test_rule(judge: Credentials, case: Case) -> None:
         assert case.refused in refusal[0]["message"]
 
 
+@pytest.mark.rule("RES-1")
 def test_every_rule_and_every_choice_has_cases() -> None:
     """No sentence of the schema goes untested: each CEL message, and each enum of the spec, refuses in some case."""
     refusals = [(re.sub(r"\[.*?]", "[]", case.field or ""), case.refused) for case in CASES if case.refused]
@@ -49,12 +51,14 @@ def test_every_rule_and_every_choice_has_cases() -> None:
         assert any(refused in rule["message"] for _, refused in refusals), rule["message"]
 
 
+@pytest.mark.rule("RES-1")
 def test_no_bare_pattern_in_the_spec() -> None:
     """The answer to a `pattern` is its regular expression, and to `minimum` or `minLength` a phrase without advice."""
     unspoken = {"pattern", "minimum", "maximum", "minLength", "minItems", "minProperties"}
     assert [path for path, schema in SPEC_FIELDS if unspoken & schema.keys()] == []
 
 
+@pytest.mark.rule("RES-2")
 def test_a_misspelt_field_is_refused(judge: Credentials) -> None:
     """As kubectl does by default: a field that does not exist is an error and names itself."""
     with pytest.raises(ApiException) as refused:
@@ -62,6 +66,7 @@ def test_a_misspelt_field_is_refused(judge: Credentials) -> None:
     assert 'unknown field \\"spec.tokenUrl\\"' in str(refused.value.body)
 
 
+@pytest.mark.rule("RES-4")
 def test_defaults(judge: Credentials) -> None:
     """The least that one can write is filled in; what the operator decides has no default here."""
     assert judge.create(GOOD, dry=True)["spec"] == {
@@ -137,6 +142,7 @@ FULL: dict[str, tuple[Json, Json]] = {
 """For each bound of the schema: what fills it, and what goes beyond when it is merged into that."""
 
 
+@pytest.mark.rule("RES-3")
 @pytest.mark.parametrize(("full", "beyond"), FULL.values(), ids=FULL)
 def test_bounds(judge: Credentials, full: Json, beyond: Json) -> None:
     """What fills a bound is accepted, so the rules stay within the API server's budget; one more is refused."""
@@ -147,6 +153,7 @@ def test_bounds(judge: Credentials, full: Json, beyond: Json) -> None:
     assert refusal[0]["reason"] in {"FieldValueTooLong", "FieldValueTooMany"}
 
 
+@pytest.mark.rule("RES-3")
 def test_all_bounds_at_once(judge: Credentials) -> None:
     """A credential that is full in every respect is accepted: the whole object's budget holds, too."""
     body = GOOD
@@ -155,6 +162,7 @@ def test_all_bounds_at_once(judge: Credentials) -> None:
     assert judge.refusal(body) == []
 
 
+@pytest.mark.rule("RES-6")
 def test_every_field_is_described() -> None:
     """Each field, item and column says what it is. The API server describes metadata itself."""
     fields = [("", SCHEMA), *SPEC_FIELDS, *STATUS_FIELDS]
@@ -165,6 +173,7 @@ def test_every_field_is_described() -> None:
 OBJECTS = {path: schema for path, schema in (*SPEC_FIELDS, *STATUS_FIELDS) if "properties" in schema}
 
 
+@pytest.mark.rule("RES-6")
 @pytest.mark.parametrize(("path", "schema"), OBJECTS.items(), ids=OBJECTS)
 def test_explain(cluster: Cluster, path: str, schema: Json) -> None:
     """`kubectl explain` shows each field of each object with its description."""
@@ -200,6 +209,7 @@ STATUS: Json = {
 }
 
 
+@pytest.mark.rule("RES-7")
 def test_columns(cluster: Cluster, namespace: str, credentials: Credentials) -> None:
     """`kubectl get tc` answers what people ask first; `-o wide` what they ask next. Future times are readable."""
     credentials.create(GOOD)
@@ -216,6 +226,7 @@ def test_columns(cluster: Cluster, namespace: str, credentials: Credentials) -> 
     assert "<" not in row
 
 
+@pytest.mark.rule("RES-8")
 @pytest.mark.parametrize(
     ("selector", "names"),
     [
@@ -239,6 +250,7 @@ def test_field_selectors(
     assert {line.partition("/")[2] for line in found.splitlines()} == names
 
 
+@pytest.mark.rule("RES-9")
 def test_status_is_a_subresource(credentials: Credentials) -> None:
     """Users write the spec and the operator the status: neither write touches the other part."""
     created = credentials.create({**GOOD, "status": STATUS})

@@ -43,6 +43,7 @@ def filled_in(question: str, namespace: str) -> str:
     return re.sub(r"\[\w+\]", "[30s]", question.replace("$namespace", namespace).replace("$__rate_interval", "30s"))
 
 
+@pytest.mark.rule("OBS-28")
 @with_each
 def test_every_query_gives_a_result(
     start_operator: StartOperator, tenant: Tenant, tmp_path: Path, program: str
@@ -77,6 +78,7 @@ AT_LAST = ({"TuinlyNoLeader", "TuinlyAPIServerOutOfReach"}, {"TuinlyOperatorDown
 NOBODYS = "http://127.0.0.1:9/token"
 
 
+@pytest.mark.rule("OBS-27")
 @with_each
 def test_alerts_are_true_where_their_situation_is_made(  # noqa: PLR0913, PLR0917 -- fixtures
     start_operator: StartOperator,

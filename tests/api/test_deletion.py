@@ -31,6 +31,7 @@ def await_forgotten(operator: OperatorProcess, tenant: Tenant) -> None:
     eventually(check)
 
 
+@pytest.mark.rule("OWN-2")
 def test_the_target_goes_with_the_credential_and_nothing_comes_back(tenant: Tenant, operator: OperatorProcess) -> None:
     """The operator has nothing to say about it, and no metric is left."""
     tenant.start(lifetime=6)
@@ -49,6 +50,7 @@ def test_the_target_goes_with_the_credential_and_nothing_comes_back(tenant: Tena
     assert [line for line in operator.logs()[lines:] if line.get("credential") == tenant.key] == []
 
 
+@pytest.mark.rule("REMOVE-1")
 def test_no_credential_can_bear_what_kopf_takes_for_its_finalizer(tenant: Tenant) -> None:
     """It would try for ever to remove it, which the operator may not."""
     tenant.apply()
@@ -56,6 +58,7 @@ def test_no_credential_can_bear_what_kopf_takes_for_its_finalizer(tenant: Tenant
         tenant.objects.merge("TuinlyCredential", tenant.name, {"metadata": {"finalizers": [NO_FINALIZER]}})
 
 
+@pytest.mark.rule("WRITE-8")
 def test_a_token_that_arrives_after_the_deletion_is_not_written(tenant: Tenant, operator: OperatorProcess) -> None:
     tenant.sandbox.fault(Fault(kind="slow", seconds=1.5, client=tenant.client.id))
     tenant.start()
@@ -69,6 +72,7 @@ def test_a_token_that_arrives_after_the_deletion_is_not_written(tenant: Tenant, 
     assert tenant.targets() == []  # nor was there ever one, for the garbage collector to take away
 
 
+@pytest.mark.rule("OWN-4")
 def test_a_credential_that_is_made_again_gets_a_target_of_its_own(tenant: Tenant) -> None:
     """The one of its predecessor may still be there, waiting for the garbage collector."""
     tenant.start()
@@ -86,6 +90,7 @@ def test_a_credential_that_is_made_again_gets_a_target_of_its_own(tenant: Tenant
     tenant.await_ready()
 
 
+@pytest.mark.rule("OWN-18")
 def test_a_namespace_goes_in_silence(tenant: Tenant, operator: OperatorProcess, cluster: Cluster) -> None:
     """Though its Secrets may go before its credentials: nothing is asked for, restored or complained of."""
     tenants = [Tenant(tenant.objects, tenant.sandbox, f"storefront-{number}").start() for number in range(5)]
@@ -100,6 +105,7 @@ def test_a_namespace_goes_in_silence(tenant: Tenant, operator: OperatorProcess, 
     assert told == []
 
 
+@pytest.mark.rule("OWN-18")
 def test_in_a_namespace_that_ends_nothing_is_restored(
     tenant: Tenant, operator: OperatorProcess, local_cluster: LocalCluster
 ) -> None:
@@ -124,6 +130,7 @@ def test_in_a_namespace_that_ends_nothing_is_restored(
         controllers.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.rule("REMOVE-1")
 def test_nothing_holds_a_credential_while_the_operator_is_gone(tenant: Tenant) -> None:
     tenant.start()
     tenant.await_ready()
@@ -133,6 +140,7 @@ def test_nothing_holds_a_credential_while_the_operator_is_gone(tenant: Tenant) -
         assert "finalizers" not in target.raw["metadata"]
 
 
+@pytest.mark.rule("ABS-3")
 async def test_one_that_is_held_by_a_finalizer_is_as_good_as_gone(kube: Kube, namespace: str, cluster: Cluster) -> None:
     """So nothing is written for it after the read that decides, however late the watch tells of the deletion."""
     objects, key = Objects(cluster, namespace), NamespacedName(namespace, "storefront")

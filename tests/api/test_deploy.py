@@ -123,6 +123,7 @@ def test_the_installation_is_accepted_without_warnings(cluster: Cluster, dry_run
     cluster.kubectl(*APPLY, dry_run, "-f", str(ROOT / "crds"), "-f", str(DEPLOY / "install.yaml"))
 
 
+@pytest.mark.rule("SEC-21")
 @pytest.mark.usefixtures("installed")
 def test_the_operators_pod_is_admitted(cluster: Cluster) -> None:
     """Its namespace enforces the restricted profile: the Pod passes, and the same Pod with more privilege does not."""
@@ -147,6 +148,7 @@ def test_the_samples_work(cluster: Cluster, restricted: str, file: Path) -> None
     assert volume["secret"]["secretName"] == f"{credential['metadata']['name']}-token"
 
 
+@pytest.mark.rule("SEC-6")
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(("resource", "verb"), pairs(ALLOWED))
 def test_a_right_that_the_operator_has(cluster: Cluster, resource: str, verb: str) -> None:
@@ -160,6 +162,7 @@ def test_a_right_that_the_operator_has_in_its_own_namespace_only(cluster: Cluste
     assert not may(cluster, USER, verb, resource, "--namespace=default")
 
 
+@pytest.mark.rule("SEC-6")
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(("resource", "verb"), pairs(DENIED))
 def test_a_right_that_the_operator_has_not(cluster: Cluster, resource: str, verb: str) -> None:
@@ -167,6 +170,7 @@ def test_a_right_that_the_operator_has_not(cluster: Cluster, resource: str, verb
     assert not may(cluster, USER, verb, resource, "--namespace=tuinly-system")
 
 
+@pytest.mark.rule("SEC-6")
 def test_the_namespaced_installation_has_rights_in_its_namespace_only(cluster: Cluster, restricted: str) -> None:
     """Both of its namespaces are the test's here, or it would replace the other installation."""
     text = (DEPLOY / "namespaced.yaml").read_text()
@@ -196,6 +200,7 @@ TEAMS = {
 """What users may do with credentials where they are given one of the built-in roles."""
 
 
+@pytest.mark.rule("OBS-17")
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("role", ["view", "edit", "admin"])
 def test_the_built_in_roles_take_in_credentials(cluster: Cluster, namespace: str, role: str) -> None:
@@ -210,6 +215,7 @@ def test_the_built_in_roles_take_in_credentials(cluster: Cluster, namespace: str
     assert not may(cluster, user, "list", credentials, "--namespace=default")
 
 
+@pytest.mark.rule("SEC-6")
 @pytest.mark.parametrize("name", ["install.yaml", "namespaced.yaml"])
 def test_every_verb_has_its_reason(name: str) -> None:
     """One verb a line, and a comment of some words behind it."""
@@ -221,6 +227,7 @@ def test_every_verb_has_its_reason(name: str) -> None:
             assert re.fullmatch(r"  - [a-z]+ +# (\S+ ){3,}\S+", line)
 
 
+@pytest.mark.rule("SEC-6")
 def test_no_right_is_granted_that_is_not_tested_here() -> None:
     """The tables above hold all of the roles."""
     granted = {
@@ -284,6 +291,7 @@ def test_one_replica_is_always_there() -> None:
     assert budget["selector"] == spread["labelSelector"] == spec["selector"]
 
 
+@pytest.mark.rule("SEC-21")
 def test_the_deployment_takes_no_chances() -> None:
     """Beyond what the restricted profile asks: nothing is writable."""
     spec = INSTALL["Deployment"]["spec"]["template"]["spec"]
@@ -291,6 +299,7 @@ def test_the_deployment_takes_no_chances() -> None:
     assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
 
 
+@pytest.mark.rule("OBS-19")
 @pytest.mark.parametrize("objects", [INSTALL, NAMESPACED], ids=["install.yaml", "namespaced.yaml"])
 def test_no_probe_comes_before_the_program_listens(objects: dict[str, Json]) -> None:
     """Each probe that is refused leaves a Warning; the delay is what a start was measured to take."""
@@ -302,6 +311,7 @@ def test_no_probe_comes_before_the_program_listens(objects: dict[str, Json]) -> 
     assert "initialDelaySeconds" not in container["livenessProbe"] | container["readinessProbe"]
 
 
+@pytest.mark.rule("OBS-18")
 @pytest.mark.parametrize("name", ["install.yaml", "namespaced.yaml"])
 def test_no_cluster_can_pull_the_image_that_the_files_name(name: str) -> None:
     """Its registry is of a domain that never exists (RFC 2606, section 2), and what sets it stands above."""
@@ -331,6 +341,7 @@ def test_the_image_fits_the_deployment() -> None:
     assert f"ENTRYPOINT {json.dumps(list(PROJECT['scripts']))}" in DOCKERFILE
 
 
+@pytest.mark.rule("SEC-12")
 def test_what_the_build_is_told_in_confidence_is_in_no_layer() -> None:
     """Certificates and pip.conf are secrets of each step that needs the network, and of no other."""
     steps = re.findall(r"^RUN ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)

@@ -48,6 +48,7 @@ def create_with_annotation(tenant: Tenant, value: str) -> None:
 # Force ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("RES-13")
 def test_a_forced_exchange_is_by_client_credentials_and_at_once(tenant: Tenant) -> None:
     """Though there is a refresh token, and nothing is due."""
     before = tenant.start().await_ready()
@@ -60,6 +61,7 @@ def test_a_forced_exchange_is_by_client_credentials_and_at_once(tenant: Tenant) 
     tenant.await_events("Issued")
 
 
+@pytest.mark.rule("RES-15")
 def test_the_first_token_does_what_was_asked_for_at_creation(tenant: Tenant) -> None:
     tenant.register()
     tenant.apply_client_secret()
@@ -106,6 +108,7 @@ def forced(
         yield tenants
 
 
+@pytest.mark.rule("RES-17")
 @pytest.mark.parametrize(("name", "handled"), [("again", "second"), ("often", "value 19"), ("failing", "first")])
 def test_exchanges_are_forced_once_in_ten_seconds_at_most(
     forced: Mapping[str, Tenant], name: str, handled: str
@@ -120,6 +123,7 @@ def test_exchanges_are_forced_once_in_ten_seconds_at_most(
     assert tenant.grants() == [EXCHANGE] * 3
 
 
+@pytest.mark.rule("RES-13")
 @pytest.mark.parametrize("name", ["removed", "emptied", "same"])
 def test_what_is_no_new_value_asks_for_nothing(forced: Mapping[str, Tenant], name: str) -> None:
     """Not even when the next exchange could be forced, as that of another has been."""
@@ -128,6 +132,7 @@ def test_what_is_no_new_value_asks_for_nothing(forced: Mapping[str, Tenant], nam
     assert forced[name].target().notes["handled-refresh"] == "first"
 
 
+@pytest.mark.rule("RES-16")
 def test_a_forced_exchange_that_fails_harms_no_good_token(forced: Mapping[str, Tenant]) -> None:
     tenant = forced["failing"]
     tenant.await_ready()
@@ -137,6 +142,7 @@ def test_a_forced_exchange_that_fails_harms_no_good_token(forced: Mapping[str, T
     assert ("False", "EndpointUnavailable") in tenant.verdicts("Refreshed")
 
 
+@pytest.mark.rule("RES-17")
 def test_force_does_not_bypass_retry_after(tenant: Tenant) -> None:
     first = tenant.start().await_ready()
     tenant.sandbox.fault(Fault(kind="throttle", retry_after=3, client=tenant.client.id, count=1))
@@ -152,6 +158,7 @@ def test_force_does_not_bypass_retry_after(tenant: Tenant) -> None:
 # Suspend --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("STATUS-10")
 def test_suspended_before_its_first_token(tenant: Tenant) -> None:
     tenant.start(SUSPENDED)
     ready = tenant.await_condition("Ready", "False", "Suspended")
@@ -164,6 +171,7 @@ def test_suspended_before_its_first_token(tenant: Tenant) -> None:
     assert "Warning" not in {event["type"] for event in tenant.events()}
 
 
+@pytest.mark.rule("STATUS-10")
 def test_suspended_with_a_fresh_token(tenant: Tenant) -> None:
     before = tenant.start().await_ready()
     tenant.apply(SUSPENDED)
@@ -175,6 +183,7 @@ def test_suspended_with_a_fresh_token(tenant: Tenant) -> None:
     assert "Warning" not in {event["type"] for event in tenant.events()}
 
 
+@pytest.mark.rule("STATUS-10")
 def test_suspended_until_the_token_expires(tenant: Tenant) -> None:
     """It is not refreshed, and that is said when it ends."""
     tenant.start(lifetime=4)
@@ -207,6 +216,7 @@ CHANGES: Mapping[str, tuple[Json, Callable[[Tenant], None]]] = {
 """What else the spec asks for, and what else happens."""
 
 
+@pytest.mark.rule("RES-12")
 @pytest.mark.parametrize("name", CHANGES)
 def test_nothing_is_done_while_suspended_and_all_of_it_after(tenant: Tenant, name: str) -> None:
     spec, change = CHANGES[name]
@@ -222,6 +232,7 @@ def test_nothing_is_done_while_suspended_and_all_of_it_after(tenant: Tenant, nam
     tenant.await_ready()
 
 
+@pytest.mark.rule("RES-12")
 def test_nothing_is_restored_nor_renamed_while_suspended(tenant: Tenant) -> None:
     first = tenant.start().await_ready()
     old_name = tenant.target_name
@@ -239,6 +250,7 @@ def test_nothing_is_restored_nor_renamed_while_suspended(tenant: Tenant) -> None
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("RES-12")
 def test_a_deleted_target_stays_away_while_suspended(tenant: Tenant) -> None:
     first = tenant.start().await_ready()
     await_seen(tenant, tenant.apply(SUSPENDED))
@@ -255,6 +267,7 @@ def test_a_deleted_target_stays_away_while_suspended(tenant: Tenant) -> None:
 # Spec changes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("STATUS-16")
 def test_kubectl_waits_for_the_token_of_the_changed_spec(tenant: Tenant, cluster: Cluster) -> None:
     """Until it is there, the target holds the old one, and Ready says that it is being asked for."""
     tenant.start(scopes=BOTH).await_ready()
@@ -281,6 +294,7 @@ REFUSED: Mapping[str, tuple[Json, str]] = {
 }
 
 
+@pytest.mark.rule("STATUS-6")
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_change_that_leads_nowhere_leaves_the_old_token_and_can_be_taken_back(tenant: Tenant, name: str) -> None:
     """As it was issued for what is asked for again, it counts again; no other was issued, however often tried."""
@@ -295,6 +309,7 @@ def test_a_change_that_leads_nowhere_leaves_the_old_token_and_can_be_taken_back(
     assert [token.value for token in tenant.tokens()] == [before.token]
 
 
+@pytest.mark.rule("WHEN-9")
 def test_other_keys_of_the_client_secret_are_read_before_they_are_used(tenant: Tenant) -> None:
     """Another client, of which the same Secret holds id and secret."""
     other = tenant.sandbox.add_client(Client(id=f"{tenant.client.id}.other", secret="canary-of-the-other"))
@@ -318,6 +333,7 @@ def test_a_missing_client_secret_is_named_by_its_present_name(tenant: Tenant) ->
     assert "elsewhere" in tenant.await_condition("Ready", "False", "ClientSecretNotFound").message
 
 
+@pytest.mark.rule("WHEN-9")
 def test_another_token_url_is_asked_for_another_token(tenant: Tenant, other_token_urls: tuple[str, ...]) -> None:
     before = tenant.start().await_ready()
     tenant.apply({"tokenURL": other_token_urls[0]})

@@ -49,6 +49,7 @@ def make(odd: Tenant, fields: bytes, file: Path) -> None:
         cluster.kubectl("create", "--raw", COLLECTIONS[kind].format(namespace), "-f", str(file))
 
 
+@pytest.mark.rule("SEC-26")
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 @pytest.mark.parametrize("when", ["listed", "watched"])
 def test_odd_managed_fields_stop_nobody(  # noqa: PLR0913, PLR0917 -- fixtures

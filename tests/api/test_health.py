@@ -37,6 +37,7 @@ def chart(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.rule("STATUS-11")
 def test_before_anybody_looked_it_is_pending(local_cluster: LocalCluster, installed: None, namespace: str) -> None:
     del installed
     made = Credentials(local_cluster, namespace).create(GOOD)
@@ -66,6 +67,7 @@ def earlier_cluster(tmp_path: Path) -> Iterator[LocalCluster]:
         yield cluster
 
 
+@pytest.mark.rule("STATUS-11")
 def test_objects_from_before_the_default_are_pending_without_a_write(earlier_cluster: LocalCluster) -> None:
     def read() -> Json:
         raw: Json = json.loads(earlier_cluster.kubectl("get", "tc", "storefront", "-o", "json"))
@@ -81,6 +83,7 @@ def test_objects_from_before_the_default_are_pending_without_a_write(earlier_clu
         assert after["metadata"][name] == before["metadata"][name]
 
 
+@pytest.mark.rule("STATUS-12")
 def test_helm_waits_for_a_token_and_ends_at_once_where_it_would_wait_in_vain(
     start_operator: StartOperator, helm: Helm, chart: Path, tenant: Tenant
 ) -> None:
@@ -105,6 +108,7 @@ def test_helm_waits_for_a_token_and_ends_at_once_where_it_would_wait_in_vain(
     assert tenant.await_ready().token != first
 
 
+@pytest.mark.rule("STATUS-15")
 def test_a_person_can_wait_for_the_refresh_that_was_asked_for(start_operator: StartOperator, tenant: Tenant) -> None:
     """As the README tells: set the annotation, and wait for the status to repeat it."""
     start_operator("--namespace", tenant.objects.namespace).wait_ready()

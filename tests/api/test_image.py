@@ -68,18 +68,21 @@ def other_checkout(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.rule("SEC-19")
 def test_the_same_source_gives_the_same_bytes(image: Image, tmp_path: Path) -> None:
     """By the digest that stands for them all."""
     source = other_checkout(tmp_path / "source")
     assert build(tmp_path / "image.tar", source=source).digest() == image.digest()
 
 
+@pytest.mark.rule("SEC-13")
 def test_it_is_small(image: Image) -> None:
     files = image.own_files()
     assert {file.name.split("/")[0] for file in files} == {"opt"}
     assert sum(file.size for file in files) < 60 * MEGABYTE
 
 
+@pytest.mark.rule("SEC-13")
 def test_nothing_is_in_it_that_it_does_not_need(root: Path) -> None:
     """No package manager, no shell or compiler, no tests, and none of what only a build needs."""
     programs = {path.name for folder in ("usr/bin", "usr/sbin", "opt/tuinly/bin") for path in (root / folder).iterdir()}
@@ -97,12 +100,14 @@ def test_nothing_is_in_it_that_it_does_not_need(root: Path) -> None:
     ] == []
 
 
+@pytest.mark.rule("SEC-13")
 def test_anybody_may_read_it_and_nobody_but_root_may_write_to_it(root: Path) -> None:
     """Whatever the modes in the checkout were, since no two clusters run it as the same user."""
     modes = {path.stat().st_mode & 0o077 for path in (root / "opt" / "tuinly").rglob("*") if not path.is_symlink()}
     assert modes == {0o044, 0o055}
 
 
+@pytest.mark.rule("SEC-13")
 def test_it_tells_what_it_is(image: Image) -> None:
     """By the labels that OCI describes, and a user that Kubernetes can tell from root."""
     config = image.config()
@@ -139,6 +144,7 @@ def in_a_pod(cluster: Cluster, image: Image, root: Path, files: dict[str, Path])
         pytest.skip(str(reason))
 
 
+@pytest.mark.rule("SEC-18")
 def test_it_does_its_work_as_any_user_with_nothing_to_write_to(
     sandbox: SandboxProcess, tenant: Tenant, image: Image, in_a_pod: Sequence[str], tmp_path: Path
 ) -> None:
@@ -176,6 +182,7 @@ def make_image(**variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.rule("SEC-20")
 def test_without_anything_to_build_with_it_says_how_to_get_it(tmp_path: Path) -> None:
     for name in ("bash", "dirname", "sed", "uname", "git", "date"):
         (tmp_path / name).symlink_to(str(shutil.which(name)))
@@ -185,6 +192,7 @@ def test_without_anything_to_build_with_it_says_how_to_get_it(tmp_path: Path) ->
     assert "apt-get install --no-install-recommends buildah" in ended.stderr
 
 
+@pytest.mark.rule("SEC-20")
 def test_a_foreign_platform_needs_an_interpreter_in_the_kernel() -> None:
     if Path("/proc/sys/fs/binfmt_misc/qemu-s390x").exists():
         pytest.skip("this machine runs programs for s390x")

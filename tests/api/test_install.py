@@ -177,6 +177,7 @@ def make_credential(cluster: LocalCluster) -> str:
     return str(found(cluster, "-n", "default", "tuinlycredential/storefront")["metadata"]["uid"])
 
 
+@pytest.mark.rule("OBS-11")
 def test_an_installation(bare: LocalCluster, shell: Shell) -> None:
     """The image that was built and pushed is the one that Pods are to run, and no other was asked for before."""
     shell.run(told("Install"))
@@ -263,6 +264,7 @@ def is_removed(cluster: LocalCluster, credential: str) -> None:
     assert found(cluster, "-n", "default", "tuinlycredential/storefront")["metadata"]["uid"] == credential
 
 
+@pytest.mark.rule("OBS-11", "OBS-14", "OBS-16")
 @pytest.mark.parametrize(
     "name",
     [
@@ -291,6 +293,7 @@ def test_an_upgrade_from_an_earlier_version_a_removal_and_another_installation(
     pods_are_admitted(bare)
 
 
+@pytest.mark.rule("OBS-11")
 def test_an_upgrade_of_an_installation_that_was_made_so(bare: LocalCluster, shell: Shell) -> None:
     """Applied again for nothing, it changes nothing; for another image, that alone."""
     shell.run(told("Install"))
@@ -305,6 +308,7 @@ def test_an_upgrade_of_an_installation_that_was_made_so(bare: LocalCluster, shel
     assert after["spec"] == before["spec"]
 
 
+@pytest.mark.rule("OBS-11")
 def test_a_removal_and_another_installation(bare: LocalCluster, shell: Shell) -> None:
     """Nothing of it is left, and nothing stands in the way of the next one."""
     shell.run(told("Install"))
@@ -316,6 +320,7 @@ def test_a_removal_and_another_installation(bare: LocalCluster, shell: Shell) ->
     assert container(bare)["image"] == IMAGE
 
 
+@pytest.mark.rule("OBS-12")
 def test_what_can_be_chosen_with_kustomize(bare: LocalCluster, shell: Shell, tmp_path: Path) -> None:
     """The kustomization of the docs takes all there is to choose."""
     shell.run(kustomized(tmp_path), folder=tmp_path)
@@ -333,6 +338,7 @@ def test_what_can_be_chosen_with_kustomize(bare: LocalCluster, shell: Shell, tmp
     found(bare, "validatingadmissionpolicybinding/tuinly-operator-push")
 
 
+@pytest.mark.rule("OBS-15")
 def test_two_installations_by_kustomize_are_side_by_side(bare: LocalCluster, shell: Shell, tmp_path: Path) -> None:
     """Each has names, a Lease, rights and a policy of its own, and goes without the other."""
     shell.run(kustomized(tmp_path), folder=tmp_path)
@@ -377,6 +383,7 @@ def each_serves_its_own(cluster: LocalCluster, second: str) -> None:
 # --- The chart --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OBS-15", "OBS-16")
 def test_the_chart_is_installed_upgraded_removed_and_installed_again(bare: LocalCluster, shell: Shell) -> None:
     """As documented, with a second release beside it: each has its own, and what goes and stays is as told."""
     install, second, upgrade, _take_over, uninstall, *_ = documented("Helm", "sh")
@@ -447,6 +454,7 @@ monitoring:
 """
 
 
+@pytest.mark.rule("OBS-13")
 def test_what_helm_template_prints_can_be_applied(bare: LocalCluster, shell: Shell) -> None:
     """As Argo CD and Flux do it, with all that can be chosen; its test's Pod is admitted, too."""
     _install, _second, _upgrade, _take_over, _uninstall, template, *_ = documented("Helm", "sh")
@@ -469,6 +477,7 @@ def test_what_helm_template_prints_can_be_applied(bare: LocalCluster, shell: She
     shell.run(f"{chart} -s templates/tests/ready.yaml | kubectl create --dry-run=server --warnings-as-errors -f -")
 
 
+@pytest.mark.rule("SEC-7")
 def test_push_is_added_where_a_cluster_admin_has_applied_its_policy(bare: LocalCluster, shell: Shell) -> None:
     """The policy by itself, for the usual names or for those of a release; then a release without one of its own."""
     switch_on, usual, of_a_release = documented("Push", "sh")

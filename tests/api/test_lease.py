@@ -58,6 +58,7 @@ async def test_a_lease_without_a_holder_is_made_and_taken(kube: Kube, key: Names
     assert (taken.holder, taken.uid) == ("one", made.uid)
 
 
+@pytest.mark.rule("REPL-8")
 async def test_a_deleted_lease_does_not_come_back_by_a_late_write(
     cluster: Cluster, kube: Kube, key: NamespacedName
 ) -> None:
@@ -79,6 +80,7 @@ async def test_without_its_uid_a_deleted_lease_would_come_back(
     assert made_again.uid not in ("", made.uid)
 
 
+@pytest.mark.rule("REPL-10")
 async def test_whether_an_operator_gave_it_up_or_somebody_made_it_look_so_is_known(
     cluster: Cluster, kube: Kube, key: NamespacedName
 ) -> None:
@@ -165,6 +167,7 @@ async def until_led(kube: Kube, key: NamespacedName) -> float:
         clock.boot += election.pause() + 0.01
 
 
+@pytest.mark.rule("REPL-7")
 @pytest.mark.parametrize("field", ["leaseTransitions", "leaseDurationSeconds"])
 async def test_the_largest_numbers_keep_nobody_out(kube: Kube, key: NamespacedName, field: str) -> None:
     """Counted up, the first would be refused for ever; the second is 68 years."""
@@ -175,6 +178,7 @@ async def test_the_largest_numbers_keep_nobody_out(kube: Kube, key: NamespacedNa
     assert lease.holder == "new"
 
 
+@pytest.mark.rule("REPL-7")
 def test_whatever_a_lease_holds_somebody_leads(cluster: Cluster, key: NamespacedName) -> None:
     """Generated: whatever the API server takes in any field."""
     tried = itertools.count()

@@ -64,6 +64,7 @@ def tenants(
         yield tenants
 
 
+@pytest.mark.rule("RES-14", "TARGET-6")
 @pytest.mark.parametrize("name", LETTERS)
 def test_letters_go_into_the_target_as_they_are_and_ask_for_one_exchange(
     tenants: Mapping[str, Tenant], name: str
@@ -78,6 +79,7 @@ def test_letters_go_into_the_target_as_they_are_and_ask_for_one_exchange(
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("TARGET-6")
 def test_a_later_write_comes_through_too_and_nothing_is_asked_anew(tenants: Mapping[str, Tenant]) -> None:
     for tenant in tenants.values():
         tenant.await_ready()
@@ -92,6 +94,7 @@ def test_a_later_write_comes_through_too_and_nothing_is_asked_anew(tenants: Mapp
         assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("OBS-6")
 @pytest.mark.parametrize("letters", ["\U0001f600", "client\x7f", "\ufeffclient", "cl\u0131ent"])
 def test_a_client_id_of_other_letters_is_told_without_them(tenant: Tenant, letters: str) -> None:
     tenant.register()
@@ -105,6 +108,7 @@ def test_a_client_id_of_other_letters_is_told_without_them(tenant: Tenant, lette
     assert tenant.requests() == []
 
 
+@pytest.mark.rule("OBS-9")
 def test_each_line_of_the_log_is_one_line_of_ascii(tenants: Mapping[str, Tenant], operator: OperatorProcess) -> None:
     for tenant in tenants.values():
         tenant.await_ready()

@@ -76,6 +76,7 @@ def account(tenant: Tenant) -> Account:
     return Account(cluster, namespace)
 
 
+@pytest.mark.rule("LOGIN-1", "LOGIN-3", "LOGIN-4", "REPL-3")
 def test_a_hanging_plugin_stops_nothing_until_its_login_ends_and_a_new_login_is_used_at_once(
     tenant: Tenant, account: Account, hasty: Path, start_operator: StartOperator, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def count(operator: OperatorProcess, message: str) -> int:
     return len([line for line in operator.logs() if message in line["msg"]])
 
 
+@pytest.mark.rule("LOGIN-7")
 def test_a_plugin_that_hangs_at_the_start_does_not_keep_the_operator_from_ending(
     start_operator: StartOperator, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.api.conftest import StartOperator
 from tests.support.sandbox import Fault
 from tests.support.tenant import Tenant
@@ -11,6 +13,7 @@ PATIENCE = 60
 """Seconds that the operator waits for an answer to a token request."""
 
 
+@pytest.mark.rule("ABS-14")
 def test_the_new_one_has_its_token_while_a_request_for_the_old_one_hangs(
     tenant: Tenant, start_operator: StartOperator
 ) -> None:

@@ -29,6 +29,7 @@ def started(cluster: Cluster, sandbox: SandboxProcess, operator: OperatorProcess
     assert verdict.is_good, verdict
 
 
+@pytest.mark.rule("TARGET-1")
 def test_the_target_holds_the_token_under_the_default_keys(started: Tenant, sandbox: SandboxProcess) -> None:
     target = started.target()
     [token] = started.tokens()
@@ -41,6 +42,7 @@ def test_the_target_holds_the_token_under_the_default_keys(started: Tenant, sand
     assert sandbox.admin.graphql(target.token) == 200
 
 
+@pytest.mark.rule("WHEN-1")
 def test_the_expiry_is_counted_from_before_the_request(started: Tenant) -> None:
     """So the token lives at least as long as the target says."""
     [token] = started.tokens()
@@ -49,6 +51,7 @@ def test_the_expiry_is_counted_from_before_the_request(started: Tenant) -> None:
     assert expires_at == seconds_of(started.target().notes["issued-at"]) + token.expires_in
 
 
+@pytest.mark.rule("REMOVE-1", "STATE-1", "OWN-2")
 def test_the_target_belongs_to_the_credential(started: Tenant) -> None:
     credential, meta = started.credential(), started.target().raw["metadata"]
     assert meta["labels"] == {
@@ -67,12 +70,14 @@ def test_the_target_belongs_to_the_credential(started: Tenant) -> None:
     assert "finalizers" not in credential["metadata"]
 
 
+@pytest.mark.rule("WRITE-1")
 def test_the_target_is_written_by_server_side_apply_alone(started: Tenant) -> None:
     """Drift is seen by who owns a key: an entry of another kind would keep keys that a later apply drops."""
     managed = started.target().raw["metadata"]["managedFields"]
     assert [(entry["manager"], entry["operation"]) for entry in managed] == [("tuinly-operator", "Apply")]
 
 
+@pytest.mark.rule("STATE-2")
 def test_the_targets_annotations_are_the_operators_state(started: Tenant) -> None:
     client_secret = started.objects.get("Secret", started.client_secret_name)["metadata"]
     notes = started.target().notes
@@ -96,6 +101,7 @@ def test_the_targets_annotations_are_the_operators_state(started: Tenant) -> Non
     assert seconds_of(notes["issued-at"]) < seconds_of(notes["next-refresh"]) < seconds_of(notes["expires-at"])
 
 
+@pytest.mark.rule("STATUS-1")
 def test_the_status_reports_it(started: Tenant, sandbox: SandboxProcess) -> None:
     credential, notes = started.credential(), started.target().notes
     status = credential["status"]
@@ -126,6 +132,7 @@ def test_the_first_token_costs_one_exchange_and_one_write_of_the_target(started:
     assert len(started.objects.versions("Secret", started.target_name, since=started.begin)) == 1
 
 
+@pytest.mark.rule("OBS-3")
 def test_one_event_tells_of_the_first_token(started: Tenant) -> None:
     event = started.await_event("Issued")
     assert event["type"] == "Normal"
@@ -135,6 +142,7 @@ def test_one_event_tells_of_the_first_token(started: Tenant) -> None:
     assert started.event_reasons().count("Issued") == 1
 
 
+@pytest.mark.rule("OBS-5")
 def test_one_line_is_logged_for_it(started: Tenant, operator: OperatorProcess) -> None:
     key = f"{started.objects.namespace}/{started.name}"
     lines = [line for line in operator.logs() if line.get("credential") == key]
@@ -143,6 +151,7 @@ def test_one_line_is_logged_for_it(started: Tenant, operator: OperatorProcess) -
     ]
 
 
+@pytest.mark.rule("RES-7")
 def test_kubectl_get_shows_what_matters(started: Tenant, cluster: Cluster) -> None:
     table = cluster.kubectl("get", "tc", "--namespace", started.objects.namespace)
     header, row = (re.split(r" {2,}", line.strip()) for line in table.splitlines())
@@ -158,11 +167,13 @@ def test_kubectl_get_shows_what_matters(started: Tenant, cluster: Cluster) -> No
     ]
 
 
+@pytest.mark.rule("STATUS-16")
 def test_kubectl_can_wait_for_it(started: Tenant, cluster: Cluster) -> None:
     wait = ("wait", "--for=condition=Ready", "--timeout=30s", f"tuinlycredential/{started.name}")
     assert "condition met" in cluster.kubectl(*wait, "--namespace", started.objects.namespace)
 
 
+@pytest.mark.rule("OBS-10")
 def test_metrics_count_it_and_tell_its_times(started: Tenant, operator: OperatorProcess) -> None:
     labels = {"namespace": started.objects.namespace, "credential": started.name}
     status = started.status()
@@ -177,6 +188,7 @@ def test_metrics_count_it_and_tell_its_times(started: Tenant, operator: Operator
     assert (operator.metric("tuinly_refreshes_total", grant="ClientCredentials") or 0) >= 1
 
 
+@pytest.mark.rule("TARGET-2")
 def test_the_target_and_the_keys_of_the_client_secret_can_be_named(tenant: Tenant) -> None:
     tenant.register()
     tenant.apply_client_secret({"id": tenant.client.id, "password": tenant.client.secret})
@@ -197,6 +209,7 @@ def test_where_push_is_not_installed_the_token_comes_all_the_same_and_it_is_said
     wait_until(lambda: tenant.condition("Ready") and not tenant.condition("Delivered"), what="it is said no more")
 
 
+@pytest.mark.rule("OWN-6")
 def test_the_target_of_somebody_else_is_left_alone(tenant: Tenant) -> None:
     tenant.apply_client_secret({"precious": "data"}, name=tenant.target_name)
     before = tenant.target().version
@@ -208,6 +221,7 @@ def test_the_target_of_somebody_else_is_left_alone(tenant: Tenant) -> None:
     tenant.await_ready()
 
 
+@pytest.mark.rule("OBS-9")
 def test_json_is_all_that_is_logged(operator: OperatorProcess) -> None:
     for line in operator.logs():
         assert {"ts", "level", "logger", "msg"} <= line.keys(), json.dumps(line)

@@ -142,6 +142,7 @@ def await_all_done(tenant: Tenant, change: Change) -> None:
     tenant.await_ready()
 
 
+@pytest.mark.rule("TARGET-8", "DRIFT-4")
 @pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if not change.spec.get("suspend")])
 def test_a_change_that_was_missed_is_made_up_for(lives: Lives, name: str) -> None:
     """By one exchange at most: the token is unknown to this process, so what has to be written has to be asked for."""
@@ -155,6 +156,7 @@ def test_a_change_that_was_missed_is_made_up_for(lives: Lives, name: str) -> Non
     assert after.token == (f"<{token}>" if name == "template" else token)
 
 
+@pytest.mark.rule("OWN-8")
 def test_a_missed_rename_is_made(lives: Lives) -> None:
     """The old target is found by its label: the process never saw its name in a spec."""
     tenant, before = lives["renamed"]
@@ -175,6 +177,7 @@ def test_a_retained_target_is_adopted_as_the_object_that_it_is(lives: Lives) -> 
     assert after.notes["credential-uid"] != before.notes["credential-uid"]
 
 
+@pytest.mark.rule("OWN-19")
 def test_an_orphan_is_left_alone(lives: Lives) -> None:
     orphan, before = lives["orphan"]
     assert orphan.target().raw == before.raw

@@ -53,6 +53,7 @@ def told_of(operator: OperatorProcess, value: str) -> set[str]:
 # Metrics --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OBS-10")
 def test_readiness_expiry_and_next_refresh_are_those_that_kubectl_shows(
     tenant: Tenant, operator: OperatorProcess
 ) -> None:
@@ -85,6 +86,7 @@ def test_what_is_suspended_is_told_to_be(tenant: Tenant, operator: OperatorProce
     await_metric(operator, None, "tuinly_credential_suspended", **labels_of(tenant))
 
 
+@pytest.mark.rule("OBS-10")
 def test_token_requests_are_told_by_grant_and_outcome_with_durations_and_lateness(
     tenant: Tenant, operator: OperatorProcess
 ) -> None:
@@ -105,6 +107,7 @@ def test_token_requests_are_told_by_grant_and_outcome_with_durations_and_latenes
     eventually(check)
 
 
+@pytest.mark.rule("CLOCK-4")
 def test_what_is_known_of_an_endpoint_is_told(
     tenant: Tenant, operator: OperatorProcess, sandbox: SandboxProcess, other_token_urls: tuple[str, ...]
 ) -> None:
@@ -130,6 +133,7 @@ def test_what_is_known_of_an_endpoint_is_told(
     await_metric(operator, 0, "tuinly_endpoint_down", origin=origin)
 
 
+@pytest.mark.rule("OBS-10")
 def test_all_series_of_a_credential_and_of_its_endpoint_go_with_it(
     tenant: Tenant, operator: OperatorProcess, sandbox: SandboxProcess, other_token_urls: tuple[str, ...]
 ) -> None:
@@ -168,6 +172,7 @@ def test_the_operator_tells_of_itself(operator: OperatorProcess) -> None:
         assert operator.metric(name) is not None, name
 
 
+@pytest.mark.rule("OUT-1")
 def test_the_reach_of_the_api_server_is_told(operator: OperatorProcess, proxy: ApiProxy) -> None:
     await_metric(operator, 1, "tuinly_api_reachable")
     proxy.cut()
@@ -199,6 +204,7 @@ def storied(tenant: Tenant, sandbox: SandboxProcess) -> Tenant:
     return tenant
 
 
+@pytest.mark.rule("OBS-25")
 def test_describe_tells_the_story(storied: Tenant, cluster: Cluster) -> None:
     """What is, why, what to do next, and how it came to that, in this order."""
     text = cluster.kubectl("describe", "tc", storied.name, "--namespace", storied.objects.namespace)
@@ -219,6 +225,7 @@ def test_describe_tells_the_story(storied: Tenant, cluster: Cluster) -> None:
         assert next_step in row
 
 
+@pytest.mark.rule("OBS-25")
 def test_an_event_is_about_the_very_credential(storied: Tenant) -> None:
     uid = storied.credential()["metadata"]["uid"]
     for event in storied.events():
@@ -226,6 +233,7 @@ def test_an_event_is_about_the_very_credential(storied: Tenant) -> None:
         assert (event["reportingController"], event["action"]) == ("tuinly.com/tuinly-operator", "Refresh")
 
 
+@pytest.mark.rule("OBS-5")
 def test_a_log_line_says_of_which_credential_why_and_which_attempt(storied: Tenant, operator: OperatorProcess) -> None:
     """A missing Secret is no attempt: the Event and the condition tell of that."""
     lines = [line for line in operator.logs() if line.get("credential") == storied.key]

@@ -8,6 +8,7 @@ from tests.support.tenant import Tenant, seconds_of
 pytestmark = pytest.mark.usefixtures("operator")
 
 
+@pytest.mark.rule("ANS-12")
 def test_the_same_token_again_is_not_written_again(tenant: Tenant) -> None:
     """A caching server: it is asked again after half of the life that is left, until it gives another one."""
     tenant.start(lifetime=9, issues_refresh_tokens=False, repeats_token=True)
@@ -20,6 +21,7 @@ def test_the_same_token_again_is_not_written_again(tenant: Tenant) -> None:
     assert [verdict for verdict in tenant.verdicts("Refreshed") if verdict[0] == "False"] == []
 
 
+@pytest.mark.rule("ANS-14")
 def test_narrower_scopes_are_refused_while_the_token_is_good(tenant: Tenant, auditor: Auditor) -> None:
     scopes = ("orders:read", "orders:write")
     tenant.start({"scopes": list(scopes)}, scopes=scopes)
@@ -37,6 +39,7 @@ def test_narrower_scopes_are_refused_while_the_token_is_good(tenant: Tenant, aud
     assert (verdict := auditor.verdict()).is_good, verdict
 
 
+@pytest.mark.rule("ANS-16")
 def test_narrower_scopes_are_taken_when_the_spec_asks_for_fewer(tenant: Tenant) -> None:
     scopes = ("orders:read", "orders:write")
     tenant.start({"scopes": list(scopes)}, scopes=scopes)
@@ -46,6 +49,7 @@ def test_narrower_scopes_are_taken_when_the_spec_asks_for_fewer(tenant: Tenant) 
     assert tenant.status()["scopes"] == ["orders:read"]
 
 
+@pytest.mark.rule("ANS-17")
 def test_narrower_scopes_at_first_are_published_and_told(tenant: Tenant) -> None:
     scopes = ("orders:read", "orders:write")
     tenant.start({"scopes": list(scopes)}, scopes=scopes, grants_only=("orders:read",))
@@ -55,6 +59,7 @@ def test_narrower_scopes_at_first_are_published_and_told(tenant: Tenant) -> None
     assert tenant.await_event("ScopeNarrowed")["type"] == "Warning"
 
 
+@pytest.mark.rule("ANS-16")
 def test_an_earlier_expiry_is_taken_after_a_change_of_the_client(tenant: Tenant) -> None:
     tenant.start(lifetime=3600)
     before = tenant.await_ready()

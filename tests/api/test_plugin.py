@@ -57,6 +57,7 @@ def where(namespace: str) -> tuple[str, str]:
 # status ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-4", "PLUGIN-6")
 @pytest.mark.usefixtures("operator")
 def test_status_shows_first_what_needs_attention(tenant: Tenant, viewer: Plugin, where: tuple[str, str]) -> None:
     tenant.start().await_ready()
@@ -74,6 +75,7 @@ def test_status_shows_first_what_needs_attention(tenant: Tenant, viewer: Plugin,
     assert viewer.run("status", "storefront", *where).status == READY
 
 
+@pytest.mark.rule("PLUGIN-6")
 @pytest.mark.usefixtures("operator")
 def test_status_is_data_for_programs(tenant: Tenant, viewer: Plugin, where: tuple[str, str]) -> None:
     tenant.start().await_ready()
@@ -87,6 +89,7 @@ def test_status_is_data_for_programs(tenant: Tenant, viewer: Plugin, where: tupl
     assert "storefront-token" in viewer.run("status", *where, "-o", "wide").out
 
 
+@pytest.mark.rule("PLUGIN-6")
 def test_status_selects_by_labels_and_in_all_namespaces(cluster: Cluster, admin: Plugin, namespace: str) -> None:
     credential = {**GOOD, "metadata": {"name": "storefront", "labels": {"only": namespace}}}
     Credentials(cluster, namespace).create(credential)
@@ -105,6 +108,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(
     assert f"no TuinlyCredential stormfront in the namespace {namespace}; there are: storefront" in ran.err
 
 
+@pytest.mark.rule("PLUGIN-4")
 def test_who_may_not_look_is_told_what_to_ask_for(nobody: Plugin, where: tuple[str, str]) -> None:
     ran = nobody.run("status", *where)
     assert ran.status == UNCHECKED
@@ -112,6 +116,7 @@ def test_who_may_not_look_is_told_what_to_ask_for(nobody: Plugin, where: tuple[s
     assert "ask for the role view" in ran.err
 
 
+@pytest.mark.rule("PLUGIN-6")
 @pytest.mark.usefixtures("operator")
 def test_watch_tells_what_changes(tenant: Tenant, viewer: Plugin, where: tuple[str, str]) -> None:
     tenant.apply()
@@ -132,6 +137,7 @@ def steps(out: str) -> dict[str, tuple[str, str]]:
     return {line[1]: (line[0], line[2]) for line in lines if len(line) == 3}
 
 
+@pytest.mark.rule("PLUGIN-7")
 @pytest.mark.usefixtures("operator")
 def test_why_checks_each_step_with_the_users_rights(
     tenant: Tenant, editor: Plugin, admin: Plugin, where: tuple[str, str]
@@ -152,6 +158,7 @@ def test_why_checks_each_step_with_the_users_rights(
     assert "tuinly-system/tuinly-operator serves it" in admin.run("why", "storefront", *where).out
 
 
+@pytest.mark.rule("PLUGIN-7")
 @pytest.mark.usefixtures("operator")
 def test_why_without_the_right_to_secrets_says_so_and_goes_on(
     tenant: Tenant, viewer: Plugin, where: tuple[str, str]
@@ -165,6 +172,7 @@ def test_why_without_the_right_to_secrets_says_so_and_goes_on(
     }
 
 
+@pytest.mark.rule("PLUGIN-7")
 @pytest.mark.usefixtures("operator")
 def test_why_ends_with_the_one_thing_to_do(tenant: Tenant, editor: Plugin, where: tuple[str, str]) -> None:
     tenant.apply()
@@ -180,6 +188,7 @@ def test_why_ends_with_the_one_thing_to_do(tenant: Tenant, editor: Plugin, where
     assert "last Warning InvalidClient" in ran.out
 
 
+@pytest.mark.rule("PLUGIN-8")
 @pytest.mark.usefixtures("operator")
 def test_why_reads_a_client_secret_only_where_its_metadata_does_not_tell(
     tenant: Tenant, editor: Plugin, cluster: Cluster, where: tuple[str, str]
@@ -197,6 +206,7 @@ def test_why_reads_a_client_secret_only_where_its_metadata_does_not_tell(
     assert "canary" not in ran.out + ran.err
 
 
+@pytest.mark.rule("PLUGIN-7")
 @pytest.mark.usefixtures("operator")
 def test_why_names_pods_that_keep_an_older_token(tenant: Tenant, editor: Plugin, where: tuple[str, str]) -> None:
     tenant.start().await_ready()
@@ -241,6 +251,7 @@ def pod(tenant: Tenant, name: str, container: Json, started: float) -> None:
 # renew, suspend, resume -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-9")
 @pytest.mark.usefixtures("operator")
 def test_renew_forces_an_exchange_and_follows_it_to_its_end(
     tenant: Tenant, editor: Plugin, where: tuple[str, str]
@@ -252,6 +263,7 @@ def test_renew_forces_an_exchange_and_follows_it_to_its_end(
     assert tenant.target().token != before
 
 
+@pytest.mark.rule("PLUGIN-9")
 @pytest.mark.usefixtures("operator")
 def test_renew_says_what_failed_and_that_the_token_stays(
     tenant: Tenant, editor: Plugin, where: tuple[str, str]
@@ -265,6 +277,7 @@ def test_renew_says_what_failed_and_that_the_token_stays(
     assert tenant.target().token == before
 
 
+@pytest.mark.rule("PLUGIN-9")
 @pytest.mark.usefixtures("operator")
 def test_renew_says_why_it_must_wait(tenant: Tenant, editor: Plugin, where: tuple[str, str]) -> None:
     tenant.start().await_ready()
@@ -278,6 +291,7 @@ def test_renew_says_why_it_must_wait(tenant: Tenant, editor: Plugin, where: tupl
     assert "not within 1 s; EndpointThrottled" in ran.err
 
 
+@pytest.mark.rule("PLUGIN-9")
 def test_renew_does_not_wait_for_what_will_not_come(
     cluster: Cluster, editor: Plugin, namespace: str, where: tuple[str, str]
 ) -> None:
@@ -288,6 +302,7 @@ def test_renew_does_not_wait_for_what_will_not_come(
     assert "it is suspended, so nothing happens until it is resumed" in ran.err
 
 
+@pytest.mark.rule("PLUGIN-9")
 def test_more_than_one_is_renewed_only_with_a_yes(
     cluster: Cluster, editor: Plugin, namespace: str, where: tuple[str, str]
 ) -> None:
@@ -323,6 +338,7 @@ def test_who_has_no_rights_is_told_so_in_a_sentence(  # noqa: PLR0913, PLR0917 -
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.rule("PLUGIN-9")
 def test_who_may_only_look_changes_nothing(
     cluster: Cluster, viewer: Plugin, namespace: str, where: tuple[str, str]
 ) -> None:
@@ -333,6 +349,7 @@ def test_who_may_only_look_changes_nothing(
         assert "edit (to change)" in ran.err
 
 
+@pytest.mark.rule("PLUGIN-10")
 @pytest.mark.usefixtures("operator")
 def test_suspend_and_resume_wait_until_it_is_confirmed(tenant: Tenant, editor: Plugin, where: tuple[str, str]) -> None:
     tenant.start().await_ready()
@@ -350,6 +367,7 @@ def test_suspend_and_resume_wait_until_it_is_confirmed(tenant: Tenant, editor: P
 # token, report --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-13")
 @pytest.mark.usefixtures("operator")
 def test_token_goes_into_a_pipe_as_it_is(
     tenant: Tenant, editor: Plugin, viewer: Plugin, where: tuple[str, str]
@@ -366,6 +384,7 @@ def test_token_goes_into_a_pipe_as_it_is(
     assert (refused.status, refused.out) == (UNCHECKED, "")
 
 
+@pytest.mark.rule("PLUGIN-13")
 @pytest.mark.usefixtures("operator")
 def test_a_report_holds_no_secret_and_lists_what_is_missing(
     tenant: Tenant, editor: Plugin, cluster: Cluster, tmp_path: Path, where: tuple[str, str]
@@ -402,6 +421,7 @@ def test_a_report_holds_no_secret_and_lists_what_is_missing(
     assert "File exists" in again.err
 
 
+@pytest.mark.rule("PLUGIN-13")
 @pytest.mark.usefixtures("installed")
 def test_a_report_of_an_admin_has_the_installation_but_no_foreign_variables(
     cluster: Cluster, admin: Plugin, namespace: str, tmp_path: Path
@@ -423,6 +443,7 @@ def test_a_report_of_an_admin_has_the_installation_but_no_foreign_variables(
 # check, version -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-12")
 @pytest.mark.usefixtures("installed")
 def test_check_finds_what_is_wrong_with_an_installation(admin: Plugin) -> None:
     """There is no node here, so no replica runs; the rest is as it should be."""
@@ -436,6 +457,7 @@ def test_check_finds_what_is_wrong_with_an_installation(admin: Plugin) -> None:
     assert "Next: Look why: kubectl -n tuinly-system describe pods" in ran.out
 
 
+@pytest.mark.rule("PLUGIN-12")
 @pytest.mark.usefixtures("installed")
 def test_check_tells_which_right_is_missing(cluster: Cluster, admin: Plugin) -> None:
     role = json.loads(cluster.kubectl("get", "clusterrole", "tuinly-operator", "-o", "json"))
@@ -454,6 +476,7 @@ def test_check_tells_which_right_is_missing(cluster: Cluster, admin: Plugin) -> 
         )
 
 
+@pytest.mark.rule("PLUGIN-12")
 @pytest.mark.usefixtures("installed")
 def test_check_says_what_it_could_not_check(nobody: Plugin, admin: Plugin) -> None:
     ran = nobody.run("check")
@@ -493,6 +516,7 @@ def test_versions_of_all_three(admin: Plugin, nobody: Plugin) -> None:
 # The way in -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-1")
 @pytest.mark.usefixtures("installed")
 def test_it_logs_in_as_kubectl_does(cluster: Cluster, admin: Plugin, namespace: str, tmp_path: Path) -> None:
     """By an exec plugin, in the second of two files, with a context and its namespace, as somebody else."""
@@ -542,6 +566,7 @@ def test_it_logs_in_as_kubectl_does(cluster: Cluster, admin: Plugin, namespace: 
     assert "norbert" in both.run("status", "storefront", "--as", "norbert", kubeconfig=f"{first}:{second}").err
 
 
+@pytest.mark.rule("PLUGIN-1")
 @pytest.mark.parametrize(
     ("words", "told"),
     [

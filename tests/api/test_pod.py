@@ -51,6 +51,7 @@ def pod(cluster: Cluster, sandbox: SandboxProcess, operator_login: Path, tmp_pat
         pytest.skip(f"cannot make a place like a Pod: {reason}")
 
 
+@pytest.mark.rule("SEC-11")
 def test_a_kubeconfig_with_certificates_in_it_needs_a_temporary_directory(pod: Launcher, operator_login: Path) -> None:
     """Python's TLS takes them from files alone. The Pod's own login, and a kubeconfig that names files, need none."""
     assert "certificate-authority-data" in operator_login.read_text()
@@ -71,6 +72,7 @@ def start(pod: Launcher, sandbox: SandboxProcess, tmp_path: Path) -> Iterator[Ca
         )
 
 
+@pytest.mark.rule("SEC-11")
 def test_the_place_is_as_bare_as_it_should_be(pod: Launcher) -> None:
     """Else the tests below would prove nothing."""
     argv = [*pod, sys.executable, "-c", PROBE]
@@ -78,6 +80,7 @@ def test_the_place_is_as_bare_as_it_should_be(pod: Launcher) -> None:
     assert (probe.stdout, probe.stderr) == (f"{UID} ['KUBERNETES_SERVICE_HOST', 'KUBERNETES_SERVICE_PORT']\n", "")
 
 
+@pytest.mark.rule("SEC-11")
 def test_a_user_that_nobody_knows_needs_no_home_and_nothing_to_write_to(
     tenant: Tenant, start: Callable[..., OperatorProcess]
 ) -> None:
@@ -88,6 +91,7 @@ def test_a_user_that_nobody_knows_needs_no_home_and_nothing_to_write_to(
     assert operator.complaints(tenant.objects.namespace) == []
 
 
+@pytest.mark.rule("SEC-11")
 def test_with_credentials_there_from_the_start_it_is_ready(
     tenant: Tenant, start: Callable[..., OperatorProcess]
 ) -> None:

@@ -50,6 +50,7 @@ def run(kubeconfig: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.rule("SET-4")
 @pytest.mark.parametrize("name", BROKEN_LOGINS)
 def test_a_broken_kubeconfig_ends_the_program_with_one_line(tmp_path: Path, name: str) -> None:
     """It names the flag, its variable and the file, and tells nothing of what is in it."""
@@ -62,6 +63,7 @@ def test_a_broken_kubeconfig_ends_the_program_with_one_line(tmp_path: Path, name
     assert "canary" not in ended.stderr
 
 
+@pytest.mark.rule("SET-4")
 def test_a_missing_kubeconfig_ends_the_program_with_one_line(tmp_path: Path) -> None:
     ended = run(tmp_path / "nowhere")
     line = f'"{tmp_path}/nowhere" cannot be read: No such file or directory'
@@ -71,6 +73,7 @@ def test_a_missing_kubeconfig_ends_the_program_with_one_line(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.rule("ERR-3")
 def test_an_untrusted_certificate_is_told_with_the_flag_that_trusts_it(
     tenant: Tenant, start_operator: StartOperator
 ) -> None:
@@ -84,6 +87,7 @@ def test_an_untrusted_certificate_is_told_with_the_flag_that_trusts_it(
 # --- Health -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OBS-20")
 def test_what_is_served(start_operator: StartOperator) -> None:
     operator = start_operator().wait_ready()
     assert operator.get("/healthz") == (200, "ok\n")
@@ -100,6 +104,7 @@ def account(cluster: Cluster, namespace: str) -> tuple[str, Path]:
     return f"{namespace}:operator", cluster.kubeconfig_for(namespace, "operator")
 
 
+@pytest.mark.rule("OUT-5")
 @pytest.mark.usefixtures("installed")
 def test_without_rights_it_is_not_ready_until_it_has_them(
     cluster: Cluster, account: tuple[str, Path], start_operator: StartOperator
@@ -137,6 +142,7 @@ def role(cluster: Cluster, account: tuple[str, Path], namespace: str) -> None:
         cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(each))
 
 
+@pytest.mark.rule("SEC-6")
 @pytest.mark.usefixtures("role")
 def test_with_rights_in_one_namespace_it_serves_that_one(
     tenant: Tenant, cluster: Cluster, account: tuple[str, Path], start_operator: StartOperator
@@ -164,6 +170,7 @@ def bare_cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
+@pytest.mark.rule("OUT-4", "OUT-9")
 def test_it_waits_for_the_definition_and_survives_its_end(
     bare_cluster: LocalCluster, sandbox: SandboxProcess, start_operator: StartOperator
 ) -> None:

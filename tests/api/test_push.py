@@ -122,6 +122,7 @@ def pods(tenant: Tenant) -> Pods:
     return Pods(tenant.objects)
 
 
+@pytest.mark.rule("PUSH-1")
 def test_the_pods_that_mount_the_target_are_told_of_each_new_token_and_no_others(
     installation: Installation, start_operator: StartOperator, tenant: Tenant, pods: Pods
 ) -> None:
@@ -161,6 +162,7 @@ def _all_told(pods: Pods, names: Sequence[str], version: str) -> None:
     assert pods.values(names) == {version}
 
 
+@pytest.mark.rule("PUSH-11")
 def test_who_needs_a_restart_is_named_and_the_token_comes_all_the_same(
     installation: Installation, start_operator: StartOperator, tenant: Tenant, pods: Pods
 ) -> None:
@@ -176,6 +178,7 @@ def test_who_needs_a_restart_is_named_and_the_token_comes_all_the_same(
         assert pods.values(["fine"]) == {tenant.await_ready().version}
 
 
+@pytest.mark.rule("PUSH-8")
 def test_without_the_policy_no_pod_is_touched(
     installation: Installation, start_operator: StartOperator, tenant: Tenant, pods: Pods
 ) -> None:
@@ -188,6 +191,7 @@ def test_without_the_policy_no_pod_is_touched(
     assert pods.version("web") == before["metadata"]["resourceVersion"]
 
 
+@pytest.mark.rule("PUSH-11")
 def test_without_the_rights_the_token_comes_all_the_same(start_operator: StartOperator, tenant: Tenant) -> None:
     start_operator("--push").wait_ready()
     tenant.start(PUSH)
@@ -196,6 +200,7 @@ def test_without_the_rights_the_token_comes_all_the_same(start_operator: StartOp
     tenant.await_ready()
 
 
+@pytest.mark.rule("PUSH-9")
 def test_a_new_leader_tells_those_who_may_not_know_of_a_token_that_was_just_written(
     installation: Installation, start_operator: StartOperator, tenant: Tenant, pods: Pods
 ) -> None:
@@ -216,6 +221,7 @@ def test_a_new_leader_tells_those_who_may_not_know_of_a_token_that_was_just_writ
         )
 
 
+@pytest.mark.rule("PUSH-7")
 async def test_a_pod_is_that_very_pod_and_whoever_else_writes_to_it_is_no_matter(
     cluster: Cluster, tenant: Tenant, pods: Pods
 ) -> None:

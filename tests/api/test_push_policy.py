@@ -141,6 +141,7 @@ def probe(stage: Stage, name: str) -> str:
     return ""
 
 
+@pytest.mark.rule("SEC-8")
 @pytest.mark.parametrize("volume", [SECRET, PROJECTED], ids=["secret", "projected"])
 @pytest.mark.parametrize("annotations", [{}, {"note": "kept"}, {PUSHED: "1"}], ids=str)
 def test_the_annotation_can_be_set(stage: Stage, volume: Json, annotations: Mapping[str, str]) -> None:
@@ -210,6 +211,7 @@ STATUS: dict[str, Json] = {
 """Changes of a Pod by its status subresource."""
 
 
+@pytest.mark.rule("SEC-8")
 @pytest.mark.parametrize("change", STATUS)
 def test_by_the_status_nothing_else_is_changed(stage: Stage, change: str) -> None:
     """Neither by itself nor beside what is allowed. Some of it the API server takes, and changes nothing."""
@@ -220,6 +222,7 @@ def test_by_the_status_nothing_else_is_changed(stage: Stage, change: str) -> Non
     assert bare(stage.read()) == bare(before)
 
 
+@pytest.mark.rule("SEC-8")
 @pytest.mark.parametrize(
     "operation",
     [
@@ -241,6 +244,7 @@ def test_no_json_patch_changes_more(stage: Stage, operation: Json) -> None:
     assert stage.read() == before
 
 
+@pytest.mark.rule("SEC-8")
 def test_the_annotation_is_not_removed(stage: Stage) -> None:
     before = stage.read()
     stage.try_all("storefront", {"metadata": {"annotations": {PUSHED: None}}})
@@ -248,6 +252,7 @@ def test_the_annotation_is_not_removed(stage: Stage) -> None:
     assert stage.read() == before
 
 
+@pytest.mark.rule("SEC-8")
 @pytest.mark.parametrize("value", ["", "x", "7x", "x7", "-7", " 7", "7\n", "7\nx", "7.0", "\u0667", "7" * 41], ids=repr)
 def test_a_value_is_digits(stage: Stage, value: str) -> None:
     before = stage.read()
@@ -255,6 +260,7 @@ def test_a_value_is_digits(stage: Stage, value: str) -> None:
     assert stage.read() == before
 
 
+@pytest.mark.rule("SEC-8")
 @pytest.mark.parametrize(
     "volumes",
     [
@@ -292,6 +298,7 @@ ELSEWHERE: dict[str, tuple[str, str, Json | None]] = {
 """What can be done to a Pod in other places than its status."""
 
 
+@pytest.mark.rule("SEC-8")
 @pytest.mark.parametrize("change", ELSEWHERE)
 def test_elsewhere_nothing_is_changed(stage: Stage, change: str) -> None:
     before = stage.read()
@@ -302,6 +309,7 @@ def test_elsewhere_nothing_is_changed(stage: Stage, change: str) -> None:
     assert "of a Pod the operator may update the status subresource alone" in refusal
 
 
+@pytest.mark.rule("SEC-8")
 def test_no_pod_is_made_and_none_is_entered(stage: Stage) -> None:
     pods = stage.path("").rstrip("/")
     names = {each["metadata"]["name"] for each in stage.admin.read(pods)["items"]}
@@ -313,6 +321,7 @@ def test_no_pod_is_made_and_none_is_entered(stage: Stage) -> None:
     assert {each["metadata"]["name"] for each in stage.admin.read(pods)["items"]} == names
 
 
+@pytest.mark.rule("SEC-10")
 def test_the_probe_is_refused_by_name(stage: Stage) -> None:
     """By which the operator knows that the policy is there; with 403, which no other trouble with a Pod is."""
     before = stage.read()
@@ -323,6 +332,7 @@ def test_the_probe_is_refused_by_name(stage: Stage) -> None:
     assert stage.read() == before
 
 
+@pytest.mark.rule("SEC-10")
 @pytest.mark.parametrize("who", ["admin", "system:node:n1", "default", "the same name elsewhere"])
 def test_nobody_else_is_hampered(cluster: Cluster, stage: Stage, who: str) -> None:
     accounts = {
@@ -341,6 +351,7 @@ def test_nobody_else_is_hampered(cluster: Cluster, stage: Stage, who: str) -> No
     cluster.kubectl("delete", "pod", name, "-n", stage.namespace, "--grace-period=0", "--force", *login)
 
 
+@pytest.mark.rule("SEC-8")
 def test_all_expressions_fit_their_types(stage: Stage) -> None:
     """The API server's controllers check them against the schema of Pods, and warn of what cannot be."""
     path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{stage.account}-push"
@@ -351,6 +362,7 @@ def test_all_expressions_fit_their_types(stage: Stage) -> None:
     eventually(is_checked)
 
 
+@pytest.mark.rule("SEC-10")
 def test_where_the_account_is_gone_nobody_is_refused(cluster: Cluster, namespace: str) -> None:
     """The policy is applied by itself, as for a namespaced installation; then its account is deleted."""
     name = f"t{secrets.token_hex(3)}"

@@ -14,6 +14,7 @@ from tests.support.tenant import Tenant
 pytestmark = pytest.mark.skipif(not PROGRAMS, reason="no prometheus (make extras, make prometheus)")
 
 
+@pytest.mark.rule("OBS-27")
 @pytest.mark.timeout(600)
 def test_a_queue_in_which_credentials_wait_for_minutes_is_told_of(
     start_operator: StartOperator, tenant: Tenant, cluster: Cluster, operator_login: Path, tmp_path: Path

@@ -111,6 +111,7 @@ def await_status_of(tenant: Tenant, issued_at: str) -> Json:
     return eventually(check)
 
 
+@pytest.mark.rule("REQ-2")
 def test_a_refresh_is_by_refresh_token_alone(tenants: Mapping[str, Tenant]) -> None:
     """Without client id and secret; the one of the exchange serves again and again."""
     tenant = tenants["plain"]
@@ -120,6 +121,7 @@ def test_a_refresh_is_by_refresh_token_alone(tenants: Mapping[str, Tenant]) -> N
     assert {request.status for request in requests} == {200}
 
 
+@pytest.mark.rule("QUIET-2")
 def test_a_refresh_costs_one_request_one_write_of_the_target_and_one_of_the_status(
     tenants: Mapping[str, Tenant],
 ) -> None:
@@ -166,6 +168,7 @@ def test_the_status_follows(tenants: Mapping[str, Tenant]) -> None:
     assert status["failedAttempts"] == 0
 
 
+@pytest.mark.rule("OBS-3", "OBS-5")
 def test_a_refresh_is_told_by_one_log_line_alone(tenants: Mapping[str, Tenant], operator: OperatorProcess) -> None:
     """Ready and Refreshed stay True, and there is no Event."""
     tenant = tenants["plain"]
@@ -182,6 +185,7 @@ def test_a_refresh_is_told_by_one_log_line_alone(tenants: Mapping[str, Tenant], 
     ]
 
 
+@pytest.mark.rule("REQ-9")
 def test_a_rotated_refresh_token_replaces_the_old_one(tenants: Mapping[str, Tenant]) -> None:
     """The server ends the old one, so that using it again would be refused."""
     requests = tenants["rotating"].await_requests(4)
@@ -193,6 +197,7 @@ def test_a_rotated_refresh_token_replaces_the_old_one(tenants: Mapping[str, Tena
     ]
 
 
+@pytest.mark.rule("REQ-3")
 @pytest.mark.parametrize("name", ["without-refresh-tokens", "by-client-credentials"])
 def test_without_a_refresh_token_or_the_wish_for_one_each_refresh_is_an_exchange(
     tenants: Mapping[str, Tenant], name: str
@@ -203,6 +208,7 @@ def test_without_a_refresh_token_or_the_wish_for_one_each_refresh_is_an_exchange
     assert tenant.status()["lastGrant"] == "ClientCredentials"
 
 
+@pytest.mark.rule("REQ-3")
 def test_a_change_of_the_grant_counts_from_the_next_refresh_on(tenants: Mapping[str, Tenant]) -> None:
     tenant = tenants["changing-its-mind"]
     # One has just been made, so that the change is seen before the next.
@@ -214,6 +220,7 @@ def test_a_change_of_the_grant_counts_from_the_next_refresh_on(tenants: Mapping[
     assert [request.grant for request in requests[before + 1 :]] == [EXCHANGE, REFRESH]
 
 
+@pytest.mark.rule("REQ-6")
 @pytest.mark.parametrize("word", REFUSALS)
 def test_a_refresh_token_that_is_refused_at_its_first_use_is_the_last_one_tried(
     tenants: Mapping[str, Tenant], word: str
@@ -228,6 +235,7 @@ def test_a_refresh_token_that_is_refused_at_its_first_use_is_the_last_one_tried(
     assert "lastFailureTime" not in tenant.status()
 
 
+@pytest.mark.rule("REQ-4", "REQ-5")
 def test_a_refresh_token_that_was_good_and_ends_is_made_up_for_at_once(
     tenants: Mapping[str, Tenant], sandbox: SandboxProcess
 ) -> None:
@@ -249,6 +257,7 @@ def test_a_refresh_token_that_was_good_and_ends_is_made_up_for_at_once(
     assert "False" not in {status for status, _ in tenant.verdicts("Refreshed")}
 
 
+@pytest.mark.rule("REQ-7")
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_after_an_ambiguous_answer_the_next_attempt_is_an_exchange(tenants: Mapping[str, Tenant], name: str) -> None:
     """Nobody knows whether the server took the refresh token; the attempt has failed, Ready stays True."""
@@ -266,6 +275,7 @@ def test_after_an_ambiguous_answer_the_next_attempt_is_an_exchange(tenants: Mapp
     assert tenant.status()["failedAttempts"] == 0
 
 
+@pytest.mark.rule("REQ-8")
 def test_a_throttled_refresh_is_tried_again_when_the_server_says_so(tenants: Mapping[str, Tenant]) -> None:
     """With the same refresh token: the server said that it did not look at it."""
     tenant = tenants["throttled"]

@@ -70,6 +70,7 @@ def starts(operator: OperatorProcess) -> list[str]:
     return [line["ts"] for line in operator.logs() if line["msg"] == "watching the TuinlyCredentials anew"]
 
 
+@pytest.mark.rule("OUT-5")
 def test_a_namespace_that_is_refused_holds_up_no_other(
     tenant: Tenant, other: Tenant, login: Path, start_operator: StartOperator, proxy: ApiProxy
 ) -> None:

@@ -41,6 +41,7 @@ def resource_versions(tenant: Tenant) -> tuple[str, str]:
     return tenant.target().version, version
 
 
+@pytest.mark.rule("QUIET-1", "OUT-10")
 @pytest.mark.parametrize("how", ["terminated", "killed"])
 def test_a_fresh_token_costs_no_token_request_and_no_write(
     tenant: Tenant, start_operator: StartOperator, auditor: Auditor, how: str
@@ -63,6 +64,7 @@ def test_a_fresh_token_costs_no_token_request_and_no_write(
     assert (verdict := auditor.verdict()).is_good, verdict
 
 
+@pytest.mark.rule("REQ-10")
 def test_a_due_token_costs_one_exchange(tenant: Tenant, start_operator: StartOperator, auditor: Auditor) -> None:
     """Refresh tokens are not kept, so it is by client credentials; the status did not have to be true before."""
     operator = start_operator().wait_ready()
@@ -95,6 +97,7 @@ def test_an_expired_token_costs_one_exchange(tenant: Tenant, start_operator: Sta
     assert tenant.grants()[before:] == [EXCHANGE]
 
 
+@pytest.mark.rule("STATUS-7")
 def test_an_url_that_is_no_longer_allowed_ends_ready_and_nothing_else(
     tenant: Tenant, start_operator: StartOperator, other_token_urls: tuple[str, ...]
 ) -> None:
@@ -226,6 +229,7 @@ def await_made_up_for(tenant: Tenant, tokens: int) -> None:
     tenant.await_ready()
 
 
+@pytest.mark.rule("DRIFT-4")
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_happened_meanwhile_is_made_up_for(restarted: Mapping[str, tuple[Tenant, Target]], name: str) -> None:
     """In the end both conditions are True, the target holds what was issued last, and nothing was asked in vain."""
@@ -244,6 +248,7 @@ def test_a_key_of_somebody_else_stays(restarted: Mapping[str, tuple[Tenant, Targ
     assert tenant.target().data["theirs"] == "kept"
 
 
+@pytest.mark.rule("STATUS-21", "STATE-8")
 def test_a_lost_status_is_written_again(restarted: Mapping[str, tuple[Tenant, Target]]) -> None:
     tenant, before = restarted["lost-status"]
     status = tenant.status()

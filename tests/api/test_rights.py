@@ -44,6 +44,7 @@ def login(tenant: Tenant) -> Path:
     return tenant.objects.cluster.kubeconfig_for(tenant.objects.namespace, "operator")
 
 
+@pytest.mark.rule("WRITE-5")
 @pytest.mark.parametrize("missing", ["create", "patch"])
 def test_a_first_token_that_may_not_be_written_waits_in_memory(
     tenant: Tenant, start_operator: StartOperator, missing: str
@@ -60,6 +61,7 @@ def test_a_first_token_that_may_not_be_written_waits_in_memory(
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("WRITE-5")
 def test_a_later_token_that_may_not_be_written_waits_in_memory(tenant: Tenant, start_operator: StartOperator) -> None:
     grant(tenant, ALL)
     start_operator("--namespace", tenant.objects.namespace, kubeconfig=login(tenant))

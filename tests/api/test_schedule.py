@@ -13,6 +13,7 @@ ROUNDING = 1.0
 """Seconds: times are written as whole ones."""
 
 
+@pytest.mark.rule("WHEN-2")
 @pytest.mark.parametrize(
     ("lifetime", "refresh", "lead"),
     [
@@ -37,6 +38,7 @@ def test_a_refresh_is_due_the_lead_before_the_expiry_or_a_little_earlier(
     assert earliest - ROUNDING <= seconds_of(notes["next-refresh"]) <= latest
 
 
+@pytest.mark.rule("WHEN-4")
 def test_the_jitter_differs_from_credential_to_credential(tenant: Tenant) -> None:
     """So that what started together is not refreshed together."""
     tenants = [Tenant(tenant.objects, tenant.sandbox, f"storefront-{number}") for number in range(4)]
@@ -47,6 +49,7 @@ def test_the_jitter_differs_from_credential_to_credential(tenant: Tenant) -> Non
     assert len(set(ages)) > 1
 
 
+@pytest.mark.rule("WHEN-6")
 @pytest.mark.parametrize(
     ("refresh", "earlier"),
     [
@@ -68,6 +71,7 @@ def test_a_change_of_the_schedule_only_reschedules(tenant: Tenant, refresh: Json
     assert tenant.verdicts("Ready")[-1:] == [("True", "Issued")]
 
 
+@pytest.mark.rule("WHEN-3")
 def test_a_short_lifetime_is_told_once(tenant: Tenant) -> None:
     """It is too short for a Pod's file, not for the Secret."""
     tenant.start(lifetime=6)

@@ -238,6 +238,7 @@ def told(tenant: Tenant) -> Tried:
     return Tried(tenant, "", eventually(check))
 
 
+@pytest.mark.rule("SEC-5")
 @pytest.mark.parametrize("attack", URL_ATTACKS)
 def test_no_other_url_gets_a_client_secret(
     tried: Mapping[str, Tried], proxy: ApiProxy, ear: socket.socket, attack: str
@@ -299,6 +300,7 @@ KEYS = {
 """Types of Secrets that hold keys of other systems, with the key that would be worth a copy."""
 
 
+@pytest.mark.rule("SEC-5")
 @pytest.mark.parametrize("kind", KEYS)
 def test_no_key_of_another_system_is_copied_or_sent(intruder: Intruder, kind: str) -> None:
     """It would do for a client id, and `${client_id}` for a copy; the endpoint would even issue a token for it.
@@ -379,6 +381,7 @@ UNWATCHED = ("kubernetes.io/tls", "kubernetes.io/service-account-token", "helm.s
 VICTIMS = ("Opaque", *UNWATCHED, "client Secret of another", "target of another")
 
 
+@pytest.mark.rule("SEC-5")
 @pytest.mark.parametrize("victim", VICTIMS, indirect=True)
 def test_no_secret_of_somebody_else_is_overwritten(intruder: Intruder, proxy: ApiProxy, victim: str) -> None:
     """It is the same to the byte, managedFields and version too; no token is even asked for.
@@ -418,6 +421,7 @@ OUTSIDE = (
 """Names that would mean something else in the path of a URL. The operator's own check is tested in test_credential."""
 
 
+@pytest.mark.rule("SEC-5")
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("field", ["clientSecretRef", "target"])
 def test_no_name_leads_into_another_namespace(turned_away: Intruder, field: str, name: str) -> None:
@@ -428,6 +432,7 @@ def test_no_name_leads_into_another_namespace(turned_away: Intruder, field: str,
 # Forging the operator's notes -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("STATE-6")
 @pytest.mark.parametrize("part", ["labels", "annotations"])
 @pytest.mark.parametrize(
     "key", ["tuinly.com/expires-at", "tuinly.com/credential", "x.tuinly.com/y", "kubernetes.io/service-account.name"]
@@ -437,6 +442,7 @@ def test_no_template_forges_what_the_operator_or_kubernetes_goes_by(turned_away:
         turned_away.create({"target": {"template": {"metadata": {part: {key: "2099-01-01T00.00.00Z"}}}}})
 
 
+@pytest.mark.rule("STATE-6")
 def test_notes_are_believed_from_the_operator_alone(tenant: Tenant, start_operator: StartOperator) -> None:
     """Somebody who may write Secrets copies a target with all its notes while no operator looks: a new token comes."""
     flags = ("--selector", "apart")
@@ -525,6 +531,7 @@ def test_its_memory_is_closed_to_other_processes_of_its_user(operator: OperatorP
         Path(f"/proc/{operator.pid}/environ").read_bytes()
 
 
+@pytest.mark.rule("SEC-32")
 @pytest.mark.parametrize(
     "path",
     ["/", "/debug", "/debug/pprof/", "/debug/vars", "/config", "/env", "/admin", "/quit", "/static/", "/metrics/x"],
@@ -533,6 +540,7 @@ def test_it_serves_nothing_else(operator: OperatorProcess, path: str) -> None:
     assert operator.get(path)[0] == 404
 
 
+@pytest.mark.rule("SEC-32")
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_nobody_tells_it_anything(operator: OperatorProcess, path: str, method: str) -> None:

@@ -89,6 +89,7 @@ def refreshes(operator: OperatorProcess, tenant: Tenant) -> int:
     return sum(line["msg"] == "refreshed" and line["credential"] == tenant.key for line in operator.logs())
 
 
+@pytest.mark.rule("REPL-18")
 def test_each_shard_serves_its_own(tenant: Tenant, shards: Mapping[str, OperatorProcess]) -> None:
     teams = {name: Tenant(tenant.objects, tenant.sandbox, f"of-{name}") for name in (*shards, "nobody")}
     for name, team in teams.items():
@@ -106,6 +107,7 @@ def test_each_shard_serves_its_own(tenant: Tenant, shards: Mapping[str, Operator
     assert teams["nobody"].status() == {}
 
 
+@pytest.mark.rule("REPL-18")
 def test_a_credential_with_a_fresh_token_moves_for_nothing(
     tenant: Tenant, shards: Mapping[str, OperatorProcess], auditor: Auditor
 ) -> None:

@@ -12,6 +12,7 @@ from tests.support.tenant import Tenant
 GRACE = 10.0  # seconds
 
 
+@pytest.mark.rule("OUT-11")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_operator_ends_at_once(tenant: Tenant, start_operator: StartOperator, number: signal.Signals) -> None:
     operator = start_operator().wait_ready()
@@ -30,6 +31,7 @@ def test_a_signal_before_it_is_ready_ends_it_too(start_operator: StartOperator) 
     assert operator.terminate() == 0
 
 
+@pytest.mark.rule("OUT-11")
 def test_a_refresh_under_way_is_finished_and_published(tenant: Tenant, start_operator: StartOperator) -> None:
     """Its token, its state and its status."""
     operator = start_operator().wait_ready()
@@ -46,6 +48,7 @@ def test_a_refresh_under_way_is_finished_and_published(tenant: Tenant, start_ope
     assert tenant.status()["lastRefreshTime"] == after.notes["issued-at"]
 
 
+@pytest.mark.rule("OUT-11")
 def test_nothing_new_is_begun(tenant: Tenant, start_operator: StartOperator) -> None:
     """While one request is waited for, another credential appears: it has to wait for the next operator."""
     operator = start_operator().wait_ready()
@@ -60,6 +63,7 @@ def test_nothing_new_is_begun(tenant: Tenant, start_operator: StartOperator) -> 
     assert tenant.find_target() is not None
 
 
+@pytest.mark.rule("OUT-11")
 def test_a_request_that_stays_open_is_given_up(tenant: Tenant, start_operator: StartOperator) -> None:
     """After 10 s; there is no target, no half of one, and the next operator begins anew."""
     operator = start_operator("--request-timeout", "1m").wait_ready()

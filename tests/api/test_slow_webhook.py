@@ -57,6 +57,7 @@ def start_others(cluster: Cluster, sandbox: SandboxProcess, namespace: str) -> l
     return others
 
 
+@pytest.mark.rule("WHEN-12", "WRITE-7", "OBS-2")
 def test_a_slow_webhook_is_told_where_it_is_and_holds_up_no_other_namespace(  # noqa: PLR0913, PLR0917 - fixtures
     cluster: Cluster,
     sandbox: SandboxProcess,

@@ -58,6 +58,7 @@ def leads(operator: OperatorProcess) -> bool:
     return any(line["msg"] == LEADS for line in operator.logs())
 
 
+@pytest.mark.rule("REPL-5", "REPL-6", "OBS-4")
 def test_of_two_replicas_the_one_that_can_become_ready_leads(tenant: Tenant, start: Start, broken: Path) -> None:
     """The other came first, and says in one line what it could not start; then the kubelet is to restart it."""
     bad = start(package=broken)
@@ -75,6 +76,7 @@ def test_of_two_replicas_the_one_that_can_become_ready_leads(tenant: Tenant, sta
     assert good.get("/healthz") == (200, "ok\n")
 
 
+@pytest.mark.rule("REPL-5")
 def test_a_replica_that_may_list_nothing_does_not_lead(tenant: Tenant, start: Start) -> None:
     """It has the right to the Lease alone. A restart would not help, so that it is not asked for."""
     cluster, namespace = tenant.objects.cluster, tenant.objects.namespace

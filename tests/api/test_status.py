@@ -27,6 +27,7 @@ def make(objects: Objects) -> str:
     return str(made["metadata"]["uid"])
 
 
+@pytest.mark.rule("ABS-6")
 async def test_a_status_replaces_the_one_before(kube: Kube, objects: Objects) -> None:
     """What it does not say is gone."""
     uid = make(objects)
@@ -39,6 +40,7 @@ async def test_a_status_replaces_the_one_before(kube: Kube, objects: Objects) ->
     assert after["status"] == {name: value for name, value in OTHER.items() if value is not None}
 
 
+@pytest.mark.rule("ABS-6")
 async def test_a_late_status_does_not_come_to_a_credential_that_was_made_again(kube: Kube, objects: Objects) -> None:
     """By its uid, which no merge patch of the status would look at."""
     old = make(objects)

@@ -79,6 +79,7 @@ DAMAGE: Mapping[str, Callable[[Tenant, pytest.MonkeyPatch], None]] = {
 }
 
 
+@pytest.mark.rule("DRIFT-1", "DRIFT-3")
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_mended_from_memory(
@@ -98,6 +99,7 @@ def test_damage_is_mended_from_memory(
     assert tenant.verdicts("Ready")[-1:] == [("True", "Issued")]
 
 
+@pytest.mark.rule("OWN-1")
 def test_a_target_without_our_annotations_is_still_its_owners(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -106,6 +108,7 @@ def test_a_target_without_our_annotations_is_still_its_owners(tenant: Tenant) ->
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("OWN-1")
 def test_a_retained_target_without_our_annotations_is_nobodys_any_more(tenant: Tenant) -> None:
     """Whoever kept it may take it away from us."""
     tenant.start({"target": {"deletionPolicy": "Retain"}})
@@ -120,6 +123,7 @@ def test_a_retained_target_without_our_annotations_is_nobodys_any_more(tenant: T
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("DRIFT-3")
 def test_a_removed_owner_reference_is_put_back(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -162,6 +166,7 @@ def additions(target: Target) -> Json:
     }
 
 
+@pytest.mark.rule("DRIFT-6")
 @pytest.mark.parametrize("other", OTHERS)
 def test_what_others_add_is_theirs_and_stays(tenant: Tenant, other: str) -> None:
     """Also when the next token is written."""
@@ -177,6 +182,7 @@ def test_what_others_add_is_theirs_and_stays(tenant: Tenant, other: str) -> None
     assert "Restored" not in tenant.event_reasons()
 
 
+@pytest.mark.rule("DRIFT-8")
 def test_a_fight_over_the_target_stays_bounded(tenant: Tenant) -> None:
     """Somebody writes it as fast as the API server lets them: after three restores, one per least interval."""
     tenant.start()
@@ -195,6 +201,7 @@ def test_a_fight_over_the_target_stays_bounded(tenant: Tenant) -> None:
     assert tenant.event_reasons().count("Restored") <= most + 1
 
 
+@pytest.mark.rule("DRIFT-9")
 def test_a_target_that_a_finalizer_holds_is_kept_up_to_date_and_made_again(tenant: Tenant) -> None:
     """The API server takes writes to what is being deleted."""
     tenant.start()
@@ -216,6 +223,7 @@ def test_a_target_that_a_finalizer_holds_is_kept_up_to_date_and_made_again(tenan
 # A target that cannot be written to -----------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PUSH-3", "OWN-12")
 def test_an_immutable_target_is_made_again_for_the_next_token(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -243,6 +251,7 @@ def replace_by_copy(tenant: Tenant, **changes: Any) -> None:  # noqa: ANN401 -- 
     tenant.apply({"suspend": False})
 
 
+@pytest.mark.rule("OWN-12")
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
@@ -267,6 +276,7 @@ def test_a_target_with_another_type_is_not_ours_to_delete(tenant: Tenant, kind: 
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("OWN-12")
 def test_an_immutable_copy_in_place_of_the_target_is_not_ours_to_delete(tenant: Tenant) -> None:
     """As long as nothing must be written to it, it does. Deleted by a person, it is made again."""
     tenant.start()
@@ -292,6 +302,7 @@ def full_quota(cluster: Cluster, namespace: str) -> Iterator[None]:
     cluster.kubectl(*inside, "delete", "quota", "full")
 
 
+@pytest.mark.rule("OWN-13")
 @pytest.mark.parametrize("refusing", [refused_tokens, full_quota])
 def test_a_good_token_in_an_immutable_target_stays_where_a_new_one_is_refused(
     tenant: Tenant, cluster: Cluster, refusing: Callable[[Cluster, str], AbstractContextManager[None]]
@@ -309,6 +320,7 @@ def test_a_good_token_in_an_immutable_target_stays_where_a_new_one_is_refused(
     assert len(tenant.requests()) == 2
 
 
+@pytest.mark.rule("OWN-15")
 def test_a_target_that_is_immutable_and_held_is_waited_for(tenant: Tenant) -> None:
     """It can be neither changed nor deleted until the finalizer is taken away; the old token works for as long."""
     tenant.start()
@@ -326,6 +338,7 @@ def test_a_target_that_is_immutable_and_held_is_waited_for(tenant: Tenant) -> No
 # Names ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OWN-8")
 def test_a_renamed_target_is_published_and_then_the_old_one_deleted(tenant: Tenant) -> None:
     tenant.start()
     old_name, before = tenant.target_name, tenant.await_ready()
@@ -338,6 +351,7 @@ def test_a_renamed_target_is_published_and_then_the_old_one_deleted(tenant: Tena
     assert "Restored" not in tenant.event_reasons()
 
 
+@pytest.mark.rule("OWN-8")
 def test_the_old_target_stays_until_the_new_one_is_there(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -352,6 +366,7 @@ def test_the_old_target_stays_until_the_new_one_is_there(tenant: Tenant) -> None
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("OWN-8")
 @pytest.mark.parametrize("spec", [{"deletionPolicy": "Retain"}, {}], ids=["retained before", "retained from now on"])
 def test_the_old_target_of_a_rename_stays_if_retained(tenant: Tenant, spec: Json) -> None:
     tenant.start({"target": spec})
@@ -364,6 +379,7 @@ def test_the_old_target_of_a_rename_stays_if_retained(tenant: Tenant, spec: Json
     assert len(tenant.requests()) == 2
 
 
+@pytest.mark.rule("OWN-10")
 def test_a_copy_of_the_target_is_never_deleted(tenant: Tenant) -> None:
     """Neither while the target is in place nor after a rename; managed fields that come with it prove nothing."""
     tenant.start()
@@ -387,6 +403,7 @@ def test_a_copy_of_the_target_is_never_deleted(tenant: Tenant) -> None:
 # Retain, and adoption -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OWN-3")
 def test_a_retained_target_has_no_owner_and_survives(tenant: Tenant) -> None:
     """Two credentials go; the garbage collector takes the target of the one that does not retain it."""
     other = Tenant(tenant.objects, tenant.sandbox, "other").start()
@@ -401,6 +418,7 @@ def test_a_retained_target_has_no_owner_and_survives(tenant: Tenant) -> None:
     assert tenant.target().version == before.version
 
 
+@pytest.mark.rule("OWN-3")
 def test_the_deletion_policy_can_be_changed(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -424,6 +442,7 @@ def await_collector(tenant: Tenant) -> None:
     wait_until(lambda: tenant.objects.find("Secret", "later") is None, seconds=60, what="the collector")
 
 
+@pytest.mark.rule("OWN-4", "ABS-3")
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 def test_a_credential_that_is_made_again_adopts_the_target_that_was_left(tenant: Tenant, policy: str) -> None:
     spec = {"target": {"deletionPolicy": policy}}
@@ -442,6 +461,7 @@ def test_a_credential_that_is_made_again_adopts_the_target_that_was_left(tenant:
     assert len(tenant.requests()) == 2
 
 
+@pytest.mark.rule("OWN-5")
 @pytest.mark.parametrize("order", ["target first", "credential first"])
 @pytest.mark.parametrize("owners", [True, False], ids=["owners kept", "owners dropped"])
 def test_a_namespace_that_is_restored_from_a_backup_has_fresh_tokens_soon(
@@ -481,6 +501,7 @@ def make_secret(tenant: Tenant, kind: str, data: Mapping[str, str], labels: Mapp
     tenant.apply_client_secret(data, kind=kind, labels=labels, name=tenant.target_name)
 
 
+@pytest.mark.rule("OWN-6")
 @pytest.mark.parametrize(
     ("kind", "data", "labels", "requests"),
     [
@@ -509,6 +530,7 @@ def test_a_secret_of_somebody_else_is_never_touched(
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("OWN-6")
 def test_a_secret_of_somebody_else_in_place_of_the_target_is_never_touched(tenant: Tenant) -> None:
     """Somebody deletes the target and makes a Secret of their own; the credential recovers when that goes."""
     tenant.start()
@@ -542,6 +564,7 @@ def test_a_secret_that_comes_while_the_token_is_asked_for_is_not_overwritten(ten
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("OWN-7")
 def test_of_two_credentials_with_one_target_the_owner_keeps_it(tenant: Tenant) -> None:
     other = Tenant(tenant.objects, tenant.sandbox, "other")
     other.target_name = tenant.target_name
@@ -560,6 +583,7 @@ def test_of_two_credentials_with_one_target_the_owner_keeps_it(tenant: Tenant) -
 # Refused writes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("WRITE-5")
 def test_a_first_token_that_a_quota_refuses_is_written_once_there_is_room(tenant: Tenant) -> None:
     tenant.register()
     tenant.apply_client_secret()
@@ -576,6 +600,7 @@ def test_a_first_token_that_a_quota_refuses_is_written_once_there_is_room(tenant
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("WRITE-5")
 def test_a_new_token_that_a_policy_refuses_is_written_once_it_may_be(tenant: Tenant, cluster: Cluster) -> None:
     """The old token stays, and is as good as ever."""
     tenant.start()
@@ -592,6 +617,7 @@ def test_a_new_token_that_a_policy_refuses_is_written_once_it_may_be(tenant: Ten
     assert "Restored" not in tenant.event_reasons()
 
 
+@pytest.mark.rule("WRITE-5")
 def test_a_deleted_target_that_a_policy_refuses_is_restored_once_it_may_be(tenant: Tenant, cluster: Cluster) -> None:
     tenant.start()
     before = tenant.await_ready()
@@ -621,6 +647,7 @@ def test_a_namespace_ends_quietly(tenant: Tenant, operator: OperatorProcess, clu
         assert [line for line in operator.logs()[lines:] if line.get("credential") == tenant.key] == []
 
 
+@pytest.mark.rule("OWN-19")
 def test_an_orphaned_target_is_left_to_whoever_kept_it(tenant: Tenant, operator: OperatorProcess) -> None:
     """Edited or not: what has no credential is nothing to the operator."""
     tenant.start({"target": {"deletionPolicy": "Retain"}})

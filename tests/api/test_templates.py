@@ -38,6 +38,7 @@ def await_data(tenant: Tenant, expected: Json) -> Target:
     return eventually(check)
 
 
+@pytest.mark.rule("TARGET-3")
 def test_each_key_is_rendered_and_there_are_no_others(tenant: Tenant) -> None:
     spec = {"scopes": ["orders:write", "orders:read"], **templated(EVERY_VARIABLE)}
     target = tenant.start(spec, scopes=("orders:read", "orders:write"), lifetime=1800).await_ready()
@@ -78,6 +79,7 @@ def test_the_next_token_is_rendered_too(tenant: Tenant) -> None:
     await_data(tenant, {"authorization": f"Bearer {tenant.tokens()[-1].value}"})
 
 
+@pytest.mark.rule("TARGET-5")
 def test_labels_and_annotations_go_with_our_own(tenant: Tenant) -> None:
     wanted = {"example.com/team": "shop", "app.kubernetes.io/name": "storefront"}
     meta = tenant.start(templated(labels=wanted, annotations=wanted)).await_ready().raw["metadata"]
@@ -87,6 +89,7 @@ def test_labels_and_annotations_go_with_our_own(tenant: Tenant) -> None:
     assert {name for name in meta["annotations"] if not name.startswith("tuinly.com/")} == wanted.keys()
 
 
+@pytest.mark.rule("TARGET-8")
 def test_a_changed_template_changes_the_target_and_nothing_else(tenant: Tenant) -> None:
     """No token request, no word of a repair; Ready stays True, and keys that others added stay as well."""
     tenant.start(templated({"old": "${access_token}", "both": "1"}, labels={"old": "a", "both": "a"}))
@@ -139,6 +142,7 @@ def test_a_key_of_somebody_else_that_a_template_asks_for_is_taken_over(tenant: T
     await_data(tenant, {"shared": token})
 
 
+@pytest.mark.rule("TARGET-5")
 @pytest.mark.parametrize("part", ["labels", "annotations"])
 def test_metadata_of_the_template_that_somebody_edits_is_restored(tenant: Tenant, part: str) -> None:
     tenant.start(templated(**{part: {"example.com/team": "shop"}}))
@@ -149,6 +153,7 @@ def test_metadata_of_the_template_that_somebody_edits_is_restored(tenant: Tenant
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("TARGET-7")
 def test_nearly_512_kib_are_written(tenant: Tenant) -> None:
     """What the operator renders the API server takes."""
     data = {f"key{number:02}": "x" * 8000 for number in range(64)} | {"key63": "${access_token}"}
@@ -159,6 +164,7 @@ def test_nearly_512_kib_are_written(tenant: Tenant) -> None:
     await_data(tenant, {**data, "key63": tenant.tokens()[-1].value})
 
 
+@pytest.mark.rule("TARGET-7")
 def test_a_rendering_that_is_too_large_leaves_the_target_as_it_is(tenant: Tenant) -> None:
     tenant.start()
     before = tenant.await_ready()

@@ -112,6 +112,7 @@ def leave(tenant: Tenant, earlier: Earlier) -> None:
     tenant.objects.merge("TuinlyCredential", "storefront", {"status": status}, subresource="status")
 
 
+@pytest.mark.rule("STATE-4")
 @pytest.mark.parametrize("name", EARLIER)
 def test_an_upgrade_costs_no_token_request_and_no_write(
     tenant: Tenant, start_operator: StartOperator, name: str

@@ -32,6 +32,7 @@ def not_allowed(sandbox: SandboxProcess, how: str) -> str:
     }[how]
 
 
+@pytest.mark.rule("SEC-1")
 @pytest.mark.parametrize("how", ["plain http", "another path", "a query", "another port"])
 def test_a_url_that_is_not_named_letter_by_letter_is_refused_before_any_secret_is_read(
     tenant: Tenant, sandbox: SandboxProcess, how: str
@@ -49,6 +50,7 @@ def test_a_url_that_is_not_named_letter_by_letter_is_refused_before_any_secret_i
     assert tenant.await_event("URLNotAllowed")["type"] == "Warning"
 
 
+@pytest.mark.rule("SEC-2")
 @pytest.mark.parametrize("url", ["https", "http"])
 def test_a_url_that_is_named_is_used_plain_http_too(tenant: Tenant, sandbox: SandboxProcess, url: str) -> None:
     wanted = on_localhost(sandbox.https_token_url) if url == "https" else sandbox.token_url
@@ -57,12 +59,14 @@ def test_a_url_that_is_named_is_used_plain_http_too(tenant: Tenant, sandbox: San
     assert tenant.status()["tokenURL"] == wanted
 
 
+@pytest.mark.rule("SEC-1")
 def test_without_a_url_it_is_the_operators(tenant: Tenant, sandbox: SandboxProcess) -> None:
     tenant.start()
     tenant.await_ready()
     assert tenant.status()["tokenURL"] == sandbox.https_token_url
 
 
+@pytest.mark.rule("STATUS-7")
 def test_a_url_that_is_changed_to_one_that_is_not_allowed_harms_no_good_token(
     tenant: Tenant, sandbox: SandboxProcess
 ) -> None:
@@ -77,6 +81,7 @@ def test_a_url_that_is_changed_to_one_that_is_not_allowed_harms_no_good_token(
     assert len(tenant.requests()) == 1
 
 
+@pytest.mark.rule("STATUS-6")
 def test_another_allowed_url_costs_an_exchange_there(tenant: Tenant, sandbox: SandboxProcess) -> None:
     tenant.start()
     before = tenant.await_ready()

@@ -103,6 +103,7 @@ def await_published(tenant: Tenant, count: int) -> list[str]:
 # Accepted -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("VERIFY-1")
 def test_a_token_that_works_is_tried_once_and_published(tenant: Tenant) -> None:
     token = tenant.start(ENABLED).await_ready().token
     assert verified(tenant) == [200]
@@ -120,6 +121,7 @@ def test_without_verification_no_token_is_sent_anywhere(tenant: Tenant) -> None:
 # Rejected -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("VERIFY-2")
 @pytest.mark.parametrize("name", REJECTIONS)
 def test_a_token_that_does_not_work_is_never_published(tenants: Mapping[str, Tenant], name: str) -> None:
     """The old one stays; another is asked for, by client credentials, under the ordinary retry."""
@@ -135,6 +137,7 @@ def test_a_token_that_does_not_work_is_never_published(tenants: Mapping[str, Ten
     assert tenant.verdicts("Refreshed") == [("True", "Issued"), ("False", "VerificationFailed"), ("True", "Issued")]
 
 
+@pytest.mark.rule("VERIFY-2")
 def test_a_first_token_that_does_not_work_is_never_published(tenant: Tenant) -> None:
     tenant.register()
     number = break_graphql(tenant, REJECTIONS["401"][0])
@@ -147,6 +150,7 @@ def test_a_first_token_that_does_not_work_is_never_published(tenant: Tenant) -> 
     assert len(tenant.targets()) == 1
 
 
+@pytest.mark.rule("VERIFY-2")
 def test_a_token_that_is_revoked_while_it_is_held_never_reaches_the_target(tenant: Tenant, auditor: Auditor) -> None:
     tenant.start(ENABLED)
     before = tenant.await_ready()
@@ -166,6 +170,7 @@ def test_a_token_that_is_revoked_while_it_is_held_never_reaches_the_target(tenan
 # Inconclusive ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("VERIFY-3")
 @pytest.mark.parametrize("name", INCONCLUSIVE)
 def test_a_token_that_nobody_can_tell_of_is_held_and_tried_again(tenants: Mapping[str, Tenant], name: str) -> None:
     """It is not exchanged again: the token endpoint has done its work."""
@@ -180,6 +185,7 @@ def test_a_token_that_nobody_can_tell_of_is_held_and_tried_again(tenants: Mappin
     assert tenant.verdicts("Ready") == [("True", "Issued")]
 
 
+@pytest.mark.rule("VERIFY-5")
 def test_retry_after_of_the_graphql_endpoint_is_heeded(
     cluster: Cluster, sandbox: SandboxProcess, namespace: str
 ) -> None:
@@ -195,6 +201,7 @@ def test_retry_after_of_the_graphql_endpoint_is_heeded(
     assert verified(told).count(429) == 1
 
 
+@pytest.mark.rule("VERIFY-7")
 def test_a_first_token_that_nobody_can_tell_of_is_published_untried(tenant: Tenant) -> None:
     """It is better than none."""
     tenant.register()
@@ -207,6 +214,7 @@ def test_a_first_token_that_nobody_can_tell_of_is_published_untried(tenant: Tena
     assert verified(tenant) == [503]
 
 
+@pytest.mark.rule("VERIFY-7")
 def test_a_token_for_changed_inputs_that_nobody_can_tell_of_is_published_untried(tenant: Tenant) -> None:
     tenant.start(ENABLED, scopes=("orders:read",))
     before = tenant.await_ready()
@@ -216,6 +224,7 @@ def test_a_token_for_changed_inputs_that_nobody_can_tell_of_is_published_untried
     assert [token.value for token in tenant.tokens()] == [before.token, tenant.target().token]
 
 
+@pytest.mark.rule("FRESH-1")
 def test_an_outage_of_graphql_ends_no_good_token(tenant: Tenant, auditor: Auditor) -> None:
     """A token of 10 s is refreshed after 5 s at the latest; it is held until 2.5 s are left of the one before."""
     tenant.start(ENABLED, lifetime=10)
@@ -250,6 +259,7 @@ def test_another_endpoint_can_be_named_if_it_is_allowed(tenant: Tenant, sandbox:
     assert verified(tenant) == [200]
 
 
+@pytest.mark.rule("VERIFY-10")
 def test_an_endpoint_that_is_not_allowed_is_refused_before_any_token_request(tenant: Tenant) -> None:
     tenant.start({"verification": {"mode": "Enabled", "graphqlURL": REFUSED_URL}})
     condition = tenant.await_condition("Ready", "False", "URLNotAllowed")
@@ -261,6 +271,7 @@ def test_an_endpoint_that_is_not_allowed_is_refused_before_any_token_request(ten
     tenant.await_ready()
 
 
+@pytest.mark.rule("VERIFY-10")
 def test_an_endpoint_that_is_not_allowed_counts_only_where_it_is_asked(tenant: Tenant) -> None:
     """A good token stays, whether Ready or not."""
     elsewhere = {"graphqlURL": REFUSED_URL}

@@ -53,6 +53,7 @@ def ways(stage: Stage) -> dict[str, list[kinds.Seen]]:
     return {way: [each for each in seen if each.way == way] for way in {each.way for each in seen}}
 
 
+@pytest.mark.rule("SEC-15")
 def test_each_way_shows_the_first_token(stage: Stage, kind_tenants: dict[str, Tenant]) -> None:
     """In the init container, too; the optional one is empty while there is no Secret, and a Pod without it waits."""
     expires_at = expiry(kind_tenants[kinds.NAME])
@@ -80,6 +81,7 @@ def expiry(tenant: Tenant) -> float:
     return seconds_of(tenant.target().data["expires_at"])
 
 
+@pytest.mark.rule("SEC-14", "SEC-17")
 def test_a_leader_that_is_deleted_hands_over(stage: Stage) -> None:
     """It ends long before it would be killed."""
     leader, holder = stage.leader()
@@ -94,6 +96,7 @@ def test_a_leader_that_is_deleted_hands_over(stage: Stage) -> None:
     stage.await_two_ready()
 
 
+@pytest.mark.rule("SEC-14")
 def test_a_leader_that_is_killed_is_followed(stage: Stage) -> None:
     leader, holder = stage.leader()
     begun = time.time()
@@ -102,6 +105,7 @@ def test_a_leader_that_is_killed_is_followed(stage: Stage) -> None:
     stage.await_two_ready()
 
 
+@pytest.mark.rule("SEC-14")
 def test_a_drained_node_takes_one_replica_at_a_time(stage: Stage) -> None:
     """Each in turn; the second is refused by the disruption budget until the first one's successor is ready."""
     first, second = stage.pods()
@@ -119,6 +123,7 @@ def evict(stage: Stage, pod: str) -> None:
     stage.node.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body))
 
 
+@pytest.mark.rule("SEC-14")
 def test_a_rolling_update_hands_over(stage: Stage) -> None:
     before = stage.pods().keys()
     begun = time.time()
@@ -132,6 +137,7 @@ def test_a_rolling_update_hands_over(stage: Stage) -> None:
     stage.figures.add("a start", f"{min(cpu):.2f} to {max(cpu):.2f} s of CPU")
 
 
+@pytest.mark.rule("SEC-14")
 def test_the_chart_goes_and_plain_files_come(stage: Stage) -> None:
     """What the chart leaves, credentials and targets, is what the other installation goes on with."""
     before = {tenant.name: tenant.target().token for tenant in stage.tenants}
@@ -148,6 +154,7 @@ def test_the_chart_goes_and_plain_files_come(stage: Stage) -> None:
     )
 
 
+@pytest.mark.rule("SEC-14")
 def test_the_chart_takes_the_installation_over(stage: Stage) -> None:
     """As an upgrade: one rollout. Its own test passes."""
     before = stage.pods().keys()
@@ -162,6 +169,7 @@ def test_the_chart_takes_the_installation_over(stage: Stage) -> None:
     stage.test_chart()
 
 
+@pytest.mark.rule("SEC-14")
 def test_the_api_server_may_restart(stage: Stage) -> None:
     begun = time.time()
     stage.node.restart("kube-apiserver")
@@ -171,6 +179,7 @@ def test_the_api_server_may_restart(stage: Stage) -> None:
     stage.leader()
 
 
+@pytest.mark.rule("SEC-14")
 def test_a_leader_that_runs_out_of_memory_is_followed(stage: Stage) -> None:
     leader, holder = stage.leader()
     begun = time.time()
@@ -181,6 +190,7 @@ def test_a_leader_that_runs_out_of_memory_is_followed(stage: Stage) -> None:
     assert terminated["reason"] == "OOMKilled"
 
 
+@pytest.mark.rule("SEC-15")
 def test_each_way_shows_the_next_token_or_the_first_for_ever(stage: Stage, kind_tenants: dict[str, Tenant]) -> None:
     """A directory shows it, be the Secret mounted by itself, projected, or optional and late; nothing else does."""
     new = expiry(kind_tenants[kinds.NAME])
@@ -200,6 +210,7 @@ def test_each_way_shows_the_next_token_or_the_first_for_ever(stage: Stage, kind_
     assert [way for way in ("subPath", "env", "frozen", "init container") if len(shown[way]) > 1] == []
 
 
+@pytest.mark.rule("SEC-14", "SEC-15")
 def test_the_kubelet_may_restart(stage: Stage, kind_tenants: dict[str, Tenant]) -> None:
     """No container is started again. A new kubelet knows nothing of an earlier Secret that was immutable."""
     pods = {name: pod["status"]["containerStatuses"][0]["restartCount"] for name, pod in stage.pods().items()}
@@ -220,6 +231,7 @@ def test_the_kubelet_may_restart(stage: Stage, kind_tenants: dict[str, Tenant]) 
     stage.figures.add("the kubelet restarted: a Pod sees what was immutable", f"{seen.at - begun:.0f} s later")
 
 
+@pytest.mark.rule("SEC-14")
 def test_a_rotated_client_secret_is_followed(stage: Stage) -> None:
     """By a token in each target at once."""
     before = {tenant.name: tenant.target().token for tenant in stage.tenants}
@@ -230,6 +242,7 @@ def test_a_rotated_client_secret_is_followed(stage: Stage) -> None:
         tenant.await_token(other_than=before[tenant.name], seconds=60)
 
 
+@pytest.mark.rule("SEC-14", "SEC-17")
 def test_a_leader_that_hangs_is_followed_and_started_again(stage: Stage) -> None:
     """By the other one when its Lease has run out, and by the kubelet when its probe has failed for long enough."""
     leader, holder = stage.leader()
@@ -247,6 +260,7 @@ def test_a_leader_that_hangs_is_followed_and_started_again(stage: Stage) -> None
     stage.await_two_ready()
 
 
+@pytest.mark.rule("SEC-14")
 def test_the_tokens_of_the_rotated_clients_reach_the_pods(stage: Stage) -> None:
     """By the kubelet's own means: the file changes while the program runs."""
     wanted = {tenant.name: expiry(tenant) for tenant in stage.plain}
@@ -274,6 +288,7 @@ def delays(stage: Stage, tenants: list[Tenant]) -> list[float]:
     ]
 
 
+@pytest.mark.rule("SEC-16")
 def test_pushed_tokens_did_not_wait_for_the_kubelet(stage: Stage) -> None:
     """Half of the tokens that it finds by itself are more than half a minute late."""
     late = delays(stage, stage.pushed)
@@ -288,6 +303,7 @@ def test_pushed_tokens_did_not_wait_for_the_kubelet(stage: Stage) -> None:
         assert delivered.verdict == ("True", "Pushed")
 
 
+@pytest.mark.rule("SEC-17")
 def test_what_it_uses_is_what_it_asks_for(stage: Stage) -> None:
     """Memory below the request, so that it is no victim of others' needs; CPU too, over all that its life brought."""
     used = wait_until(lambda: len(found := stage.working_sets()) == 2 and found, what="its memory", seconds=60)
@@ -320,6 +336,7 @@ def usage_of(pid: int) -> Usage:
     return Usage(user + system, time.clock_gettime(time.CLOCK_BOOTTIME) - start)
 
 
+@pytest.mark.rule("SEC-17")
 def test_events_tell_an_admin_what_happened_and_nothing_else(stage: Stage) -> None:
     """Kubernetes tells the faults, the operator that tokens were issued, and that a busy endpoint let it wait."""
     warnings = {event["reason"] for event in stage.events(SYSTEM, "Warning")}
@@ -335,6 +352,7 @@ def test_events_tell_an_admin_what_happened_and_nothing_else(stage: Stage) -> No
     assert told <= {("Normal", "Issued"), ("Warning", "EndpointUnavailable")}
 
 
+@pytest.mark.rule("SEC-17")
 def test_no_log_tells_a_token_or_a_failure_of_its_own(stage: Stage) -> None:
     tokens = [token.value for tenant in stage.tenants for token in tenant.tokens()]
     assert len(tokens) > len(stage.tenants)
@@ -362,6 +380,7 @@ def test_the_plugin_finds_it_healthy_and_its_report_has_logs_without_a_secret(st
     assert sightings("\n".join([*texts.values(), reported.out, reported.err]), secrets) == []
 
 
+@pytest.mark.rule("SEC-14", "SEC-16")
 def test_no_call_was_refused(stage: Stage) -> None:
     """For its token, seen from inside the Pods, over all of the above; a call that a busy machine let wait is none."""
     told = stage.told()

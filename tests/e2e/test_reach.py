@@ -124,6 +124,7 @@ def listening(stage: Stage, pod: str, port: int) -> Iterator[None]:
         process.end()
 
 
+@pytest.mark.rule("SEC-9")
 @pytest.mark.usefixtures("from_visitor")
 def test_behind_its_policy_the_operator_leads_and_gets_tokens(stage: Stage) -> None:
     """It reaches the API server, DNS, and the token endpoint by its name."""
@@ -136,6 +137,7 @@ def test_behind_its_policy_the_operator_leads_and_gets_tokens(stage: Stage) -> N
     tenant.await_token(other_than=before, seconds=60)
 
 
+@pytest.mark.rule("SEC-9")
 def test_it_reaches_no_other_port(stage: Stage, from_visitor: Reaches) -> None:
     """Of the same Pod that it gets tokens from; others do."""
     address = sandbox(stage)
@@ -147,6 +149,7 @@ def test_it_reaches_no_other_port(stage: Stage, from_visitor: Reaches) -> None:
             await_reach(from_operator, address, port, wanted=False)
 
 
+@pytest.mark.rule("SEC-9")
 def test_its_metrics_are_reached_and_no_other_port_of_it(stage: Stage, from_visitor: Reaches) -> None:
     for name, pod in stage.pods().items():
         address = pod["status"]["podIP"]

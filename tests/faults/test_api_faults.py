@@ -89,6 +89,7 @@ def tenants(
             assert not [line for line in operator.logs() if "exc" in line]
 
 
+@pytest.mark.rule("WRITE-4")
 @pytest.mark.parametrize("name", SCENES)
 def test_what_failed_is_done_again_but_not_the_token_request(tenants: Mapping[str, Tenant], name: str) -> None:
     """The token waits in memory."""
@@ -147,6 +148,7 @@ def note_nothing(_: NamespacedName) -> None:
     """Do nothing."""
 
 
+@pytest.mark.rule("OUT-7")
 async def test_a_watch_of_secrets_that_falls_silent_is_made_anew(
     tenant: Tenant, operator_login: Path, proxy: ApiProxy
 ) -> None:
@@ -186,6 +188,7 @@ async def test_a_watch_of_secrets_that_breaks_goes_on_from_what_it_saw_last(
             await come_true(lambda: watch.alive, "it is known to be alive, though nothing happens")
 
 
+@pytest.mark.rule("OUT-7")
 async def test_a_watch_of_credentials_that_falls_silent_is_made_anew(
     tenant: Tenant, operator_login: Path, proxy: ApiProxy
 ) -> None:

@@ -69,6 +69,7 @@ def assert_logs_are_readable(operator: OperatorProcess) -> None:
 BY_LEASE = ("--lease", "tuinly-system/tuinly-operator")
 
 
+@pytest.mark.rule("FRESH-1", "REQ-11", "OUT-1", "REPL-12")
 @pytest.mark.parametrize(
     ("seconds", "flags"),
     [
@@ -156,6 +157,7 @@ TOLD_SO = tuple(replace(fault, in_stream=True) for fault in TOO_OLD)
 each_way_on = pytest.mark.parametrize("faults", [(), TOO_OLD, TOLD_SO], ids=["resumed", "410", "410-in-the-stream"])
 
 
+@pytest.mark.rule("ABS-4", "ABS-10", "OUT-1")
 @each_way_on
 def test_what_happens_while_the_operator_is_cut_off_is_made_up_for(
     tenant: Tenant, start_operator: StartOperator, operator_login: Path, proxy: ApiProxy, faults: tuple[Fault, ...]
@@ -196,6 +198,7 @@ MOST_WRITES = 20
 """Writes of a target that the test below may cost: one for each token, a restore, and what was overtaken."""
 
 
+@pytest.mark.rule("ABS-8")
 @pytest.mark.timeout(300)
 def test_etcd_is_restored_from_a_backup(
     tenant: Tenant, local_cluster: LocalCluster, start_operator: StartOperator, operator_login: Path, proxy: ApiProxy
@@ -266,6 +269,7 @@ def test_a_credential_deleted_unseen_makes_one_token_request_at_most(
     assert tenant.find_target() is not None
 
 
+@pytest.mark.rule("ABS-4")
 @pytest.mark.parametrize("away", [False, True], ids=["in time", "after an outage"])
 async def test_the_census_finds_who_was_deleted_unseen(  # noqa: PLR0913 - fixtures
     tenant: Tenant,

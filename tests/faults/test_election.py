@@ -452,12 +452,14 @@ def told(
     return futures
 
 
+@pytest.mark.rule("REPL-1", "REPL-4", "REPL-10", "REPL-15", "REPL-16", "REPL-17", "REPL-19")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", STORIES)
 def test_one_is_at_work_and_never_two(told: Mapping[str, "Future[None]"], name: str) -> None:
     told[name].result()
 
 
+@pytest.mark.rule("REPL-1")
 def test_replicas_with_the_rights_of_the_installation(
     tenant: Tenant, make_operator: StartOperator, auditor: Auditor
 ) -> None:

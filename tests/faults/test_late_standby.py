@@ -17,6 +17,7 @@ EACH = 12
 """How many credentials are made again, and how many get another target."""
 
 
+@pytest.mark.rule("OWN-16", "REPL-13")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("paused", [True, False], ids=["paused", "connections dead"])
 def test_a_late_standby_that_takes_over_spoils_no_target(

@@ -96,6 +96,7 @@ def is_down(operator: OperatorProcess) -> bool:
     return any(name == "tuinly_endpoint_down" and value for (name, _), value in operator.metrics().items())
 
 
+@pytest.mark.rule("FRESH-1", "LIM-27")
 @pytest.mark.timeout(180)
 def test_an_outage_costs_a_probe_every_five_seconds_and_a_thousand_credentials_are_fresh_soon_after(
     tenant: Tenant, start_operator: StartOperator
@@ -158,6 +159,7 @@ def move(tenant: Tenant) -> None:
     tenant.apply({"clientSecretRef": {"name": "elsewhere"}})
 
 
+@pytest.mark.rule("LIM-11")
 def test_after_an_outage_the_least_life_left_comes_first(tenant: Tenant, start_operator: StartOperator) -> None:
     """After whoever is the probe; who never had a token comes last."""
     start_operator("--concurrency", "1", "--request-timeout", "1s", "--min-refresh-interval", "100ms").wait_ready()
@@ -182,6 +184,7 @@ def test_after_an_outage_the_least_life_left_comes_first(tenant: Tenant, start_o
     assert served[1:] == [client for client in in_order if client != served[0]]
 
 
+@pytest.mark.rule("LIM-9")
 def test_retry_after_is_a_matter_of_one_credential_alone(tenant: Tenant, start_operator: StartOperator) -> None:
     """Whoever else names its client, or asks for more of it, does not wait for it."""
     start_operator().wait_ready()
@@ -205,6 +208,7 @@ def test_retry_after_is_a_matter_of_one_credential_alone(tenant: Tenant, start_o
     assert of_sibling.sequence < of_throttled.sequence
 
 
+@pytest.mark.rule("LIM-9")
 def test_what_an_overloaded_endpoint_asks_for_ends_with_the_first_token(
     tenant: Tenant, start_operator: StartOperator
 ) -> None:

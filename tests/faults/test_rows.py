@@ -374,16 +374,19 @@ def assert_none_expired(rows: Rows, name: str) -> None:
 LATEST = [("beside_1", 5), ("beside_20", 5), ("beside", 5), ("restarted", 5), ("turned", 10)]
 
 
+@pytest.mark.rule("LIM-17", "LIM-18", "LIM-20")
 @pytest.mark.parametrize(("name", "seconds"), LATEST)
 def test_good_ones_are_refreshed_in_time(rows: Rows, name: str, seconds: float) -> None:
     assert late(rows, name).worst <= seconds + of_machine(rows)
     assert_none_expired(rows, name)
 
 
+@pytest.mark.rule("LIM-19")
 def test_new_ones_get_their_first_token_made_at_once(rows: Rows) -> None:
     assert rows["made_at_once"].result().first <= 240 + of_machine(rows)
 
 
+@pytest.mark.rule("LIM-21")
 def test_an_endpoint_is_spared_and_all_are_fresh_soon_after_an_outage(rows: Rows) -> None:
     measured = rows["outage"].result()
     assert 1 < measured.probes <= measured.down / 5 + 1
@@ -391,17 +394,20 @@ def test_an_endpoint_is_spared_and_all_are_fresh_soon_after_an_outage(rows: Rows
     assert_none_expired(rows, "outage")
 
 
+@pytest.mark.rule("LIM-22")
 def test_every_fifth_request_may_fail(rows: Rows) -> None:
     measured = rows["every_fifth"].result()
     assert_none_expired(rows, "every_fifth")
     assert measured.requests <= 1.4 * measured.tokens
 
 
+@pytest.mark.rule("LIM-23")
 def test_an_endpoint_is_not_asked_quicker_than_bounded(rows: Rows) -> None:
     assert_none_expired(rows, "bounded")
     assert rows["bounded"].result().refused <= 0.1
 
 
+@pytest.mark.rule("LIM-24", "LIM-26")
 @pytest.mark.parametrize("name", ["another_hangs", "reset_at_once"])
 def test_it_is_nothing_to_the_others(rows: Rows, name: str) -> None:
     late_by_the_machine = 1 - rows["control"].result().punctual

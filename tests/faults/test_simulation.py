@@ -36,12 +36,14 @@ def test_a_seed_is_a_history_to_the_byte_in_any_process(tmp_path: Path) -> None:
     assert one.decode() == "\n".join(play(SEED, traced=True).trace) + "\n"
 
 
+@pytest.mark.rule("WAIT-1")
 def test_without_faults_all_is_well_and_nothing_moves() -> None:
     result = play(SEED, [])
     assert not result.broken
     assert result.refreshes
 
 
+@pytest.mark.rule("WAIT-1")
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_each_kind_of_fault_strikes_and_ends(kind: str) -> None:
     fault = Fault(0, 30.0, kind, "", 10.0, 0.5, 0.4)
@@ -55,6 +57,7 @@ def test_what_once_failed_is_well(seed: int, faults: list[Fault]) -> None:
     assert not play(seed, faults).broken
 
 
+@pytest.mark.rule("WAIT-1")
 @pytest.mark.timeout(600)
 def test_new_histories_are_well() -> None:
     """Sixty seconds of CPU of them, others with each commit."""

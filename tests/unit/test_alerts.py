@@ -48,6 +48,7 @@ def test_names_are_unique() -> None:
     assert len(set(NAMES)) == len(NAMES) >= 10
 
 
+@pytest.mark.rule("OBS-27")
 @each_alert
 def test_an_expression_is_made_of_metrics_and_labels_that_exist(alert: Json) -> None:
     metrics = metrics_in(alert["expr"])
@@ -77,6 +78,7 @@ def test_an_alert_links_to_its_runbook(alert: Json) -> None:
     assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{alert['alert']}.md"
 
 
+@pytest.mark.rule("OBS-27")
 def test_there_is_a_runbook_for_each_alert_and_for_nothing_else() -> None:
     assert {page.stem for page in RUNBOOKS.glob("*.md")} - {"README"} == set(NAMES)
 
@@ -153,6 +155,7 @@ def promtool() -> str:
     return found
 
 
+@pytest.mark.rule("OBS-27")
 @pytest.mark.parametrize(("what", "file"), [("check", RULES), ("test", RULE_TESTS)], ids=["check", "test"])
 def test_the_alerts_fire_when_they_should(promtool: str, what: str, file: Path) -> None:
     done = subprocess.run([promtool, what, "rules", str(file)], check=False, capture_output=True, text=True)  # noqa: S603

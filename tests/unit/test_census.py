@@ -112,6 +112,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.rule("ABS-4")
 @pytest.mark.parametrize("version", ["5", "20"], ids=["the history went back", "the watch is late"])
 async def test_the_census_tells_who_has_a_name_by_uid(cluster: Cluster, version: str) -> None:
     cluster.know(ME, UID, "10")
@@ -123,6 +124,7 @@ async def test_the_census_tells_who_has_a_name_by_uid(cluster: Cluster, version:
     assert cluster.reads == [ME]
 
 
+@pytest.mark.rule("ABS-4")
 async def test_who_is_not_listed_is_dropped_if_a_live_read_confirms_it(cluster: Cluster) -> None:
     cluster.know(ME, UID, "10")
     cluster.know(OTHER, "another", "11")
@@ -133,6 +135,7 @@ async def test_who_is_not_listed_is_dropped_if_a_live_read_confirms_it(cluster: 
     assert cluster.known(OTHER) == "another"
 
 
+@pytest.mark.rule("OUT-8")
 @pytest.mark.parametrize(
     "more",
     [{"generation": 7}, {"deletionTimestamp": "2026-11-24T07:00:00Z"}, {"annotations": {REFRESH_REQUESTED: "now"}}],
@@ -147,6 +150,7 @@ async def test_a_change_that_the_watch_does_not_bring_is_found_by_the_census(clu
     assert cluster.reads == [ME]
 
 
+@pytest.mark.rule("OUT-8")
 async def test_another_status_alone_costs_no_read(cluster: Cluster) -> None:
     cluster.know(ME, UID, "10")
     cluster.put(ME, UID, "20")
@@ -172,6 +176,7 @@ async def taken_over(cluster: Cluster) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.rule("REPL-14")
 async def test_at_a_takeover_only_what_the_list_shows_otherwise_is_read(cluster: Cluster) -> None:
     gone, new = NamespacedName("shop", "gone"), NamespacedName("shop", "new")
     for key, uid in ((ME, UID), (OTHER, "another"), (gone, "gone")):
@@ -186,6 +191,7 @@ async def test_at_a_takeover_only_what_the_list_shows_otherwise_is_read(cluster:
     assert all(cluster.confirmed())
 
 
+@pytest.mark.rule("REPL-13")
 async def test_a_list_that_hangs_or_fails_is_made_again_and_holds_up_no_read(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,7 @@ async def test_a_takeover_before_kopf_watches_anything_is_confirmed_once_it_does
     assert cluster.lists == 1
 
 
+@pytest.mark.rule("REPL-14")
 async def test_a_list_that_began_before_a_takeover_says_nothing(cluster: Cluster) -> None:
     """Neither of what it shows, nor of what it lacks."""
     cluster.lets_list.clear()
@@ -277,6 +284,7 @@ async def test_a_name_is_asked_about_once_however_much_is_told_of_it(cluster: Cl
     assert cluster.reads == [ME]
 
 
+@pytest.mark.rule("ABS-8")
 @pytest.mark.parametrize(
     ("listed", "ahead", "back"), [("9", False, 1), ("10", False, 0), ("11", False, 0), ("10", True, 1)]
 )
@@ -290,6 +298,7 @@ async def test_a_history_that_went_back_is_noticed(cluster: Cluster, listed: str
     assert (cluster.went_back, cluster.reads) == (back, [])
 
 
+@pytest.mark.rule("ABS-8")
 async def test_kopf_is_given_the_time_that_it_takes_to_list_all_that_went_back(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +331,7 @@ def half_brought(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return cluster
 
 
+@pytest.mark.rule("OUT-4")
 async def test_kopf_that_brings_none_of_what_is_listed_is_started_anew(half_brought: Cluster) -> None:
     cluster = half_brought
     async with counted(cluster.census):
@@ -400,6 +410,7 @@ async def test_an_earlier_credential_of_its_name_is_not_taken_for_one_that_was_l
         assert cluster.census.unseen() == {ME}
 
 
+@pytest.mark.rule("OUT-4")
 async def test_kopf_that_takes_its_time_is_left_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(census_module, "_RETRY", 0.01)
     cluster.put(ME, UID, "10")
@@ -413,6 +424,7 @@ async def test_kopf_that_takes_its_time_is_left_alone(cluster: Cluster, monkeypa
     assert cluster.lost == 0
 
 
+@pytest.mark.rule("OUT-5")
 async def test_where_a_list_is_refused_kopf_is_to_find_out_which(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def variables(objects: list[Json]) -> dict[str, str]:
     return deployment.variables(chosen(objects, "Deployment"))
 
 
+@pytest.mark.rule("OBS-13")
 @pytest.mark.parametrize(("file", "values"), [("install.yaml", {}), ("namespaced.yaml", {"namespaces": ["shop"]})])
 def test_the_objects_are_those_of_the_plain_files(helm: Helm, file: str, values: Json) -> None:
     """Object by object, but for the namespace, which Helm does not make, and what only a chart has."""
@@ -94,6 +95,7 @@ def test_the_objects_are_those_of_the_plain_files(helm: Helm, file: str, values:
         assert without_helms_own(each) == theirs[identity], identity
 
 
+@pytest.mark.rule("OBS-13", "OBS-15")
 def test_two_releases_share_no_object_but_the_definition(helm: Helm) -> None:
     """Nor does the one select Pods of the other."""
     first, second = by_identity(helm.template()), by_identity(helm.template(release="second"))
@@ -195,6 +197,7 @@ def test_where_and_how_pods_run_is_as_it_was_given(helm: Helm) -> None:
     assert spec["selector"]["matchLabels"] == {"app.kubernetes.io/name": "tuinly-operator"}
 
 
+@pytest.mark.rule("OBS-24", "SEC-9")
 def test_the_network_policy_is_the_components_and_can_be_narrowed(helm: Helm) -> None:
     component = yaml.safe_load((ROOT / "deploy" / "components" / "network-policy" / "policy.yaml").read_text())
     policy = chosen(helm.template({"networkPolicy": {"enabled": True}}), "NetworkPolicy")
@@ -206,6 +209,7 @@ def test_the_network_policy_is_the_components_and_can_be_narrowed(helm: Helm) ->
     assert spec["egress"][1]["ports"] == [{"port": 8443, "protocol": "TCP"}]
 
 
+@pytest.mark.rule("OBS-23")
 @pytest.mark.parametrize("replicas", [1, 2, 3])
 def test_a_drain_can_take_the_last_replica(helm: Helm, replicas: int) -> None:
     """With `minAvailable: 1` the eviction of a single replica is refused for ever, so that one has no budget."""
@@ -213,6 +217,7 @@ def test_a_drain_can_take_the_last_replica(helm: Helm, replicas: int) -> None:
     assert [budget["spec"]["minAvailable"] for budget in budgets] == ([1] if replicas > 1 else [])
 
 
+@pytest.mark.rule("OBS-24")
 def test_by_default_the_network_policy_admits_no_pod_to_health_and_metrics(helm: Helm) -> None:
     """No rule at all: a rule without peers would admit all."""
     spec = chosen(helm.template({"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
@@ -220,6 +225,7 @@ def test_by_default_the_network_policy_admits_no_pod_to_health_and_metrics(helm:
     assert "Ingress" in spec["policyTypes"]
 
 
+@pytest.mark.rule("SEC-7")
 @pytest.mark.parametrize(
     ("values", "components"),
     [
@@ -239,6 +245,7 @@ def test_push_is_the_component(helm: Helm, tmp_path: Path, values: Json, compone
     assert {identity: without_helms_own(each) for identity, each in ours.items()} == theirs
 
 
+@pytest.mark.rule("SEC-7")
 def test_push_adds_two_rights_a_flag_and_the_policy(helm: Helm, tmp_path: Path) -> None:
     """Nothing else; and where a cluster admin has applied the policy, that is left out."""
     without, pushing = plain("install.yaml"), composed(tmp_path, "push")
@@ -266,6 +273,7 @@ def test_push_adds_two_rights_a_flag_and_the_policy(helm: Helm, tmp_path: Path) 
     )
 
 
+@pytest.mark.rule("SEC-7")
 def test_the_policy_is_named_by_the_installation_and_binds_its_account(helm: Helm) -> None:
     objects = helm.template({"push": {"enabled": True}}, release="second")
     binding = chosen(objects, "ValidatingAdmissionPolicyBinding")
@@ -315,6 +323,7 @@ def test_what_others_have_already_can_be_left_out(helm: Helm) -> None:
     assert [each["metadata"]["name"] for each in objects if each["kind"] == "ClusterRole"] == ["tuinly-operator"]
 
 
+@pytest.mark.rule("OBS-13")
 @pytest.mark.parametrize(
     "values",
     [
@@ -346,6 +355,7 @@ def test_a_value_that_means_nothing_is_refused(helm: Helm, values: Json) -> None
         helm.template(values)
 
 
+@pytest.mark.rule("OBS-13")
 def test_each_value_is_in_the_schema_and_described() -> None:
     """With a comment or a description, and a default that the schema takes."""
     schema = json.loads((CHART / "values.schema.json").read_text())

@@ -20,18 +20,21 @@ BOARD: Json = json.loads((FOLDER / "tuinly.json").read_text())
 PANELS: list[Json] = BOARD["panels"]
 
 
+@pytest.mark.rule("OBS-28")
 def test_both_forms_are_current(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "hack" / "dashboard.py", tmp_path], check=True, timeout=60)  # noqa: S603 - our own
     for file in sorted(FOLDER.iterdir()):
         assert file.read_text() == (tmp_path / file.name).read_text(), "run `make dashboard`"
 
 
+@pytest.mark.rule("OBS-28")
 def test_the_configmap_holds_the_dashboard_for_the_sidecar() -> None:
     configmap = yaml.safe_load((FOLDER / "configmap.yaml").read_text())
     assert json.loads(configmap["data"]["tuinly.json"]) == BOARD
     assert configmap["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+@pytest.mark.rule("OBS-28")
 @pytest.mark.parametrize(
     "panel", [each for each in PANELS if each["type"] != "row"], ids=lambda each: str(each["title"])
 )
@@ -52,6 +55,7 @@ def test_every_metric_has_its_place() -> None:
     assert METRICS.keys() - shown == elsewhere
 
 
+@pytest.mark.rule("OBS-28")
 def test_panels_lie_side_by_side_within_the_grid() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
     places = [panel["gridPos"] for panel in PANELS]

@@ -280,6 +280,7 @@ def test_of_the_demo_some_scenes_are_drawn_without_what_is_the_machines(drawing:
     ]
 
 
+@pytest.mark.rule("OBS-29")
 def test_the_picture_is_of_the_present_story_loads_nothing_and_shows_nothing_of_the_machine(
     drawing: ModuleType,
 ) -> None:

@@ -1,11 +1,9 @@
 """The docs against the code: what they name exists, and what exists is named."""
 
-import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,7 @@ DOCS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
-CONTRACT = ROOT / "docs" / "contract.md"
 REFERENCE = ROOT / "docs" / "reference"
-
-NO_TEST = "no test yet"
 
 each_page = pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -61,44 +56,6 @@ def blocks(text: str, *languages: str) -> Iterator[str]:
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
         if match[1] in languages:
             yield match[2]
-
-
-# Contract -------------------------------------------------------------------------------------------------------------
-
-
-@cache
-def defined_in(file: Path) -> frozenset[str]:
-    nodes = ast.walk(ast.parse(file.read_text()))
-    return frozenset(n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef))
-
-
-def rules() -> list[list[str]]:
-    return tables(CONTRACT.read_text(), "Rule", "Test")
-
-
-def test_the_contract_is_made_of_rules_and_words() -> None:
-    text = CONTRACT.read_text()
-    assert len(rules()) > 100
-    assert {len(row) for row in rules()} == {2}
-    others = tables(text, "Word", "Meaning") + tables(text, "While it lasts", "attempts")
-    others += tables(text, "What ended", "Seconds at most")
-    assert len(tables(text)) == len(rules()) + len(others)
-
-
-@pytest.mark.parametrize("row", rules(), ids=lambda row: row[0][:60])
-def test_for_each_rule_stands_a_test_that_exists(row: Sequence[str]) -> None:
-    """It is named so that pytest can be given it."""
-    _, tests = row
-    if tests == NO_TEST:
-        return
-    named = re.findall(r"`([^`]*)`", tests)
-    assert named
-    assert re.sub(r"`[^`]*`|, ", "", tests) == ""
-    for name in named:
-        file, *within = name.split("::")
-        assert within, f"{name} names a file alone"
-        assert set(within) <= defined_in(ROOT / file), name
-        assert within[-1].startswith("test_"), name
 
 
 # Reference ------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.rule("SET-2")
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
@@ -122,6 +123,7 @@ def test_a_port_in_use_is_one_line() -> None:
     assert (ended.returncode, ended.stderr) == (2, f"tuinly-operator: {line}\n")
 
 
+@pytest.mark.rule("SEC-29")
 def test_a_failing_operator_is_logged_with_its_traceback_but_no_values() -> None:
     ended = program_that_runs('token = "hunter" + str(2)\nraise RuntimeError("broken")', "--log-format", "json")
     assert ended.returncode == 1
@@ -131,6 +133,7 @@ def test_a_failing_operator_is_logged_with_its_traceback_but_no_values() -> None
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.rule("SEC-31")
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_no_core_dump_and_no_debugger_of_the_same_user() -> None:
     ended = program_that_runs(

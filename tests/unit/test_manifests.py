@@ -28,6 +28,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.rule("OBS-12")
 @pytest.mark.parametrize("file", RENDERED)
 def test_the_files_are_current(rendered: Path, file: str) -> None:
     assert (ROOT / file).read_text() == (rendered / file).read_text(), "run `make manifests`"
@@ -37,6 +38,7 @@ def test_nothing_else_is_rendered(rendered: Path) -> None:
     assert {str(path.relative_to(rendered)) for path in rendered.rglob("*") if path.is_file()} == set(RENDERED)
 
 
+@pytest.mark.rule("OBS-12")
 @pytest.mark.parametrize("file", ["deploy/install.yaml", "deploy/namespaced.yaml"])
 def test_each_comment_of_the_base_stays_with_what_it_is_about(file: str) -> None:
     """A reader of the rendered file misses nothing: each comment is before or behind the same words as in the base."""

@@ -59,6 +59,7 @@ class Defective:
         self.both.set()
 
 
+@pytest.mark.rule("OUT-12")
 async def test_a_defect_is_logged_and_tried_again_in_a_minute_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,6 +85,7 @@ async def test_a_defect_is_logged_and_tried_again_in_a_minute_and_the_others_go_
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.rule("WHEN-11")
 @pytest.mark.parametrize(
     ("waiting", "closed", "gives_way"),
     [(True, False, True), (False, False, False), (True, True, False)],
@@ -115,6 +117,7 @@ class Resting:
         pass
 
 
+@pytest.mark.rule("OUT-13")
 async def test_a_full_queue_lets_others_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as the renewal of the Lease, when a new leader looks at all credentials."""
     operator = made()
@@ -153,6 +156,7 @@ async def begun(
     return [(await queue.get()).name for _ in range(1 + len(ends))]
 
 
+@pytest.mark.rule("WHEN-10")
 async def test_refreshes_without_end_do_not_keep_a_credential_from_its_first_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -162,6 +166,7 @@ async def test_refreshes_without_end_do_not_keep_a_credential_from_its_first_tok
     assert SOUND.name in order[:2]
 
 
+@pytest.mark.rule("WHEN-10")
 async def test_ended_tokens_take_turns_with_living_ones_and_by_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant whose tokens have all ended delays neither the refreshes nor the first tokens of others."""
     ended = {NamespacedName("evil", f"ended {number}"): -100.0 for number in range(5)}
@@ -170,6 +175,7 @@ async def test_ended_tokens_take_turns_with_living_ones_and_by_namespace(monkeyp
     assert {"due", "ended"} < set(order[:5])
 
 
+@pytest.mark.rule("WHEN-11")
 async def test_a_suspended_credential_waits_behind_the_others() -> None:
     operator, suspended = made(), credential({"spec": {"suspend": True}})
     operator._store.credential_seen(suspended)  # noqa: SLF001 -- as the watch does
@@ -226,6 +232,7 @@ async def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
     return starting
 
 
+@pytest.mark.rule("REPL-5")
 def test_a_replica_may_lead_once_everything_has_been_listed_and_from_then_on(starting: Starting) -> None:
     """An outage, a census that lags, or a definition that goes are no reasons to give up the lead."""
     for part in (starting.secrets, starting.credentials, starting.census):
@@ -238,6 +245,7 @@ def test_a_replica_may_lead_once_everything_has_been_listed_and_from_then_on(sta
     assert (starting.unfit, starting.operator.alive()) == ("", [])
 
 
+@pytest.mark.rule("REPL-13")
 @pytest.mark.parametrize("again", [False, True], ids=["after another", "again"])
 async def test_a_promotion_after_another_leader_has_all_credentials_listed(
     monkeypatch: pytest.MonkeyPatch,
@@ -250,6 +258,7 @@ async def test_a_promotion_after_another_leader_has_all_credentials_listed(
     assert asked == ([] if again else ["list"])
 
 
+@pytest.mark.rule("REPL-5")
 def test_asking_whether_it_is_ready_or_may_lead_changes_nothing(starting: Starting) -> None:
     for part in (starting.secrets, starting.credentials, starting.census):
         part.succeed()
@@ -272,6 +281,7 @@ def test_it_is_ready_once_kopf_has_brought_all(starting: Starting) -> None:
     assert starting.unfit == ""
 
 
+@pytest.mark.rule("REPL-5")
 def test_where_there_is_no_definition_there_is_nothing_to_wait_for(starting: Starting) -> None:
     """The 15 s of a first lead are over when it comes. The Secrets must be listed all the same."""
     starting.credentials.defined = False
@@ -281,6 +291,7 @@ def test_where_there_is_no_definition_there_is_nothing_to_wait_for(starting: Sta
     assert starting.operator.ready()
 
 
+@pytest.mark.rule("REPL-5")
 def test_what_is_refused_is_waited_for_by_nobody_but_it_is_not_all(starting: Starting) -> None:
     refused, operator = Watch(), starting.operator
     operator._secret_watches.append(refused)  # type: ignore[arg-type]  # noqa: SLF001 -- a second namespace
@@ -294,6 +305,7 @@ def test_what_is_refused_is_waited_for_by_nobody_but_it_is_not_all(starting: Sta
     assert operator.notes() == ["may list and watch secrets in namespace gone: no"]
 
 
+@pytest.mark.rule("OBS-20")
 def test_an_api_server_that_does_not_answer_is_a_line_of_readyz(starting: Starting) -> None:
     """As in the log and the metric; that alone does not make the replica unready."""
     for part in (starting.secrets, starting.credentials, starting.census):
@@ -303,6 +315,7 @@ def test_an_api_server_that_does_not_answer_is_a_line_of_readyz(starting: Starti
     assert starting.operator.ready() == []
 
 
+@pytest.mark.rule("OBS-20")
 def test_a_lease_that_it_may_not_use_is_told_where_people_look(
     starting: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +330,7 @@ def test_a_lease_that_it_may_not_use_is_told_where_people_look(
     assert starting.operator.ready() == []
 
 
+@pytest.mark.rule("LOGIN-4")
 def test_a_login_that_cannot_be_renewed_is_a_line_of_readyz(
     starting: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +350,7 @@ def test_where_all_is_refused_nobody_is_ready(starting: Starting) -> None:
     assert starting.unfit == "not everything has been listed yet"
 
 
+@pytest.mark.rule("REPL-6")
 @pytest.mark.parametrize(("seconds", "lost"), [(PATIENCE - 1, False), (PATIENCE, True)])
 def test_who_has_lost_a_part_gives_up_the_lead_and_is_to_be_restarted(
     starting: Starting,
@@ -374,6 +389,7 @@ class Part:
         self._order.append("released")
 
 
+@pytest.mark.rule("REPL-19")
 async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest takes its time, in which another replica works already."""
     operator, stop, order = (
@@ -405,6 +421,7 @@ async def test_the_lead_is_given_up_once_nobody_works_and_before_the_rest_ends(m
     }
 
 
+@pytest.mark.rule("OUT-11")
 async def test_a_part_that_does_not_end_keeps_no_other_replica_from_the_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator_module, "_END_SECONDS", 0.1)
     ended = asyncio.Event()
@@ -474,6 +491,7 @@ async def test_the_api_server_is_probed_only_while_it_is_out_of_reach(monkeypatc
     probing.cancel()
 
 
+@pytest.mark.rule("OUT-11")
 @pytest.mark.parametrize("manifest", ["install.yaml", "namespaced.yaml"])
 def test_the_longest_stop_is_shorter_than_kubernetes_waits(manifest: str) -> None:
     """What is in flight, the parts (twice, around the Lease; kopf's thread is in one of them), and the connections."""

@@ -25,11 +25,13 @@ def docs() -> ModuleType:
     return script.load("docs")
 
 
+@pytest.mark.rule("OBS-29")
 @pytest.mark.parametrize("page", ["resource.md", "plugin.md"])
 def test_a_reference_that_is_made_of_the_code_is_current(docs: ModuleType, page: str) -> None:
     assert (docs.REFERENCE / page).read_text() == docs.made()[page], "run `make reference`"
 
 
+@pytest.mark.rule("OBS-29")
 def test_each_page_is_in_the_navigation_or_linked_from_one_that_is() -> None:
     """Decisions and runbooks have a page that lists them."""
     nav = (ROOT / "docs" / "zensical.toml").read_text()
@@ -38,6 +40,7 @@ def test_each_page_is_in_the_navigation_or_linked_from_one_that_is() -> None:
     assert [page for page in sorted(pages - listed) if f'"{page}"' not in nav] == []
 
 
+@pytest.mark.rule("OBS-29")
 @pytest.mark.parametrize(
     ("source", "link", "moved"),
     [
@@ -56,6 +59,7 @@ def test_a_link_follows_its_page(docs: ModuleType, tmp_path: Path, source: str, 
     assert (page.parent / re.sub("#.*", "", moved)).exists() == moved.startswith("files/")
 
 
+@pytest.mark.rule("OBS-29")
 @pytest.mark.parametrize(
     ("html", "slip"),
     [
@@ -75,6 +79,7 @@ def test_what_leads_nowhere_or_is_loaded_is_found(docs: ModuleType, tmp_path: Pa
     assert list(docs.check(tmp_path)) == [slip][: bool(slip)]
 
 
+@pytest.mark.rule("OBS-29")
 def test_a_font_from_elsewhere_is_found(docs: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "a.css").write_text("a { src: url('https://example.com/a.woff2') } b { src: url(a.png) }")
     assert list(docs.check(tmp_path)) == ["a.css: loads https://example.com/a.woff2"]
@@ -135,6 +140,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield found
 
 
+@pytest.mark.rule("OBS-29")
 @in_a_browser
 @pytest.mark.timeout(400)  # seconds: the first one builds the site, which takes minutes on a machine that is very busy
 @pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])

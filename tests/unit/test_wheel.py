@@ -40,6 +40,7 @@ def module(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@pytest.mark.rule("PLUGIN-16")
 def test_every_module_is_in_it_and_can_be_imported(wheel: Path) -> None:
     """Packages are found, not listed, so that no new folder is left out."""
     assert sorted(file.relative_to(wheel) for file in wheel.rglob("*.py")) == sources()

@@ -13,6 +13,7 @@ NOW = Moment(wall=1_795_503_600.0, boot=1000.0)
 SECONDS = st.integers(-(10**6), 10**6)
 
 
+@pytest.mark.rule("CLOCK-1")
 @pytest.mark.parametrize(
     ("wall", "boot", "due"),
     [

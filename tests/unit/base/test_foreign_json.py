@@ -31,6 +31,7 @@ def cut(value: object, levels: int = DEEPEST) -> object:
     return [cut(each, levels - 1) for each in value] if isinstance(value, list) else value
 
 
+@pytest.mark.rule("SEC-26")
 @given(st.lists(st.tuples(PLAIN, st.integers(DEEPEST - 6, DEEPEST + 3)), max_size=3), PLAIN)
 def test_what_is_too_deep_is_null(deep: list[tuple[object, int]], beside: object) -> None:
     value = [*(around(inner, levels) for inner, levels in deep), beside]
@@ -39,6 +40,7 @@ def test_what_is_too_deep_is_null(deep: list[tuple[object, int]], beside: object
         assert (shallow(text.encode()) == text.encode()) == (cut(value) == value)
 
 
+@pytest.mark.rule("SEC-26")
 @pytest.mark.parametrize("levels", [DEEPEST - 1, DEEPEST, DEEPEST + 1, 30_000, 200_000])
 @pytest.mark.parametrize("brackets", [("[", "]"), ('{"f:a":', "}")])
 def test_any_depth_is_read(levels: int, brackets: tuple[str, str]) -> None:
@@ -52,6 +54,7 @@ def test_any_depth_is_read(levels: int, brackets: tuple[str, str]) -> None:
     assert max(accumulate({ord("{"): 1, ord("["): 1}.get(each, -(each in b"]}")) for each in kept)) <= DEEPEST
 
 
+@pytest.mark.rule("SEC-26")
 @pytest.mark.parametrize("odd", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80"])
 @pytest.mark.parametrize("levels", [0, 30_000])
 def test_what_is_not_utf_8_is_replaced(odd: bytes, levels: int) -> None:

@@ -17,6 +17,7 @@ def test_anything_else_is_no_date(text: str) -> None:
     assert parse_http_date(text) is None
 
 
+@pytest.mark.rule("LIM-9")
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

@@ -69,6 +69,7 @@ def test_a_text_line() -> None:
     assert line == f"{expected} credential=shop/storefront reason=Issued attempt=1\n"
 
 
+@pytest.mark.rule("OBS-9")
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_value_makes_a_long_line(log_format: str) -> None:
     """However long it is and whatever letters it has: escaped, each takes ten characters at most."""
@@ -78,6 +79,7 @@ def test_no_value_makes_a_long_line(log_format: str) -> None:
     assert "…" in line or "\\u2026" in line
 
 
+@pytest.mark.rule("OBS-6")
 def test_what_users_are_told_is_one_printable_line_and_no_long_one() -> None:
     told = Failure(Reason.INVALID_SPEC, "spec.\u202e\n\x85\U0001f600e\u0301\ufffe" + "x" * 100_000).message
     assert told.startswith("spec.\\u202e\\n\\x85\U0001f600e\u0301\\ufffe")
@@ -110,6 +112,7 @@ def test_a_time_on_the_second_has_its_milliseconds() -> None:
 HOSTILE = st.text() | st.text(st.characters(categories=["Cc", "Cf", "Zl", "Zp"]))
 
 
+@pytest.mark.rule("OBS-9")
 @given(HOSTILE, HOSTILE)
 @example("refreshed\n2026-11-24T07:00:00.123Z INFO  forged", '"} {"msg": "forged\u2028')
 @example("\x85\x1b[2J\r", "\udc80")
@@ -119,6 +122,7 @@ def test_a_json_line_round_trips_whatever_a_value_holds(msg: str, value: str) ->
     assert {"msg": msg, "value": value}.items() <= json.loads(line).items()
 
 
+@pytest.mark.rule("OBS-9")
 @given(HOSTILE, HOSTILE)
 @example("refreshed\n2026-11-24T07:00:00.123Z INFO  forged", "a reason=Forged")
 @example("\x85\x1b[2J\r\u202e", 'a"b\\c')
@@ -147,6 +151,7 @@ def test_what_json_has_no_number_for_is_text(number: float) -> None:
     assert json.loads(logged("json", "x", value=number))["value"] == str(number)
 
 
+@pytest.mark.rule("SEC-28")
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_secret_shows_as_its_mask_wherever_it_is_put(log_format: str) -> None:
     secret = Sensitive("hunter2")
@@ -155,6 +160,7 @@ def test_a_secret_shows_as_its_mask_wherever_it_is_put(log_format: str) -> None:
     assert line.count("<sensitive>") == 5
 
 
+@pytest.mark.rule("SEC-29")
 def test_a_traceback_in_json_is_a_field_of_the_line_and_shows_no_values() -> None:
     line = logged("json", "x", failure=failure("broken\nforged"))
     assert line.count("\n") == 1
@@ -209,6 +215,7 @@ def test_libraries_keep_quiet_whatever_the_level(name: str, level: str) -> None:
     assert logger.isEnabledFor(logging.WARNING) == (name != "aiohttp.server")
 
 
+@pytest.mark.rule("OBS-8")
 @pytest.mark.parametrize(("number", "told"), [("1", True), ("2", False), ("17/20", False)])
 def test_a_request_that_kopf_tries_again_is_told_once_and_is_no_error(number: str, *, told: bool) -> None:
     """As when a definition is upgraded: for a moment the API server asks to be left alone."""

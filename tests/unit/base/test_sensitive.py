@@ -43,6 +43,7 @@ SERIALIZED: dict[str, Callable[[Sensitive], object]] = {
 }
 
 
+@pytest.mark.rule("SEC-28")
 @pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
 def test_it_shows_a_mask(show: Callable[[Sensitive], str]) -> None:
     shown = show(Sensitive(SECRET))
@@ -50,6 +51,7 @@ def test_it_shows_a_mask(show: Callable[[Sensitive], str]) -> None:
     assert "<sensitive>" in shown
 
 
+@pytest.mark.rule("SEC-28")
 @pytest.mark.parametrize("serialize", SERIALIZED.values(), ids=SERIALIZED)
 def test_it_is_not_serialized_copied_or_hashed(serialize: Callable[[Sensitive], object]) -> None:
     with pytest.raises(TypeError) as caught:

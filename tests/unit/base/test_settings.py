@@ -82,6 +82,7 @@ def given_texts(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.rule("SET-1")
 @pytest.mark.parametrize("flag", ALL_FLAGS, ids=lambda flag: flag.name)
 def test_a_variable_sets_what_its_flag_sets(flag: Flag, given_texts: dict[str, str]) -> None:
     text = given_texts[flag.name]
@@ -90,6 +91,7 @@ def test_a_variable_sets_what_its_flag_sets(flag: Flag, given_texts: dict[str, s
     assert run(**{flag.variable: text}) == by_flag
 
 
+@pytest.mark.rule("SET-1")
 @pytest.mark.parametrize("flag", ALL_FLAGS, ids=lambda flag: flag.name)
 def test_an_empty_variable_is_not_set(flag: Flag) -> None:
     assert run(**{flag.variable: " "}) == run()
@@ -107,6 +109,7 @@ def test_a_switch_needs_no_value() -> None:
     assert not run("--push", "false").push
 
 
+@pytest.mark.rule("SET-1")
 def test_a_flag_wins_over_its_variable() -> None:
     assert run("--concurrency", "3", TUINLY_CONCURRENCY="nonsense").concurrency == 3
     assert run("--namespace", "shop", TUINLY_NAMESPACES="a,b").namespaces == ("shop",)
@@ -127,6 +130,7 @@ def test_a_repeatable_flag_is_taken_as_it_is() -> None:
     assert settings.allowed_token_urls == {TOKEN_URL, *urls}
 
 
+@pytest.mark.rule("SEC-2")
 def test_another_default_url_is_allowed_in_the_place_of_tuinlys() -> None:
     settings = run("--token-url", "http://sandbox:1/token")
     assert settings.allowed_token_urls == {"http://sandbox:1/token"}
@@ -151,6 +155,7 @@ URL_RULE = "is not an http or https URL with a host, and without user and fragme
 LISTEN_RULE = "is not IP:PORT such as 0.0.0.0:8080 or [::]:8080"
 
 
+@pytest.mark.rule("SET-2")
 @pytest.mark.parametrize(
     ("flag", "text", "rule"),
     [
@@ -245,6 +250,7 @@ def test_a_wrong_variable_is_refused_like_a_wrong_flag() -> None:
     assert refusal(TUINLY_CONCURRENCY="many") == refusal("--concurrency", "many")
 
 
+@pytest.mark.rule("SEC-30")
 @pytest.mark.parametrize("url", ["https://user:hunter2@host/token", "ftp://host/token?key=hunter2"])
 def test_a_password_in_a_url_is_refused_but_not_shown(url: str) -> None:
     assert refusal("--token-url", url) == f"--token-url (TUINLY_TOKEN_URL): the URL {URL_RULE}"
@@ -274,6 +280,7 @@ def test_a_ca_bundle_without_a_usable_certificate_is_refused(tmp_path: Path, con
     )
 
 
+@pytest.mark.rule("SET-3")
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -287,6 +294,7 @@ def test_a_variable_that_sets_nothing_is_refused_without_its_value(name: str, hi
     assert refusal(**{name: "hunter2"}) == f"{name}: no such variable; {hint}"
 
 
+@pytest.mark.rule("SET-3")
 @pytest.mark.parametrize("service", ["TUINLY", "TUINLY_OPERATOR_METRICS"])
 def test_variables_that_kubernetes_injects_for_a_service_are_left_alone(service: str) -> None:
     injected = {

@@ -28,6 +28,7 @@ def test_equal_texts_are_kept_once() -> None:
     assert share_all(one) is share_all(other)
 
 
+@pytest.mark.rule("SEC-22")
 def test_long_texts_and_large_sets_are_not_kept() -> None:
     """A tenant could fill the memory with them."""
     assert share(another("x" * 129)) is not share(another("x" * 129))
@@ -69,6 +70,7 @@ def happens(store: Store, number: int, about: tuple[str, str, str]) -> None:
     store.secret_gone(key, "", "")
 
 
+@pytest.mark.rule("SEC-22")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("events", [10_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_memory_stays_flat_however_many_different_texts_come(events: int) -> None:

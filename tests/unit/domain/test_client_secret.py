@@ -39,6 +39,7 @@ def refusal(raw: Json, ref: ClientSecretRef = REF) -> str:
 # --- What is taken ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CLIENT-1", "CLIENT-2")
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(
     ("value", "text"),
@@ -62,6 +63,7 @@ def test_other_keys_are_read_where_the_credential_names_them() -> None:
     assert parse_client_secret(raw, ClientSecretRef("c", "user", "password")) == Client("other", Sensitive("word"))
 
 
+@pytest.mark.rule("CLIENT-1")
 @given(st.text(alphabet=st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1))
 def test_all_of_vschar_is_taken_as_it_is(text: str) -> None:
     client = parse_client_secret(secret(client_secret=encoded(text.encode())), REF)
@@ -71,6 +73,7 @@ def test_all_of_vschar_is_taken_as_it_is(text: str) -> None:
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CLIENT-2", "CLIENT-3")
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(
     ("value", "flaw"),
@@ -138,6 +141,7 @@ def test_other_systems_keys_are_never_read(kind: str) -> None:
     assert CANARY not in message
 
 
+@pytest.mark.rule("CLIENT-4")
 def test_these_types_are_refused() -> None:
     """Service accounts' and bootstrap tokens, Helm releases, TLS, and both of docker's configs."""
     assert set(REFUSED_TYPES) == {
@@ -188,6 +192,7 @@ def test_the_watch_shows_what_may_be_read(kind: str | None) -> None:
     assert is_watched({"type": kind}) is (kind not in REFUSED_TYPES)
 
 
+@pytest.mark.rule("SEC-29")
 def test_the_exception_holds_no_trace_of_the_value() -> None:
     """A chained UnicodeDecodeError would carry the bytes to whoever logs it."""
     with pytest.raises(Failure) as refused:

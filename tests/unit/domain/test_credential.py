@@ -122,10 +122,12 @@ def test_what_is_written_out_but_equals_its_default_takes_no_memory_of_its_own()
     assert one.delivery is other.delivery
 
 
+@pytest.mark.rule("RES-10")
 def test_the_target_has_the_name_that_was_chosen() -> None:
     assert credential({"spec": {"target": {"name": "chosen"}}}).target == NamespacedName("shop", "chosen")
 
 
+@pytest.mark.rule("RES-14")
 @pytest.mark.parametrize(
     ("annotations", "asked"),
     [
@@ -152,6 +154,7 @@ def test_a_forced_exchange_is_asked_for_by_annotation(annotations: Json | None, 
     assert Credential.from_object(raw).refresh_requested == asked
 
 
+@pytest.mark.rule("OWN-18")
 def test_a_credential_being_deleted_says_so() -> None:
     assert credential({"metadata": {"deletionTimestamp": "2026-11-24T07:00:00Z"}}).deleting
 
@@ -217,6 +220,7 @@ NO_NAMES = [
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("RES-11")
 @pytest.mark.parametrize("path", PATHS, ids=written)
 def test_a_value_of_another_type_is_refused_by_its_path(path: tuple[str, ...]) -> None:
     """Wrong for every type there is: a list in a list, or a list where none belongs."""
@@ -227,6 +231,7 @@ def test_a_value_of_another_type_is_refused_by_its_path(path: tuple[str, ...]) -
     assert refused.value.message.startswith(f"{below} must be ")
 
 
+@pytest.mark.rule("RES-11")
 @pytest.mark.parametrize(
     ("patch", "path"),
     [
@@ -286,6 +291,7 @@ def outcome(read: Callable[[], T]) -> T | Failure:
         return failure
 
 
+@pytest.mark.rule("RES-11")
 @given(st.sampled_from([(), *PATHS]), JSON)
 def test_no_spec_does_harm(path: tuple[str, ...], value: object) -> None:
     read = outcome(lambda: parse_spec(put(FULL_SPEC, path, value) if path else value))
@@ -394,6 +400,7 @@ def test_what_is_not_set_is_null_so_that_a_merge_patch_removes_it() -> None:
     assert to_json(Status(secret_name="t"))["tokenExpirationTime"] is None
 
 
+@pytest.mark.rule("STATUS-23")
 @given(JSON | st.dictionaries(st.sampled_from(sorted(SCHEMA["status"]["properties"])), JSON))
 def test_no_status_does_harm(raw: object) -> None:
     """It is about to be replaced."""
@@ -445,6 +452,7 @@ def test_a_status_is_kept_up_to_a_length(most: Json, more: Json) -> None:
 LONG = "x" * 200_000
 
 
+@pytest.mark.rule("STATUS-23")
 @pytest.mark.parametrize(
     "status",
     [

@@ -323,6 +323,7 @@ def test_new_content_is_pushed_for_a_minute_while_it_is_there_and_that_is_asked_
     assert push == (Push(credential.key, credential.uid, credential.target, CONTENT) if pushed else None)
 
 
+@pytest.mark.rule("PUSH-3")
 def test_a_push_knows_since_when_its_target_is_no_more_immutable() -> None:
     scene = Scene(pushes)
     assert scene.target is not None

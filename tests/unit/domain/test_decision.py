@@ -398,6 +398,7 @@ ACTS: dict[str, tuple[Changes, type[Decision]]] = {
 }
 
 
+@pytest.mark.rule("WHEN-5", "VERIFY-6", "WRITE-9", "DRIFT-7", "OWN-16", "OWN-17", "ABS-2", "ABS-3", "REPL-13")
 @pytest.mark.parametrize(("changes", "act"), ACTS.values(), ids=ACTS.keys())
 def test_the_next_act(changes: Changes, act: type[Decision]) -> None:
     decision = Scene(*changes).decide()
@@ -570,6 +571,7 @@ def test_a_url_that_is_not_allowed_is_told_by_its_field_and_what_to_ask_for(patc
     assert blocked_by.message.endswith(f" {flag}")
 
 
+@pytest.mark.rule("SEC-1")
 def test_urls_are_compared_exactly() -> None:
     for url in (f"{world.TOKEN_URL}/", world.TOKEN_URL.upper(), world.TOKEN_URL.replace("https", "http")):
         blocked_by = hindrance_of(Scene(spec({"tokenURL": url})))
@@ -603,6 +605,7 @@ def requeued_in(*changes: Change) -> float:
     return decision.requeue_at.remaining(scene.now)
 
 
+@pytest.mark.rule("WHEN-7")
 @pytest.mark.parametrize(
     ("changes", "seconds"),
     [
@@ -634,6 +637,7 @@ def test_how_long_it_waits(changes: Changes, seconds: float) -> None:
     assert requeued_in(*changes) == pytest.approx(seconds)
 
 
+@pytest.mark.rule("CLIENT-5")
 @pytest.mark.parametrize(
     ("changes", "seconds"),
     [([target_foreign], 300), ([client_missing, later(200)], 100), ([client_invalid], None), ([], None)],
@@ -678,6 +682,7 @@ TURNS: list[tuple[Sequence[Change], Purpose | None, bool, bool]] = [
 ]
 
 
+@pytest.mark.rule("LIM-14")
 @pytest.mark.parametrize(("changes", "parks", "looks_again", "silent"), TURNS)
 def test_who_must_wait_for_a_turn_is_told_by_the_limiter_and_says_so_after_a_while(
     changes: Changes, parks: Purpose | None, *, looks_again: bool, silent: bool
@@ -695,6 +700,7 @@ def test_one_credential_may_wait_for_its_turn_at_both_endpoints() -> None:
     assert decision.parks == {Purpose.TOKEN, Purpose.VERIFICATION}
 
 
+@pytest.mark.rule("VERIFY-2")
 @pytest.mark.parametrize("trouble", [graphql_down, unverifiable], ids=["down", "inconclusive"])
 def test_a_token_that_was_rejected_and_is_given_again_is_not_published_untried(trouble: Change) -> None:
     scene = Scene(VERIFIES, brand_new, client_known, absence_proven, pending, trouble)
@@ -703,6 +709,7 @@ def test_a_token_that_was_rejected_and_is_given_again_is_not_published_untried(t
     assert isinstance(scene.decide(), Rest)
 
 
+@pytest.mark.rule("VERIFY-7")
 def test_a_last_call_that_is_over_does_not_wake_what_must_be_verified_all_the_same() -> None:
     assert isinstance(Scene(VERIFIES, ENDING, pending, unverifiable).decide(), Publish)
     assert requeued_in(VERIFIES, ENDING, pending, given_again, unverifiable) > 0
@@ -719,6 +726,7 @@ def test_a_probe_heeds_the_minimum_interval() -> None:
     assert requeued_in(DUE, failing(), attempted, at_once) == pytest.approx(4)
 
 
+@pytest.mark.rule("RETRY-4")
 @pytest.mark.parametrize(
     ("change", "act"),
     [
@@ -737,6 +745,7 @@ def test_a_change_of_what_is_tried_ends_the_wait(change: Change, act: type[Decis
     assert type(Scene(DUE, failing(Reason.INVALID_CLIENT), change).decide()) is act
 
 
+@pytest.mark.rule("RETRY-4")
 @pytest.mark.parametrize(
     ("before", "change"),
     [
@@ -772,6 +781,7 @@ def test_a_refused_write_of_an_old_name_does_not_hinder_a_new_one() -> None:
 HOUR = 3600
 
 
+@pytest.mark.rule("CLOCK-1")
 @pytest.mark.parametrize(
     ("time", "why"),
     [
@@ -791,6 +801,7 @@ def test_a_token_is_due_and_expired_by_whichever_clock_gets_there_first(time: Ch
     assert need(Scene(time).facts()) is why
 
 
+@pytest.mark.rule("CLOCK-3")
 @pytest.mark.parametrize(
     ("time", "why"),
     [
@@ -861,6 +872,7 @@ def test_why_a_token_is_asked_for(changes: Changes, why: Need | None) -> None:
     assert need(Scene(*changes).facts()) is why
 
 
+@pytest.mark.rule("VERIFY-6")
 def test_a_token_for_former_inputs_is_not_written_where_the_target_is_restored() -> None:
     scene = Scene(pending, OTHER_SCOPES, target_edited)
     assert type(scene.decide()) is Publish
@@ -872,6 +884,7 @@ def test_a_token_for_former_inputs_is_not_written_where_the_target_is_restored()
 # --- Verification -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("VERIFY-7")
 @pytest.mark.parametrize(
     ("changes", "act"),
     [
@@ -910,6 +923,7 @@ SAME_END = offer(1110, "a b", "token-1")  # ten seconds are what it may take on 
 WIDER, NARROWER = offer(HOUR, "a b c"), offer(HOUR, "a")
 
 
+@pytest.mark.rule("ANS-12", "ANS-13", "ANS-14")
 @pytest.mark.parametrize(
     ("changes", "offered", "judgement"),
     [
@@ -973,6 +987,7 @@ def test_an_answer_ends_earlier_only_if_both_clocks_say_so(wall: int, boot: int)
 SCOPES = st.frozensets(st.sampled_from("abc")).map(lambda scopes: " ".join(sorted(scopes)))
 
 
+@pytest.mark.rule("KEEP-1")
 @given(
     present=SCOPES,
     time=st.integers(0, HOUR - 121),
@@ -998,6 +1013,7 @@ def test_a_good_token_is_only_replaced_by_one_at_least_as_good(
         assert narrower or earlier
 
 
+@pytest.mark.rule("ANS-12")
 @pytest.mark.parametrize(
     ("seconds", "known", "judgement"),
     [
@@ -1053,6 +1069,7 @@ WORLDS = st.builds(
 TOKEN_REQUESTS = {Exchange, Refresh}
 
 
+@pytest.mark.rule("WRITE-8")
 @given(WORLDS)
 def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
     facts, decision = scene.facts(), scene.decide()
@@ -1090,6 +1107,7 @@ def test_nothing_is_sent_or_written_that_must_not_be(scene: Scene) -> None:
         assert facts.in_place
 
 
+@pytest.mark.rule("WRITE-9", "OWN-16", "OWN-17", "REPL-13")
 @given(WORLDS)
 def test_nothing_is_done_on_the_word_of_the_watch_alone_where_that_may_be_late(scene: Scene) -> None:
     facts, decision = scene.facts(), scene.decide()

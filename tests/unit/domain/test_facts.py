@@ -135,6 +135,7 @@ def written_unheard(scene: Scene) -> None:
     scene.target = TargetObject(scene.facts().credential, scene.memory.pending.held.state, version="31")
 
 
+@pytest.mark.rule("WRITE-6")
 @pytest.mark.parametrize(
     ("changes", "untried"),
     [

@@ -109,6 +109,7 @@ def unseen(generation: int, told: Json) -> Json:
     return {**scene.object, "metadata": {**scene.object["metadata"], "generation": generation}, "status": told}
 
 
+@pytest.mark.rule("STATUS-13")
 def test_each_situation_is_judged_as_it_is(tmp_path: Path) -> None:
     objects = [object_of(*changes) for changes, _ in SITUATIONS.values()]
     by_kstatus = [judged["status"] for judged in judge("kstatus", objects=objects)]
@@ -117,6 +118,7 @@ def test_each_situation_is_judged_as_it_is(tmp_path: Path) -> None:
     assert found == {name: expected for name, (_, expected) in SITUATIONS.items()}
 
 
+@pytest.mark.rule("STATUS-13")
 @pytest.mark.parametrize("why", ["nobody has looked", "it was changed since"])
 def test_what_was_not_looked_at_is_in_progress(tmp_path: Path, why: str) -> None:
     told = SCHEMA["status"]["default"] if why == "nobody has looked" else object_of()["status"]
@@ -148,6 +150,7 @@ def offered(tmp_path: Path, one: Json) -> set[str]:
     return {name for name, action in found.items() if not action.get("disabled")}
 
 
+@pytest.mark.rule("STATUS-13")
 def test_what_a_person_can_do_is_what_makes_sense(tmp_path: Path) -> None:
     assert offered(tmp_path, object_of()) == {"refresh", "suspend"}
     assert offered(tmp_path, object_of(SUSPENDED)) == {"resume"}

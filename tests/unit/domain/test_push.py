@@ -128,6 +128,7 @@ USES: dict[str, tuple[Json, tuple[bool, bool] | None]] = {
 }
 
 
+@pytest.mark.rule("PUSH-2", "PUSH-3")
 @pytest.mark.parametrize(("patch", "expected"), USES.values(), ids=USES.keys())
 def test_how_a_pod_uses_a_secret(patch: Json, expected: tuple[bool, bool] | None) -> None:
     assert use(pod(patch)) == expected
@@ -165,6 +166,7 @@ KINDS = {
 }
 
 
+@pytest.mark.rule("PUSH-3")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_container_counts_while_it_runs_of_whichever_kind_it_is(kind: str) -> None:
     """Before, it has yet to read what is there; afterwards nobody is left to need it."""
@@ -193,11 +195,13 @@ OUT_OF_THE_QUESTION: dict[str, Json] = {
 }
 
 
+@pytest.mark.rule("PUSH-2")
 @pytest.mark.parametrize("patch", OUT_OF_THE_QUESTION.values(), ids=OUT_OF_THE_QUESTION.keys())
 def test_whom_no_kubelet_shows_anything_any_more(patch: Json) -> None:
     assert pod_of(pod(patch), {SECRET}) is None
 
 
+@pytest.mark.rule("PUSH-2")
 @pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown", None])
 def test_whom_a_kubelet_has_to_do_with(phase: str | None) -> None:
     assert pod_of(pod({"status": {"phase": phase}}), {SECRET}) is not None
@@ -234,6 +238,7 @@ def valued(value: str) -> Json:
 THEIRS = replace(PUSH, content=replace(PUSH.content, ours=False))
 
 
+@pytest.mark.rule("PUSH-9")
 @pytest.mark.parametrize(
     ("ours", "value", "begun"), list(product([True, False], ["", "76", "77"], [None, -50, 0, 50])), ids=str
 )
@@ -248,6 +253,7 @@ def test_after_a_write_of_ours_all_are_told_after_anothers_those_who_may_not_kno
     assert tell == ([] if knows else ["web-1"])
 
 
+@pytest.mark.rule("PUSH-8")
 def test_a_pod_that_began_at_no_time_that_there_is_counts_as_one_that_has_begun() -> None:
     """The API server takes such times from whoever may write a Pod's status."""
     assert seen("web-1", {"status": {"startTime": "0000-01-01T00:00:00Z"}}).started == 0.0
@@ -265,6 +271,7 @@ def test_who_keeps_what_it_has_is_named_in_order() -> None:
     assert told(PUSH, seen("c", both), seen("b", keeps), seen("a")) == (["c", "a"], ["b", "c"])
 
 
+@pytest.mark.rule("PUSH-3")
 def test_who_saw_it_immutable_keeps_it_and_so_does_who_came_to_that_node_since() -> None:
     thawed = replace(PUSH, thawed=WRITTEN.wall)
     there, elsewhere = spec(nodeName="node-1"), spec(nodeName="node-2")
@@ -283,6 +290,7 @@ def test_content_of_another_process_is_of_interest_for_longer() -> None:
 # --- What an answer means ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PUSH-7")
 @pytest.mark.parametrize(
     ("status", "other_uid", "answer"),
     [
@@ -319,6 +327,7 @@ VERDICTS: dict[str, tuple[Delivery, str, Reason]] = {
 }
 
 
+@pytest.mark.rule("PUSH-11")
 @pytest.mark.parametrize(("came", "status", "reason"), VERDICTS.values(), ids=VERDICTS.keys())
 def test_what_came_of_a_push(came: Delivery, status: str, reason: Reason) -> None:
     assert delivered(came)[:2] == (status, reason)
@@ -333,6 +342,7 @@ def test_all_that_came_of_a_push_is_told_in_one_sentence_numbers_first() -> None
     )
 
 
+@pytest.mark.rule("PUSH-11")
 def test_three_are_named_who_need_a_restart() -> None:
     came = delivery(5, 0, ["a", "b", "c", "d"], unlisted=False, refused="")
     *_, message = delivered(came)
@@ -347,6 +357,7 @@ def test_a_push_is_summed_up() -> None:
     assert delivery(0, 0, [], unlisted=False, refused="") == Delivery()
 
 
+@pytest.mark.rule("PUSH-12")
 def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:
     one, more, late, beyond, other = (
         story(delivered(came)[2])
@@ -363,6 +374,7 @@ def test_how_many_were_told_is_a_mere_number_and_who_cannot_be_is_not() -> None:
     assert len({one, late, beyond, other}) == 4
 
 
+@pytest.mark.rule("PUSH-5")
 @pytest.mark.parametrize("forged", ["1" * 200_000, "9" * 21, "\u0661", "v1", "-1", " 1", "1\n"], ids=ascii)
 def test_of_an_annotation_that_is_no_resource_version_only_a_constant_is_kept(forged: str) -> None:
     assert seen("web-1", valued(forged)).value == "other"

@@ -41,6 +41,7 @@ def state(*, issued_at: int = STATE.issued_at, lifetime: int = HOUR, uid: str = 
     return replace(STATE, credential_uid=uid, issued_at=issued_at, expires_at=issued_at + lifetime)
 
 
+@pytest.mark.rule("WHEN-2")
 @pytest.mark.parametrize(
     ("refresh", "lifetime", "seconds"),
     [
@@ -66,11 +67,13 @@ def test_the_lead_is(refresh: RefreshSpec, lifetime: float, seconds: float) -> N
     assert lead(refresh, lifetime) == pytest.approx(seconds)
 
 
+@pytest.mark.rule("WHEN-2")
 @given(REFRESHES, LIFETIMES)
 def test_the_lead_is_two_minutes_and_half_of_the_lifetime_at_most(refresh: RefreshSpec, lifetime: int) -> None:
     assert min(120, lifetime / 2) <= lead(refresh, lifetime) <= lifetime / 2
 
 
+@pytest.mark.rule("WHEN-4")
 @given(REFRESHES, LIFETIMES, st.integers(0, 2**32))
 def test_the_jitter_only_makes_a_refresh_earlier_and_by_a_tenth_at_most(
     refresh: RefreshSpec, lifetime: int, issued_at: int
@@ -81,6 +84,7 @@ def test_the_jitter_only_makes_a_refresh_earlier_and_by_a_tenth_at_most(
     assert JITTER == 0.1
 
 
+@pytest.mark.rule("WHEN-6")
 @given(REFRESHES, REFRESHES, st.integers(0, 2**32))
 def test_a_changed_lead_moves_the_refresh_but_draws_no_new_jitter(
     before: RefreshSpec, after: RefreshSpec, issued_at: int
@@ -97,6 +101,7 @@ def test_the_jitter_is_drawn_anew_for_each_token_and_each_credential() -> None:
     assert len(by_token) == len(by_credential) == 100
 
 
+@pytest.mark.rule("WHEN-4")
 def test_the_jitter_is_uniform() -> None:
     latest = HOUR - lead(RefreshSpec(), HOUR)
     drawn = [1 - refresh_offset(RefreshSpec(), state(uid=f"uid-{number}")) / latest for number in range(2000)]
@@ -106,11 +111,13 @@ def test_the_jitter_is_uniform() -> None:
         assert share == pytest.approx(0.1, abs=0.03)
 
 
+@pytest.mark.rule("WHEN-5")
 @pytest.mark.parametrize(("lifetime", "seconds"), [(60, 0.6), (240, 2.4), (HOUR, 3), (DAY, 3)])
 def test_the_slack_is_a_hundredth_of_the_lifetime_and_three_seconds_at_most(lifetime: float, seconds: float) -> None:
     assert slack(lifetime) == pytest.approx(seconds)
 
 
+@pytest.mark.rule("RETRY-2", "RETRY-3")
 @pytest.mark.parametrize(
     ("failure", "life_left", "longest"),
     [
@@ -140,11 +147,13 @@ def test_in_the_end_the_wait_is_drawn_from_at_most(failure: Failure, life_left: 
         assert retry_delay(failure, attempts, life_left, 0, 0.5) == longest / 2
 
 
+@pytest.mark.rule("RETRY-1")
 def test_each_failure_in_a_row_doubles_what_the_wait_is_drawn_from() -> None:
     delays = [retry_delay(MENDS_ITSELF, attempts, HOUR, 0, 0.5) for attempts in range(1, 7)]
     assert delays == [2, 4, 8, 16, 30, 30]
 
 
+@pytest.mark.rule("RETRY-1")
 @given(
     st.sampled_from([MENDS_ITSELF, MENDED_BY_PEOPLE]),
     st.integers(1, 1000),
@@ -159,6 +168,7 @@ def test_the_wait_is_never_less_than_the_least_interval_nor_long(
     assert least <= retry_delay(failure, attempts, life_left, least, drawn) <= max(least * 1.1, 300)
 
 
+@pytest.mark.rule("RETRY-1")
 @given(
     st.sampled_from([MENDS_ITSELF, MENDED_BY_PEOPLE]),
     st.integers(1, 1000),
@@ -176,11 +186,13 @@ def test_all_of_the_wait_above_the_least_is_drawn(
     assert max(steps) == pytest.approx(min(steps))
 
 
+@pytest.mark.rule("RETRY-2")
 def test_without_a_token_it_is_tried_twice_a_minute_at_most_in_the_end() -> None:
     waits = [retry_delay(MENDS_ITSELF, 10, 0, 5, drawn / 1000) for drawn in range(1000)]
     assert fmean(waits) >= 30
 
 
+@pytest.mark.rule("RETRY-3")
 @given(st.integers(1, 1000), st.floats(40, DAY), DRAWN)
 def test_a_token_that_lives_is_worth_several_tries_before_its_end(
     attempts: int, life_left: float, drawn: float
@@ -189,6 +201,7 @@ def test_a_token_that_lives_is_worth_several_tries_before_its_end(
         assert retry_delay(failure, attempts, life_left, 0, drawn) <= life_left / 4
 
 
+@pytest.mark.rule("RETRY-1")
 @given(st.integers(1, 1000), DRAWN, DRAWN)
 def test_the_wait_is_drawn(attempts: int, one: float, other: float) -> None:
     assume(other - one > 1e-9)

@@ -91,10 +91,12 @@ def default_of(f: Field[Any]) -> object:
     return None if f.default is MISSING else f.default
 
 
+@pytest.mark.rule("RES-5")
 def test_each_property_of_the_spec_is_a_field_of_the_same_type_and_default() -> None:
     assert dict(described(SCHEMA["spec"], "spec")) == dict(declared(Spec, "spec"))
 
 
+@pytest.mark.rule("RES-5")
 def test_each_property_of_the_status_is_a_field_of_the_same_type() -> None:
     # What a status must have is the API server's to check; a report that lacks it is read as none.
     schema = {path: (p.kind, p.enum) for path, p in described(SCHEMA["status"], "status")}

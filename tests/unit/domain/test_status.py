@@ -232,12 +232,14 @@ ROWS: dict[str, tuple[Changes, str, str]] = {
 }
 
 
+@pytest.mark.rule("STATUS-2", "STATUS-5", "STATUS-6", "STATUS-10")
 @pytest.mark.parametrize(("changes", "ready", "refreshed"), ROWS.values(), ids=ROWS.keys())
 def test_conditions(changes: Changes, ready: str, refreshed: str) -> None:
     found = verdicts(told(Scene(*changes)))
     assert (found["Ready"], found["Refreshed"]) == (ready, refreshed)
 
 
+@pytest.mark.rule("STATUS-12")
 @pytest.mark.parametrize(("changes", "ready", "refreshed"), ROWS.values(), ids=ROWS.keys())
 def test_it_is_stalled_until_somebody_mends_something(changes: Changes, ready: str, refreshed: str) -> None:
     """By the reason of Ready alone: who waits for the credential need not wait any longer."""
@@ -261,6 +263,7 @@ STALLING = {
 }
 
 
+@pytest.mark.rule("STATUS-14")
 @pytest.mark.parametrize(("changes", "ready", "refreshed"), ROWS.values(), ids=ROWS.keys())
 def test_it_reconciles_while_a_good_token_has_the_template_of_before(
     changes: Changes, ready: str, refreshed: str
@@ -271,6 +274,7 @@ def test_it_reconciles_while_a_good_token_has_the_template_of_before(
     assert found.get("Reconciling") == ("True TemplateChanged" if reshaped else None)
 
 
+@pytest.mark.rule("STATUS-14")
 @pytest.mark.parametrize(
     ("changes", "reconciles"),
     [
@@ -329,6 +333,7 @@ DELIVERED: dict[str, tuple[Changes, str | None]] = {
 }
 
 
+@pytest.mark.rule("PUSH-11")
 @pytest.mark.parametrize(("changes", "expected"), DELIVERED.values(), ids=DELIVERED.keys())
 def test_delivered(changes: Changes, expected: str | None) -> None:
     scene = Scene(*changes)
@@ -379,6 +384,7 @@ def test_that_a_token_was_published_untried_is_known_by_the_status_as_long_as_it
     assert verdicts(told(Scene(*changes)))["Refreshed"] == refreshed
 
 
+@pytest.mark.rule("STATUS-8")
 def test_expiry_is_told_at_the_second() -> None:
     assert verdicts(told(Scene(passed(LIFETIME - 0.001), failing())))["Ready"] == FRESH
     assert verdicts(told(Scene(passed(LIFETIME), failing())))["Ready"] == "False TokenExpired"
@@ -511,6 +517,7 @@ def test_which_forced_exchange_was_tried_last_is_told(changes: Changes, handled:
     assert told(Scene(BEFORE, *changes)).last_handled_refresh == handled
 
 
+@pytest.mark.rule("STATUS-19")
 @pytest.mark.parametrize("time", [0.0, 600.0, 2000.9])
 @pytest.mark.parametrize(
     "changes",
@@ -549,6 +556,7 @@ def test_a_refresh_under_way_changes_nothing_and_so_writes_nothing() -> None:
     assert told(scene) == before
 
 
+@pytest.mark.rule("STATUS-18")
 def test_a_transition_time_moves_only_with_the_status() -> None:
     scene = Scene()
     reported(scene, told(scene))
@@ -570,6 +578,7 @@ def test_a_transition_time_moves_only_with_the_status() -> None:
 BASE = told(Scene(DUE, failing()))
 
 
+@pytest.mark.rule("STATUS-19")
 @pytest.mark.parametrize(
     ("changes", "same"),
     [
@@ -623,6 +632,7 @@ ALL_WELL = conditions(FRESH, FRESH)
 FAILING = conditions(FRESH, "False EndpointUnavailable")
 
 
+@pytest.mark.rule("OBS-3")
 @pytest.mark.parametrize(
     ("before", "after", "events"),
     [

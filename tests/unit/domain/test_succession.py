@@ -48,6 +48,7 @@ def test_what_the_watch_tells_is_assessed_by_uid_and_version(
     assert assess(known, told) is assessment
 
 
+@pytest.mark.rule("ABS-12")
 @pytest.mark.parametrize(
     ("known", "told", "assessment"),
     [
@@ -124,6 +125,7 @@ def truth(history: list[Told]) -> Credential | None:
     return at(last.uid, last.version) if last.there else None
 
 
+@pytest.mark.rule("ABS-12")
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_what_was_created_last_wins_in_every_order(history: list[Told]) -> None:
     """Live reads answer at once, or after all; a census comes at any place, and late events after it."""
@@ -144,6 +146,7 @@ def test_what_was_created_last_wins_in_every_order(history: list[Told]) -> None:
                 assert store.uid == uid, (order, census, at_once)
 
 
+@pytest.mark.rule("ABS-12")
 @pytest.mark.parametrize("history", [HISTORIES["made again"], HISTORIES["made again twice"]], ids=["two", "three"])
 def test_from_its_first_event_on_the_last_one_is_never_replaced(history: list[Told]) -> None:
     """Without any live read: those may take their time."""
@@ -156,6 +159,7 @@ def test_from_its_first_event_on_the_last_one_is_never_replaced(history: list[To
             assert not told or store.uid == last, order
 
 
+@pytest.mark.rule("ABS-12")
 @given(st.permutations(life(A, 101, 102, ends=103)), st.permutations(life(A, 51, 52) + life(B, 54, 55)), st.data())
 def test_after_the_history_went_back_a_live_read_decides(
     before: list[Told], after: list[Told], data: st.DataObject
@@ -185,6 +189,7 @@ def test_a_live_read_that_something_overtook_is_made_again() -> None:
 # --- What is remembered of the deleted --------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ABS-13")
 def test_the_ends_that_are_remembered_are_bounded_in_number() -> None:
     ends = Ends(most=10)
     for number in range(50):
@@ -207,6 +212,7 @@ def test_as_many_ends_are_remembered_as_are_cheap_to_keep() -> None:
     assert len(ends) == 4096
 
 
+@pytest.mark.rule("ABS-13")
 def test_the_ends_that_are_remembered_are_bounded_in_time() -> None:
     """By the census: what is known of the deleted lives for one to two of those."""
     ends = Ends()

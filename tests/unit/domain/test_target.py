@@ -88,6 +88,7 @@ def test_a_state_round_trips_through_annotations(state: TokenState) -> None:
     assert TokenState.from_annotations(state.annotations()) == state
 
 
+@pytest.mark.rule("STATE-2")
 def test_the_annotations_are_those_of_the_contract() -> None:
     annotations = token_state(lifetime=LIFETIME).annotations()
     assert annotations.keys() == ANNOTATIONS
@@ -127,6 +128,7 @@ def test_a_state_with_a_lifetime_out_of_range_is_none(lifetime: int, *, known: b
     assert (TokenState.from_annotations(token_state(lifetime=lifetime).annotations()) is not None) is known
 
 
+@pytest.mark.rule("STATE-7")
 @given(st.dictionaries(st.sampled_from(sorted(ANNOTATIONS)), st.one_of(TEXT, st.none(), st.integers())))
 def test_no_annotations_do_harm(changes: Json) -> None:
     found = TokenState.from_annotations(token_state().annotations() | changes)
@@ -141,6 +143,7 @@ def test_no_time_does_harm(expiry: datetime, issued: int) -> None:
     assert found is None or 1 <= found.lifetime <= 2_592_000
 
 
+@pytest.mark.rule("RES-14")
 def test_what_users_asked_for_is_known_again_however_long_it_was_and_whoever_wrote_it() -> None:
     """An earlier version wrote all of a long value; this one writes and keeps what tells it from others."""
     long = "x" * 262_000
@@ -151,12 +154,14 @@ def test_what_users_asked_for_is_known_again_however_long_it_was_and_whoever_wro
     assert len(written.handled_refresh) < 128
 
 
+@pytest.mark.rule("SEC-24")
 @pytest.mark.parametrize("name", sorted(ANNOTATIONS - {"tuinly.com/granted-scopes"}))
 def test_no_annotation_is_kept_at_length(name: str) -> None:
     found = TokenState.from_annotations(token_state().annotations() | {name: "x" * 250_000})
     assert found is None or max(len(str(value)) for value in asdict(found).values()) < 1000
 
 
+@pytest.mark.rule("SEC-24")
 def test_of_scopes_no_more_is_believed_than_an_answer_can_hold() -> None:
     for length, known in ((65_536, True), (65_537, False)):
         assert (
@@ -164,6 +169,7 @@ def test_of_scopes_no_more_is_believed_than_an_answer_can_hold() -> None:
         ) is known
 
 
+@pytest.mark.rule("SEC-24")
 @pytest.mark.parametrize("part", ["data", "labels", "annotations"])
 def test_of_very_many_fields_under_our_name_none_is_kept(part: str) -> None:
     """Anybody can apply a Secret in our manager's name: what has more fields than a template was never ours."""
@@ -190,6 +196,7 @@ def test_as_many_fields_are_kept_as_a_template_can_have(fields: int, kept: int) 
     assert len(found.owned) == kept
 
 
+@pytest.mark.rule("SEC-24")
 @pytest.mark.parametrize(("length", "kept"), [(317, True), (1_000_000, False)])
 def test_no_name_of_a_field_is_kept_at_length(length: int, kept: bool) -> None:  # noqa: FBT001 -- a parameter
     """What the API server would take for a name, and more: it looks at no names in managed fields."""
@@ -200,6 +207,7 @@ def test_no_name_of_a_field_is_kept_at_length(length: int, kept: bool) -> None: 
     assert (len(found.owned) > 1) is kept
 
 
+@pytest.mark.rule("SEC-24")
 def test_no_uid_is_kept_at_length() -> None:
     """Of an owner reference the API server asks no more than that its uid is not empty."""
     owner: Json = {"uid": "x" * 250_000, "controller": True}
@@ -225,6 +233,7 @@ def manifest(patch: Json | None = None, present: SecretMeta | None = None) -> Js
     return target_manifest(seen, token_state(seen), form, dict.fromkeys(form.data, b"\xff1"), present)
 
 
+@pytest.mark.rule("WRITE-2")
 def test_the_first_write_creates_or_conflicts() -> None:
     """Measured: with version "1" and no uid an absent object is created, and one that came meanwhile gives a 409."""
     metadata = manifest()["metadata"]
@@ -232,11 +241,13 @@ def test_the_first_write_creates_or_conflicts() -> None:
     assert "uid" not in metadata
 
 
+@pytest.mark.rule("WRITE-3")
 def test_every_later_write_is_conditional_on_what_was_seen() -> None:
     metadata = manifest(present=SecretMeta("target-uid", "77"))["metadata"]
     assert (metadata["uid"], metadata["resourceVersion"]) == ("target-uid", "77")
 
 
+@pytest.mark.rule("STATE-1")
 def test_a_target_is_opaque_labelled_annotated_and_owned() -> None:
     written = manifest()
     metadata = written["metadata"]
@@ -264,6 +275,7 @@ def thawed_at(seen: SecretMeta) -> float:
     return seen.target.thawed
 
 
+@pytest.mark.rule("STATE-2", "STATE-6")
 def test_that_it_was_made_in_place_of_an_immutable_one_stays_noted() -> None:
     target = TargetObject()
     assert thawed_at(target.seen()) == 0
@@ -278,10 +290,12 @@ def test_that_it_was_made_in_place_of_an_immutable_one_stays_noted() -> None:
     assert thawed_at(target.seen()) == 0  # somebody else says so
 
 
+@pytest.mark.rule("OWN-3")
 def test_a_retained_target_has_no_owner() -> None:
     assert "ownerReferences" not in manifest(RETAIN)["metadata"]
 
 
+@pytest.mark.rule("TARGET-5")
 def test_a_template_adds_labels_and_annotations_and_replaces_the_keys() -> None:
     written = manifest(TEMPLATED)
     assert written["data"].keys() == {"authorization"}
@@ -440,11 +454,13 @@ OWNERSHIPS: dict[str, tuple[SecretMeta, Ownership]] = {
 }
 
 
+@pytest.mark.rule("OWN-1", "OWN-9")
 @pytest.mark.parametrize(("secret", "whose"), OWNERSHIPS.values(), ids=OWNERSHIPS.keys())
 def test_ownership(secret: SecretMeta, whose: Ownership) -> None:
     assert ownership(secret, credential()) is whose
 
 
+@pytest.mark.rule("OWN-9")
 @pytest.mark.parametrize(
     ("part", "name", "proven"),
     [
@@ -523,6 +539,7 @@ def test_a_target_as_written_holds_its_token_and_is_in_shape(patch: Json | None)
     assert fits(target, patch)
 
 
+@pytest.mark.rule("DRIFT-5")
 @pytest.mark.parametrize("key", DEFAULT_KEYS)
 @pytest.mark.parametrize("operation", ["Update", "Apply"])
 def test_an_edited_key_is_seen(key: str, operation: str) -> None:
@@ -531,6 +548,7 @@ def test_an_edited_key_is_seen(key: str, operation: str) -> None:
     assert not holds(target)
 
 
+@pytest.mark.rule("DRIFT-5")
 @pytest.mark.parametrize("key", DEFAULT_KEYS)
 def test_a_removed_key_is_seen(key: str) -> None:
     target = TargetObject()
@@ -544,6 +562,7 @@ def test_a_removed_key_of_a_template_is_seen() -> None:
     assert not holds(target, TEMPLATED)
 
 
+@pytest.mark.rule("DRIFT-5")
 @pytest.mark.parametrize("name", sorted(ANNOTATIONS))
 def test_an_edited_annotation_of_ours_is_seen(name: str) -> None:
     target = TargetObject()
@@ -590,6 +609,7 @@ def test_a_token_is_the_same_if_all_that_is_known_of_it_is_but_for_the_template(
     assert state.same_token(other) is (name == "template")
 
 
+@pytest.mark.rule("DRIFT-6")
 @pytest.mark.parametrize(
     "interfere",
     [
@@ -607,6 +627,7 @@ def test_what_others_add_is_left_alone(interfere: Interference) -> None:
     assert fits(target)
 
 
+@pytest.mark.rule("REPL-17")
 @pytest.mark.parametrize(
     ("part", "name", "no_matter"),
     [
@@ -646,6 +667,7 @@ def test_what_surrounds_the_token_is_put_right_and_the_token_is_still_held(
 REWORDED: Json = {"spec": {"target": {"template": {"data": dict.fromkeys(DEFAULT_KEYS, "Bearer ${access_token}")}}}}
 
 
+@pytest.mark.rule("TARGET-8")
 @pytest.mark.parametrize("patch", [TEMPLATED, REWORDED, RETAIN], ids=["template", "same keys", "deletion policy"])
 def test_a_changed_spec_of_the_target_puts_it_out_of_shape_and_never_touches_the_token(patch: Json) -> None:
     """So a changed template never touches Ready."""
@@ -674,6 +696,7 @@ def test_a_target_that_is_somebody_elses_holds_no_token_of_ours() -> None:
     assert not holds(target)
 
 
+@pytest.mark.rule("DRIFT-9")
 def test_a_target_on_its_way_out_holds_its_token_until_it_is_gone() -> None:
     """Somebody's finalizer may hold it for long; Pods can read it for as long."""
     target = TargetObject()
@@ -698,6 +721,7 @@ def believed(target: TargetObject, *, wall: float = ISSUED.wall) -> TokenState |
     return believe(target.seen(), credential(), DEFAULT, wall)
 
 
+@pytest.mark.rule("STATE-5")
 def test_an_untouched_state_is_believed() -> None:
     assert believed(TargetObject()) == token_state()
 
@@ -707,11 +731,13 @@ def test_an_expired_state_is_believed() -> None:
     assert believed(TargetObject(), wall=ISSUED.wall + 10 * LIFETIME) == token_state()
 
 
+@pytest.mark.rule("STATE-5")
 @pytest.mark.parametrize(("ahead", "believable"), [(0, True), (60, True), (60.5, False), (3600, False)])
 def test_a_state_from_the_future_is_believed_up_to_a_minute(ahead: float, *, believable: bool) -> None:
     assert (believed(TargetObject(), wall=ISSUED.wall - ahead) is not None) is believable
 
 
+@pytest.mark.rule("STATE-5")
 @pytest.mark.parametrize(
     "interfere",
     [
@@ -731,6 +757,7 @@ def test_a_touched_state_is_not_believed(interfere: Interference) -> None:
     assert believed(target) is None
 
 
+@pytest.mark.rule("STATE-5")
 @pytest.mark.parametrize(
     "changes",
     [{"credential_uid": OTHER_UID}, {"expires_at": int(ISSUED.wall)}, {"expires_at": int(ISSUED.wall) + 2_592_001}],
@@ -744,6 +771,7 @@ def test_nothing_is_believed_of_a_strangers_secret() -> None:
     assert believe(foreign_secret(), credential(), DEFAULT, ISSUED.wall) is None
 
 
+@pytest.mark.rule("OWN-4")
 def test_the_state_of_a_deleted_credential_of_this_name_is_not_believed() -> None:
     """The target is adopted, but its token was issued for a spec that is gone."""
     assert believed(TargetObject(credential(RECREATED))) is None
@@ -761,10 +789,12 @@ def test_newer(one: str, other: str, *, newer: bool) -> None:
     assert SecretMeta("u", one).newer_than(SecretMeta("u", other)) is newer
 
 
+@pytest.mark.rule("STATE-3")
 def test_the_identity_of_a_content_is_uid_and_version_and_no_digest() -> None:
     assert SecretMeta("u", "10").identity == "u/10"
 
 
+@pytest.mark.rule("STATE-3")
 @pytest.mark.parametrize(
     ("patch", "url", "same"),
     [
@@ -787,6 +817,7 @@ def test_the_inputs_of_an_exchange_are_url_scopes_and_where_the_client_is(patch:
     assert (before == after) is same
 
 
+@pytest.mark.rule("STATE-4")
 @pytest.mark.parametrize(
     ("spec", "digest"),
     [({}, "03bc9cf77db98444b8508b4b82eb7fc8"), ({"scopes": ["b", "a"]}, "83033517e435c633c94f58e907a5fcac")],
@@ -811,6 +842,7 @@ def test_different_scopes_never_look_the_same(one: frozenset[str], other: frozen
 # --- A few words of each Secret ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("SEC-27")
 def test_of_a_strangers_secret_only_its_version_is_kept() -> None:
     raw: Json = {
         "metadata": {
@@ -824,6 +856,7 @@ def test_of_a_strangers_secret_only_its_version_is_kept() -> None:
     assert SecretMeta.from_object(raw) == SecretMeta("u", "5")
 
 
+@pytest.mark.rule("STATE-7")
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -41,6 +41,7 @@ def refused(template: Template) -> Failure:
     return refusal.value
 
 
+@pytest.mark.rule("TARGET-1")
 @pytest.mark.parametrize("template", [None, Template(), Template(TemplateMetadata({"team": "shop"}))], ids=str)
 def test_without_data_there_are_the_default_keys(template: Template | None) -> None:
     assert render(layout_of(template), VALUES) == {
@@ -50,19 +51,23 @@ def test_without_data_there_are_the_default_keys(template: Template | None) -> N
     }
 
 
+@pytest.mark.rule("TARGET-1")
 def test_data_replaces_the_default_keys() -> None:
     assert render(of_data(authorization="Bearer ${access_token}"), VALUES) == {"authorization": b"Bearer canary-token"}
 
 
+@pytest.mark.rule("TARGET-3")
 @pytest.mark.parametrize("variable", sorted(VALUES))
 def test_each_variable_is_filled_in(variable: str) -> None:
     assert rendered(f"<${{{variable}}}>") == f"<{VALUES[variable]}>"
 
 
+@pytest.mark.rule("TARGET-4")
 def test_the_variables_are_these() -> None:
     assert frozenset(VALUES) == VARIABLES
 
 
+@pytest.mark.rule("TARGET-3")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -89,6 +94,7 @@ def test_a_doubled_dollar_sign_is_one_whatever_stands_around_it(text: str) -> No
     assert rendered(text.replace("$", "$$")) == text
 
 
+@pytest.mark.rule("TARGET-3")
 @given(st.text(st.sampled_from("$${}access_token"), max_size=40))
 def test_what_is_filled_in_is_not_looked_at_again(value: str) -> None:
     assert (
@@ -96,6 +102,7 @@ def test_what_is_filled_in_is_not_looked_at_again(value: str) -> None:
     )
 
 
+@pytest.mark.rule("TARGET-3")
 @pytest.mark.parametrize(
     "text",
     [
@@ -132,6 +139,7 @@ def test_keys_that_a_secret_takes_are_taken(key: str) -> None:
     assert render(layout_of(Template(data={key: "text"})), VALUES) == {key: b"text"}
 
 
+@pytest.mark.rule("TARGET-5")
 @pytest.mark.parametrize("part", ["labels", "annotations"])
 @pytest.mark.parametrize(
     "name",
@@ -151,6 +159,7 @@ def test_reserved_domains_are_refused(part: str, name: str) -> None:
     assert failure.message.startswith("spec.target.template.metadata: ")
 
 
+@pytest.mark.rule("TARGET-5")
 @pytest.mark.parametrize("part", ["labels", "annotations"])
 @pytest.mark.parametrize(
     "name",
@@ -191,6 +200,7 @@ def test_the_digest_is_the_same_for_the_same_target() -> None:
     )
 
 
+@pytest.mark.rule("STATE-4")
 def test_the_digest_does_not_change_from_process_to_process() -> None:
     """It stands in the targets' annotations: if it changed with a release, each target would be written anew."""
     assert DEFAULT_LAYOUT.digest == "cdbbd57403b034944b401361c360e4b0"
@@ -199,6 +209,7 @@ def test_the_digest_does_not_change_from_process_to_process() -> None:
     assert layout_of(Template(metadata, data)).digest == "f269070c4ec764e78d29f95d78923131"
 
 
+@pytest.mark.rule("TARGET-7")
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_rendering_may_have_512_kib(count: int) -> None:
     """Counted as it will be stored: bytes, names of keys among them."""

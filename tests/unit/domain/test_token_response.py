@@ -64,6 +64,7 @@ def refused(given_answer: Answer) -> TokenRequestFailed:
     return failure
 
 
+@pytest.mark.rule("ANS-1")
 def test_what_else_an_answer_has_may_be_nested() -> None:
     assert parse_token_response(answer(nested(DEEPEST - 1)), NOW) == parse_token_response(answer(), NOW)
 
@@ -88,6 +89,7 @@ tokens = st.text(TOKEN_CHARACTERS, min_size=1, max_size=200)
 lifetimes = st.integers(1, MAX_LIFETIME)
 
 
+@pytest.mark.rule("ANS-1")
 @given(
     access=tokens,
     refresh=tokens | st.none(),
@@ -128,6 +130,7 @@ nearly_good = st.dictionaries(st.sampled_from([*GOOD, "scope", "error"]), json_v
 header_values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=40)
 
 
+@pytest.mark.rule("ANS-2")
 @given(
     body=st.binary(max_size=400) | nearly_good | json_values.map(lambda value: json.dumps(value).encode()),
     status=st.just(200) | st.integers(100, 999),
@@ -146,6 +149,7 @@ def test_any_answer_is_a_token_response_in_bounds_or_a_failure(
         assert outcome.retry_after is None or 0 <= outcome.retry_after <= 300
 
 
+@pytest.mark.rule("ANS-8")
 @pytest.mark.parametrize(
     ("expires_in", "lifetime"),
     [
@@ -160,6 +164,7 @@ def test_lifetimes_that_are_taken(expires_in: object, lifetime: int) -> None:
     assert parse_token_response(answer({**GOOD, "expires_in": expires_in}), NOW).lifetime == lifetime
 
 
+@pytest.mark.rule("ANS-8")
 @pytest.mark.parametrize(
     "expires_in",
     [
@@ -204,6 +209,7 @@ def test_what_is_required_cannot_be_left_out(name: str, change: str) -> None:
     assert f"its {name} is not" in failure.message
 
 
+@pytest.mark.rule("ANS-10")
 @pytest.mark.parametrize("name", ["access_token", "refresh_token"])
 @pytest.mark.parametrize(
     "token",
@@ -229,16 +235,19 @@ def test_tokens_that_are_refused(name: str, token: object) -> None:
     assert f"its {name} is not" in failure.message
 
 
+@pytest.mark.rule("ANS-10")
 def test_the_longest_token_is_taken() -> None:
     token = "a" * 32_768
     assert parse_token_response(answer({**GOOD, "access_token": token}), NOW).access_token.reveal() == token
 
 
+@pytest.mark.rule("ANS-9")
 @pytest.mark.parametrize("token_type", ["mac", "", "bearer ", "DPoP", 1, ["Bearer"]])
 def test_only_bearer_tokens_are_taken(token_type: object) -> None:
     assert refused(answer({**GOOD, "token_type": token_type})).reason is Reason.INVALID_RESPONSE
 
 
+@pytest.mark.rule("ANS-11")
 @pytest.mark.parametrize(
     ("scope", "scopes"),
     [
@@ -251,6 +260,7 @@ def test_scopes_that_are_taken(scope: str, scopes: set[str]) -> None:
     assert parse_token_response(answer({**GOOD, "scope": scope}), NOW).scopes == frozenset(scopes)
 
 
+@pytest.mark.rule("ANS-11")
 @pytest.mark.parametrize(
     "scope", [" ", "a  b", "a ", " a", 'a "b"', "a\\b", "a\tb", "a\u00a0b", ["a"], 7, {"a": 1}, True]
 )
@@ -281,6 +291,7 @@ def test_a_scope_that_holds_what_is_too_short_for_a_secret_is_taken(sent: str, *
             parse_token_response(said, NOW, [Sensitive(sent)])
 
 
+@pytest.mark.rule("ANS-1")
 @pytest.mark.parametrize(
     "body",
     [
@@ -310,6 +321,7 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     assert "not a JSON object in UTF-8 that has each key once" in failure.message
 
 
+@pytest.mark.rule("ANS-1")
 def test_the_size_of_an_answer_is_bounded() -> None:
     body = json.dumps(GOOD).encode()
     assert parse_token_response(answer(body.ljust(MAX_BODY)), NOW).lifetime == 3600
@@ -322,6 +334,7 @@ def test_identity_is_no_compression() -> None:
     assert parse_token_response(answer(headers={"content-encoding": "Identity"}), NOW).lifetime == 3600
 
 
+@pytest.mark.rule("ANS-1")
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "aes128gcm", ""])
 def test_compressed_answers_are_refused(encoding: str) -> None:
     failure = refused(answer(headers={"content-encoding": encoding}))
@@ -332,6 +345,7 @@ def test_compressed_answers_are_refused(encoding: str) -> None:
 UNAVAILABLE = Reason.ENDPOINT_UNAVAILABLE
 
 
+@pytest.mark.rule("ERR-1")
 @pytest.mark.parametrize(
     ("status", "error", "reason"),
     [
@@ -373,6 +387,7 @@ def test_what_a_status_means(status: int, error: str | None, reason: Reason) -> 
     assert (error or f"HTTP {status}") in failure.message or not failure.rejected
 
 
+@pytest.mark.rule("ERR-4")
 @pytest.mark.parametrize(
     ("status", "error", "advice"),
     [
@@ -410,6 +425,7 @@ def test_an_error_body_that_is_odd_leaves_the_status_to_speak(body: bytes) -> No
     assert "(HTTP 400)" in failure.message
 
 
+@pytest.mark.rule("ERR-4")
 @pytest.mark.parametrize("status", [200, 201, 302, 400, 401, 429, 500, 503])
 @pytest.mark.parametrize(
     "body",
@@ -435,6 +451,7 @@ def http_date(seconds_from_now: float) -> str:
     return format_datetime(datetime.fromtimestamp(NOW + seconds_from_now, UTC), usegmt=True)
 
 
+@pytest.mark.rule("LIM-9")
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
     ("text", "seconds"),
@@ -465,6 +482,7 @@ def test_retry_after(status: int, text: str, seconds: float | None) -> None:
     assert refused(answer(b"", status=status, headers={"retry-after": text})).retry_after == seconds
 
 
+@pytest.mark.rule("LIM-10")
 def test_a_retry_after_date_goes_by_the_clock_it_was_made_with() -> None:
     headers = {"date": http_date(-600), "retry-after": http_date(-570)}
     assert refused(answer(b"", status=503, headers=headers)).retry_after == 30
@@ -542,6 +560,7 @@ def test_only_an_answer_that_speaks_of_the_token_accepts_or_rejects_it(
     assert CANARY not in str(failure)
 
 
+@pytest.mark.rule("VERIFY-4")
 @pytest.mark.parametrize("status", [200, 204, 301, 302, 308, 400, 404, 429, 431, 499, 500, 502, 503, 599])
 def test_only_a_5xx_to_a_verification_speaks_against_the_endpoint(status: int) -> None:
     failure = verification(status, b"<html>")
@@ -549,6 +568,7 @@ def test_only_a_5xx_to_a_verification_speaks_against_the_endpoint(status: int) -
     assert (failure.status, failure.transport) == (status, status >= 500)
 
 
+@pytest.mark.rule("VERIFY-5")
 @pytest.mark.parametrize(("status", "wait"), [(429, 120.0), (503, 120.0), (500, None), (404, None), (403, None)])
 def test_retry_after_of_a_verification_is_read_where_it_has_a_meaning(status: int, wait: float | None) -> None:
     failure = verification(status, headers={"retry-after": "120"})

@@ -120,6 +120,7 @@ class Pages:
             yield page, str(number)
 
 
+@pytest.mark.rule("SEC-25")
 async def test_a_list_is_told_from_an_event_and_an_end_from_both(watch: CredentialWatch, heard: Heard) -> None:
     """They do not prove the same. What is no credential is left out."""
     vars(watch)["_kube"] = Pages([{}, credential_object()], [])
@@ -265,6 +266,7 @@ async def test_where_all_are_refused_kopf_waits(cluster: Cluster) -> None:
     assert list(cluster.refusals) == []
 
 
+@pytest.mark.rule("OUT-5")
 async def test_where_all_are_refused_later_kopf_does_not_run_and_it_says_so(cluster: Cluster) -> None:
     """The census, whose list was refused, has it started anew. What nobody watches it must not list."""
     watch = cluster.watch(None)
@@ -296,6 +298,7 @@ def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_module, "_LATE", 0.1)
 
 
+@pytest.mark.rule("OUT-4")
 @pytest.mark.usefixtures("short_looks")
 async def test_kopf_that_is_not_answered_in_one_namespace_is_started_anew(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
@@ -312,6 +315,7 @@ async def test_kopf_that_is_not_answered_in_one_namespace_is_started_anew(
     assert {record.__dict__["fields"]["path"] for record in told} == {credentials_path("shop")}
 
 
+@pytest.mark.rule("OUT-4")
 @pytest.mark.usefixtures("short_looks")
 async def test_kopf_whose_watch_falls_silent_for_good_is_started_anew(cluster: Cluster) -> None:
     watch = cluster.watch(None)
@@ -320,6 +324,7 @@ async def test_kopf_whose_watch_falls_silent_for_good_is_started_anew(cluster: C
         await until(lambda: len(cluster.started) > 1)
 
 
+@pytest.mark.rule("OUT-4")
 @pytest.mark.usefixtures("short_looks")
 @pytest.mark.parametrize("why", ["it lists", "an outage", "it hears"])
 async def test_kopf_is_given_time(cluster: Cluster, why: str) -> None:

@@ -300,6 +300,7 @@ def simulated(story: Callable[Concatenate[World, P], Awaitable[None]]) -> Callab
 # --- Who leads when ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("REPL-4")
 @simulated
 async def test_the_first_leads_once_it_has_waited_and_stays_for_as_long_as_it_lives(world: World) -> None:
     """It cannot know that it is the first: a leader's Lease may just have been deleted."""
@@ -322,6 +323,7 @@ async def test_of_several_that_start_at_once_one_leads(world: World) -> None:
     assert sorted(replica.leads for replica in world.replicas) == [False, False, True]
 
 
+@pytest.mark.rule("REPL-2")
 @simulated
 async def test_a_dead_leader_is_succeeded_once_it_would_have_given_up(world: World) -> None:
     leader, standby = await world.two()
@@ -343,6 +345,7 @@ async def test_one_that_comes_new_counts_from_its_own_first_look(world: World) -
     assert await world.until(lambda: third.leads) >= LEASE_SECONDS
 
 
+@pytest.mark.rule("REPL-19")
 @simulated
 async def test_a_released_lease_is_taken_at_once(world: World) -> None:
     leader, standby = await world.two()
@@ -351,6 +354,7 @@ async def test_a_released_lease_is_taken_at_once(world: World) -> None:
     assert await world.until(lambda: standby.leads) <= LOOK + SLACK
 
 
+@pytest.mark.rule("REPL-19")
 @simulated
 async def test_one_that_stops_while_it_takes_the_lease_gives_it_back(world: World) -> None:
     """Its write has arrived, its answer has not: it never knew that it leads."""
@@ -383,6 +387,7 @@ async def test_a_lead_that_cannot_be_renewed_is_noticed_to_end_at_once(world: Wo
     assert leader.told == ["promoted", "demoted"]
 
 
+@pytest.mark.rule("REPL-19")
 @simulated
 async def test_one_that_comes_new_takes_a_released_lease_at_its_first_look(world: World) -> None:
     """As at every restart of the only replica; an answer takes its time."""
@@ -403,6 +408,7 @@ async def test_a_lease_is_released_though_nobody_waited_for_the_last_renewal(wor
     assert await world.until(lambda: standby.leads) <= LOOK + SLACK
 
 
+@pytest.mark.rule("REPL-19")
 @simulated
 async def test_a_lease_is_released_though_the_last_renewal_arrives_meanwhile(world: World) -> None:
     """It was cancelled on its way, and comes between the look at the Lease and the write that releases it."""
@@ -427,6 +433,7 @@ async def test_a_standby_that_stops_releases_nothing(world: World) -> None:
     assert leader.leads
 
 
+@pytest.mark.rule("REPL-19")
 @simulated
 async def test_who_cannot_release_is_waited_for(world: World) -> None:
     leader, standby = await world.two()
@@ -440,6 +447,7 @@ async def test_who_cannot_release_is_waited_for(world: World) -> None:
 # --- How sure a leader is of its lead ---------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("REPL-2")
 @simulated
 async def test_a_leader_that_cannot_renew_gives_up_in_time_and_comes_back(world: World) -> None:
     """It counts from the start of the last good renewal, however long the answer took."""
@@ -457,6 +465,7 @@ async def test_a_leader_that_cannot_renew_gives_up_in_time_and_comes_back(world:
     assert leader.told == ["promoted", "demoted", "promoted again"]
 
 
+@pytest.mark.rule("REPL-11")
 @simulated
 async def test_a_paused_leader_knows_at_its_first_step(world: World) -> None:
     """Nothing of the election has run when it is asked."""
@@ -465,6 +474,7 @@ async def test_a_paused_leader_knows_at_its_first_step(world: World) -> None:
     assert not leader.leadership.holds()
 
 
+@pytest.mark.rule("REPL-11")
 @simulated
 async def test_a_lead_that_ends_soon_is_too_short_for_a_token_request(world: World) -> None:
     """One that begins now, and takes as long as it may, must be over before another leads."""
@@ -479,6 +489,7 @@ async def test_a_lead_that_ends_soon_is_too_short_for_a_token_request(world: Wor
     assert leader.leadership.holds()
 
 
+@pytest.mark.rule("REPL-2")
 @simulated
 async def test_a_leader_renews_every_three_seconds_and_one_that_stands_by_looks_every_two(world: World) -> None:
     leader, _ = await world.two()
@@ -489,6 +500,7 @@ async def test_a_leader_renews_every_three_seconds_and_one_that_stands_by_looks_
     assert await world.until(lambda: any(replica.leads for replica in world.replicas)) <= LOOK + SLACK
 
 
+@pytest.mark.rule("REPL-2")
 @simulated
 @pytest.mark.parametrize("seconds", [0.0, 0.7, 1.4, 2.1, 2.8])
 async def test_a_leader_outlasts_some_seconds_without_an_api_server_whenever_they_begin(
@@ -506,6 +518,7 @@ async def test_a_leader_outlasts_some_seconds_without_an_api_server_whenever_the
     assert (leader.told, standby.told) == (["promoted"], [])
 
 
+@pytest.mark.rule("REPL-3")
 @simulated
 async def test_the_loss_of_the_lead_is_reported_in_time_while_a_renewal_hangs(world: World) -> None:
     """Whatever it waits for, such as a login. Once that is given up it takes part again."""
@@ -518,6 +531,7 @@ async def test_the_loss_of_the_lead_is_reported_in_time_while_a_renewal_hangs(wo
     assert leader.told == ["promoted", "demoted", "promoted again"]
 
 
+@pytest.mark.rule("REPL-2")
 @simulated
 async def test_a_renewal_that_hangs_until_its_end_leaves_time_for_another(world: World) -> None:
     leader, standby = await world.two()
@@ -526,6 +540,7 @@ async def test_a_renewal_that_hangs_until_its_end_leaves_time_for_another(world:
     assert (leader.told, standby.told) == (["promoted"], [])
 
 
+@pytest.mark.rule("REPL-12")
 @simulated
 async def test_after_a_gap_a_leader_whose_lease_nobody_touched_leads_again_at_once(world: World) -> None:
     """It is told so: in the gap reconciles were turned away, and nobody else would look at those credentials."""
@@ -546,6 +561,7 @@ async def test_a_paused_leader_whose_lease_nobody_touched_leads_again(world: Wor
     assert leader.told == ["promoted", "demoted", "promoted again"]
 
 
+@pytest.mark.rule("REPL-12")
 @simulated
 async def test_after_a_gap_a_leader_starts_afresh_also_if_nobody_took_over(world: World) -> None:
     """If it cannot know that: the Lease is not as it left it, though it is its own renewal whose answer was lost."""
@@ -580,6 +596,7 @@ async def test_an_answer_that_comes_when_the_lead_would_be_over_makes_no_leader(
     assert successor.told == ["promoted"]
 
 
+@pytest.mark.rule("REPL-2")
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
 @simulated
 async def test_the_wall_clock_does_not_matter(world: World, jump: float) -> None:
@@ -605,6 +622,7 @@ EDITS: Mapping[str, Callable[[Lease], Lease]] = {
 }
 
 
+@pytest.mark.rule("REPL-7", "REPL-10")
 @pytest.mark.parametrize("renewing", [True, False], ids=["renewing", "cut off"])
 @pytest.mark.parametrize("edit", EDITS)
 @simulated
@@ -622,6 +640,7 @@ async def test_an_edited_lease_makes_no_second_leader(world: World, edit: str, *
     assert [replica.told for replica in world.replicas] == told
 
 
+@pytest.mark.rule("REPL-9")
 @simulated
 async def test_a_lease_from_a_backup_makes_no_second_leader_where_the_api_server_was_away_meanwhile(
     world: World,
@@ -652,6 +671,7 @@ async def test_a_leader_steps_down_as_soon_as_it_sees_another_holder(world: Worl
     assert leader.told == ["promoted", "demoted"]
 
 
+@pytest.mark.rule("REPL-10")
 @pytest.mark.parametrize("renewing", [True, False], ids=["renewing", "cut off"])
 @simulated
 async def test_a_deleted_lease_is_made_again(world: World, *, renewing: bool) -> None:
@@ -665,6 +685,7 @@ async def test_a_deleted_lease_is_made_again(world: World, *, renewing: bool) ->
     assert standby.leads is not renewing
 
 
+@pytest.mark.rule("REPL-4")
 @simulated
 async def test_who_starts_while_the_lease_is_gone_waits_like_any_other(world: World) -> None:
     """Its leader may believe in it still."""
@@ -677,6 +698,7 @@ async def test_who_starts_while_the_lease_is_gone_waits_like_any_other(world: Wo
     assert not leader.leads
 
 
+@pytest.mark.rule("REPL-8")
 @simulated
 async def test_a_take_over_that_comes_late_makes_no_deleted_lease_anew(world: World) -> None:
     """It is on its way while another takes the Lease, which is then deleted: that one still believes in it."""
@@ -694,6 +716,7 @@ async def test_a_take_over_that_comes_late_makes_no_deleted_lease_anew(world: Wo
     assert other.told == ["promoted", "demoted"]
 
 
+@pytest.mark.rule("REPL-10")
 @pytest.mark.parametrize("edit", ["emptied", "shortened", "prolonged", "odd", "as if released"])
 @simulated
 async def test_a_leader_writes_over_an_edit_at_once(world: World, edit: str) -> None:
@@ -720,6 +743,7 @@ async def test_a_renewal_that_took_too_long_writes_over_nothing(world: World) ->
     assert leader.told == ["promoted", "demoted"]
 
 
+@pytest.mark.rule("REPL-10")
 @simulated
 async def test_a_leader_that_finds_its_lease_released_steps_down(world: World) -> None:
     """By another operator that says it is this one: a standby takes it at once, so it must not be written over."""
@@ -740,6 +764,7 @@ leases = st.builds(
 )
 
 
+@pytest.mark.rule("REPL-7")
 @given(lease=leases)
 @simulated
 async def test_whatever_a_lease_says_somebody_leads_once_its_holder_is_gone(world: World, lease: Lease) -> None:
@@ -753,6 +778,7 @@ async def test_whatever_a_lease_says_somebody_leads_once_its_holder_is_gone(worl
 # --- Who is fit to lead -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("REPL-5")
 @simulated
 async def test_who_is_not_fit_yet_does_not_lead_and_does_as_soon_as_it_is(world: World) -> None:
     await world.release()
@@ -764,6 +790,7 @@ async def test_who_is_not_fit_yet_does_not_lead_and_does_as_soon_as_it_is(world:
     assert await world.until(lambda: late.leads) <= 0.1 + SLACK
 
 
+@pytest.mark.rule("REPL-5")
 @simulated
 async def test_the_first_does_not_wait_longer_for_it_was_not_fit_from_the_start(world: World) -> None:
     first = world.start("one")
@@ -784,6 +811,7 @@ async def test_of_two_the_one_that_is_fit_leads(world: World) -> None:
     assert (broken.told, sound.told) == ([], ["promoted"])
 
 
+@pytest.mark.rule("REPL-6")
 @simulated
 async def test_a_leader_that_is_fit_no_more_gives_up_and_another_takes_over(
     world: World, caplog: pytest.LogCaptureFixture
@@ -824,6 +852,7 @@ happenings = st.lists(
 )
 
 
+@pytest.mark.rule("REPL-2")
 @given(scripts=st.lists(scripts, min_size=2, max_size=3), happenings=happenings)
 @simulated
 async def test_there_are_never_two_leaders_and_in_the_end_there_is_one(
@@ -859,6 +888,7 @@ async def test_a_refusal_is_told_once(world: World, caplog: pytest.LogCaptureFix
     assert "403 Forbidden" in str(vars(caplog.records[0]))
 
 
+@pytest.mark.rule("OBS-4")
 @simulated
 async def test_a_standby_says_who_leads_once_per_change(world: World, caplog: pytest.LogCaptureFixture) -> None:
     def told() -> list[str]:
@@ -884,6 +914,7 @@ async def test_a_standby_says_who_leads_once_per_change(world: World, caplog: py
     assert told() == ["one", "one", "x" * 253]
 
 
+@pytest.mark.rule("OBS-20")
 @simulated
 async def test_what_keeps_it_from_the_lease_is_known_until_it_is_over(world: World) -> None:
     """An answer of the API server; an outage is told elsewhere."""

@@ -93,6 +93,7 @@ async def until(posts: Posts, count: int) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.rule("OBS-2")
 async def test_a_namespace_that_takes_its_time_holds_up_no_other(
     posts: Posts, sender: EventSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ async def test_a_namespace_that_takes_its_time_holds_up_no_other(
     await until(posts, 40)
 
 
+@pytest.mark.rule("OBS-2")
 async def test_those_of_one_namespace_come_one_by_one_and_in_their_order(posts: Posts, sender: EventSender) -> None:
     for number in range(30):
         sender.tell(of(f"ns{number % 2}"), failed(str(number)))
@@ -132,6 +134,7 @@ async def test_one_that_fails_is_no_harm_to_the_next(posts: Posts, sender: Event
     await until(posts, 2)
 
 
+@pytest.mark.rule("OBS-2")
 async def test_who_has_most_waiting_loses_when_there_are_too_many(
     posts: Posts, sender: EventSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +148,7 @@ async def test_who_has_most_waiting_loses_when_there_are_too_many(
     assert set(posts.namespaces()) == {f"quiet{number}" for number in range(0, 500, 50)}
 
 
+@pytest.mark.rule("OBS-2")
 async def test_a_note_is_cut_by_bytes_and_between_letters(posts: Posts, sender: EventSender) -> None:
     sender.tell(of("shop"), failed("x" + "é" * 800))
     await until(posts, 1)
@@ -153,6 +157,7 @@ async def test_a_note_is_cut_by_bytes_and_between_letters(posts: Posts, sender: 
     assert len(note.encode()) <= 1024
 
 
+@pytest.mark.rule("OBS-3")
 @pytest.mark.parametrize("unheard", [False, True], ids=["lost", "its answer is lost"])
 async def test_an_event_that_meets_an_outage_is_sent_after_it_and_once(
     posts: Posts,
@@ -196,6 +201,7 @@ def test_after_an_outage_the_lease_has_been_looked_at_before_an_event_is_sent() 
     assert hangs + LOOK_SECONDS < events_module._LEAD_SECONDS  # noqa: SLF001 -- how long it waits
 
 
+@pytest.mark.rule("OBS-2")
 def test_an_event_that_waits_keeps_nothing_of_its_credential_but_its_identity(posts: Posts) -> None:
     def kept() -> int:
         gc.collect()

@@ -76,6 +76,7 @@ async def test_all_is_well(operator: Operator, path: str) -> None:
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
+@pytest.mark.rule("OBS-20")
 async def test_healthz_tells_what_hangs(operator: Operator) -> None:
     operator.alive = lambda: ["the queue has not moved for 61 s"]
     assert (await ask(operator, "/healthz")).text == "the queue has not moved for 61 s\n"
@@ -83,6 +84,7 @@ async def test_healthz_tells_what_hangs(operator: Operator) -> None:
     assert (await ask(operator, "/readyz")).status == 200
 
 
+@pytest.mark.rule("OUT-5")
 async def test_readyz_says_what_should_be_known_and_is_ready_all_the_same(operator: Operator) -> None:
     operator.notes = lambda: ["may list and watch secrets in namespace gone: no"]
     answer = await ask(operator, "/readyz")
@@ -96,6 +98,7 @@ async def test_readyz_says_what_should_be_known_and_is_ready_all_the_same(operat
     assert (await ask(operator, "/healthz")).text == "ok\n"
 
 
+@pytest.mark.rule("OBS-20")
 async def test_readyz_lists_line_by_line_what_it_waits_for(operator: Operator) -> None:
     operator.ready = lambda: ["secrets listed: no", "credentials seen: 3 of 5"]
     answer = await ask(operator, "/readyz")
@@ -125,6 +128,7 @@ def test_the_content_type_is_the_one_of_the_prometheus_client() -> None:
     assert prometheus_client.exposition.CONTENT_TYPE_PLAIN_0_0_4 == METRICS_CONTENT_TYPE
 
 
+@pytest.mark.rule("OBS-26")
 async def test_between_pieces_of_the_metrics_others_have_the_loop(operator: Operator) -> None:
     turns: list[str] = []
 
@@ -215,6 +219,7 @@ async def open_from(operator: Operator, number: int, limit: int = 65536) -> list
     ]
 
 
+@pytest.mark.rule("OBS-21")
 async def test_idle_connections_from_many_addresses_keep_no_probe_out(operator: Operator) -> None:
     idle = await open_from(operator, MOST_CONNECTIONS)
     assert (await ask(operator, "/healthz")).status == 200
@@ -226,6 +231,7 @@ async def test_idle_connections_from_many_addresses_keep_no_probe_out(operator: 
         writer.close()
 
 
+@pytest.mark.rule("OBS-21")
 async def test_clients_that_do_not_read_keep_no_probe_out(operator: Operator) -> None:
     """The answer that they requested is too much for the system's buffers."""
     operator.metrics = lambda: [b"x" * 4_000_000]
@@ -242,6 +248,7 @@ async def test_clients_that_do_not_read_keep_no_probe_out(operator: Operator) ->
         writer.transport.abort()
 
 
+@pytest.mark.rule("OBS-22")
 async def test_a_client_that_does_not_read_the_metrics_is_cut_off(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +262,7 @@ async def test_a_client_that_does_not_read_the_metrics_is_cut_off(
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.rule("OBS-21")
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nowhere"])
 async def test_each_answer_ends_its_connection(operator: Operator, path: str) -> None:
     """Connections are bounded for each address, and requests only with them."""
@@ -267,6 +275,7 @@ async def test_each_answer_ends_its_connection(operator: Operator, path: str) ->
     writer.close()
 
 
+@pytest.mark.rule("OBS-21")
 async def test_a_body_without_end_is_not_read(operator: Operator) -> None:
     [(reader, writer)] = await open_from(operator, 1)
     writer.write(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\nx")
@@ -275,6 +284,7 @@ async def test_a_body_without_end_is_not_read(operator: Operator) -> None:
     writer.close()
 
 
+@pytest.mark.rule("OBS-22")
 async def test_clients_that_ask_at_the_same_time_share_one_rendering(operator: Operator) -> None:
     rendered = []
 
@@ -290,6 +300,7 @@ async def test_clients_that_ask_at_the_same_time_share_one_rendering(operator: O
     assert (await ask(operator, "/metrics")).text == "ab"
 
 
+@pytest.mark.rule("OBS-22")
 async def test_a_rendering_that_a_client_still_reads_is_given_to_others(operator: Operator) -> None:
     """Otherwise each client that reads slowly would keep another one in memory."""
     rendered = []

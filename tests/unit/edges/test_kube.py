@@ -35,6 +35,7 @@ def write_kubeconfig(folder: Path, server: str = "https://127.0.0.1:1") -> Path:
 
 
 # YAML's keys end after 1,024 characters as they are written, up to ten for each of these; Kubernetes' after 317.
+@pytest.mark.rule("TARGET-6")
 @given(st.dictionaries(st.text(max_size=100), st.text()))
 def test_a_manifest_is_yaml_and_ascii_whatever_letters_are_in_it(texts: dict[str, str]) -> None:
     """With the real API server: tests/api/test_letters.py."""
@@ -53,6 +54,7 @@ async def test_a_login_does_not_show_its_token(tmp_path: Path) -> None:
         await api.close()
 
 
+@pytest.mark.rule("OUT-13")
 async def test_the_lease_is_read_while_very_many_requests_wait_for_their_answers(tmp_path: Path) -> None:
     """With a high --concurrency and a slow API server, a renewal must not wait for its turn."""
     busy, waiting = 150, 0
@@ -130,6 +132,7 @@ async def read(api: Kube) -> ApiFailure:
     return failed.value
 
 
+@pytest.mark.rule("OUT-2")
 @pytest.mark.parametrize("answer", [0, 502, 503, 504])
 @pytest.mark.parametrize("own", [0, 200, 403, 500, 503])
 async def test_it_is_out_of_reach_only_where_it_does_not_answer_for_itself(
@@ -143,6 +146,7 @@ async def test_it_is_out_of_reach_only_where_it_does_not_answer_for_itself(
     assert api.reachable is (own in (200, 403))
 
 
+@pytest.mark.rule("OUT-3")
 @pytest.mark.parametrize("answer", [401, 403])
 @pytest.mark.parametrize("own", [0, 200, 403, 500, 503])
 async def test_a_refusal_is_believed_only_of_a_server_that_is_ready(
@@ -155,6 +159,7 @@ async def test_a_refusal_is_believed_only_of_a_server_that_is_ready(
     assert api.reachable is (own in (200, 403))
 
 
+@pytest.mark.rule("OUT-3")
 @pytest.mark.parametrize("answer", [0, 401, 403, 503])
 async def test_what_fails_right_after_an_outage_counts_as_a_part_of_it(
     odd: tuple[OddServer, Kube], monkeypatch: pytest.MonkeyPatch, answer: int
@@ -175,6 +180,7 @@ async def test_what_fails_right_after_an_outage_counts_as_a_part_of_it(
     assert await api.answers()
 
 
+@pytest.mark.rule("OUT-2")
 @pytest.mark.parametrize("answer", [400, 404, 409, 429, 500])
 async def test_no_other_answer_makes_it_doubtful(odd: tuple[OddServer, Kube], answer: int) -> None:
     server, api = odd
@@ -184,6 +190,7 @@ async def test_no_other_answer_makes_it_doubtful(odd: tuple[OddServer, Kube], an
     assert server.checks == 0
 
 
+@pytest.mark.rule("OUT-2")
 async def test_it_is_asked_about_itself_once_for_all_who_have_doubts(odd: tuple[OddServer, Kube]) -> None:
     server, api = odd
     server.own = 0
@@ -192,6 +199,7 @@ async def test_it_is_asked_about_itself_once_for_all_who_have_doubts(odd: tuple[
     assert server.checks == 1
 
 
+@pytest.mark.rule("RETRY-5")
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
@@ -225,6 +233,7 @@ WRITES: dict[str, Callable[[Kube, NamespacedName], Awaitable[object]]] = {
 }
 
 
+@pytest.mark.rule("REPL-11")
 @pytest.mark.parametrize("write", WRITES)
 async def test_whether_this_replica_leads_is_looked_at_in_the_step_that_sends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
@@ -266,6 +275,7 @@ class Pages:
         return web.Response(text=body, content_type="application/json")
 
 
+@pytest.mark.rule("SEC-25")
 @pytest.mark.parametrize("large", [range(0), range(100), range(1000, 1040), range(0, 2000, 30)], ids=str)
 async def test_a_list_is_read_in_pieces_of_some_mebibytes_whatever_is_in_it(tmp_path: Path, large: range) -> None:
     """Anybody may make many Secrets with large metadata, which would fill the memory all at once."""

@@ -82,6 +82,7 @@ async def is_served(connection: socket.socket) -> bool:
         return False
 
 
+@pytest.mark.rule("OBS-21")
 async def test_an_address_holds_ten_connections_and_others_still_get_theirs(port: int) -> None:
     held = [await connect(port, FLOOD) for _ in range(3 * MOST_OF_AN_ADDRESS)]
     served = [await is_served(each) for each in held]
@@ -92,6 +93,7 @@ async def test_an_address_holds_ten_connections_and_others_still_get_theirs(port
         each.close()
 
 
+@pytest.mark.rule("OBS-21")
 async def test_under_a_flood_few_transports_are_made_and_others_are_answered(port: int) -> None:
     """As many as an address can hold at a time; a closed connection keeps its place for a moment."""
     loop = asyncio.get_running_loop()
@@ -106,6 +108,7 @@ async def test_under_a_flood_few_transports_are_made_and_others_are_answered(por
     assert Echo.made - 10 <= MOST_OF_AN_ADDRESS * turns
 
 
+@pytest.mark.rule("OBS-21")
 async def test_if_all_places_are_taken_the_address_that_holds_most_loses_its_oldest(port: int) -> None:
     held = [
         await connect(port, f"127.0.1.{address}")
@@ -120,6 +123,7 @@ async def test_if_all_places_are_taken_the_address_that_holds_most_loses_its_old
         each.close()
 
 
+@pytest.mark.rule("OBS-21")
 async def test_accept_that_fails_is_logged_once_and_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

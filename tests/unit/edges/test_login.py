@@ -45,6 +45,7 @@ class Loads:
         configuration.api_key["BearerToken"] = self.token
 
 
+@pytest.mark.rule("LOGIN-1")
 def test_a_login_is_renewed_once_a_minute_by_a_clock_that_nothing_sets() -> None:
     async def story() -> None:
         loads = Loads()
@@ -56,6 +57,7 @@ def test_a_login_is_renewed_once_a_minute_by_a_clock_that_nothing_sets() -> None
     live(story())
 
 
+@pytest.mark.rule("LOGIN-1")
 def test_a_refused_login_is_renewed_at_once_and_then_less_and_less_often(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         loads = Loads()
@@ -78,6 +80,7 @@ def test_a_refused_login_is_renewed_at_once_and_then_less_and_less_often(caplog:
     ]
 
 
+@pytest.mark.rule("LOGIN-1")
 def test_the_refusal_of_a_login_that_was_renewed_meanwhile_renews_nothing() -> None:
     async def story() -> None:
         loads = Loads()
@@ -93,6 +96,7 @@ def test_the_refusal_of_a_login_that_was_renewed_meanwhile_renews_nothing() -> N
     live(story())
 
 
+@pytest.mark.rule("LOGIN-4")
 def test_a_renewal_that_hangs_is_given_up_reported_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
@@ -157,6 +161,7 @@ async def until_accepted(api: Kube) -> None:
                 return
 
 
+@pytest.mark.rule("LOGIN-1")
 async def test_requests_use_the_last_login_while_a_plugin_hangs_until_it_is_killed(
     guarded: tuple[Guarded, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +190,7 @@ async def test_requests_use_the_last_login_while_a_plugin_hangs_until_it_is_kill
         await api.close()
 
 
+@pytest.mark.rule("LOGIN-3")
 async def test_a_refused_login_makes_the_api_server_out_of_reach_until_it_is_renewed(
     guarded: tuple[Guarded, str], tmp_path: Path
 ) -> None:
@@ -207,6 +213,7 @@ async def test_a_refused_login_makes_the_api_server_out_of_reach_until_it_is_ren
         await api.close()
 
 
+@pytest.mark.rule("LOGIN-7")
 async def test_a_plugin_that_hangs_at_the_start_ends_it_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +225,7 @@ async def test_a_plugin_that_hangs_at_the_start_ends_it_in_one_line(
     await until(lambda: not any(map(identity, plugin.hanging())))
 
 
+@pytest.mark.rule("LOGIN-5")
 @pytest.mark.parametrize(
     ("does", "says"),
     [
@@ -242,6 +250,7 @@ async def test_a_plugin_that_gives_no_login_is_named_without_what_it_printed(
     assert "canary" not in str(failed.value).replace(str(tmp_path), "")
 
 
+@pytest.mark.rule("LOGIN-5")
 async def test_a_missing_plugin_is_named(tmp_path: Path) -> None:
     plugin = Plugin(tmp_path)
     (tmp_path / "plugin").unlink()
@@ -249,6 +258,7 @@ async def test_a_missing_plugin_is_named(tmp_path: Path) -> None:
         await connect(plugin.kubeconfig)
 
 
+@pytest.mark.rule("LOGIN-5")
 async def test_a_plugin_gets_the_version_to_print_and_the_variables_of_the_kubeconfig(tmp_path: Path) -> None:
     plugin = Plugin(tmp_path)
     printed = json.dumps({"apiVersion": VERSION, "status": {"token": "%s"}})
@@ -272,6 +282,7 @@ class Clock:
         return self.moment
 
 
+@pytest.mark.rule("LOGIN-2", "LOGIN-5")
 @pytest.mark.parametrize("moved", ["wall", "boot"])
 async def test_a_plugin_is_run_again_before_the_end_of_its_login_by_either_clock(tmp_path: Path, moved: str) -> None:
     """A wall clock that was set back postpones nothing."""
@@ -287,6 +298,7 @@ async def test_a_plugin_is_run_again_before_the_end_of_its_login_by_either_clock
     assert plugin.runs == 2
 
 
+@pytest.mark.rule("LOGIN-5")
 async def test_a_plugin_is_run_again_once_its_login_is_refused(tmp_path: Path) -> None:
     plugin = Plugin(tmp_path)
     plugin.prints(token="one", expirationTimestamp="2999-01-01T00:00:00Z")
@@ -298,6 +310,7 @@ async def test_a_plugin_is_run_again_once_its_login_is_refused(tmp_path: Path) -
     assert renewal.configuration.api_key == {"BearerToken": "Bearer two"}
 
 
+@pytest.mark.rule("LOGIN-6")
 async def test_new_connections_use_the_certificate_that_replaces_a_refused_one(tmp_path: Path) -> None:
     """A connection that is kept has the certificate that it began with."""
     authority, known = trustme.CA(), ""
@@ -341,6 +354,7 @@ async def test_new_connections_use_the_certificate_that_replaces_a_refused_one(t
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("LOGIN-8")
 async def test_a_kubeconfig_may_have_a_colon_in_its_path(tmp_path: Path) -> None:
     """It is one file, as with kubectl; the names in it are relative to its folder."""
     folder = tmp_path / "a:b"
@@ -355,6 +369,7 @@ async def test_a_kubeconfig_may_have_a_colon_in_its_path(tmp_path: Path) -> None
         await api.close()
 
 
+@pytest.mark.rule("LOGIN-8")
 async def test_the_variable_of_kubectl_may_name_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = kubeconfig("http://127.0.0.1:1", {"token": "one"})
     users, rest = tmp_path / "users", tmp_path / "rest"
@@ -369,6 +384,7 @@ async def test_the_variable_of_kubectl_may_name_several_files(tmp_path: Path, mo
         await api.close()
 
 
+@pytest.mark.rule("LOGIN-8")
 async def test_a_missing_default_kubeconfig_is_an_error_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +394,7 @@ async def test_a_missing_default_kubeconfig_is_an_error_in_one_line(
         await connect(None)
 
 
+@pytest.mark.rule("LOGIN-2")
 async def test_the_token_of_a_service_account_is_read_again_once_it_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +421,7 @@ async def test_the_token_of_a_service_account_is_read_again_once_it_is_refused(
         await running.close()
 
 
+@pytest.mark.rule("LOGIN-4")
 async def test_a_login_whose_files_are_gone_stays_as_it_was_and_is_reported(tmp_path: Path) -> None:
     """They may be back in a moment, such as where files are replaced."""
     (tmp_path / "token").write_text("one")

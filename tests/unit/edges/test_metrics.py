@@ -77,6 +77,7 @@ def test_a_reason_may_be_anybodys_text(scraped: Scraped) -> None:
     assert scraped.samples("tuinly_credential_failing") == {(*STOREFRONT, 'of "mine"\\n'): 1}
 
 
+@pytest.mark.rule("OBS-26")
 def test_many_credentials_are_told_of_in_pieces(scraped: Scraped) -> None:
     for number in range(1100):
         scraped.see(f"storefront-{number}")

@@ -209,6 +209,7 @@ async def failure_of(request: Callable[[], Awaitable[TokenResponse | None]]) -> 
     return caught.value
 
 
+@pytest.mark.rule("REQ-1")
 async def test_an_exchange_sends_the_client_credentials(endpoint: TokenEndpoint) -> None:
     async with serving(sends(GRANTED)) as server:
         response = await exchange(endpoint, url(server))
@@ -228,12 +229,14 @@ async def test_an_exchange_sends_the_client_credentials(endpoint: TokenEndpoint)
     assert "Authorization" not in request.headers
 
 
+@pytest.mark.rule("REQ-1")
 async def test_no_scopes_are_no_scope_field(endpoint: TokenEndpoint) -> None:
     async with serving(sends(GRANTED)) as server:
         await endpoint.exchange(url(server), "client-1", Sensitive(CLIENT_SECRET), [])
     assert set(server.requests[0].form) == {"grant_type", "client_id", "client_secret"}
 
 
+@pytest.mark.rule("REQ-2")
 async def test_a_refresh_sends_the_refresh_token_alone(endpoint: TokenEndpoint) -> None:
     async with serving(sends(GRANTED)) as server:
         await endpoint.refresh(url(server), Sensitive(REFRESH_TOKEN))
@@ -247,6 +250,7 @@ async def test_the_servers_clock_comes_with_the_grant(endpoint: TokenEndpoint) -
     assert response.server_time == datetime(2026, 11, 24, 6, tzinfo=UTC).timestamp()
 
 
+@pytest.mark.rule("ANS-4")
 async def test_no_cookie_is_kept(endpoint: TokenEndpoint) -> None:
     cookies = ("Set-Cookie: session=canary; Path=/", "Set-Cookie: c(a)nary[]=1", 'Set-Cookie: canary="')
     async with serving(sends(http("200 OK", json.dumps(GOOD).encode(), *cookies))) as server:
@@ -256,6 +260,7 @@ async def test_no_cookie_is_kept(endpoint: TokenEndpoint) -> None:
     assert [request.headers.get("Cookie") for request in server.requests] == [None, None]
 
 
+@pytest.mark.rule("ANS-4")
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Again", "308 Gone"])
 async def test_no_redirect_is_followed(endpoint: TokenEndpoint, status: str) -> None:
     async with serving(sends(GRANTED)) as elsewhere:
@@ -265,6 +270,7 @@ async def test_no_redirect_is_followed(endpoint: TokenEndpoint, status: str) -> 
     assert (failure.reason, failure.transport) == (Reason.INVALID_RESPONSE, False)
 
 
+@pytest.mark.rule("ERR-1", "ANS-3")
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
@@ -302,6 +308,7 @@ async def test_a_verification_sends_the_token_and_the_least_query(endpoint: Toke
     assert json.loads(request.body) == {"query": "{__typename}"}
 
 
+@pytest.mark.rule("VERIFY-4")
 @pytest.mark.parametrize(
     ("answer", "reason", "wait", "transport"),
     [
@@ -369,6 +376,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CUT_OFF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"
 
 
+@pytest.mark.rule("ERR-2")
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
@@ -393,6 +401,7 @@ async def test_broken_answers_are_no_answers(endpoint: TokenEndpoint, reply: Rep
     assert f"the token endpoint http://127.0.0.1:{server.port} {sentence}" in failure.message
 
 
+@pytest.mark.rule("ANS-5")
 @pytest.mark.parametrize(
     "reply",
     [
@@ -425,6 +434,7 @@ async def endless(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+@pytest.mark.rule("ANS-4")
 @pytest.mark.parametrize(
     "reply",
     [
@@ -450,6 +460,7 @@ async def test_the_longest_answer_is_read_whole(endpoint: TokenEndpoint) -> None
         assert (await exchange(endpoint, url(server))).lifetime == 3600
 
 
+@pytest.mark.rule("ANS-4")
 async def test_a_bomb_is_not_decompressed(endpoint: TokenEndpoint) -> None:
     bomb = gzip.compress(json.dumps(GOOD).encode().ljust(10_000_000))
     async with serving(sends(http("200 OK", bomb, "Content-Encoding: gzip"))) as server:
@@ -458,6 +469,7 @@ async def test_a_bomb_is_not_decompressed(endpoint: TokenEndpoint) -> None:
     assert "compressed" in failure.message
 
 
+@pytest.mark.rule("ERR-2")
 async def test_a_closed_port(endpoint: TokenEndpoint) -> None:
     async with serving(hang) as server:
         pass
@@ -466,6 +478,7 @@ async def test_a_closed_port(endpoint: TokenEndpoint) -> None:
     assert "cannot be connected to" in failure.message
 
 
+@pytest.mark.rule("ERR-2")
 async def test_a_name_that_does_not_resolve(endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "canary")
@@ -477,6 +490,7 @@ async def test_a_name_that_does_not_resolve(endpoint: TokenEndpoint, monkeypatch
     assert "the token endpoint http://oauth.example has a host name that does not resolve" in failure.message
 
 
+@pytest.mark.rule("ERR-5")
 @pytest.mark.parametrize(
     ("at", "origin"),
     [
@@ -494,6 +508,7 @@ async def test_a_url_of_no_use_is_told_by_its_origin(endpoint: TokenEndpoint, at
     assert f"the token endpoint {origin} " in failure.message
 
 
+@pytest.mark.rule("LIM-1")
 @pytest.mark.parametrize(
     ("spellings", "origin"),
     [
@@ -518,6 +533,7 @@ async def test_cancelling_passes_through(endpoint: TokenEndpoint) -> None:
             await task
 
 
+@pytest.mark.rule("ANS-6")
 async def test_each_request_has_its_own_connection_and_they_are_bounded() -> None:
     both = asyncio.Barrier(2)
 
@@ -542,6 +558,7 @@ async def test_closing_ends_the_requests_that_are_under_way() -> None:
     assert failure.reason is Reason.ENDPOINT_UNAVAILABLE
 
 
+@pytest.mark.rule("ANS-6")
 async def test_an_answer_that_is_sent_twice_counts_for_one_request(endpoint: TokenEndpoint) -> None:
     """The copy arrives between two requests, on the connection of the first one."""
     again = asyncio.Event()
@@ -594,6 +611,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return authority(tmp_path_factory.mktemp("theirs") / "ca.pem")
 
 
+@pytest.mark.rule("SEC-3")
 async def test_the_bundle_adds_to_the_roots(
     ours: Authority,
     theirs: Authority,
@@ -606,6 +624,7 @@ async def test_the_bundle_adds_to_the_roots(
                 assert (await exchange(endpoint, url(server, "localhost", "https"))).lifetime == 3600
 
 
+@pytest.mark.rule("ERR-3", "SEC-3")
 @pytest.mark.parametrize(
     ("flaw", "sentence"),
     [
@@ -660,6 +679,7 @@ FLOODS = {
 }
 
 
+@pytest.mark.rule("ANS-6", "ANS-7")
 @pytest.mark.parametrize("way", ["plain", "tls", "tunnel"])
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_the_client_hangs_up_on_a_flood(
@@ -676,6 +696,7 @@ async def test_the_client_hangs_up_on_a_flood(
             await server.hung_up.wait()
 
 
+@pytest.mark.rule("ANS-7")
 async def test_a_flood_is_reported_as_what_it_is(endpoint: TokenEndpoint) -> None:
     async with serving(FLOODS["interim-answers"]) as server:
         failure = await refused(endpoint, url(server))
@@ -683,6 +704,7 @@ async def test_a_flood_is_reported_as_what_it_is(endpoint: TokenEndpoint) -> Non
     assert "sent more than 256 KiB for one answer" in failure.message
 
 
+@pytest.mark.rule("ANS-6")
 async def test_the_client_sends_the_closure_alert_and_does_not_wait_for_the_servers(ours: Authority) -> None:
     def serve(listener: socket.socket) -> tuple[bytes, bytes]:
         """Answer, and never close. Return what TLS and what TCP say at their ends."""
@@ -704,6 +726,7 @@ async def test_the_client_sends_the_closure_alert_and_does_not_wait_for_the_serv
             assert await served == (b"", b"")
 
 
+@pytest.mark.rule("ERR-2")
 async def test_tls_to_a_plain_server(endpoint: TokenEndpoint) -> None:
     async def answer_in_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -723,6 +746,7 @@ def test_a_bundle_of_no_use_is_refused_at_once(tmp_path: Path, content: str) -> 
             TokenEndpoint(SystemClock(), ca_bundle=file, request_timeout=1, connections=1)
 
 
+@pytest.mark.rule("SEC-4")
 async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(sends(GRANTED)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
@@ -733,6 +757,7 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
     assert request.form["client_id"] == "client-1"
 
 
+@pytest.mark.rule("SEC-4")
 async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(sends(GRANTED)) as proxy, serving(sends(GRANTED)) as server:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
@@ -769,6 +794,7 @@ async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         far_writer.transport.abort()
 
 
+@pytest.mark.rule("SEC-3")
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_tls_is_verified_through_a_proxy(
     ours: Authority,

@@ -58,6 +58,7 @@ async def test_a_pod_is_told_by_one_annotation() -> None:
     assert kube.sent == [("shop", POD, {PUSHED: "77"}, False)]
 
 
+@pytest.mark.rule("PUSH-7")
 @pytest.mark.parametrize("annotations", [{}, {PUSHED: "76"}, {"note": "theirs"}], ids=str)
 async def test_an_answer_without_the_annotation_is_a_refusal(annotations: Mapping[str, str]) -> None:
     reply = await door(annotations)[0].tell("shop", POD, "77")
@@ -70,6 +71,7 @@ async def test_retry_after_is_handed_on() -> None:
     assert (reply.outcome, reply.retry_after) == (Outcome.AGAIN, 7.0)
 
 
+@pytest.mark.rule("PUSH-8")
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
@@ -105,6 +107,7 @@ async def test_a_list_that_fails_is_an_answer() -> None:
     assert (reply.outcome, "403" in reply.why) == (Outcome.REFUSED, True)
 
 
+@pytest.mark.rule("PUSH-8")
 async def test_a_pod_that_cannot_be_read_keeps_no_other_from_being_told() -> None:
     way, kube = door({})
     odd = {**large_pod(1), "spec": {"nodeName": "node", "volumes": [{}]}}
@@ -172,6 +175,7 @@ class Pages:
             yield page[begin : begin + 65536]
 
 
+@pytest.mark.rule("PUSH-5")
 async def test_five_thousand_pods_take_less_than_20_mb_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +197,7 @@ async def test_five_thousand_pods_take_less_than_20_mb_for_a_moment(
     assert max(pages.limits) == 100
 
 
+@pytest.mark.rule("PUSH-10")
 async def test_who_does_not_lead_lists_no_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = Pages(1)
     kube = await connect(write_kubeconfig(tmp_path), leadership=Leadership(VirtualClock()))

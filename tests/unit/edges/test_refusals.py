@@ -12,6 +12,7 @@ GONE, SHOP = Refusal(SECRETS, "gone"), Refusal(SECRETS, "shop")
 FORBIDDEN = ApiFailure(HTTPStatus.FORBIDDEN, "Forbidden")
 
 
+@pytest.mark.rule("OUT-5")
 def test_a_refusal_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     refusals = Refusals(Chance(1))
@@ -37,6 +38,7 @@ def test_no_other_failure_speaks_of_a_namespace(status: int | None) -> None:
     assert list(refusals) == []
 
 
+@pytest.mark.rule("OUT-5")
 def test_it_is_tried_less_and_less_often_and_once_a_minute_at_least() -> None:
     refusals = Refusals(Chance(1))
     for tries in range(1, 2000):

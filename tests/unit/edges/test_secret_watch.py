@@ -53,6 +53,7 @@ class Away(Quiet):
             yield page
 
 
+@pytest.mark.rule("OUT-6")
 async def test_it_tries_on_however_long_the_api_server_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secret_watch_module, "_MAX_BACKOFF", 0)
     kube, store = Away(1100), Store(lambda _: None, lambda _: None)
@@ -66,6 +67,7 @@ async def test_it_tries_on_however_long_the_api_server_is_out_of_reach(monkeypat
     await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.rule("ABS-8")
 async def test_told_to_it_lists_again_and_watches_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secret_watch_module, "_PAUSE", 0)
     kube, store = Quiet(), Store(lambda _: None, lambda _: None)
@@ -129,6 +131,7 @@ class Breaking(Quiet):
         raise ApiFailure(None, "ServerDisconnectedError")
 
 
+@pytest.mark.rule("ABS-9")
 async def test_a_watch_that_begins_and_breaks_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[int] = []
 
@@ -147,6 +150,7 @@ async def test_a_watch_that_begins_and_breaks_is_tried_less_and_less_often(monke
     assert failures[:6] == [1, 2, 3, 1, 2, 3]
 
 
+@pytest.mark.rule("PUSH-4")
 async def test_it_tells_how_far_it_has_come() -> None:
     """Push waits for that."""
     kube, store = Quiet(), Store(lambda _: None, lambda _: None)
@@ -162,6 +166,7 @@ async def test_it_tells_how_far_it_has_come() -> None:
     running.cancel()
 
 
+@pytest.mark.rule("ABS-8")
 async def test_it_knows_where_it_waits_for_versions_that_are_gone() -> None:
     """As after a restore of etcd, whatever else has changed since."""
     kube, store = Quiet(), Store(lambda _: None, lambda _: None)
@@ -178,6 +183,7 @@ async def test_it_knows_where_it_waits_for_versions_that_are_gone() -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.rule("DRIFT-2")
 async def test_what_the_store_has_already_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as the echo of our own write, whose answer has come before."""
     read: list[str] = []

@@ -90,6 +90,7 @@ class Server:
         return "17"
 
 
+@pytest.mark.rule("SEC-25")
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_list_is_taken_over(path: str) -> None:
     server = Server(b"")
@@ -139,6 +140,7 @@ async def test_a_watch_comes_line_by_line_however_it_arrives_and_is_never_too_de
     assert (json.loads(lines[1])["type"], lines[1].count(b"[")) == ("ADDED", DEEPEST - 1)
 
 
+@pytest.mark.rule("OUT-4")
 async def test_a_watch_that_falls_silent_breaks() -> None:
     server = Server(b'{"number": 1}\n')
     server.hangs, server.silence = asyncio.Event(), 0.5
@@ -153,6 +155,7 @@ async def test_a_watch_that_falls_silent_breaks() -> None:
     assert server.signs == [PATHS[0]] * 2
 
 
+@pytest.mark.rule("OUT-4")
 async def test_a_watch_that_is_refused_gives_no_sign() -> None:
     server = Server(b"{}")
     server.status = 403
@@ -164,6 +167,7 @@ async def test_a_watch_that_is_refused_gives_no_sign() -> None:
     assert server.signs == []
 
 
+@pytest.mark.rule("OBS-7")
 async def test_it_goes_by_the_proxy_of_the_login_and_by_no_netrc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +184,7 @@ async def test_it_goes_by_the_proxy_of_the_login_and_by_no_netrc(
     assert proxy.asked == [("/apis", "Bearer canary")]
 
 
+@pytest.mark.rule("OBS-7")
 async def test_the_servers_certificate_is_to_be_for_the_name_that_the_login_gives(tmp_path: Path) -> None:
     authority = Authority.create(tmp_path)
     server = test_utils.TestServer(web.Application(), scheme="https")

@@ -93,6 +93,7 @@ class Rush:
             task.cancel()
 
 
+@pytest.mark.rule("WHEN-12")
 @pytest.mark.parametrize(("namespaces", "each"), [(1, 500), (20, 25), (200, 3)])
 async def test_slow_namespaces_hold_up_no_other(namespaces: int, each: int) -> None:
     """The slow ones are the more urgent, and come all at once; of the others it is known that they are quick."""
@@ -110,6 +111,7 @@ async def test_slow_namespaces_hold_up_no_other(namespaces: int, each: int) -> N
     assert max(rush.busy) <= PLACES * (2 + HELD / LATE)
 
 
+@pytest.mark.rule("WHEN-12")
 async def test_what_is_under_way_changes_over_and_so_does_what_waits() -> None:
     queue = WorkQueue(lambda _: living(0), lambda: 0.0, places=2)
     queue._most_of_one = 2  # noqa: SLF001 -- all
@@ -130,6 +132,7 @@ async def test_what_is_under_way_changes_over_and_so_does_what_waits() -> None:
     assert await more == slow[2]
 
 
+@pytest.mark.rule("WHEN-13")
 async def test_a_slow_namespace_has_an_eighth_of_the_places_and_the_most_urgent_first() -> None:
     """Its writes may be slow as they are many, and costly for the API server."""
     queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=16)
@@ -157,6 +160,7 @@ async def test_a_slow_namespace_has_an_eighth_of_the_places_and_the_most_urgent_
     more.cancel()
 
 
+@pytest.mark.rule("WHEN-13")
 async def test_what_waits_for_others_of_its_namespace_comes_also_once_that_is_slow_no_more() -> None:
     now = 0.0
     queue = WorkQueue(lambda key: living(key.name), lambda: now, places=8)
@@ -175,6 +179,7 @@ async def test_what_waits_for_others_of_its_namespace_comes_also_once_that_is_sl
     assert [key.name for key in taken] == ["1", "2", "3", "3.5", "4", "5"]
 
 
+@pytest.mark.rule("WHEN-12")
 async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
     now = 0.0
     queue = WorkQueue(lambda _: living(0), lambda: now, places=1)
@@ -195,6 +200,7 @@ async def test_after_a_while_a_namespace_is_as_good_as_any_other() -> None:
     waiting.cancel()
 
 
+@pytest.mark.rule("WHEN-12")
 @pytest.mark.parametrize("held", [False, True])
 async def test_what_has_waited_for_long_is_begun_by_what_is_known_then(*, held: bool) -> None:
     """As after an outage or a lead of another replica, during which nothing is handed out."""
@@ -219,6 +225,7 @@ async def test_what_has_waited_for_long_is_begun_by_what_is_known_then(*, held: 
     assert await waiting == NamespacedName("other", "a")
 
 
+@pytest.mark.rule("WHEN-12")
 async def test_namespaces_that_are_no_more_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuinly_operator.engine.workqueue._MOST_QUICK", 2)
     now = 0.0
@@ -234,6 +241,7 @@ async def test_namespaces_that_are_no_more_make_room_for_others(monkeypatch: pyt
     assert taken == ["unknown"] + ["later"] * 3
 
 
+@pytest.mark.rule("WHEN-12")
 async def test_urgency_counts_in_both_lanes() -> None:
     queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=24)
     queue.mark("slow", slow=True)
@@ -243,6 +251,7 @@ async def test_urgency_counts_in_both_lanes() -> None:
     assert all(one < other for one, other in pairwise(taken))
 
 
+@pytest.mark.rule("WHEN-12")
 async def test_those_of_whom_nothing_is_known_leave_places_to_those_who_are_quick() -> None:
     queue = WorkQueue(lambda key: living(key.name), lambda: 0.0, places=8)
     queue.mark("quick", slow=False)
@@ -274,6 +283,7 @@ async def test_all_places_are_those_of_quick_and_unknown_ones_together() -> None
     assert await queue.get() == NamespacedName("quick", "c")
 
 
+@pytest.mark.rule("WHEN-12")
 async def test_a_quick_write_does_not_make_a_namespace_quick_in_which_others_are_slow() -> None:
     """As where a webhook holds up the writes of Secrets, and not those of statuses."""
     now = 0.0

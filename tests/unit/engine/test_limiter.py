@@ -132,6 +132,7 @@ def small() -> World:
 # How much is in flight ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("LIM-3")
 def test_it_begins_with_a_few_and_each_token_allows_one_more_up_to_all_places(world: World) -> None:
     assert len(world.fill()) == FIRST_LIMIT
     world = World()
@@ -143,6 +144,7 @@ def test_it_begins_with_a_few_and_each_token_allows_one_more_up_to_all_places(wo
         world.end(tickets[0])
 
 
+@pytest.mark.rule("LIM-3")
 def test_a_failure_that_speaks_of_the_endpoint_halves_it_once_for_all_that_began_before(world: World) -> None:
     for _ in range(PLACES):
         world.ask(good("a"))
@@ -156,6 +158,7 @@ def test_a_failure_that_speaks_of_the_endpoint_halves_it_once_for_all_that_began
         assert world.seen().limit == PLACES // 4 == 2  # and never less
 
 
+@pytest.mark.rule("LIM-2")
 @pytest.mark.parametrize("answer", [REFUSED, THROTTLED, EDGE, failure(302), failure(200)], ids=repr)
 def test_what_is_no_failure_of_the_endpoint_leaves_it_as_it_is(world: World, answer: TokenRequestFailed) -> None:
     for _ in range(10):
@@ -165,6 +168,7 @@ def test_what_is_no_failure_of_the_endpoint_leaves_it_as_it_is(world: World, ans
     assert not world.seen().down
 
 
+@pytest.mark.rule("LIM-2")
 def test_who_fails_while_others_get_tokens_speaks_of_itself_alone(world: World) -> None:
     for _ in range(10):
         world.wait(1)
@@ -175,6 +179,7 @@ def test_who_fails_while_others_get_tokens_speaks_of_itself_alone(world: World) 
     assert not world.seen().down
 
 
+@pytest.mark.rule("LIM-2")
 @pytest.mark.parametrize(("seconds", "limit"), [(QUIET_SECONDS - 0.1, FIRST_LIMIT + 1), (QUIET_SECONDS, 2)])
 def test_who_never_had_a_token_speaks_of_the_endpoint_once_nobody_has_got_any_for_a_while(
     world: World, seconds: float, limit: int
@@ -186,6 +191,7 @@ def test_who_never_had_a_token_speaks_of_the_endpoint_once_nobody_has_got_any_fo
     assert world.seen().limit == limit
 
 
+@pytest.mark.rule("LIM-12")
 def test_all_endpoints_share_the_places(world: World) -> None:
     for origin in (ORIGIN, OTHER):
         for _ in range(PLACES):
@@ -293,6 +299,7 @@ def test_with_a_single_place_the_limit_is_one_whatever_happens() -> None:
         world.ask(good("fine"))
 
 
+@pytest.mark.rule("LIM-12")
 def test_those_not_in_good_standing_hold_half_at_most(world: World) -> None:
     for _ in range(PLACES):
         world.ask(good("a"))
@@ -311,6 +318,7 @@ def test_those_in_good_standing_are_released_however_many_others_there_are(small
     assert small.end(ticket, REFUSED) == ["waits"]
 
 
+@pytest.mark.rule("LIM-12")
 def test_where_requests_hang_a_quarter_is_left_for_those_that_do_not(world: World) -> None:
     for origin in (ORIGIN, OTHER, "https://another.example.org"):
         for _ in range(PLACES):
@@ -324,6 +332,7 @@ def test_where_requests_hang_a_quarter_is_left_for_those_that_do_not(world: Worl
     assert len(world.fill("https://another.example.org")) == PLACES // 4
 
 
+@pytest.mark.rule("LIM-12")
 @pytest.mark.parametrize(
     ("took", "answer", "seconds", "left"),
     [
@@ -352,6 +361,7 @@ def test_after_a_time_out_an_origin_is_taken_to_hang_for_a_while(
     assert len(world.fill(origins[2])) == max(left, PLACES - 2 * first)
 
 
+@pytest.mark.rule("LIM-13")
 def test_a_place_that_one_leaves_goes_to_who_waits_and_is_kept_for_it(world: World) -> None:
     first, *_ = world.fill()
     world.park(good("waits"))
@@ -376,6 +386,7 @@ def test_who_has_been_released_holds_a_place_until_it_has_begun(small: World) ->
     assert not small.limiter.holds_place(waits.key)
 
 
+@pytest.mark.rule("LIM-13")
 def test_a_place_is_not_kept_for_long(small: World) -> None:
     first, *_ = small.fill()
     small.park(good("waits"), good("next", 70))
@@ -395,6 +406,7 @@ def test_nor_for_a_credential_that_needs_another_request_by_now(small: World) ->
     assert small.wait(RESERVED_SECONDS + 0.1) == ["next"]
 
 
+@pytest.mark.rule("LIM-13")
 def test_but_as_long_as_its_credential_is_looked_at(small: World) -> None:
     first, *_ = small.fill()
     small.park(good("waits"), good("next", 70))
@@ -460,6 +472,7 @@ def test_a_request_that_has_ended_already_cannot_be_given_up(world: World) -> No
     assert len(world.fill()) == FIRST_LIMIT + 1
 
 
+@pytest.mark.rule("LIM-13")
 def test_who_does_not_wait_any_more_is_not_released_and_gives_its_place_to_the_next(world: World) -> None:
     """It is suspended, say, or has moved to another URL."""
     first, second, *_ = world.fill()
@@ -481,6 +494,7 @@ def test_its_wait_for_what_it_still_waits_for_goes_on(world: World) -> None:
     assert world.end(first, REFUSED) == ["a"]
 
 
+@pytest.mark.rule("LIM-13")
 def test_a_new_leader_knows_nothing_and_keeps_nobody_waiting(world: World) -> None:
     first, *rest = world.fill()
     world.park(good("a"), good("b"))
@@ -566,6 +580,7 @@ def growth(round_of_many: Callable[[], None]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.rule("LIM-15")
 def test_nothing_is_kept_of_those_who_are_gone_or_come_again_and_again() -> None:
     """They are made and deleted without end at an endpoint that gives no token, or edited while they wait."""
     world = World()
@@ -598,6 +613,7 @@ def test_memory_does_not_grow_with_the_tokens_that_came(world: World) -> None:
 # In which order -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("LIM-11")
 def test_those_in_good_standing_come_first_by_the_end_of_their_token(world: World) -> None:
     for ask in (good("failing"), good("shaken", 5)):
         world.ask(ask, DOWN)
@@ -615,6 +631,7 @@ def test_those_in_good_standing_come_first_by_the_end_of_their_token(world: Worl
     assert released == ["soon", "late", "shaken", "new", "newer", "failing"]
 
 
+@pytest.mark.rule("LIM-11")
 @pytest.mark.parametrize("standing", ["new", "failing"])
 def test_the_others_go_by_turns_of_their_namespaces(small: World, standing: str) -> None:
     """However many wait in one, and however long they have: each turn there is followed by one of the others."""
@@ -646,6 +663,7 @@ def test_the_others_go_by_turns_of_their_namespaces(small: World, standing: str)
     assert "".join(order) == "axbycudvewf"
 
 
+@pytest.mark.rule("LIM-11")
 def test_who_comes_again_at_once_keeps_nobody_waiting(small: World) -> None:
     """Also where each namespace but one has a single credential that waits."""
     filling = small.fill()
@@ -703,6 +721,7 @@ def test_of_those_whose_tokens_end_at_once_who_has_waited_longest_goes_first_how
     assert small.end(filling.pop(), REFUSED) == ["first"]
 
 
+@pytest.mark.rule("LIM-11")
 @pytest.mark.parametrize("how", ["they are gone", "another replica led"])
 def test_turns_that_nobody_took_count_for_nothing(small: World, how: str) -> None:
     """A namespace whose credentials are all made again is no further back than it was."""
@@ -721,6 +740,7 @@ def test_turns_that_nobody_took_count_for_nothing(small: World, how: str) -> Non
     assert order[:2] == ["x", "a"]
 
 
+@pytest.mark.rule("LIM-11")
 def test_who_comes_by_does_not_go_before_who_waits(world: World) -> None:
     world.ask(good("a"), THROTTLED)
     world.wait(0.1)
@@ -847,6 +867,7 @@ def test_a_token_restores_good_standing(small: World) -> None:
     assert small.end(filling.pop(), REFUSED) == ["a"]
 
 
+@pytest.mark.rule("LIM-11")
 def test_failing_once_in_an_outage_puts_nobody_behind_the_bad(world: World) -> None:
     world.ask(good("fine"))
     world.ask(new("bad"), DOWN)
@@ -858,6 +879,7 @@ def test_failing_once_in_an_outage_puts_nobody_behind_the_bad(world: World) -> N
 # Down -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("LIM-4")
 @pytest.mark.parametrize(
     ("answers", "down"),
     [
@@ -877,6 +899,7 @@ def test_three_failures_in_a_row_that_speak_of_it_and_no_token_between_make_it_d
     assert world.seen().down is down
 
 
+@pytest.mark.rule("LIM-4")
 def test_what_breaks_at_one_moment_does_not(world: World) -> None:
     for ticket in world.fill():
         world.end(ticket, failure(None))
@@ -901,6 +924,7 @@ def test_so_far_apart_failures_must_be(world: World, apart: float, *, down: bool
     assert world.seen().down is down
 
 
+@pytest.mark.rule("LIM-4")
 def test_nor_do_requests_that_hang_while_later_ones_are_answered(world: World) -> None:
     tickets = world.fill()
     world.wait(1)
@@ -911,6 +935,7 @@ def test_nor_do_requests_that_hang_while_later_ones_are_answered(world: World) -
     assert not world.seen().down
 
 
+@pytest.mark.rule("LIM-5")
 def test_a_probe_goes_each_five_seconds_and_each_second_at_first(world: World) -> None:
     """In the first seconds it may be mere chance that nobody got a token."""
     world.bring_down()
@@ -1017,6 +1042,7 @@ def test_a_try_before_it_went_down_counts_for_nothing(world: World) -> None:
     assert world.wait(PROBE_SECONDS) == ["second"]
 
 
+@pytest.mark.rule("LIM-5")
 def test_it_is_another_each_time_and_had_tokens_every_other_time(world: World) -> None:
     world.bring_down()
     asks = {ask.key.name: ask for ask in (good("a", 1), good("b", 2), new("x"), new("y"), good("met-it-0"))}
@@ -1031,6 +1057,7 @@ def test_it_is_another_each_time_and_had_tokens_every_other_time(world: World) -
     assert set(probes[5:11]) == set(asks)
 
 
+@pytest.mark.rule("LIM-5")
 def test_who_fails_by_itself_is_no_probe_while_there_are_others(world: World) -> None:
     world.ask(good("fine"))
     world.ask(new("bad"), DOWN)
@@ -1041,6 +1068,7 @@ def test_who_fails_by_itself_is_no_probe_while_there_are_others(world: World) ->
     assert world.wait(PROBE_SECONDS) == ["bad"]
 
 
+@pytest.mark.rule("LIM-5")
 def test_a_probe_that_is_not_sent_is_the_next_ones_at_once(world: World) -> None:
     world.bring_down()
     world.park(good("a", 1), good("b", 2))
@@ -1050,6 +1078,7 @@ def test_a_probe_that_is_not_sent_is_the_next_ones_at_once(world: World) -> None
     assert world.released[-1].name == "b"
 
 
+@pytest.mark.rule("LIM-5")
 @pytest.mark.parametrize("wall", [-3600.0, 0.0, 3600.0])
 def test_a_clock_that_is_set_holds_up_no_probe(world: World, wall: float) -> None:
     world.bring_down()
@@ -1057,6 +1086,7 @@ def test_a_clock_that_is_set_holds_up_no_probe(world: World, wall: float) -> Non
     assert world.wait(EARLY_PROBE_SECONDS, wall=wall) == ["a"]
 
 
+@pytest.mark.rule("LIM-6")
 @pytest.mark.parametrize("failed_before", [False, True])
 def test_those_who_never_had_a_token_keep_nobody_in_good_standing_from_trying(
     world: World, *, failed_before: bool
@@ -1076,6 +1106,7 @@ def test_those_who_never_had_a_token_keep_nobody_in_good_standing_from_trying(
     assert not world.may_go(good("b"))
 
 
+@pytest.mark.rule("LIM-7")
 def test_the_first_token_ends_everybodys_waits(world: World) -> None:
     world.ask(good("patient"), failure(503, 300.0))
     world.bring_down()
@@ -1163,6 +1194,7 @@ def test_it_holds_while_there_is_no_room_and_once_there_is(small: World) -> None
     assert small.permit(good("a")) == Permit(at_once=True)
 
 
+@pytest.mark.rule("LIM-2")
 @pytest.mark.parametrize("answer", [EDGE, REFUSED, THROTTLED, failure(302)], ids=repr)
 def test_no_other_answer_does(world: World, answer: TokenRequestFailed) -> None:
     world.bring_down()
@@ -1173,6 +1205,7 @@ def test_no_other_answer_does(world: World, answer: TokenRequestFailed) -> None:
     assert not world.permit(good("met-it-0")).at_once
 
 
+@pytest.mark.rule("LIM-7")
 def test_the_wait_after_a_failure_of_the_endpoint_ends_with_anybodys_token(world: World) -> None:
     """It need not have been down: patience that outlives the trouble would end tokens by itself."""
     world.ask(good("a"), failure(503, 300.0))
@@ -1189,6 +1222,7 @@ def test_the_wait_after_a_failure_of_the_endpoint_ends_with_anybodys_token(world
 # Too many requests ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("LIM-8")
 def test_429_to_one_in_good_standing_sets_the_rate_to_less_than_the_tokens_that_came(world: World) -> None:
     for number in range(20):
         world.wait(0.05)
@@ -1205,6 +1239,7 @@ def test_429_to_one_in_good_standing_sets_the_rate_to_less_than_the_tokens_that_
     assert 10 < (world.seen().rate or 0) < 18
 
 
+@pytest.mark.rule("LIM-8")
 def test_a_single_429_costs_no_standing_and_the_next_one_does(world: World) -> None:
     """Where there are too many requests somebody is refused, whoever that is."""
     tickets = world.fill()
@@ -1281,6 +1316,7 @@ def test_two_429s_while_others_get_tokens_cost_the_standing(world: World) -> Non
     assert [name for _ in range(3) for name in world.wait(1.5)] == ["new", "a"]
 
 
+@pytest.mark.rule("LIM-8")
 def test_other_429s_set_none(world: World) -> None:
     world.ask(good("fine"))
     for ask in (new("new"), good("turned"), good("turned")):
@@ -1292,6 +1328,7 @@ def test_other_429s_set_none(world: World) -> None:
             assert (world.seen().rate or 0) >= before
 
 
+@pytest.mark.rule("LIM-8")
 def test_requests_begin_one_after_the_other(world: World) -> None:
     world.ask(good("a"), THROTTLED)
     asks = {f"waits-{number}": good(f"waits-{number}", 10 + number) for number in range(10)}
@@ -1307,6 +1344,7 @@ def test_requests_begin_one_after_the_other(world: World) -> None:
     assert min(gaps) >= 0.2
 
 
+@pytest.mark.rule("LIM-9")
 def test_retry_after_binds_its_credential_and_nobody_else(world: World) -> None:
     world.ask(good("a", client="shop"), failure(429, 60.0))
     block = world.block(good("a", client="shop"))
@@ -1322,6 +1360,7 @@ def test_retry_after_binds_its_credential_and_nobody_else(world: World) -> None:
         assert world.may_go(other)
 
 
+@pytest.mark.rule("LIM-9")
 def test_it_binds_the_client_that_it_was_told_to(world: World) -> None:
     world.ask(good("a", client="shop"), failure(429, 60.0))
     world.wait(2)
@@ -1335,6 +1374,7 @@ def test_where_the_client_was_not_known_it_binds_any(world: World) -> None:
     assert not world.may_go(good("a", client="shop"))
 
 
+@pytest.mark.rule("LIM-9")
 @pytest.mark.parametrize("asked", [1, 299, 300])
 def test_retry_after_is_heeded_for_as_long_as_it_asks(world: World, asked: float) -> None:
     world.ask(good("a"), failure(429, asked))
@@ -1347,6 +1387,7 @@ def test_retry_after_is_heeded_for_as_long_as_it_asks(world: World, asked: float
 # What is told ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("LIM-14")
 def test_a_short_wait_is_nothing_to_tell_of(small: World) -> None:
     small.fill()
     small.park(good("a"))
@@ -1372,6 +1413,7 @@ def test_who_waits_for_places_that_others_hold_is_told_which_endpoint_it_waits_f
     assert OTHER in failure_.message
 
 
+@pytest.mark.rule("LIM-14")
 def test_a_wait_for_an_endpoint_that_is_down_is_told_as_such(world: World) -> None:
     world.bring_down()
     world.park(good("a"))
@@ -1550,5 +1592,6 @@ class AnyOrder(RuleBasedStateMachine):
         assert not self.parked
 
 
+@pytest.mark.rule("LIM-16")
 def test_in_any_order_nobody_waits_for_ever_and_no_place_is_lost() -> None:
     run_state_machine_as_test(AnyOrder, settings=settings(max_examples=200, stateful_step_count=40, deadline=None))

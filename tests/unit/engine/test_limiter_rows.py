@@ -66,6 +66,7 @@ def fleet(request: pytest.FixtureRequest) -> Fleet:
     return Fleet(request.param)
 
 
+@pytest.mark.rule("LIM-17")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", COUNTS)
 def test_beside_bad_ones_good_ones_are_refreshed_in_time(fleet: Fleet, kind: str, count: int) -> None:
@@ -76,6 +77,7 @@ def test_beside_bad_ones_good_ones_are_refreshed_in_time(fleet: Fleet, kind: str
     assert fleet.expired(them) == 0
 
 
+@pytest.mark.rule("LIM-18")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", COUNTS)
 def test_nor_do_restarts_edits_and_bad_ones_made_again_hold_them_up(fleet: Fleet, kind: str, count: int) -> None:
@@ -97,6 +99,7 @@ def test_nor_do_restarts_edits_and_bad_ones_made_again_hold_them_up(fleet: Fleet
     assert fleet.expired(them) == 0
 
 
+@pytest.mark.rule("LIM-19")
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_ones_get_their_first_token_although_as_many_bad_ones_were_made_with_them(fleet: Fleet, kind: str) -> None:
     bad(fleet, GOOD, kind)
@@ -107,6 +110,7 @@ def test_new_ones_get_their_first_token_although_as_many_bad_ones_were_made_with
     assert sum(credential.first is not None for credential in them) == GOOD
 
 
+@pytest.mark.rule("LIM-19")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nor_do_bad_ones_that_came_before_them_keep_new_ones_waiting(fleet: Fleet, kind: str) -> None:
     """Namespaces take turns, so that a new tenant needs not wait for all of another one to be tried."""
@@ -118,6 +122,7 @@ def test_nor_do_bad_ones_that_came_before_them_keep_new_ones_waiting(fleet: Flee
     assert sum(credential.first is not None for credential in them) == GOOD
 
 
+@pytest.mark.rule("LIM-20")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [20, 50])
 def test_good_ones_that_turn_bad_hold_up_the_others_for_seconds_at_most(fleet: Fleet, kind: str, count: int) -> None:
@@ -144,6 +149,7 @@ def broken(fleet: Fleet, answer: Answer, start: float, end: float) -> Behaviour:
     return behave
 
 
+@pytest.mark.rule("LIM-21")
 @pytest.mark.parametrize("kind", ["500", "503", "hang"])
 @pytest.mark.parametrize("edge", ["302", "404"])
 def test_an_endpoint_that_is_down_is_probed_and_all_are_fresh_soon_after(fleet: Fleet, kind: str, edge: str) -> None:
@@ -165,6 +171,7 @@ def test_an_endpoint_that_is_down_is_probed_and_all_are_fresh_soon_after(fleet: 
     assert max(fleet.now - credential.due for credential in them) <= 1
 
 
+@pytest.mark.rule("LIM-22")
 def test_every_fifth_request_may_fail(fleet: Fleet) -> None:
     numbers = itertools.count(1)
     fleet.behaviour = lambda _, __: (fleet.latency(), None if next(numbers) % 5 else BAD["500"])
@@ -174,6 +181,7 @@ def test_every_fifth_request_may_fail(fleet: Fleet) -> None:
     assert len(fleet.sent) <= 1.4 * sum(credential.tokens for credential in them)
 
 
+@pytest.mark.rule("LIM-23")
 def test_an_endpoint_that_allows_so_many_requests_per_second_is_asked_no_quicker(fleet: Fleet) -> None:
     """Without bursts: each request within 50 ms of the last one that was taken is refused."""
     taken, refused = [0.0], [0]
@@ -196,6 +204,7 @@ def test_an_endpoint_that_allows_so_many_requests_per_second_is_asked_no_quicker
     assert refused[0] <= 0.1 * len(fleet.sent)
 
 
+@pytest.mark.rule("LIM-24")
 @pytest.mark.parametrize("when", ["from the start", "later", "new ones"])
 def test_an_origin_that_hangs_is_nothing_to_those_of_another(fleet: Fleet, when: str) -> None:
     them = good(fleet)
@@ -209,6 +218,7 @@ def test_an_origin_that_hangs_is_nothing_to_those_of_another(fleet: Fleet, when:
     assert fleet.expired(them) == 0
 
 
+@pytest.mark.rule("LIM-25")
 @pytest.mark.parametrize("had_tokens", [True, False])
 @pytest.mark.parametrize(("places", "origins"), [(1, 1), (2, 1), (3, 1), (20, 12), (20, 40)])
 def test_however_many_origins_hang_new_ones_of_another_get_a_token(
@@ -232,6 +242,7 @@ def test_however_many_origins_hang_new_ones_of_another_get_a_token(
     assert fleet.expired(them) == 0
 
 
+@pytest.mark.rule("LIM-24")
 def test_nor_are_verifications_that_hang(fleet: Fleet) -> None:
     them = good(fleet)
     good(fleet, 20, origin=OTHER, name="verified", kind="hang", purpose=Purpose.VERIFICATION)
@@ -239,6 +250,7 @@ def test_nor_are_verifications_that_hang(fleet: Fleet) -> None:
     assert p99(fleet, them) <= 1
 
 
+@pytest.mark.rule("LIM-26")
 def test_connections_that_are_reset_all_at_once_make_nobody_else_wait(fleet: Fleet) -> None:
     """It is one thing that happened, however many it met."""
     them = good(fleet)
@@ -260,6 +272,7 @@ def test_connections_that_are_reset_all_at_once_make_nobody_else_wait(fleet: Fle
     assert worst(fleet, unlucky) <= 10
 
 
+@pytest.mark.rule("LIM-12")
 def test_never_are_more_in_flight_than_there_are_places(fleet: Fleet) -> None:
     good(fleet, 1000)
     bad(fleet, 200, "mixed")

@@ -77,6 +77,7 @@ class RefusedError(Exception):
     status = 403
 
 
+@pytest.mark.rule("OUT-6")
 @pytest.mark.parametrize(
     ("cause", "told", "traced"),
     [
@@ -100,6 +101,7 @@ async def test_a_part_that_ends_is_started_again_and_its_cause_told_once(
     assert (line.exc_info[1] if line.exc_info else None) is (cause if traced else None)
 
 
+@pytest.mark.rule("OUT-6")
 async def test_a_part_that_has_ended_thousands_of_times_is_started_again(parts: Parts) -> None:
     """As in an outage of hours: the wait before it has a bound, and so has the arithmetic."""
     run = Failing(*(ValueError() for _ in range(1100)))  # one that is raised again has an ever longer traceback
@@ -134,6 +136,7 @@ async def test_it_waits_the_longer_the_more_often_it_has_ended_and_anew_once_it_
     assert drawn.most[:9] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.2, 0.4])
 
 
+@pytest.mark.rule("OUT-6")
 async def test_another_cause_is_told_too(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     run = Failing(ValueError(), ValueError(), KeyError(), ValueError())
     async with kept(parts.add("the census", run)):
@@ -149,6 +152,7 @@ async def test_who_wants_its_end_gets_it(parts: Parts) -> None:
     assert run.runs == 1
 
 
+@pytest.mark.rule("REPL-6")
 async def test_one_that_runs_is_not_missed_however_long_it_waits_for_something(parts: Parts, clock: Clock) -> None:
     run = Failing()
     async with kept(parts.add("the census", run)):
@@ -176,6 +180,7 @@ async def steadily_failing(clock: Clock, seconds: float) -> None:
     raise ValueError
 
 
+@pytest.mark.rule("REPL-6")
 @pytest.mark.parametrize(("seconds", "lost"), [(0.5, ["the census"]), (STEADY - 0.1, ["the census"]), (STEADY, [])])
 async def test_one_is_back_once_it_has_run_for_long_enough(
     parts: Parts, clock: Clock, seconds: float, lost: list[str]
@@ -186,6 +191,7 @@ async def test_one_is_back_once_it_has_run_for_long_enough(
         assert parts.lost() == lost
 
 
+@pytest.mark.rule("REPL-6")
 @pytest.mark.parametrize(("answers_for", "lost"), [(None, []), (PATIENCE - 1, []), (PATIENCE, ["the census"])])
 async def test_nobody_is_missed_while_the_api_server_does_not_answer(
     parts: Parts, clock: Clock, answers_for: float | None, lost: list[str]

@@ -125,6 +125,7 @@ def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
     assert [bucket.take(1000.0) for _ in range(41)][-2:] == pytest.approx([0.0, 0.05])
 
 
+@pytest.mark.rule("PUSH-6")
 def test_forty_pods_are_told_at_once_and_twenty_a_second_from_then_on() -> None:
     cluster = Cluster()
     cluster.add("shop", 140)
@@ -138,6 +139,7 @@ def test_forty_pods_are_told_at_once_and_twenty_a_second_from_then_on() -> None:
     assert cluster.delays[0] == pytest.approx(0.02, abs=0.001)
 
 
+@pytest.mark.rule("PUSH-6")
 def test_the_rate_can_be_set() -> None:
     cluster = Cluster()
     cluster.add("shop", 30)
@@ -145,6 +147,7 @@ def test_the_rate_can_be_set() -> None:
     assert cluster.times()[-1] - cluster.times()[9] == pytest.approx(4.0, abs=0.2)
 
 
+@pytest.mark.rule("PUSH-7")
 def test_who_was_not_told_after_a_minute_is_left_to_the_kubelet() -> None:
     cluster = Cluster()
     cluster.add("shop", 5000)
@@ -186,6 +189,7 @@ def test_of_who_is_dropped_while_its_pods_are_listed_nobody_is_counted() -> None
     assert cluster.counts == {}
 
 
+@pytest.mark.rule("PUSH-11")
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(0.5, Delivery(unlisted=True)), (1.9, Delivery(told=12, late=88)), (20.0, Delivery(told=100))],
@@ -250,6 +254,7 @@ def test_a_push_that_is_given_up_takes_no_turns_from_others(how: str) -> None:
     live(story())
 
 
+@pytest.mark.rule("PUSH-7")
 def test_what_more_credentials_need_than_there_is_time_for_is_left_as_well() -> None:
     cluster = Cluster()
     cluster.add("crowd", 1200)
@@ -284,6 +289,7 @@ def test_a_push_whose_pods_have_all_been_asked_takes_no_turns_from_others() -> N
     assert cluster.times()[-1] == pytest.approx(161 / 20, abs=0.2)
 
 
+@pytest.mark.rule("PUSH-9")
 def test_those_who_know_already_are_not_told_again_and_count() -> None:
     cluster = Cluster()
     cluster.add("shop", 3)
@@ -293,6 +299,7 @@ def test_those_who_know_already_are_not_told_again_and_count() -> None:
     assert [delivery for *_, delivery in cluster.came] == [Delivery(told=3)]
 
 
+@pytest.mark.rule("PUSH-6")
 def test_a_crowd_in_one_namespace_holds_up_no_other() -> None:
     cluster = Cluster()
     cluster.add("crowd", 2000)
@@ -326,6 +333,7 @@ def test_nor_does_a_crowd_of_one_credential_another_one_in_its_namespace() -> No
     live(story())
 
 
+@pytest.mark.rule("PUSH-6")
 def test_only_the_most_recent_token_of_a_credential_is_pushed() -> None:
     cluster = Cluster()
     cluster.add("shop", 200)
@@ -342,6 +350,7 @@ def test_only_the_most_recent_token_of_a_credential_is_pushed() -> None:
     assert [(one.content.version, delivery.told) for _, one, delivery in cluster.came] == [("2", 200)]
 
 
+@pytest.mark.rule("PUSH-10")
 def test_nobody_is_told_any_more_for_who_is_dropped() -> None:
     cluster = Cluster()
     cluster.add("shop", 200)
@@ -361,6 +370,7 @@ def test_nobody_is_told_any_more_for_who_is_dropped() -> None:
     assert cluster.came == []
 
 
+@pytest.mark.rule("PUSH-4")
 def test_one_list_at_a_time_serves_all_who_wait_and_began_after_what_they_wrote() -> None:
     cluster = Cluster(list_seconds=1.0)
     written: dict[str, float] = {}
@@ -383,6 +393,7 @@ def test_one_list_at_a_time_serves_all_who_wait_and_began_after_what_they_wrote(
     assert cluster.counts == {"Pushed": 20}
 
 
+@pytest.mark.rule("PUSH-4")
 def test_few_lists_are_under_way_at_the_same_time() -> None:
     cluster = Cluster(list_seconds=1.0)
     namespaces = [f"namespace-{number}" for number in range(30)]
@@ -400,6 +411,7 @@ def test_few_lists_are_under_way_at_the_same_time() -> None:
     assert cluster.counts == {"Pushed": 30}
 
 
+@pytest.mark.rule("PUSH-4")
 def test_a_list_begins_once_the_watch_of_secrets_shows_the_write_or_two_seconds_have_passed() -> None:
     quick, late = Cluster(behind_until=0.3), Cluster(behind_until=1000.0)
     for cluster, expected in ((quick, 0.3), (late, 2.0)):
@@ -423,6 +435,7 @@ def test_it_waits_for_all_that_was_written() -> None:
     assert [listing.began for listing in cluster.lists] == [pytest.approx(2.0, abs=0.05)]
 
 
+@pytest.mark.rule("PUSH-10")
 def test_for_who_is_dropped_at_once_nothing_is_listed() -> None:
     cluster = Cluster(behind_until=1.0)
 
@@ -437,6 +450,7 @@ def test_for_who_is_dropped_at_once_nothing_is_listed() -> None:
     assert cluster.lists == []
 
 
+@pytest.mark.rule("PUSH-7")
 def test_what_may_pass_is_tried_again_for_a_minute_and_retry_after_heeded() -> None:
     cluster = Cluster()
     cluster.add("shop", 3)
@@ -530,6 +544,7 @@ def test_where_a_list_fails_who_was_dropped_meanwhile_keeps_nobody_from_the_next
     assert cluster.counts == {"Pushed": 1}
 
 
+@pytest.mark.rule("PUSH-6")
 @pytest.mark.parametrize("rate", [1.0, 20.0])
 def test_a_push_that_replaces_another_is_made_whatever_the_other_waits_for(rate: float) -> None:
     """Such as to ask a Pod again that it could not tell at first."""
@@ -578,6 +593,7 @@ def test_a_push_whose_time_was_over_before_its_turn_keeps_nobody_from_his() -> N
     assert cluster.counts == {"Late": 2, "Pushed": 2}
 
 
+@pytest.mark.rule("PUSH-7")
 def test_who_asks_for_more_time_than_there_is_is_left_to_the_kubelet_at_once() -> None:
     cluster = Cluster()
     cluster.add("shop", 1)
@@ -586,6 +602,7 @@ def test_who_asks_for_more_time_than_there_is_is_left_to_the_kubelet_at_once() -
     assert cluster.counts == {"Late": 1}
 
 
+@pytest.mark.rule("PUSH-7")
 def test_who_is_gone_does_not_count_and_what_is_refused_is_not_tried_again() -> None:
     cluster = Cluster()
     cluster.add("shop", 3)
@@ -597,6 +614,7 @@ def test_who_is_gone_does_not_count_and_what_is_refused_is_not_tried_again() -> 
     assert [delivery for _, _, delivery in cluster.came] == [Delivery(told=1, refused="REFUSED")]
 
 
+@pytest.mark.rule("PUSH-7")
 def test_a_list_that_fails_is_tried_again_and_one_that_is_refused_is_not() -> None:
     failing, refused, hopeless = Cluster(list_replies=[AGAIN] * 3), Cluster(list_replies=[REFUSED]), Cluster()
     hopeless.list_replies = [AGAIN] * 1000
@@ -613,6 +631,7 @@ def test_a_list_that_fails_is_tried_again_and_one_that_is_refused_is_not() -> No
     assert [delivery for *_, delivery in hopeless.came] == [Delivery(unlisted=True)]
 
 
+@pytest.mark.rule("PUSH-8")
 def test_without_the_policy_in_force_nobody_is_told_and_it_is_looked_for_once_a_minute() -> None:
     cluster = Cluster(trial_reply=Reply(Outcome.DONE, "not in force"))
     cluster.add("shop", 5)
@@ -633,6 +652,7 @@ def test_without_the_policy_in_force_nobody_is_told_and_it_is_looked_for_once_a_
     assert len(cluster.told) == 5
 
 
+@pytest.mark.rule("PUSH-8")
 def test_a_policy_that_is_in_force_is_looked_for_once_an_hour_in_each_namespace() -> None:
     cluster = Cluster()
     cluster.add("shop", 1)
@@ -650,6 +670,7 @@ def test_a_policy_that_is_in_force_is_looked_for_once_an_hour_in_each_namespace(
     assert cluster.counts == {"Pushed": 240}
 
 
+@pytest.mark.rule("PUSH-8")
 def test_after_a_refusal_the_policy_is_looked_for_again() -> None:
     """What refused the trial may have been missing rights."""
     cluster = Cluster()
@@ -669,6 +690,7 @@ def test_after_a_refusal_the_policy_is_looked_for_again() -> None:
     assert [delivery.refused for *_, delivery in cluster.came] == ["REFUSED", "not in force"]
 
 
+@pytest.mark.rule("PUSH-8")
 @pytest.mark.parametrize("reply", [AGAIN, GONE], ids=["again", "gone"])
 def test_a_trial_that_tells_nothing_is_made_again(reply: Reply) -> None:
     cluster = Cluster(trial_reply=reply)
@@ -686,6 +708,7 @@ def test_a_trial_that_tells_nothing_is_made_again(reply: Reply) -> None:
     assert cluster.counts == {"Pushed": 1}
 
 
+@pytest.mark.rule("PUSH-8")
 def test_where_nobody_is_to_be_told_nothing_is_tried() -> None:
     """As where there are no Pods, or only those that need a restart to see new content."""
     cluster = Cluster()
@@ -764,6 +787,7 @@ class Life:
             assert len(pusher) == 0
 
 
+@pytest.mark.rule("PUSH-6")
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_each_push_ends_once_in_time_within_the_rate_and_nothing_is_left(seed: int) -> None:
     life = Life(seed)

@@ -151,6 +151,7 @@ def test_the_echo_of_our_own_status_is_no_news(store: Watched) -> None:
     assert store.news() == []
 
 
+@pytest.mark.rule("DRIFT-2")
 def test_the_echo_of_our_own_status_may_come_before_its_answer(store: Watched) -> None:
     record, status = mine(store), Status(secret_name="t", failed_attempts=0)
     before, record.writing = record.credential, status
@@ -213,6 +214,7 @@ def test_a_status_of_a_predecessor_is_not_its_successors(store: Watched) -> None
     assert mine(store).credential.status == Status()
 
 
+@pytest.mark.rule("ABS-11")
 def test_another_uid_under_the_same_name_is_another_credential(store: Watched) -> None:
     """Nothing that was remembered of the old one may count for the new one."""
     old = store.get(ME)
@@ -342,6 +344,7 @@ def confirmed(store: Watched) -> list[NamespacedName]:
     return [record.credential.key for record in store if store.is_confirmed(record.credential.key)]
 
 
+@pytest.mark.rule("REPL-14")
 def test_after_a_takeover_each_credential_is_confirmed_by_what_the_api_server_shows(store: Watched) -> None:
     store.credential_seen(neighbour())
     assert confirmed(store) == [ME, NEIGHBOUR]
@@ -351,6 +354,7 @@ def test_after_a_takeover_each_credential_is_confirmed_by_what_the_api_server_sh
     assert (confirmed(store), store.doubts) == ([ME], [])
 
 
+@pytest.mark.rule("REPL-14")
 @pytest.mark.parametrize(
     "changes", [{"uid": OTHER_UID}, {"generation": 7}, {"deleting": True}, {"refresh_requested": "now"}], ids=str
 )
@@ -362,6 +366,7 @@ def test_one_that_the_api_server_shows_otherwise_is_read_live(store: Watched, ch
     assert confirmed(store) == [ME]
 
 
+@pytest.mark.rule("REPL-14")
 def test_one_whose_version_alone_is_another_has_another_status(store: Watched) -> None:
     store.start_afresh()
     assert not store.knows_status(ME)
@@ -371,11 +376,13 @@ def test_one_whose_version_alone_is_another_has_another_status(store: Watched) -
     assert store.knows_status(ME)
 
 
+@pytest.mark.rule("REPL-14")
 def test_one_that_only_the_api_server_shows_is_read_live(store: Watched) -> None:
     store.credential_shown(NEIGHBOUR, neighbour().revision, "10")
     assert store.doubts == [NEIGHBOUR]
 
 
+@pytest.mark.rule("REPL-14")
 def test_one_that_a_complete_list_lacks_is_read_live(store: Watched) -> None:
     store.credential_seen(neighbour())
     store.start_afresh()
@@ -385,6 +392,7 @@ def test_one_that_a_complete_list_lacks_is_read_live(store: Watched) -> None:
     assert store.doubts == [ME]
 
 
+@pytest.mark.rule("REPL-14")
 def test_what_the_watch_brings_before_all_were_listed_is_not_confirmed(store: Watched) -> None:
     """A connection that was silent for a while tells first what was."""
     store.start_afresh()
@@ -396,11 +404,13 @@ def test_what_the_watch_brings_before_all_were_listed_is_not_confirmed(store: Wa
     assert confirmed(store) == [NamespacedName("shop", "new")]
 
 
+@pytest.mark.rule("REPL-14")
 def test_a_change_that_an_answer_shows_while_this_replica_leads_makes_the_name_unconfirmed(store: Watched) -> None:
     store.credential_shown(ME, mine(store).credential.revision._replace(generation=7), "12")
     assert (confirmed(store), store.doubts) == ([], [ME])
 
 
+@pytest.mark.rule("REPL-14")
 def test_what_the_watch_brings_before_the_live_read_that_is_due_is_not_confirmed(store: Watched) -> None:
     """It may be the first of many news of that name."""
     store.start_afresh()
@@ -507,6 +517,7 @@ def test_the_store_is_fresher_than_what_was_read_live_and_that_counts_where_it_h
     assert live.stored is None  # that is for the caller to note
 
 
+@pytest.mark.rule("WRITE-8")
 @pytest.mark.parametrize("target", [None, TargetObject().seen()], ids=["absent", "there"])
 def test_that_a_credential_is_served_counts_for_a_second_and_for_the_target_with_that_owner(
     target: SecretMeta | None,
@@ -542,6 +553,7 @@ def test_neither_does_one_from_before_a_list_that_lacks_it(store: Watched) -> No
     assert store.secret(TARGET) == meta("2")
 
 
+@pytest.mark.rule("ABS-7")
 def test_an_answer_from_before_the_end_of_a_secret_brings_nothing_back(store: Watched) -> None:
     """Though it was not known before that either: it came and went while the request was under way."""
     before = store.since(CLIENT)
@@ -551,6 +563,7 @@ def test_an_answer_from_before_the_end_of_a_secret_brings_nothing_back(store: Wa
     assert store.secret(CLIENT) is None
 
 
+@pytest.mark.rule("ABS-7")
 def test_a_secret_that_has_gone_is_believed_to_be_back_by_a_read_that_began_after_that(store: Watched) -> None:
     """As from a backup of etcd, with its uid, and no watch tells of it."""
     store.secret_seen(CLIENT, meta("1"))
@@ -559,6 +572,7 @@ def test_a_secret_that_has_gone_is_believed_to_be_back_by_a_read_that_began_afte
     assert store.secret(CLIENT) == meta("1")
 
 
+@pytest.mark.rule("ABS-7")
 def test_an_end_that_the_watch_tells_late_is_not_that_of_a_later_secret(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("8", "one"))
     read(store, CLIENT, meta("10", "another"))
@@ -663,6 +677,7 @@ def test_without_a_token_none_ends(store: Watched) -> None:
     assert store.token_end(credential().key) is store.token_end(NamespacedName("shop", "unknown")) is None
 
 
+@pytest.mark.rule("WHEN-10")
 def test_before_the_first_reconcile_the_target_tells_when_the_token_ends(store: Watched) -> None:
     """So that the first round after a restart or a promotion begins with the least life."""
     store.secret_seen(TARGET, TargetObject().seen())
@@ -684,6 +699,7 @@ def test_then_memory_tells(store: Watched) -> None:
     assert store.token_end(credential().key) == token_state(lifetime=600).expires_at
 
 
+@pytest.mark.rule("WHEN-10")
 def test_a_target_that_was_deleted_holds_no_token_whatever_is_remembered(store: Watched) -> None:
     """Nobody can use what is remembered until it is written again: not as late as a token that ends in an hour."""
     store.secret_seen(TARGET, TargetObject().seen())
@@ -752,6 +768,7 @@ def test_a_target_of_an_unknown_credential_is_no_news() -> None:
 # --- A relist ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ABS-10")
 def test_what_a_relist_lacks_is_dropped_and_told(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("1"))
     store.secret_seen(TARGET, meta("2"))
@@ -762,6 +779,7 @@ def test_what_a_relist_lacks_is_dropped_and_told(store: Watched) -> None:
     assert store.secret(CLIENT) == meta("1")
 
 
+@pytest.mark.rule("ABS-7")
 def test_what_a_list_or_a_live_read_shows_counts_whatever_its_version(store: Watched) -> None:
     """Versions go back where etcd was restored from a backup; of what is watched only the later counts."""
     store.secret_seen(CLIENT, meta("1000"))
@@ -774,6 +792,7 @@ def test_what_a_list_or_a_live_read_shows_counts_whatever_its_version(store: Wat
         assert store.secret(CLIENT) == meta("6")
 
 
+@pytest.mark.rule("ABS-7")
 @pytest.mark.parametrize("scope", [None, "shop"])
 def test_what_came_while_a_list_was_made_is_later_than_the_list(store: Watched, scope: str | None) -> None:
     """Such as our own writes, which are answered ahead of a long list's end."""
@@ -827,6 +846,7 @@ def test_a_secret_that_went_while_it_was_read_stays_gone(store: Watched) -> None
     assert store.secret(CLIENT) is None
 
 
+@pytest.mark.rule("ABS-7")
 def test_what_came_while_a_live_read_was_made_may_be_later_than_the_read(store: Watched) -> None:
     store.secret_seen(CLIENT, meta("7"))
     since = store.since(CLIENT)

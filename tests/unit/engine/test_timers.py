@@ -53,6 +53,7 @@ def in_seconds(seconds: float) -> Deadline:
     return Deadline.after(seconds, NOW)
 
 
+@pytest.mark.rule("CLOCK-1")
 @pytest.mark.parametrize(
     ("jump", "due"),
     [
@@ -151,6 +152,7 @@ def in_bursts(clock: FakeClock, told: list[NamespacedName]) -> Timers:
     return Timers(clock, told.append, burst=2)
 
 
+@pytest.mark.rule("WHEN-5")
 @pytest.mark.parametrize(("by_wall", "by_boot"), [(1, 0), (0, 1)], ids=["wall", "boot"])
 def test_what_may_be_early_comes_with_what_is_due_and_not_by_itself(
     in_bursts: Timers, clock: FakeClock, told: list[NamespacedName], by_wall: int, by_boot: int
@@ -181,6 +183,7 @@ def test_who_has_no_slack_does_not_come_early_at_all(
     assert told == [A]
 
 
+@pytest.mark.rule("WHEN-5")
 def test_a_burst_is_bounded_but_for_what_is_due(
     in_bursts: Timers, clock: FakeClock, told: list[NamespacedName]
 ) -> None:
@@ -244,6 +247,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.rule("CLOCK-1")
 @given(CHANGES)
 def test_what_is_told_is_what_is_due(changes: list[tuple[str, NamespacedName, int, int]]) -> None:
     """Whatever is set, replaced and cancelled in whatever order, while the wall clock jumps to and fro."""

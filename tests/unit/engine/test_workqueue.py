@@ -65,6 +65,7 @@ async def test_a_key_that_waits_is_not_doubled(queue: WorkQueue) -> None:
     assert len(queue) == 0
 
 
+@pytest.mark.rule("WHEN-13")
 async def test_a_reconcile_under_way_is_followed_by_one_more_and_never_joined_by_it(queue: WorkQueue) -> None:
     queue.add(A)
     assert await queue.get() == A
@@ -96,6 +97,7 @@ async def test_what_the_reconcile_under_way_has_caught_up_with_is_followed_by_no
     assert len(queue) == 1
 
 
+@pytest.mark.rule("WHEN-10")
 async def test_the_most_urgent_comes_first_and_equals_in_their_order(world: World, queue: WorkQueue) -> None:
     fourth = NamespacedName("shop", "d")
     world.urgency = {A: 30.0, B: 10.0, C: 20.0, fourth: 10.0}
@@ -104,6 +106,7 @@ async def test_the_most_urgent_comes_first_and_equals_in_their_order(world: Worl
     assert await take(queue, 4) == [B, fourth, C, A]
 
 
+@pytest.mark.rule("ABS-1")
 async def test_nothing_is_handed_out_while_anything_holds_the_queue(queue: WorkQueue) -> None:
     queue.hold("not listed")
     queue.hold("no leader")
@@ -257,6 +260,7 @@ def keys(namespace: str, count: int) -> list[NamespacedName]:
     return [NamespacedName(namespace, f"{number:03}") for number in range(count)]
 
 
+@pytest.mark.rule("WHEN-10")
 async def test_namespaces_take_turns_among_credentials_without_a_living_token(world: World, queue: WorkQueue) -> None:
     many, few = keys("many", 50), keys("few", 3)
     world.order = dict.fromkeys(many + few, Order.ENDED)
@@ -267,6 +271,7 @@ async def test_namespaces_take_turns_among_credentials_without_a_living_token(wo
     assert set(few) < set(taken[:7])
 
 
+@pytest.mark.rule("WHEN-10")
 async def test_a_namespace_that_adds_its_keys_one_by_one_gets_no_more_turns(world: World, queue: WorkQueue) -> None:
     many, few = keys("many", 50), keys("few", 3)
     world.order = dict.fromkeys(many + few, Order.ENDED)
@@ -279,6 +284,7 @@ async def test_a_namespace_that_adds_its_keys_one_by_one_gets_no_more_turns(worl
     assert set(few) < set(taken[:7])
 
 
+@pytest.mark.rule("WHEN-10")
 async def test_living_and_ended_tokens_take_turns(world: World, queue: WorkQueue) -> None:
     living, ended = keys("living", 20), keys("ended", 200)
     world.order = dict.fromkeys(ended, Order.ENDED)
@@ -289,6 +295,7 @@ async def test_living_and_ended_tokens_take_turns(world: World, queue: WorkQueue
     assert [key for key in taken[:40] if key in living] == living[::-1]
 
 
+@pytest.mark.rule("WHEN-11")
 async def test_a_status_comes_last_until_it_has_waited_for_a_second(world: World, queue: WorkQueue) -> None:
     statuses, others = keys("statuses", 20), keys("others", 100)
     world.order = {**dict.fromkeys(statuses, Order.STATUS), **dict.fromkeys(others[::2], Order.ENDED)}
@@ -299,6 +306,7 @@ async def test_a_status_comes_last_until_it_has_waited_for_a_second(world: World
     assert set(statuses) < set(await take(queue, 60))
 
 
+@pytest.mark.rule("WHEN-11")
 async def test_namespaces_take_turns_among_statuses(world: World, queue: WorkQueue) -> None:
     many, few = keys("many", 50), keys("few", 3)
     world.order = dict.fromkeys(many + few, Order.STATUS)
@@ -307,6 +315,7 @@ async def test_namespaces_take_turns_among_statuses(world: World, queue: WorkQue
     assert set(few) < set(await take(queue, 7))
 
 
+@pytest.mark.rule("WHEN-11")
 async def test_a_key_that_comes_again_only_for_its_status_waits_behind_others(world: World, queue: WorkQueue) -> None:
     world.urgency = {A: 1.0, B: 2.0}
     queue.add(A)
@@ -328,6 +337,7 @@ async def test_a_key_that_comes_again_for_more_than_its_status_does_not(world: W
     assert await take(queue, 2) == [A, B]
 
 
+@pytest.mark.rule("WHEN-11")
 async def test_a_key_that_waits_for_its_status_comes_in_time_for_more(world: World, queue: WorkQueue) -> None:
     statuses = keys("statuses", 20)
     for key in statuses:
@@ -341,6 +351,7 @@ async def test_a_key_that_waits_for_its_status_comes_in_time_for_more(world: Wor
     assert len(queue) == 0
 
 
+@pytest.mark.rule("WHEN-10")
 async def test_turns_that_are_served_in_one_lane_move_nobody_in_another(world: World, queue: WorkQueue) -> None:
     busy, many, slow, victim = keys("busy", 20), keys("many", 50), keys("slow", 60), NamespacedName("victim", "a")
     world.order = dict.fromkeys([*busy, *many, *slow, victim], Order.ENDED)

@@ -53,6 +53,7 @@ def asked(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / "answers.asked").read_text().splitlines()]
 
 
+@pytest.mark.rule("PLUGIN-8")
 def test_of_a_secret_metadata_alone_is_asked_for(kubectl: Install) -> None:
     folder = kubectl({SECRET: [[200, {"metadata": {}}]]})
     with Access([]) as access:
@@ -60,6 +61,7 @@ def test_of_a_secret_metadata_alone_is_asked_for(kubectl: Install) -> None:
     assert asked(folder) == [[SECRET, METADATA_ONLY]]
 
 
+@pytest.mark.rule("PLUGIN-1")
 def test_the_logins_flags_go_to_kubectl_and_the_socket_is_ours_alone(kubectl: Install) -> None:
     folder = kubectl({SECRET: [[200, {}]]})
     with Access(["--context", "mine", "--as", "vera"]) as access:
@@ -144,6 +146,7 @@ def follow(most: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
+@pytest.mark.rule("PLUGIN-6")
 def test_who_watches_goes_on_through_a_restart_of_the_api_server(
     kubectl: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +158,7 @@ def test_who_watches_goes_on_through_a_restart_of_the_api_server(
     assert refused.endswith("; trying again, and showing what was seen last")
 
 
+@pytest.mark.rule("PLUGIN-6")
 def test_who_may_list_but_not_watch_is_told_once(
     kubectl: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +167,7 @@ def test_who_may_list_but_not_watch_is_told_once(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.rule("PLUGIN-6")
 def test_what_was_seen_last_is_judged_as_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a token that was refreshed meanwhile would be told to have expired."""
     clock = [1000.0]
@@ -180,6 +185,7 @@ def test_what_was_seen_last_is_judged_as_of_then(monkeypatch: pytest.MonkeyPatch
     assert row.now == 1080.0
 
 
+@pytest.mark.rule("PLUGIN-1")
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
@@ -212,6 +218,7 @@ def test_a_refusal_is_the_api_servers_own_word(kubectl: Install) -> None:
             assert (refused.value.denied, refused.value.absent) == (denied, absent)
 
 
+@pytest.mark.rule("PLUGIN-1")
 def test_what_a_login_says_is_passed_on_and_what_fails_later_is_not_said_twice(
     kubectl: Install, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +246,7 @@ def test_a_cluster_without_the_definition_is_told_what_to_apply(kubectl: Install
         selected(Cluster(access), [], "shop", "")
 
 
+@pytest.mark.rule("PLUGIN-3")
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a b", "a?b", "%2e", "ü", "\x1b[2J", "x" * 254])
 def test_what_is_no_name_is_nowhere_and_nobody_is_asked(kubectl: Install, name: str) -> None:
     """Names come from what others write, too, such as a Deployment's flags: none may lead to another path."""
@@ -250,6 +258,7 @@ def test_what_is_no_name_is_nowhere_and_nobody_is_asked(kubectl: Install, name: 
     assert not (folder / "calls").exists()
 
 
+@pytest.mark.rule("PLUGIN-2")
 @pytest.mark.parametrize("answer", [[200, "<html>Welcome</html>"], [301, ""], [200, {}], [200, "[]"]])
 def test_what_answers_may_be_no_api_server(kubectl: Install, answer: list[Any]) -> None:
     kubectl({CREDENTIALS: [answer]})
@@ -258,6 +267,7 @@ def test_what_answers_may_be_no_api_server(kubectl: Install, answer: list[Any]) 
     assert stopped.value.exit_status is Exit.UNCHECKED
 
 
+@pytest.mark.rule("PLUGIN-3")
 @pytest.mark.parametrize(("refusal", "serving_it"), [(status(400, "unable to parse"), 0), (status(403, "no"), 1)])
 def test_a_selector_that_means_nothing_selects_nothing(kubectl: Install, refusal: list[Any], serving_it: int) -> None:
     """Anybody may label a Deployment as an operator's. Who may not list takes the credential for one that is served."""
@@ -269,6 +279,7 @@ def test_a_selector_that_means_nothing_selects_nothing(kubectl: Install, refusal
     assert len(found) == serving_it
 
 
+@pytest.mark.rule("PLUGIN-2")
 def test_a_refusal_that_no_command_expects_is_one_line(
     kubectl: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +289,7 @@ def test_a_refusal_that_no_command_expects_is_one_line(
     assert capsys.readouterr().err.startswith("kubectl tuinly: the API server refuses: forbidden; ask for the role")
 
 
+@pytest.mark.rule("PLUGIN-2")
 def test_what_a_login_says_in_other_letters_harms_nothing(kubectl: Install, capfd: pytest.CaptureFixture[str]) -> None:
     folder = kubectl({SECRET: [[200, {"metadata": {}}]]}, says=["Welcome"])
     program = folder / "kubectl"
@@ -287,12 +299,14 @@ def test_what_a_login_says_in_other_letters_harms_nothing(kubectl: Install, capf
     assert capfd.readouterr().err == "caf\ufffd\nWelcome\n"
 
 
+@pytest.mark.rule("PLUGIN-4")
 def test_what_is_named_twice_is_meant_once(kubectl: Install) -> None:
     kubectl({f"{CREDENTIALS}/storefront": [[200, {"metadata": {"name": "storefront"}}]]})
     with Access([]) as access:
         assert len(selected(Cluster(access), ["storefront", "storefront"], "shop", "")) == 1
 
 
+@pytest.mark.rule("PLUGIN-4")
 def test_a_selector_that_the_api_server_does_not_understand_is_wrong_use(kubectl: Install) -> None:
     kubectl({CREDENTIALS: [status(400, "unable to parse requirement")]})
     with Access([]) as access, pytest.raises(StopError, match="-l: unable to parse requirement") as stopped:

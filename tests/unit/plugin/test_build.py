@@ -30,6 +30,7 @@ def modules(archive: Path) -> set[str]:
         }
 
 
+@pytest.mark.rule("PLUGIN-16")
 def test_both_have_all_of_the_plugin_and_of_the_operator_the_pure_parts(built: Path) -> None:
     [wheel] = built.glob("*.whl")
     ours = {str(file.relative_to(ROOT / "plugin")) for file in (ROOT / "plugin" / "kubectl_tuinly").rglob("*.py")}
@@ -39,6 +40,7 @@ def test_both_have_all_of_the_plugin_and_of_the_operator_the_pure_parts(built: P
     assert modules(wheel) == modules(built / "kubectl-tuinly") == ours | theirs
 
 
+@pytest.mark.rule("PLUGIN-16")
 def test_the_file_needs_nothing_but_python(built: Path) -> None:
     """Run by an interpreter that sees no site-packages: rendering takes the operator's rules and both libraries."""
     program = [sys.executable, "-I", "-S", str(built / "kubectl-tuinly")]
@@ -51,6 +53,7 @@ def test_the_file_needs_nothing_but_python(built: Path) -> None:
     assert drawn.status == 0, drawn.err
 
 
+@pytest.mark.rule("PLUGIN-16")
 def test_kubectl_finds_it_and_asks_it_for_completions(built: Path) -> None:
     environ = {**os.environ, "PATH": f"{built}{os.pathsep}{os.environ['PATH']}", "KUBECONFIG": "/nonexistent"}
     kubectl = Path(sysconfig.get_path("scripts")) / "kubectl"

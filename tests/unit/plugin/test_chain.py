@@ -33,6 +33,7 @@ def secret(*keys: str, manager: str = "kubectl-create") -> Json:
 # Operator -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-7")
 @pytest.mark.parametrize(
     ("serving", "verdict", "text"),
     [
@@ -88,6 +89,7 @@ def test_the_operators_word_on_a_client_secret_counts() -> None:
     assert (step.verdict, step.text) == (Verdict.WRONG, "about ClientSecretInvalid")
 
 
+@pytest.mark.rule("PLUGIN-8")
 def test_managed_fields_tell_which_keys_there_are() -> None:
     assert has_keys(seen(), secret("client_id", "client_secret"))
     assert not has_keys(seen(), secret("client_id"))
@@ -112,6 +114,7 @@ def test_the_token_url_is_judged_by_the_operators_settings_or_by_its_word() -> N
 # Attempt --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-7")
 @pytest.mark.parametrize(
     ("of", "verdict", "text"),
     [
@@ -216,6 +219,7 @@ WAITING = Step("d", Verdict.WAITING, "")
 HIDDEN = Step("e", Verdict.UNCHECKED, "")
 
 
+@pytest.mark.rule("PLUGIN-4")
 @pytest.mark.parametrize(
     ("steps", "todo", "status"),
     [

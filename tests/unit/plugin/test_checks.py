@@ -38,6 +38,7 @@ def test_kubernetes_must_be_recent(version: Json | Unseen, verdict: Verdict) -> 
     assert kubernetes_step(version).verdict is verdict
 
 
+@pytest.mark.rule("PLUGIN-12")
 def test_the_definition_of_this_version_is_fine_and_an_older_one_is_not() -> None:
     assert definition_step(STORED, served=True).verdict is Verdict.FINE
     older = copy.deepcopy(STORED)

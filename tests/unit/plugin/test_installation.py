@@ -27,6 +27,7 @@ def test_the_deployment_of_the_files_is_understood() -> None:
     assert (one.push, one.unknown) == (False, frozenset())
 
 
+@pytest.mark.rule("PLUGIN-12")
 def test_settings_are_read_as_the_operator_reads_them() -> None:
     """A flag over its variable, in both forms; a switch alone; several values."""
     one = installation_of(
@@ -70,6 +71,7 @@ def named(right: Right) -> tuple[str, str, str]:
     return right.group, right.resource + (f"/{right.subresource}" if right.subresource else ""), right.verb
 
 
+@pytest.mark.rule("PLUGIN-12")
 def test_the_rights_that_are_checked_are_those_of_the_files() -> None:
     assert {named(right) for right in RIGHTS} == rights(BASE / "rights.yaml", "ClusterRole")
     text = (ROOT / "deploy" / "components" / "push" / "rights" / "kustomization.yaml").read_text()

@@ -57,6 +57,7 @@ def test_a_pod_that_has_ended_uses_nothing() -> None:
     assert use.started is None
 
 
+@pytest.mark.rule("PLUGIN-7")
 @pytest.mark.parametrize(
     ("how", "started", "told_of", "since", "sees"),
     [

@@ -16,6 +16,7 @@ from tests.unit.plugin.program import run
 from tuinly_operator.domain.errors import Failure
 
 
+@pytest.mark.rule("PLUGIN-11")
 def test_a_template_is_rendered_with_a_made_up_token() -> None:
     template = {
         "metadata": {"labels": {"team": "shop"}},
@@ -35,6 +36,7 @@ def test_each_key_is_explained() -> None:
     assert next(iter(explained(GOOD))) == "access_token: '${access_token}'"
 
 
+@pytest.mark.rule("PLUGIN-11")
 @pytest.mark.parametrize(
     ("patch", "told"),
     [
@@ -51,6 +53,7 @@ def test_what_would_be_refused_is_told(patch: Json, told: str) -> None:
         preview(merged(GOOD, patch), ISSUED.wall)
 
 
+@pytest.mark.rule("PLUGIN-11")
 def test_render_shows_each_credential_of_a_file_offline(tmp_path: Path) -> None:
     """What is no credential is left out; nothing is asked, as there is no kubectl."""
     file = tmp_path / "app.yaml"
@@ -65,6 +68,7 @@ def test_render_shows_each_credential_of_a_file_offline(tmp_path: Path) -> None:
     assert ran.err.startswith("bad would be refused: spec.target.template.data: after a dollar sign")
 
 
+@pytest.mark.rule("PLUGIN-11")
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -87,12 +91,14 @@ def test_a_file_that_is_of_no_use_is_named(tmp_path: Path, text: str | None, tol
     assert told in ran.err
 
 
+@pytest.mark.rule("PLUGIN-11")
 def test_a_date_is_a_text_as_for_kubectl(tmp_path: Path) -> None:
     file = tmp_path / "app.yaml"
     file.write_text("a: 2026-11-26\nb: 2026-13-99")
     assert list(read_objects(str(file))) == [{"a": "2026-11-26", "b": "2026-13-99"}]
 
 
+@pytest.mark.rule("PLUGIN-15")
 def test_a_text_of_a_template_is_shown_as_what_it_is_and_moves_no_cursor() -> None:
     texts = {"a": "gnp\u202e \x1b[2J \x9b \x85", "b": "\u202ex\ny", "c": "tab\tand\nline", "d": "é\nü"}
     text = written(texts)

@@ -23,6 +23,7 @@ from tests.unit.plugin.program import run
 from tuinly_operator.domain.errors import Reason
 
 
+@pytest.mark.rule("PLUGIN-5")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_with_examples_and_exit_statuses(name: str) -> None:
     ran = run(name, "--help")
@@ -31,6 +32,7 @@ def test_each_command_has_help_with_examples_and_exit_statuses(name: str) -> Non
     assert "Exit status: 0 ready" in ran.out
 
 
+@pytest.mark.rule("PLUGIN-5")
 @pytest.mark.parametrize("words", [("--help",), ("status", "--wrong")])
 def test_help_and_wrong_use_load_nothing_heavy(words: tuple[str, ...]) -> None:
     """By what is imported, since a busy machine says nothing of time."""
@@ -41,6 +43,7 @@ def test_help_and_wrong_use_load_nothing_heavy(words: tuple[str, ...]) -> None:
     assert loaded.isdisjoint({"rich", "yaml", "http.client", "subprocess", "tuinly_operator.domain.credential"})
 
 
+@pytest.mark.rule("PLUGIN-4")
 @pytest.mark.parametrize(
     ("words", "told_of"),
     [
@@ -70,17 +73,20 @@ def test_wrong_use_is_one_line_and_status_2(words: tuple[str, ...], told_of: str
     assert told_of in ran.err
 
 
+@pytest.mark.rule("PLUGIN-1")
 def test_without_kubectl_it_says_so() -> None:
     ran = run("status", path="")
     assert ran.status == 3
     assert "there is no kubectl on PATH" in ran.err
 
 
+@pytest.mark.rule("PLUGIN-1")
 def test_the_logins_flags_are_handed_on_wherever_they_stand() -> None:
     options = parser().parse_args(["--context", "a", "status", "--as", "b", "--as-group", "c", "--as-group", "d"])
     assert login_flags(options) == ["--context", "a", "--as", "b", "--as-group", "c", "--as-group", "d"]
 
 
+@pytest.mark.rule("PLUGIN-13")
 def test_a_token_is_not_shown_on_a_terminal() -> None:
     ours, theirs = pty.openpty()
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "plugin")}
@@ -95,6 +101,7 @@ def test_a_token_is_not_shown_on_a_terminal() -> None:
 SAMPLE = str(ROOT / "deploy" / "samples" / "storefront.yaml")
 
 
+@pytest.mark.rule("PLUGIN-14")
 @pytest.mark.parametrize(
     ("closed", "words", "ends", "told"),
     [
@@ -111,6 +118,7 @@ def test_a_stream_that_is_closed_or_full_is_no_failure_of_its_own(
     assert told in ran.err
 
 
+@pytest.mark.rule("PLUGIN-14")
 def test_letters_that_the_output_has_not_are_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "app.yaml"
     file.write_text(yaml.safe_dump(merged(GOOD_OBJECT, {"spec": {"target": {"template": {"data": {"a": "é"}}}}})))
@@ -123,6 +131,7 @@ def test_letters_that_the_output_has_not_are_escaped(monkeypatch: pytest.MonkeyP
 # Completion -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PLUGIN-5")
 def test_commands_and_flags_are_completed() -> None:
     assert complete(["st"]).splitlines() == ["status\tshow credentials, those first that need attention", ":4"]
     assert complete(["status", "--wa"]) == "--watch\tgo on, and show what changes\n:4"
@@ -133,6 +142,7 @@ def test_commands_and_flags_are_completed() -> None:
     assert complete([]).count("\n") == len(COMMANDS)
 
 
+@pytest.mark.rule("PLUGIN-5")
 def test_names_come_from_the_cluster_with_the_flags_so_far(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By a program in kubectl's place, which tells how it was called."""
     fake = tmp_path / "kubectl"
@@ -146,6 +156,7 @@ def test_names_come_from_the_cluster_with_the_flags_so_far(monkeypatch: pytest.M
     assert first.endswith("get tuinlycredentials.tuinly.com --output=name --namespace shop --context a")
 
 
+@pytest.mark.rule("PLUGIN-5")
 def test_where_kubectl_fails_nothing_is_suggested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert complete(["why", ""]) == ":4"
@@ -178,6 +189,7 @@ def test_on_a_terminal_rows_have_colours(capsys: pytest.CaptureFixture[str]) -> 
     assert re.sub(r"\x1b\[[0-9;]*m", "", out).splitlines()[1].split()[:3] == ["shop", "broken", "no"]
 
 
+@pytest.mark.rule("PLUGIN-6")
 def test_in_a_pipe_who_was_deleted_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     for namespaces in (True, False):
         with screen.live_rows(namespaces=namespaces, wide=False) as show:
@@ -188,6 +200,7 @@ def test_in_a_pipe_who_was_deleted_is_told_once(capsys: pytest.CaptureFixture[st
         assert capsys.readouterr().out.splitlines().count(gone) == 1
 
 
+@pytest.mark.rule("PLUGIN-15")
 @pytest.mark.usefixtures("on_terminal")
 def test_findings_end_with_what_to_do_and_no_markup_is_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     screen.show_steps([Step("Target", Verdict.WRONG, "[red]forged[/red] \x1b[2J", "Mend [it].")])
@@ -196,6 +209,7 @@ def test_findings_end_with_what_to_do_and_no_markup_is_obeyed(capsys: pytest.Cap
     assert "Mend [it]." in out
 
 
+@pytest.mark.rule("PLUGIN-14")
 @pytest.mark.usefixtures("on_terminal")
 def test_what_to_do_can_be_copied_from_a_narrow_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -212,6 +226,7 @@ def test_what_to_do_can_be_copied_from_a_narrow_terminal(
     assert url in "".join(out.split()).replace("✗TokenURL", "")
 
 
+@pytest.mark.rule("PLUGIN-14")
 @pytest.mark.usefixtures("on_terminal")
 @pytest.mark.parametrize(("columns", "folds"), [(60, False), (200, True)])
 def test_where_a_table_does_not_fit_the_terminal_breaks_its_lines_and_nothing_is_left_out(
@@ -227,12 +242,14 @@ def test_where_a_table_does_not_fit_the_terminal_breaks_its_lines_and_nothing_is
     assert (message in out) is not folds
 
 
+@pytest.mark.rule("PLUGIN-15")
 def test_no_text_is_shown_without_end(capsys: pytest.CaptureFixture[str]) -> None:
     """Such as an image's name in a Deployment that passes for an operator's."""
     screen.show_steps([Step("Deployment", Verdict.WRONG, "x" * 100_000, "y" * 100_000)])
     assert len(capsys.readouterr().out) < 10_000
 
 
+@pytest.mark.rule("PLUGIN-15")
 def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     screen.say("one \x1b[2J\ntwo \u202e")
     screen.tell("three \x9b2J")
@@ -240,6 +257,7 @@ def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> Non
     assert (out, err) == ("one \\x1b[2J\ntwo \\u202e\n", "three \\x9b2J\n")
 
 
+@pytest.mark.rule("PLUGIN-14")
 def test_what_came_of_it_goes_into_a_file_while_progress_is_shown() -> None:
     """Standard output is a pipe, standard error a terminal."""
     ours, theirs = pty.openpty()
@@ -287,6 +305,7 @@ def test_in_a_pipe_nothing_is_cut_off(capsys: pytest.CaptureFixture[str]) -> Non
     assert "\x1b" not in out
 
 
+@pytest.mark.rule("PLUGIN-15")
 def test_a_row_forges_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     forged = told("False:InvalidClient", "False:InvalidClient")
     forged["status"]["conditions"][0]["message"] = "fine\nother   yes \x1b[2J"

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from kubectl_tuinly.rules import redacted
 from tests.unit.plugin.objects import deployment
 
 
+@pytest.mark.rule("PLUGIN-13")
 def test_of_a_template_the_variables_are_kept() -> None:
     data = {"a": "Bearer ${access_token}!", "b": "${scope}", "c": "pw", "d": "", "e": "$$x${client_id}"}
     raw = {
@@ -38,6 +41,7 @@ def test_of_a_deployments_variables_the_operators_are_kept() -> None:
     assert (env["HTTPS_PROXY"], env["TUINLY_LOG_LEVEL"]) == ("(left out)", "debug")
 
 
+@pytest.mark.rule("PLUGIN-13")
 def test_of_a_container_beside_the_operator_no_words_are_kept() -> None:
     raw = deployment(["--lease=a/b"])
     beside = {"name": "beside", "command": ["proxy"], "args": ["--password=pw"], "env": [{"name": "P", "value": "pw"}]}
@@ -48,6 +52,7 @@ def test_of_a_container_beside_the_operator_no_words_are_kept() -> None:
     assert "--lease=a/b" in json.dumps(found)
 
 
+@pytest.mark.rule("PLUGIN-13")
 def test_a_password_in_a_url_is_left_out() -> None:
     """The operator refuses it as a setting; the report of why it does not start is asked for just then."""
     text = '--token-url=https://u:pw@h/t "https://u:p%40w@h" see https://h/a@b and me@h'

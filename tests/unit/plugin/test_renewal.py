@@ -27,6 +27,7 @@ def test_what_came_of_a_forced_exchange(of: Credential, good: bool | None, text:
     assert text in came.text
 
 
+@pytest.mark.rule("PLUGIN-10")
 def test_a_suspension_is_confirmed_by_a_status_of_its_generation() -> None:
     assert suspension_of(credential({"spec": {"suspend": True}}), wanted=True).good is None
     assert suspension_of(seen(observedGeneration=0), wanted=False).good is None

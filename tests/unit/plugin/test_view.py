@@ -9,10 +9,12 @@ from tests.unit.plugin.objects import GOOD, NOW, told
 from tuinly_operator.domain.errors import Reason
 
 
+@pytest.mark.rule("PLUGIN-6")
 def test_each_reason_is_somebodys() -> None:
     assert set(WHOSE) == {PENDING, *Reason}
 
 
+@pytest.mark.rule("PLUGIN-6")
 @pytest.mark.parametrize(
     ("raw", "ready", "reason", "whose"),
     [
@@ -32,6 +34,7 @@ def test_a_row_says_what_is_the_matter_and_whose_it_is(raw: Json, ready: bool, r
     assert (row.is_ready, row.reason, row.whose) == (ready, reason, whose)
 
 
+@pytest.mark.rule("PLUGIN-6")
 def test_what_needs_attention_comes_first_and_then_what_ends_first() -> None:
     rows = rows_of(
         [

@@ -45,6 +45,7 @@ CALLS: Mapping[str, Callable[[Shop], None]] = {
 """Which of the API server's methods are asked when what happens."""
 
 
+@pytest.mark.rule("RETRY-5")
 @pytest.mark.parametrize("status", [409, 429, 500, 503, None])
 @pytest.mark.parametrize("method", CALLS)
 async def test_what_the_api_server_fails_is_tried_less_and_less(
@@ -65,6 +66,7 @@ async def test_what_the_api_server_fails_is_tried_less_and_less(
     assert shop.record().memory.refusal is None
 
 
+@pytest.mark.rule("RETRY-5")
 async def test_for_how_long_the_api_server_asks_to_be_left_alone_it_is(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +79,7 @@ async def test_for_how_long_the_api_server_asks_to_be_left_alone_it_is(
     assert max(failing.waits()) <= 62
 
 
+@pytest.mark.rule("RETRY-5")
 async def test_trouble_with_the_status_holds_up_no_refresh(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shop.api, "write_status", Failing(shop.world, ApiFailure(500, "InternalError")))
     await shop.pass_time(HOUR * 2)
@@ -86,6 +89,7 @@ async def test_trouble_with_the_status_holds_up_no_refresh(shop: Shop, monkeypat
     assert all(end - begin > HOUR // 3 - 62 for end, begin in zip(ends, begins, strict=False))
 
 
+@pytest.mark.rule("RETRY-5")
 async def test_what_fails_again_and_again_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shop.api, "read_secret", Failing(shop.world, ApiFailure(500, "InternalError")))
     shop.client_secret("canary-rotated")
@@ -108,6 +112,7 @@ async def a_write_fails(shop: Shop, monkeypatch: pytest.MonkeyPatch, failure: Ap
     assert shop.refreshed() == "False TargetRejected"
 
 
+@pytest.mark.rule("WRITE-7")
 async def test_a_write_that_is_too_slow_is_told_with_what_to_look_at(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +125,7 @@ async def test_a_write_that_is_too_slow_is_told_with_what_to_look_at(
     assert len(shop.endpoint.requests) == 1
 
 
+@pytest.mark.rule("WRITE-7")
 async def test_a_connection_that_breaks_is_told_as_one_and_not_as_a_slow_webhook(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +134,7 @@ async def test_a_connection_that_breaks_is_told_as_one_and_not_as_a_slow_webhook
     assert "webhook" not in shop.message("Refreshed")
 
 
+@pytest.mark.rule("WRITE-7")
 async def test_a_conflict_without_a_change_is_told_as_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody has undone the change before it was looked at, or it is an admission webhook's answer."""
     await a_write_fails(shop, monkeypatch, ApiFailure(409, "Conflict"))
@@ -137,6 +144,7 @@ async def test_a_conflict_without_a_change_is_told_as_one(shop: Shop, monkeypatc
     assert "quota" not in message
 
 
+@pytest.mark.rule("WRITE-7")
 async def test_a_write_that_fails_is_told_though_others_wait_for_a_token(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +153,7 @@ async def test_a_write_that_fails_is_told_though_others_wait_for_a_token(
     await a_write_fails(shop, monkeypatch, ApiFailure(504, "Timeout"))
 
 
+@pytest.mark.rule("OUT-2")
 async def test_an_outage_is_nobodys_failure(shop: Shop) -> None:
     """All go on soon after its end, however often they had tried."""
     shop.api.reachable = False

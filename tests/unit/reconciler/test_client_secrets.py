@@ -65,12 +65,14 @@ def edit(shop: Shop) -> None:
     shop.client_secret("canary-secret")
 
 
+@pytest.mark.rule("CLIENT-6")
 async def test_an_edited_client_secret_is_read_once_for_all_that_name_it(shop: Shop, reads: Reads) -> None:
     edit(shop)
     await shop.pass_time(10)
     assert len(reads.times) == 1
 
 
+@pytest.mark.rule("CLIENT-6")
 async def test_a_client_secret_that_is_edited_in_a_loop_is_read_once_per_second(shop: Shop, reads: Reads) -> None:
     for _ in range(40):
         edit(shop)
@@ -80,6 +82,7 @@ async def test_a_client_secret_that_is_edited_in_a_loop_is_read_once_per_second(
     assert all(later - earlier >= 1 for earlier, later in zip(reads.times, reads.times[1:], strict=False))
 
 
+@pytest.mark.rule("CLIENT-6")
 async def test_a_secret_that_changed_right_after_a_read_is_followed_within_a_second(shop: Shop, reads: Reads) -> None:
     edit(shop)
     await shop.process.work()
@@ -93,6 +96,7 @@ async def test_a_secret_that_changed_right_after_a_read_is_followed_within_a_sec
     assert len(shop.endpoint.requests) == before + CROWD + 1
 
 
+@pytest.mark.rule("CLIENT-6")
 async def test_a_due_refresh_does_not_wait_for_a_client_secret_that_changes_in_a_loop(shop: Shop, reads: Reads) -> None:
     before = len(shop.endpoint.requests)
     shop.world.pass_time(2400)
@@ -109,12 +113,14 @@ async def at_once(shop: Shop, keys: list[NamespacedName]) -> None:
     await asyncio.gather(*(shop.process.reconcile(key) for key in keys))
 
 
+@pytest.mark.rule("CLIENT-6")
 async def test_reconciles_at_the_same_time_share_a_read(shop: Shop, crowd: list[NamespacedName], reads: Reads) -> None:
     edit(shop)
     await at_once(shop, crowd)
     assert len(reads.times) == 1
 
 
+@pytest.mark.rule("CLIENT-6")
 async def test_a_failed_read_fails_for_all_that_wait_for_it(
     shop: Shop, crowd: list[NamespacedName], reads: Reads
 ) -> None:
@@ -127,6 +133,7 @@ async def test_a_failed_read_fails_for_all_that_wait_for_it(
     assert len(reads.times) == 2
 
 
+@pytest.mark.rule("CLIENT-6")
 async def test_after_a_cancelled_read_one_of_those_that_wait_reads(
     shop: Shop, crowd: list[NamespacedName], reads: Reads
 ) -> None:

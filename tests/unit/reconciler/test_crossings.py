@@ -54,6 +54,7 @@ async def scoped() -> Shop:
     return shop
 
 
+@pytest.mark.rule("ANS-15")
 async def test_the_refresh_token_of_a_dropped_answer_is_not_used(scoped: Shop) -> None:
     """It would give more of the same, and where the answer names no scope that would pass for the full one."""
     scoped.endpoint.mood, scoped.endpoint.gives_refresh_tokens = "narrows", True
@@ -68,6 +69,7 @@ async def test_the_refresh_token_of_a_dropped_answer_is_not_used(scoped: Shop) -
     assert published.scopes == {"a", "b"}
 
 
+@pytest.mark.rule("ANS-15")
 async def test_no_refresh_token_of_another_client_is_used_after_a_rotation_that_was_taken_back(scoped: Shop) -> None:
     scoped.endpoint.mood, scoped.endpoint.gives_refresh_tokens = "narrows", True
     scoped.endpoint.clients["shop"] = "canary-other"
@@ -83,6 +85,7 @@ async def test_no_refresh_token_of_another_client_is_used_after_a_rotation_that_
     assert published.secret == "canary-secret"
 
 
+@pytest.mark.rule("ANS-15")
 async def test_a_refresh_whose_answer_is_dropped_is_made_up_for_by_an_exchange(scoped: Shop) -> None:
     """The server may have replaced the refresh token by the one that was dropped."""
     scoped.endpoint.gives_refresh_tokens = True
@@ -93,6 +96,7 @@ async def test_a_refresh_whose_answer_is_dropped_is_made_up_for_by_an_exchange(s
     assert {grant for grant, _ in scoped.endpoint.requests[3:]} == {"exchange"}
 
 
+@pytest.mark.rule("ANS-15")
 async def test_a_refresh_token_of_the_same_token_again_is_used(shop: Shop) -> None:
     """Nothing was dropped there: the token is the present one, and what came with it is the newest of its kind."""
     shop.endpoint.gives_refresh_tokens = True
@@ -102,6 +106,7 @@ async def test_a_refresh_token_of_the_same_token_again_is_used(shop: Shop) -> No
     assert [grant for grant, _ in shop.endpoint.requests][2] == "refresh"
 
 
+@pytest.mark.rule("VERIFY-2")
 @pytest.mark.parametrize("by_refresh", [False, True])
 async def test_the_refresh_token_of_a_token_that_does_not_work_is_not_used(shop: Shop, *, by_refresh: bool) -> None:
     """Nor the one that it was got by: either would give more of the same. The next attempt is an exchange."""
@@ -136,6 +141,7 @@ async def holding() -> Shop:
     return shop
 
 
+@pytest.mark.rule("VERIFY-5")
 async def test_retry_after_of_the_graphql_endpoint_is_heeded(holding: Shop) -> None:
     holding.endpoint.graphql = THROTTLED
     await holding.pass_time(61)
@@ -148,6 +154,7 @@ async def test_retry_after_of_the_graphql_endpoint_is_heeded(holding: Shop) -> N
     assert holding.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("VERIFY-5")
 async def test_retry_after_does_not_hold_a_token_back_beyond_the_last_call(holding: Shop) -> None:
     await holding.pass_time(HOUR - DUE - 230)
     holding.endpoint.graphql = THROTTLED
@@ -160,6 +167,7 @@ async def test_retry_after_does_not_hold_a_token_back_beyond_the_last_call(holdi
     assert len(holding.endpoint.verifications) == told
 
 
+@pytest.mark.rule("VERIFY-4")
 @pytest.mark.parametrize("answer", [NOT_FOUND, INCONCLUSIVE])
 async def test_a_4xx_to_a_verification_says_nothing_of_the_endpoint(shop: Shop, answer: TokenRequestFailed) -> None:
     shop.spec(verification={"mode": "Enabled"})
@@ -186,6 +194,7 @@ def rename(shop: Shop) -> None:
     shop.spec(verification={"mode": "Enabled"}, target={"name": RENAMED.name})
 
 
+@pytest.mark.rule("VERIFY-8")
 @pytest.mark.parametrize("damage", [edit, take_a_key, delete, rename])
 async def test_what_is_restored_is_the_verified_token_and_not_the_one_that_is_held(
     holding: Shop, damage: Callable[[Shop], None]
@@ -201,6 +210,7 @@ async def test_what_is_restored_is_the_verified_token_and_not_the_one_that_is_he
     assert holding.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("VERIFY-7")
 async def test_once_the_verified_token_is_nearly_over_the_held_one_takes_its_place_restored_or_not(
     holding: Shop,
 ) -> None:
@@ -214,6 +224,7 @@ async def test_once_the_verified_token_is_nearly_over_the_held_one_takes_its_pla
     assert holding.refreshed() == "False VerificationInconclusive"
 
 
+@pytest.mark.rule("VERIFY-8")
 async def test_a_rotated_client_secret_is_followed_while_a_token_is_held(holding: Shop) -> None:
     holding.endpoint.clients["shop"] = "canary-rotated"
     holding.client_secret("canary-rotated")
@@ -225,6 +236,7 @@ async def test_a_rotated_client_secret_is_followed_while_a_token_is_held(holding
     assert holding.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("VERIFY-8")
 async def test_an_exchange_is_forced_while_a_token_is_held(holding: Shop) -> None:
     holding.force("now")
     await holding.pass_time(20)
@@ -236,6 +248,7 @@ async def test_an_exchange_is_forced_while_a_token_is_held(holding: Shop) -> Non
     assert holding.annotation("handled-refresh") == "now"
 
 
+@pytest.mark.rule("VERIFY-8")
 async def test_a_changed_template_is_followed_while_a_token_is_held(holding: Shop) -> None:
     holding.spec(verification={"mode": "Enabled"}, target={"template": {"metadata": {"labels": {"team": "shop"}}}})
     await holding.pass_time(1)
@@ -243,6 +256,7 @@ async def test_a_changed_template_is_followed_while_a_token_is_held(holding: Sho
     assert holding.token() == holding.endpoint.ledger[0].value
 
 
+@pytest.mark.rule("VERIFY-8")
 async def test_a_removed_label_is_put_back_while_a_token_is_held(holding: Shop) -> None:
     raw = holding.api.secrets[TARGET]
     del raw["metadata"]["labels"]["tuinly.com/credential"]
@@ -261,6 +275,7 @@ async def test_other_inputs_drop_the_token_that_is_held(holding: Shop) -> None:
     assert holding.told("Ready") in ("False Issuing", "True Issued")
 
 
+@pytest.mark.rule("VERIFY-8")
 async def test_a_missing_client_secret_is_told_while_a_token_is_held(holding: Shop) -> None:
     holding.api.remove_secret(CLIENT_SECRET)
     await holding.pass_time(1)
@@ -268,6 +283,7 @@ async def test_a_missing_client_secret_is_told_while_a_token_is_held(holding: Sh
     assert holding.told("Ready") == "True Issued"
 
 
+@pytest.mark.rule("VERIFY-9")
 async def test_verification_switched_off_publishes_the_held_token_and_has_nothing_to_tell(holding: Shop) -> None:
     holding.spec()
     await holding.pass_time(1)
@@ -275,6 +291,7 @@ async def test_verification_switched_off_publishes_the_held_token_and_has_nothin
     assert holding.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("VERIFY-9")
 async def test_verification_switched_off_after_a_token_was_published_untried_has_nothing_to_tell(
     holding: Shop,
 ) -> None:
@@ -286,6 +303,7 @@ async def test_verification_switched_off_after_a_token_was_published_untried_has
     assert holding.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("VERIFY-7")
 async def test_that_a_token_was_published_untried_is_told_after_a_restart_too(holding: Shop) -> None:
     await holding.pass_time(HOUR - DUE - 60)
     holding.process = holding.start()
@@ -296,6 +314,7 @@ async def test_that_a_token_was_published_untried_is_told_after_a_restart_too(ho
 # --- The same token again ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ANS-13")
 @pytest.mark.parametrize("forced", [False, True])
 async def test_the_same_token_with_a_later_end_is_told_in_the_target(shop: Shop, *, forced: bool) -> None:
     shop.endpoint.mood = "renews"
@@ -311,6 +330,7 @@ async def test_the_same_token_with_a_later_end_is_told_in_the_target(shop: Shop,
     assert shop.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("ANS-12")
 async def test_an_end_that_is_later_by_seconds_alone_is_the_same(shop: Shop) -> None:
     """What is counted from before the request differs by how long that took."""
     writes = len(shop.api.writes)
@@ -371,6 +391,7 @@ CHANGES: dict[str, tuple[Json, str, str]] = {
 }
 
 
+@pytest.mark.rule("STATUS-17")
 @pytest.mark.parametrize(("more", "ready", "refreshed"), CHANGES.values(), ids=CHANGES.keys())
 async def test_a_spec_that_changes_during_a_slow_request_is_decided_on_before_it_is_told_of(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, more: Json, ready: str, refreshed: str
@@ -397,6 +418,7 @@ async def test_a_spec_that_changes_during_a_slow_request_is_decided_on_before_it
     await work
 
 
+@pytest.mark.rule("STATUS-17")
 async def test_a_target_that_was_seen_under_another_name_says_nothing_of_the_present_one(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +447,7 @@ async def test_a_target_that_was_seen_under_another_name_says_nothing_of_the_pre
 # --- Statuses that are true -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CLIENT-5")
 async def test_a_client_secret_that_comes_late_with_a_type_of_another_system_is_told(shop: Shop) -> None:
     """The watch leaves its type out."""
     shop.api.remove_secret(CLIENT_SECRET)
@@ -439,6 +462,7 @@ async def test_a_client_secret_that_comes_late_with_a_type_of_another_system_is_
     assert shop.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("CLIENT-5")
 async def test_a_client_secret_of_a_type_of_another_system_that_goes_is_told(shop: Shop) -> None:
     shop.api.remove_secret(CLIENT_SECRET)
     shop.client_secret("canary-secret", kind="kubernetes.io/tls")
@@ -449,6 +473,7 @@ async def test_a_client_secret_of_a_type_of_another_system_that_goes_is_told(sho
     assert shop.refreshed() == "False ClientSecretNotFound"
 
 
+@pytest.mark.rule("CLIENT-5")
 async def test_a_client_secret_that_stays_away_costs_one_read_in_five_minutes(shop: Shop) -> None:
     shop.api.remove_secret(CLIENT_SECRET)
     await shop.pass_time(10)
@@ -457,6 +482,7 @@ async def test_a_client_secret_that_stays_away_costs_one_read_in_five_minutes(sh
     assert shop.api.requests - requests <= 6
 
 
+@pytest.mark.rule("STATUS-9")
 async def test_a_foreign_target_is_told_also_once_the_token_that_was_in_its_place_has_expired(shop: Shop) -> None:
     shop.api.remove_secret(TARGET)
     shop.api.put_secret(TARGET, {"foreign": "theirs"})
@@ -466,6 +492,7 @@ async def test_a_foreign_target_is_told_also_once_the_token_that_was_in_its_plac
     assert "tokenExpirationTime" not in shop.status()
 
 
+@pytest.mark.rule("STATUS-9")
 @pytest.mark.parametrize("goes", [delete, edit])
 async def test_a_target_that_went_while_suspended_holds_no_token_that_could_expire(
     shop: Shop, goes: Callable[[Shop], None]
@@ -479,6 +506,7 @@ async def test_a_target_that_went_while_suspended_holds_no_token_that_could_expi
     assert "tokenExpirationTime" not in shop.status()
 
 
+@pytest.mark.rule("STATUS-9")
 async def test_a_token_that_expires_in_a_suspended_target_is_told(shop: Shop) -> None:
     shop.spec(suspend=True)
     await shop.pass_time(HOUR + 60)
@@ -507,6 +535,7 @@ async def unheard(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return shop
 
 
+@pytest.mark.rule("WRITE-6")
 async def test_a_write_whose_answer_was_lost_is_not_made_again(unheard: Shop) -> None:
     writes = len(unheard.api.writes)
     unheard.api.reachable = True
@@ -520,6 +549,7 @@ async def test_a_write_whose_answer_was_lost_is_not_made_again(unheard: Shop) ->
     assert len(unheard.endpoint.requests) == 2
 
 
+@pytest.mark.rule("WRITE-6")
 async def test_a_token_that_was_written_unheard_is_told_of_while_suspended(unheard: Shop) -> None:
     unheard.spec(suspend=True)
     unheard.api.reachable = True
@@ -527,6 +557,7 @@ async def test_a_token_that_was_written_unheard_is_told_of_while_suspended(unhea
     assert (unheard.told("Ready"), unheard.refreshed()) == ("True Issued", "Unknown Suspended")
 
 
+@pytest.mark.rule("WRITE-6")
 async def test_a_token_that_was_written_unheard_does_not_give_way_to_the_one_before(unheard: Shop) -> None:
     """Whatever becomes of the spec meanwhile."""
     unheard.endpoint.mood, unheard.api.reachable = "down", True
@@ -538,6 +569,7 @@ async def test_a_token_that_was_written_unheard_does_not_give_way_to_the_one_bef
     assert unheard.told("Ready") == "True Issued"
 
 
+@pytest.mark.rule("WRITE-6")
 async def test_a_later_token_of_another_leader_is_taken_up_and_not_written_over(shop: Shop) -> None:
     """Its own is older, whatever it remembers."""
     await shop.pass_time(60)
@@ -555,6 +587,7 @@ async def test_a_later_token_of_another_leader_is_taken_up_and_not_written_over(
     assert len(shop.endpoint.requests) == 2
 
 
+@pytest.mark.rule("WRITE-6")
 async def test_an_earlier_token_from_a_backup_gives_way_to_the_one_in_memory(shop: Shop) -> None:
     kept = copy.deepcopy(shop.api.secrets[TARGET])
     await shop.pass_time(DUE)

@@ -29,6 +29,7 @@ async def test_nobody_asked(shop: Shop) -> None:
     assert handled(shop) is None
 
 
+@pytest.mark.rule("STATUS-15")
 @pytest.mark.parametrize("mood", ["good", "down", "throttles", "garbage"])
 async def test_it_is_told_once_it_was_tried_with_success_or_not(shop: Shop, mood: str) -> None:
     shop.endpoint.mood = mood
@@ -36,6 +37,7 @@ async def test_it_is_told_once_it_was_tried_with_success_or_not(shop: Shop, mood
     assert handled(shop) == "one"
 
 
+@pytest.mark.rule("STATUS-15")
 async def test_it_is_told_where_nothing_else_changed(shop: Shop) -> None:
     """The server gives the very token that it gave before."""
     shop.endpoint.mood = "repeats"
@@ -43,6 +45,7 @@ async def test_it_is_told_where_nothing_else_changed(shop: Shop) -> None:
     assert handled(shop) == "one"
 
 
+@pytest.mark.rule("STATUS-15")
 async def test_it_is_not_told_before(shop: Shop) -> None:
     await forced(shop, "one")
     shop.spec(suspend=True)
@@ -64,6 +67,7 @@ async def test_it_stays_told_once_the_annotation_is_gone_and_after_routine_refre
     assert handled(shop) == "one"
 
 
+@pytest.mark.rule("STATUS-15")
 @pytest.mark.parametrize("mood", ["good", "down"])
 async def test_a_restart_takes_nothing_back(shop: Shop, mood: str) -> None:
     await forced(shop, "one")
@@ -75,6 +79,7 @@ async def test_a_restart_takes_nothing_back(shop: Shop, mood: str) -> None:
     assert handled(shop) == "two"
 
 
+@pytest.mark.rule("STATUS-15")
 async def test_a_long_value_is_told_by_its_digest(shop: Shop) -> None:
     await forced(shop, LONG)
     assert (handled(shop) or "").startswith("sha256:")

@@ -37,6 +37,7 @@ TROUBLE: dict[str, Callable[[Shop], None]] = {
 }
 
 
+@pytest.mark.rule("SEC-23")
 @pytest.mark.parametrize("trouble", TROUBLE)
 async def test_a_failure_that_is_remembered_holds_nothing_but_itself(trouble: str) -> None:
     """Else each would hold the one before, and memory would grow for as long as something fails."""
@@ -52,6 +53,7 @@ async def test_a_failure_that_is_remembered_holds_nothing_but_itself(trouble: st
     assert not [each for each in found if each.__traceback__ or each.__context__ or each.__cause__]
 
 
+@pytest.mark.rule("SEC-23")
 def test_nor_does_one_of_an_object_that_cannot_be_understood() -> None:
     meta = {"namespace": "shop", "name": CREDENTIAL.name, "uid": "u", "resourceVersion": "1"}
     problem = Credential.from_object({"metadata": meta, "spec": {}}).problem

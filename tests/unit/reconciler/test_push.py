@@ -47,6 +47,7 @@ async def refresh(shop: Shop) -> None:
 # --- What is pushed ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PUSH-1")
 async def test_each_write_of_the_target_is_pushed_once(shop: Shop) -> None:
     await refresh(shop)
     shop.api.edit_secret(TARGET, "access_token", "broken")
@@ -69,6 +70,7 @@ async def test_without_push_nothing_is_pushed(shop: Shop) -> None:
     assert len(ordered(shop)) == 1
 
 
+@pytest.mark.rule("PUSH-1")
 async def test_a_push_comes_before_others_have_their_turn(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.force("now")
     shop.world.pass_time(11)
@@ -84,6 +86,7 @@ async def test_another_target_is_pushed_in_place_of_the_first(shop: Shop) -> Non
     assert [push.target.name for push in ordered(shop)] == [TARGET.name, "elsewhere"]
 
 
+@pytest.mark.rule("PUSH-9")
 async def test_after_a_restart_what_was_just_written_is_pushed_to_those_who_may_not_know(shop: Shop) -> None:
     await shop.pass_time(80)
     version = shop.api.secrets[TARGET]["metadata"]["resourceVersion"]
@@ -96,6 +99,7 @@ async def test_after_a_restart_what_was_just_written_is_pushed_to_those_who_may_
     assert len(ordered(shop)) == 1
 
 
+@pytest.mark.rule("PUSH-9")
 async def test_after_a_restart_an_older_token_is_let_be(shop: Shop) -> None:
     await shop.pass_time(95)
     written, requests = len(shop.api.writes), shop.api.requests
@@ -105,6 +109,7 @@ async def test_after_a_restart_an_older_token_is_let_be(shop: Shop) -> None:
     assert (len(shop.api.writes), shop.api.requests) == (written, requests)
 
 
+@pytest.mark.rule("PUSH-9")
 async def test_what_was_just_written_is_of_no_interest_two_minutes_later(shop: Shop) -> None:
     shop.spec(**PUSH, suspend=True)
     await shop.process.work()
@@ -157,6 +162,7 @@ def make_again(shop: Shop) -> None:
     shop.spec(**PUSH)
 
 
+@pytest.mark.rule("PUSH-10")
 @pytest.mark.parametrize("change", [suspend, ask_no_more, misspell, delete, make_again])
 async def test_who_no_longer_wants_it_is_dropped(shop: Shop, change: Callable[[Shop], None]) -> None:
     shop.process.pusher.dropped.clear()
@@ -165,6 +171,7 @@ async def test_who_no_longer_wants_it_is_dropped(shop: Shop, change: Callable[[S
     assert CREDENTIAL in shop.process.pusher.dropped
 
 
+@pytest.mark.rule("PUSH-11")
 async def test_a_token_that_was_written_without_a_push_counts_as_told_to_nobody(shop: Shop) -> None:
     await came(shop, CAME)
     assert shop.told("Delivered") == "True Pushed"
@@ -176,6 +183,7 @@ async def test_a_token_that_was_written_without_a_push_counts_as_told_to_nobody(
     assert shop.told("Delivered") == "Unknown Pushing"
 
 
+@pytest.mark.rule("PUSH-3")
 async def test_that_a_target_was_immutable_stays_noted_also_for_the_next_process(shop: Shop) -> None:
     assert ordered(shop)[-1].thawed == 0
     shop.api.freeze_secret(TARGET)
@@ -193,6 +201,7 @@ async def test_that_a_target_was_immutable_stays_noted_also_for_the_next_process
     assert (ordered(shop)[-1].target.name, ordered(shop)[-1].thawed) == ("elsewhere", 0)
 
 
+@pytest.mark.rule("PUSH-3")
 async def test_that_a_target_was_immutable_stays_noted_where_it_is_put_back(shop: Shop) -> None:
     shop.api.freeze_secret(TARGET)
     creates: list[Json] = []
@@ -224,6 +233,7 @@ async def test_what_came_of_it_is_told(shop: Shop) -> None:
     assert shop.told("Ready") == "True Issued"
 
 
+@pytest.mark.rule("PUSH-12")
 async def test_a_push_like_the_one_before_writes_nothing(shop: Shop) -> None:
     await came(shop, CAME)
     await refresh(shop)
@@ -233,6 +243,7 @@ async def test_a_push_like_the_one_before_writes_nothing(shop: Shop) -> None:
     assert statuses(shop) == written
 
 
+@pytest.mark.rule("PUSH-12")
 async def test_a_mere_number_is_written_after_five_minutes(shop: Shop) -> None:
     await came(shop, CAME)
     await refresh(shop)
@@ -251,6 +262,7 @@ async def test_who_cannot_be_told_is_written_at_once(shop: Shop) -> None:
     assert statuses(shop) == written + 1
 
 
+@pytest.mark.rule("PUSH-12")
 async def test_events_tell_of_true_and_false(shop: Shop) -> None:
     def told() -> list[Reason]:
         return [event.reason for event in shop.events.sent if event.reason is not Reason.ISSUED]
@@ -273,6 +285,7 @@ async def test_events_tell_of_true_and_false(shop: Shop) -> None:
     assert len(shop.events_of(Reason.ISSUED)) == before + 1  # what is hushed of Delivered hushes nothing else
 
 
+@pytest.mark.rule("PUSH-11")
 async def test_a_restart_knows_what_was_told(shop: Shop) -> None:
     await came(shop, CAME)
     await shop.pass_time(100)

@@ -179,6 +179,7 @@ async def test_lasting_trouble_costs_no_more_than_the_contract_says(name: str, m
     assert asked.per_minute(asked.requests) <= row.requests
 
 
+@pytest.mark.rule("RETRY-1")
 async def test_a_draw_is_above_what_the_endpoint_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that those who were asked for the same do not come back together."""
     shop = Shop(World(Even()))

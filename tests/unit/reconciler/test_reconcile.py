@@ -43,6 +43,7 @@ async def test_a_target_that_the_watch_has_not_brought_yet_is_believed_once_it_i
     assert len(shop.api.writes) == writes
 
 
+@pytest.mark.rule("DRIFT-2")
 async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_reconcile(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ async def test_echoes_that_come_before_the_answers_to_the_writes_cost_no_other_r
     assert reconciled == [CREDENTIAL]
 
 
+@pytest.mark.rule("DRIFT-1")
 @pytest.mark.parametrize("act", ["first", "refresh", "rename"])
 async def test_a_target_that_is_deleted_before_the_answer_to_its_write_comes_is_made_again(
     act: str, monkeypatch: pytest.MonkeyPatch
@@ -119,6 +121,7 @@ class Gap:
             self.watch(key)
 
 
+@pytest.mark.rule("DRIFT-1")
 @pytest.mark.parametrize("deleted", [True, False])
 @pytest.mark.parametrize("meanwhile", [True, False])
 @pytest.mark.parametrize("namespace", [None, TARGET.namespace])
@@ -162,6 +165,7 @@ async def test_the_answer_to_a_write_and_a_list_that_lacks_the_target_may_come_i
     assert len(shop.events_of(Reason.RESTORED)) == int(restored or deleted)  # one in ten minutes
 
 
+@pytest.mark.rule("DRIFT-1")
 async def test_a_target_that_was_found_live_and_goes_in_a_gap_of_the_watch_is_made_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +188,7 @@ async def test_a_target_that_was_found_live_and_goes_in_a_gap_of_the_watch_is_ma
     assert shop.told("Ready") == "True Issued"
 
 
+@pytest.mark.rule("WHEN-7", "WHEN-8", "WHEN-9")
 async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after_an_attempt(shop: Shop) -> None:
     """Who has just mended it does not wait for the least interval between two attempts; once for each change."""
     await shop.pass_time(10)
@@ -207,6 +212,7 @@ async def test_a_corrected_client_secret_or_spec_is_followed_at_once_right_after
     assert [round(at - shop.started) for _, at in shop.endpoint.requests] == [0, 11, 12, 16, 26]
 
 
+@pytest.mark.rule("WHEN-7")
 @pytest.mark.parametrize("edited", ["client Secret", "spec"])
 async def test_editing_in_a_loop_gets_one_attempt_per_interval_and_no_more(shop: Shop, edited: str) -> None:
     """Whether the attempts succeed or fail."""
@@ -249,6 +255,7 @@ async def test_how_late_a_refresh_is_counts_from_when_it_was_due_and_not_from_an
     assert 0 <= float(late[0]) <= 1  # the world's tick
 
 
+@pytest.mark.rule("WHEN-5")
 async def test_a_refresh_that_is_almost_due_shares_the_wake_up_of_another(shop: Shop) -> None:
     """A retry that is almost due does not: it would find that it has to wait."""
     due = shop.process.timers.get(CREDENTIAL)
@@ -325,6 +332,7 @@ async def test_a_spec_that_returns_while_its_change_is_followed_keeps_its_token(
     assert shop.told("Ready") == "True Issued"
 
 
+@pytest.mark.rule("ABS-5")
 async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watch may have missed its end."""
 
@@ -342,6 +350,7 @@ async def test_a_status_that_finds_no_credential_drops_it(shop: Shop, monkeypatc
     assert shop.process.store.get(CREDENTIAL) is None
 
 
+@pytest.mark.rule("WHEN-11")
 @pytest.mark.parametrize("others_wait", [False, True])
 async def test_telling_of_a_token_that_was_just_published_gives_way_to_those_who_wait(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, *, others_wait: bool
@@ -356,6 +365,7 @@ async def test_telling_of_a_token_that_was_just_published_gives_way_to_those_who
     assert shop.api.writes[-1].kind == "status"
 
 
+@pytest.mark.rule("REPL-11")
 async def test_a_lead_that_is_too_short_for_a_token_request_is_waited_for(shop: Shop) -> None:
     """Nobody else would look at the credential again: this replica leads, and may go on to."""
     shop.api.lead = ASKING_SECONDS
@@ -367,6 +377,7 @@ async def test_a_lead_that_is_too_short_for_a_token_request_is_waited_for(shop: 
     assert len(shop.endpoint.ledger) == 2
 
 
+@pytest.mark.rule("REPL-11")
 async def test_a_lead_that_ends_right_before_the_step_that_asks_for_a_token_is_noticed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +398,7 @@ async def test_a_lead_that_ends_right_before_the_step_that_asks_for_a_token_is_n
     assert len(shop.endpoint.requests) == 2
 
 
+@pytest.mark.rule("WRITE-8")
 async def test_nothing_is_created_on_a_look_from_before_a_slow_request(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,6 +456,7 @@ def hanging(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Hanging:
     return Hanging(shop, monkeypatch)
 
 
+@pytest.mark.rule("ABS-14")
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 async def test_who_is_made_again_does_not_wait_for_its_predecessors_request(
     shop: Shop, hanging: Hanging, policy: str
@@ -462,6 +475,7 @@ async def test_who_is_made_again_does_not_wait_for_its_predecessors_request(
     assert {status["metadata"]["uid"] for status in statuses if status} == {new}
 
 
+@pytest.mark.rule("ABS-14")
 async def test_for_who_is_deleted_nothing_goes_on(shop: Shop, hanging: Hanging) -> None:
     work = await hanging.begin()
     written = len(shop.api.writes)
@@ -498,6 +512,7 @@ FEW = 20
 """Requests to the API server that take a handful of tries."""
 
 
+@pytest.mark.rule("ABS-7")
 @pytest.mark.parametrize("hours", [1, 5], ids=["the last token was not restored", "nor were many before it"])
 async def test_after_the_versions_went_back_tokens_are_refreshed_as_before(shop: Shop, hours: int) -> None:
     """The watches tell of nothing, as those versions are long past for them; a live read counts all the same."""
@@ -513,6 +528,7 @@ async def test_after_the_versions_went_back_tokens_are_refreshed_as_before(shop:
     assert shop.api.credentials[CREDENTIAL]["status"]["conditions"][0]["status"] == "True"
 
 
+@pytest.mark.rule("ABS-7")
 async def test_after_the_versions_went_back_another_client_secret_is_read_once(shop: Shop) -> None:
     backup = shop.api.back_up()
     for number in range(20):
@@ -527,6 +543,7 @@ async def test_after_the_versions_went_back_another_client_secret_is_read_once(s
     assert shop.told("Ready") == "True Issued"
 
 
+@pytest.mark.rule("ABS-7")
 async def test_a_client_secret_that_a_backup_brings_back_is_read_once(shop: Shop) -> None:
     """With the uid that was seen to go, and no watch tells of it."""
     backup = shop.api.back_up()
@@ -603,6 +620,7 @@ class Moved:
                 await self.first.work()
 
 
+@pytest.mark.rule("DRIFT-7")
 @pytest.mark.parametrize("ours", [False, True], ids=["moved", "served by both"])
 async def test_two_operators_do_not_fight_over_a_target(
     shop: Shop,
@@ -639,6 +657,7 @@ def write_over(shop: Shop) -> None:
     shop.process.credentials_changed()
 
 
+@pytest.mark.rule("STATUS-19")
 async def test_a_status_that_was_written_over_is_written_again_at_once(shop: Shop) -> None:
     await shop.pass_time(30)
     write_over(shop)
@@ -646,6 +665,7 @@ async def test_a_status_that_was_written_over_is_written_again_at_once(shop: Sho
     assert shop.status()["conditions"][0]["reason"] == Reason.ISSUED
 
 
+@pytest.mark.rule("STATUS-19")
 async def test_a_status_whose_answer_was_lost_does_not_stay(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows that it was written: what is true again is no repetition of what was written last."""
 
@@ -677,6 +697,7 @@ async def test_a_status_whose_answer_was_lost_does_not_stay(shop: Shop, monkeypa
     assert story() == before
 
 
+@pytest.mark.rule("STATUS-19")
 async def test_two_operators_do_not_fight_over_a_status(shop: Shop) -> None:
     """Neither gives way, but neither writes twice in half a minute what the other writes over."""
     await shop.pass_time(60)
@@ -701,6 +722,7 @@ def forge(shop: Shop, number: int = 0, *fields: str) -> None:
     shop.process.credentials_changed()
 
 
+@pytest.mark.rule("STATUS-20")
 async def test_forged_fields_of_a_status_are_restored_at_most_every_30_seconds(shop: Shop) -> None:
     shop.force("asked")
     await shop.pass_time(60)
@@ -714,6 +736,7 @@ async def test_forged_fields_of_a_status_are_restored_at_most_every_30_seconds(s
     assert shop.status()["lastHandledRefresh"] == "asked"
 
 
+@pytest.mark.rule("STATUS-20")
 async def test_a_forged_time_of_failure_alone_is_restored(shop: Shop) -> None:
     """The status was written within the last five minutes, for which a new time of failure would have to wait."""
     await shop.pass_time(60)
@@ -724,6 +747,7 @@ async def test_a_forged_time_of_failure_alone_is_restored(shop: Shop) -> None:
     assert shop.status() == before
 
 
+@pytest.mark.rule("STATUS-20")
 async def test_other_changes_of_a_status_do_not_wait_for_a_forged_one(shop: Shop) -> None:
     await shop.pass_time(60)
     for number in range(3):
@@ -735,6 +759,7 @@ async def test_other_changes_of_a_status_do_not_wait_for_a_forged_one(shop: Shop
     assert "lastHandledRefresh" not in shop.status()
 
 
+@pytest.mark.rule("STATUS-20")
 async def test_after_a_restart_the_status_is_believed_about_a_forced_exchange_that_failed(shop: Shop) -> None:
     await shop.pass_time(60)
     shop.endpoint.mood = "down"
@@ -750,6 +775,7 @@ async def test_after_a_restart_the_status_is_believed_about_a_forced_exchange_th
     assert shop.status()["lastHandledRefresh"] == "asked"
 
 
+@pytest.mark.rule("DRIFT-7")
 async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(shop: Shop) -> None:
     backup = shop.api.back_up()["secrets"][TARGET]
     await shop.pass_time(HOUR)
@@ -764,6 +790,7 @@ async def test_an_earlier_state_from_a_backup_is_restored_as_any_other_damage(sh
     assert shop.events_of(Reason.ANOTHER_OPERATOR) == []
 
 
+@pytest.mark.rule("WRITE-8")
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 @pytest.mark.parametrize(("seconds", "written"), [(3, True), (7, False)], ids=["within 5 s", "later"])
 async def test_for_who_was_deleted_meanwhile_nothing_is_written_though_the_watch_is_late(
@@ -790,6 +817,7 @@ async def test_for_who_was_deleted_meanwhile_nothing_is_written_though_the_watch
     assert (shop.token() != before) is written
 
 
+@pytest.mark.rule("ABS-3")
 async def test_a_target_that_a_deletion_leaves_to_itself_gets_no_owner_though_the_watch_is_late(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -802,6 +830,7 @@ async def test_a_target_that_a_deletion_leaves_to_itself_gets_no_owner_though_th
     assert shop.record().credential.deleting
 
 
+@pytest.mark.rule("ABS-3")
 async def test_neither_does_one_that_is_left_during_a_write_that_was_decided_before(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -823,6 +852,7 @@ async def test_neither_does_one_that_is_left_during_a_write_that_was_decided_bef
     assert [shop.api.secrets[TARGET]] == left
 
 
+@pytest.mark.rule("WRITE-8")
 async def test_for_who_was_deleted_during_a_verification_no_retained_target_is_made(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -884,6 +914,7 @@ async def test_who_touches_a_target_all_the_time_does_not_keep_it_from_being_res
     assert len(asked) == 1
 
 
+@pytest.mark.rule("WRITE-8")
 async def test_a_routine_refresh_looks_for_nobody(shop: Shop) -> None:
     finds = shop.api.finds
     await shop.pass_time(HOUR)
@@ -927,6 +958,7 @@ async def create(shop: Shop, policy: str = "Delete") -> None:
     await shop.process.work()
 
 
+@pytest.mark.rule("ABS-2")
 async def test_that_its_target_is_absent_is_proven_by_the_write(shop: Shop, looked: list[str]) -> None:
     await create(shop)
     assert OTHERS_TARGET in shop.api.secrets
@@ -937,6 +969,7 @@ async def test_that_its_target_is_absent_is_proven_by_the_write(shop: Shop, look
     assert looked == ["read_secret_meta", "find_credential"]  # one that is lost is another matter
 
 
+@pytest.mark.rule("ABS-2")
 async def test_one_that_is_to_be_retained_is_proven_by_reads(shop: Shop, looked: list[str]) -> None:
     """Nothing collects it if its credential has gone."""
     await create(shop, "Retain")
@@ -944,6 +977,7 @@ async def test_one_that_is_to_be_retained_is_proven_by_reads(shop: Shop, looked:
     assert looked == ["read_secret_meta", "find_credential"]
 
 
+@pytest.mark.rule("ABS-2")
 async def test_who_was_created_before_this_lead_is_proven_by_reads(shop: Shop, looked: list[str]) -> None:
     shop.api.reachable = False
     await create(shop)
@@ -954,6 +988,7 @@ async def test_who_was_created_before_this_lead_is_proven_by_reads(shop: Shop, l
     assert looked == ["read_secret_meta", "find_credential"]
 
 
+@pytest.mark.rule("ABS-2")
 async def test_what_is_in_its_way_unseen_stays_and_costs_one_token_request(shop: Shop, looked: list[str]) -> None:
     shop.api.put_secret(OTHERS_TARGET, {"theirs": "1"}, min(REFUSED_TYPES))
     await create(shop)
@@ -965,6 +1000,7 @@ async def test_what_is_in_its_way_unseen_stays_and_costs_one_token_request(shop:
     assert len(shop.endpoint.requests) == 2
 
 
+@pytest.mark.rule("OWN-6")
 @pytest.mark.parametrize("labels", [{}, {"tuinly.com/credential": OTHER.name}])
 async def test_what_was_in_its_way_unseen_is_missed_within_minutes(shop: Shop, labels: dict[str, str]) -> None:
     """Nobody tells when it goes, whatever it is labelled with."""
@@ -976,6 +1012,7 @@ async def test_what_was_in_its_way_unseen_is_missed_within_minutes(shop: Shop, l
     assert "access_token" in shop.api.secrets[OTHERS_TARGET]["data"]
 
 
+@pytest.mark.rule("ABS-2")
 async def test_what_another_shard_wrote_unseen_costs_one_token_request(shop: Shop, looked: list[str]) -> None:
     """A label has the credential served here by now, and the watch of Secrets is late."""
     await create(shop)
@@ -1007,6 +1044,7 @@ def keep_waiting(shop: Shop) -> None:
         limiter.begin(Ask(NamespacedName("elsewhere", str(number)), "https://oauth.example.com", end=now.wall), now)
 
 
+@pytest.mark.rule("LIM-13")
 @pytest.mark.parametrize("why", ["suspended", "moved", "deleted", "not needed", "served by another replica"])
 async def test_who_needs_no_token_any_more_takes_nobodys_turn(shop: Shop, why: str) -> None:
     keep_waiting(shop)
@@ -1045,6 +1083,7 @@ async def test_a_short_wait_for_its_turn_writes_nothing_and_a_longer_one_is_told
 # --- A wall clock is wrong for a while --------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CLOCK-2")
 @pytest.mark.parametrize("wrong", [-73, 2 * HOUR], ids=["behind", "ahead"])
 async def test_the_times_of_a_token_are_those_of_the_clock_by_which_it_was_asked_for(shop: Shop, wrong: int) -> None:
     """As wrong as that was, until the next one, which comes in time."""

@@ -27,11 +27,13 @@ async def grants_after(shop: Shop, mood: str) -> list[str]:
     return [grant for grant, _ in shop.endpoint.requests[1:]]
 
 
+@pytest.mark.rule("REQ-7")
 @pytest.mark.parametrize("mood", ["down", "garbage"])
 async def test_a_refresh_token_whose_request_ended_in_doubt_is_not_sent_again(shop: Shop, mood: str) -> None:
     assert await grants_after(shop, mood) == ["refresh", "exchange"]
 
 
+@pytest.mark.rule("REQ-8")
 async def test_a_throttled_request_leaves_the_refresh_token_as_it_is(shop: Shop) -> None:
     assert await grants_after(shop, "throttles") == ["refresh", "refresh"]
 
@@ -54,6 +56,7 @@ async def until_a_request(shop: Shop) -> None:
     raise AssertionError("no token request within an hour")
 
 
+@pytest.mark.rule("REQ-6")
 async def test_a_token_refused_at_first_use_is_reported_once_and_ends_refreshes_by_token(shop: Shop) -> None:
     """The exchange follows at once: this is no failed attempt."""
     shop.endpoint.mood = "refuses refreshes"
@@ -69,6 +72,7 @@ async def test_a_token_refused_at_first_use_is_reported_once_and_ends_refreshes_
     assert len(shop.events_of(Reason.REFRESH_REFUSED)) == 1
 
 
+@pytest.mark.rule("REQ-6")
 async def test_after_a_refusal_changed_inputs_give_refresh_tokens_another_try(shop: Shop) -> None:
     shop.endpoint.mood = "refuses refreshes"
     await until_a_request(shop)
@@ -79,6 +83,7 @@ async def test_after_a_refusal_changed_inputs_give_refresh_tokens_another_try(sh
     assert grants(shop)[3:] == ["exchange", "refresh"]
 
 
+@pytest.mark.rule("REQ-4")
 async def test_a_proven_refresh_token_that_ends_is_replaced_and_not_reported(shop: Shop) -> None:
     await until_a_request(shop)
     assert grants(shop)[1:] == ["refresh"]
@@ -91,6 +96,7 @@ async def test_a_proven_refresh_token_that_ends_is_replaced_and_not_reported(sho
     assert grants(shop)[4:] == ["refresh"]
 
 
+@pytest.mark.rule("REQ-9")
 async def test_a_refresh_token_that_the_server_does_not_replace_is_used_again(shop: Shop) -> None:
     shop.endpoint.gives_refresh_tokens = False
     await until_a_request(shop)

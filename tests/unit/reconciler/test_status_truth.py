@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -235,6 +236,7 @@ async def compare(names: list[str], pause: int, *, forget: bool) -> None:
         assert again == told, names
 
 
+@pytest.mark.rule("STATUS-22")
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.sampled_from(list(HAPPENINGS)), min_size=2, max_size=2),

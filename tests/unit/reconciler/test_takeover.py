@@ -70,6 +70,7 @@ async def pair() -> Pair:
 # --- Which credential owns the target ---------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OWN-16")
 @pytest.mark.parametrize("sees_secrets", [True, False])
 async def test_a_former_credential_does_not_take_the_target_of_its_successor(pair: Pair, *, sees_secrets: bool) -> None:
     await pair.make_again()
@@ -98,6 +99,7 @@ async def test_a_token_that_was_refreshed_meanwhile_is_not_refreshed_again(pair:
     assert len(pair.endpoint.requests) == requests == 2
 
 
+@pytest.mark.rule("OWN-16")
 async def test_the_successor_is_served_before_the_watch_shows_it(pair: Pair) -> None:
     await pair.make_again()
     await pair.take_over()
@@ -106,6 +108,7 @@ async def test_the_successor_is_served_before_the_watch_shows_it(pair: Pair) -> 
     assert pair.token() == pair.endpoint.ledger[2].value
 
 
+@pytest.mark.rule("OWN-16")
 async def test_a_leader_does_not_take_the_target_of_a_successor_either(pair: Pair) -> None:
     """It remembers a token, and takes the other owner for damage."""
     mine, other = pair.process, pair.start()
@@ -127,6 +130,7 @@ def deselect(pair: Pair) -> None:
     del pair.api.credentials[CREDENTIAL]
 
 
+@pytest.mark.rule("OWN-16")
 @pytest.mark.parametrize("ends", [delete, deselect])
 async def test_a_successor_that_is_deleted_or_not_selected_is_not_served(
     pair: Pair, ends: Callable[[Pair], None]
@@ -143,6 +147,7 @@ async def test_a_successor_that_is_deleted_or_not_selected_is_not_served(
 # --- Which spec counts ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("REPL-13")
 async def test_a_former_spec_does_not_bring_back_a_former_target(pair: Pair) -> None:
     pair.edit(target={"name": RENAMED.name})
     await pair.process.work()
@@ -154,6 +159,7 @@ async def test_a_former_spec_does_not_bring_back_a_former_target(pair: Pair) -> 
     assert len(pair.api.writes) == writes
 
 
+@pytest.mark.rule("REPL-13")
 async def test_a_former_spec_with_other_scopes_makes_no_token_request(pair: Pair) -> None:
     pair.edit(scopes=["a"])
     await pair.process.work()
@@ -163,6 +169,7 @@ async def test_a_former_spec_with_other_scopes_makes_no_token_request(pair: Pair
     assert pair.record().credential.spec.scopes == {"a"}
 
 
+@pytest.mark.rule("REPL-13")
 async def test_no_status_is_written_from_a_former_spec(pair: Pair) -> None:
     """Its target shows a token of which the status, as the standby knows it, does not tell."""
     pair.edit(scopes=["a"])
@@ -175,6 +182,7 @@ async def test_no_status_is_written_from_a_former_spec(pair: Pair) -> None:
     assert len(pair.api.writes) == writes
 
 
+@pytest.mark.rule("REPL-14")
 async def test_a_status_that_was_written_meanwhile_is_not_overwritten(pair: Pair) -> None:
     """The list shows the same spec; what the status says of the last grant, only the leader before knew."""
     await pair.pass_time(DUE)
@@ -189,6 +197,7 @@ async def test_a_status_that_was_written_meanwhile_is_not_overwritten(pair: Pair
     assert len(pair.api.writes) == writes
 
 
+@pytest.mark.rule("REPL-13")
 async def test_an_exchange_that_was_forced_meanwhile_is_not_forced_twice(pair: Pair) -> None:
     await pair.pass_time(20)
     pair.edit({REFRESH_REQUESTED: "now"})
@@ -199,6 +208,7 @@ async def test_an_exchange_that_was_forced_meanwhile_is_not_forced_twice(pair: P
     assert pair.record().credential.refresh_requested == "now"
 
 
+@pytest.mark.rule("REPL-13")
 async def test_what_rests_at_a_takeover_costs_no_read(pair: Pair) -> None:
     requests = pair.api.requests
     await pair.take_over()
@@ -206,6 +216,7 @@ async def test_what_rests_at_a_takeover_costs_no_read(pair: Pair) -> None:
     assert pair.api.requests == requests
 
 
+@pytest.mark.rule("REPL-13")
 async def test_the_first_act_after_a_takeover_costs_one_read(pair: Pair) -> None:
     finds = pair.api.finds
     await pair.take_over()
@@ -216,6 +227,7 @@ async def test_the_first_act_after_a_takeover_costs_one_read(pair: Pair) -> None
     assert len(pair.endpoint.ledger) == 3
 
 
+@pytest.mark.rule("OUT-8")
 async def test_the_answer_to_a_status_shows_a_change_that_the_watch_has_not_brought(pair: Pair) -> None:
     pair.process.late = True
     pair.edit(scopes=["a"])
@@ -225,6 +237,7 @@ async def test_the_answer_to_a_status_shows_a_change_that_the_watch_has_not_brou
     assert pair.record().credential.spec.scopes == {"a"}
 
 
+@pytest.mark.rule("OWN-17")
 async def test_before_an_old_target_is_deleted_the_credential_is_read(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +269,7 @@ async def retained() -> Pair:
     return pair
 
 
+@pytest.mark.rule("WRITE-9")
 async def test_a_deleted_credential_with_retain_gets_no_refresh_while_the_watch_is_late(retained: Pair) -> None:
     raw, requests = retained.api.secrets[TARGET], len(retained.endpoint.requests)
     retained.process.late = True
@@ -265,6 +279,7 @@ async def test_a_deleted_credential_with_retain_gets_no_refresh_while_the_watch_
     assert retained.api.secrets[TARGET] == raw
 
 
+@pytest.mark.rule("WRITE-9")
 async def test_a_refresh_with_retain_costs_one_read_of_the_credential(retained: Pair) -> None:
     finds = retained.api.finds
     await retained.pass_time(DUE)

@@ -34,12 +34,14 @@ async def rename(shop: Shop) -> None:
 # --- What is deleted under another name -------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OWN-8")
 async def test_an_untouched_target_goes_after_a_rename(shop: Shop) -> None:
     await rename(shop)
     assert TARGET not in shop.api.secrets
     assert shop.events_of(Reason.LOOK_ALIKE) == []
 
 
+@pytest.mark.rule("OWN-10")
 async def test_a_copy_of_the_target_is_left_alone_and_told_of_once(shop: Shop) -> None:
     """By `kubectl get -o yaml`, another name, and `kubectl create`: label, annotations and owner reference and all."""
     backup = shop.api.copy_secret(TARGET, "storefront-backup")
@@ -52,6 +54,7 @@ async def test_a_copy_of_the_target_is_left_alone_and_told_of_once(shop: Shop) -
     assert shop.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("OWN-10")
 async def test_many_copies_are_told_of_together_and_a_later_one_by_itself(shop: Shop) -> None:
     for number in range(3):
         shop.api.copy_secret(TARGET, f"copy-{number}")
@@ -79,6 +82,7 @@ def touch(part: str, name: str) -> Touch:
     return change
 
 
+@pytest.mark.rule("OWN-9")
 @pytest.mark.parametrize(
     ("part", "name", "goes"),
     [
@@ -99,6 +103,7 @@ async def test_a_leftover_that_somebody_had_a_hand_in_stays(shop: Shop, part: st
     assert len(shop.events_of(Reason.LOOK_ALIKE)) == (not goes)
 
 
+@pytest.mark.rule("OWN-11")
 async def test_a_leftover_that_a_finalizer_holds_is_deleted_once(shop: Shop) -> None:
     shop.api.hold_secret(TARGET, "example.com/hold")
     await rename(shop)
@@ -114,6 +119,7 @@ async def test_a_leftover_that_a_finalizer_holds_is_deleted_once(shop: Shop) -> 
 # --- A target that is being deleted, and held by somebody's finalizer -------------------------------------------------
 
 
+@pytest.mark.rule("DRIFT-9")
 async def test_a_target_on_its_way_out_is_kept_up_to_date_until_it_is_gone(shop: Shop) -> None:
     """It takes writes like any other; a restart meanwhile asks for nothing."""
     shop.api.hold_secret(TARGET, "example.com/hold")
@@ -133,6 +139,7 @@ async def test_a_target_on_its_way_out_is_kept_up_to_date_until_it_is_gone(shop:
     assert shop.events_of(Reason.RESTORED) == []
 
 
+@pytest.mark.rule("DRIFT-9")
 async def test_a_target_is_restored_once_it_is_gone(shop: Shop) -> None:
     shop.api.hold_secret(TARGET, "example.com/hold")
     shop.api.remove_secret(TARGET)
@@ -146,6 +153,7 @@ async def test_a_target_is_restored_once_it_is_gone(shop: Shop) -> None:
     assert "is being deleted" not in shop.message("Ready")
 
 
+@pytest.mark.rule("DRIFT-9")
 async def test_what_somebody_edits_in_a_target_on_its_way_out_is_put_right(shop: Shop) -> None:
     shop.api.hold_secret(TARGET, "example.com/hold")
     shop.api.remove_secret(TARGET)
@@ -196,6 +204,7 @@ def uid(shop: Shop) -> str:
     return str(shop.api.secrets[TARGET]["metadata"]["uid"])
 
 
+@pytest.mark.rule("OWN-12")
 async def test_an_immutable_target_is_made_again_where_the_new_one_is_known_to_be_acceptable(shop: Shop) -> None:
     before = uid(shop)
     shop.api.freeze_secret(TARGET)
@@ -205,6 +214,7 @@ async def test_an_immutable_target_is_made_again_where_the_new_one_is_known_to_b
     assert shop.refreshed() == "True Issued"
 
 
+@pytest.mark.rule("OWN-13")
 @pytest.mark.parametrize("failure", REFUSALS, ids=lambda failure: failure.word)
 async def test_a_good_token_stays_where_the_new_one_would_be_refused(shop: Shop, failure: ApiFailure) -> None:
     """By a policy, a quota, for its size, or by something that breaks: whatever is not proven."""
@@ -223,6 +233,7 @@ async def test_a_good_token_stays_where_the_new_one_would_be_refused(shop: Shop,
     assert len(shop.endpoint.requests) == 2
 
 
+@pytest.mark.rule("OWN-13")
 @pytest.mark.parametrize("failure", REFUSALS, ids=lambda failure: failure.word)
 async def test_a_token_that_has_expired_gives_way_to_what_is_not_known_to_be_invalid(
     shop: Shop, failure: ApiFailure
@@ -235,6 +246,7 @@ async def test_a_token_that_has_expired_gives_way_to_what_is_not_known_to_be_inv
     assert (shop.told("Ready") == "True Issued") is (failure.status != 422)
 
 
+@pytest.mark.rule("OWN-14")
 @pytest.mark.parametrize("failure", REFUSALS, ids=lambda failure: failure.word)
 async def test_what_was_deleted_and_cannot_be_made_again_is_put_back(shop: Shop, failure: ApiFailure) -> None:
     """The trial went well, and the create is refused all the same."""
@@ -260,6 +272,7 @@ def any_write(failure: ApiFailure, after: int) -> Admission:
     return lambda what, raw: create(what, raw) or update(what, raw)
 
 
+@pytest.mark.rule("OWN-14")
 @pytest.mark.parametrize("failure", REFUSALS, ids=lambda failure: failure.word)
 async def test_what_was_put_back_stays_for_as_long_as_the_next_token_is_refused(
     shop: Shop, failure: ApiFailure
@@ -278,6 +291,7 @@ async def test_what_was_put_back_stays_for_as_long_as_the_next_token_is_refused(
     assert len(shop.endpoint.requests) == 2
 
 
+@pytest.mark.rule("OWN-14")
 @pytest.mark.parametrize("suspend", [False, True])
 async def test_it_is_put_back_as_soon_as_it_may_be(shop: Shop, *, suspend: bool) -> None:
     """Whatever else there is to do, or not."""
@@ -299,6 +313,7 @@ async def test_it_is_put_back_as_soon_as_it_may_be(shop: Shop, *, suspend: bool)
     assert (TARGET in shop.api.secrets) is not suspend  # somebody else's doing
 
 
+@pytest.mark.rule("OWN-14")
 async def test_what_is_not_put_back_as_its_credential_goes_wakes_nobody(shop: Shop) -> None:
     """A credential that somebody's finalizer holds may go for long; each look at it would be followed by the next."""
     shop.api.freeze_secret(TARGET)
@@ -312,6 +327,7 @@ async def test_what_is_not_put_back_as_its_credential_goes_wakes_nobody(shop: Sh
         assert wakes is None or not wakes.due(shop.world.now())
 
 
+@pytest.mark.rule("OWN-14")
 @pytest.mark.parametrize("what", ["credential", "suspended credential", "Secret"])
 async def test_nothing_is_put_back_for_a_credential_that_is_gone_nor_over_what_somebody_made(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, what: str
@@ -334,6 +350,7 @@ async def test_nothing_is_put_back_for_a_credential_that_is_gone_nor_over_what_s
     assert what != "Secret" or shop.refreshed() == "False TargetConflict"
 
 
+@pytest.mark.rule("OWN-14")
 async def test_what_the_api_server_refused_to_delete_is_not_put_back_once_somebody_deletes_it(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +368,7 @@ async def test_what_the_api_server_refused_to_delete_is_not_put_back_once_somebo
     assert TARGET not in shop.api.secrets
 
 
+@pytest.mark.rule("OWN-14")
 @pytest.mark.parametrize("lost", [1, 2, 3])
 async def test_no_answer_on_the_way_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     """Of the trial, of the delete, or of the create; it may have been done."""
@@ -381,6 +399,7 @@ async def test_no_answer_on_the_way_loses_nothing(shop: Shop, monkeypatch: pytes
     assert len(shop.endpoint.requests) == 2
 
 
+@pytest.mark.rule("OWN-14")
 async def test_a_process_that_ends_between_delete_and_create_costs_an_exchange(shop: Shop) -> None:
     shop.api.freeze_secret(TARGET)
     shop.api.refuses = refuse(ApiFailure(403, "Forbidden"), after=1)
@@ -406,6 +425,7 @@ def frozen_and_edited(shop: Shop) -> None:
     shop.api.freeze_secret(TARGET)
 
 
+@pytest.mark.rule("OWN-12")
 @pytest.mark.parametrize("meddle", [other_type, frozen_copy, frozen_and_edited])
 async def test_what_takes_no_write_and_is_not_ours_alone_is_a_conflict(shop: Shop, meddle: Touch) -> None:
     """An owner reference comes with any copy."""
@@ -425,6 +445,7 @@ async def test_what_takes_no_write_and_is_not_ours_alone_is_a_conflict(shop: Sho
     assert len(shop.endpoint.requests) <= 2
 
 
+@pytest.mark.rule("OWN-15")
 async def test_what_can_neither_be_changed_nor_deleted_is_waited_for(shop: Shop) -> None:
     """Immutable, and held by somebody's finalizer: few requests, a status that says so, and an event ends the wait."""
     shop.api.hold_secret(TARGET, "example.com/hold")
@@ -492,6 +513,7 @@ def assert_fresh(shop: Shop) -> None:
     assert shop.annotation("credential-uid") == uid
 
 
+@pytest.mark.rule("OWN-5")
 @pytest.mark.parametrize("kept", KEPT, ids=" ".join)
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_target_that_is_restored_before_its_credential_is_taken_up(
@@ -514,6 +536,7 @@ async def test_a_target_that_is_restored_before_its_credential_is_taken_up(
     assert shop.events_of(Reason.RESTORED) == []
 
 
+@pytest.mark.rule("OWN-5")
 @pytest.mark.parametrize("kept", KEPT, ids=" ".join)
 async def test_a_target_that_is_restored_over_that_of_its_restored_credential_is_put_right(
     shop: Shop, kept: tuple[str, ...]
@@ -538,6 +561,7 @@ async def renew_in_time(shop: Shop) -> None:
     assert_fresh(shop)
 
 
+@pytest.mark.rule("OWN-5")
 async def test_an_owner_that_came_with_a_copy_does_not_outlive_retain(shop: Shop) -> None:
     """Nor is the target written for ever because of it."""
     shop.api.copy_secret(TARGET, TARGET.name)

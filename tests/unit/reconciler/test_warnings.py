@@ -42,6 +42,7 @@ async def flap(shop: Shop, moody: Moody, *moods: Reason | None) -> None:
         await shop.pass_time(61)
 
 
+@pytest.mark.rule("OBS-1")
 async def test_what_comes_back_within_ten_minutes_is_not_told_again_nor_is_its_end(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +56,7 @@ async def test_what_comes_back_within_ten_minutes_is_not_told_again_nor_is_its_e
     assert reasons(shop) == [Reason.ISSUED, bad, Reason.ISSUED, bad, Reason.ISSUED]
 
 
+@pytest.mark.rule("OBS-1")
 async def test_each_reason_is_told_of_by_itself(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     moody = Moody(shop, monkeypatch)
     one, other = Reason.INVALID_RESPONSE, Reason.INVALID_CLIENT
@@ -62,6 +64,7 @@ async def test_each_reason_is_told_of_by_itself(shop: Shop, monkeypatch: pytest.
     assert reasons(shop) == [Reason.ISSUED, one, other]
 
 
+@pytest.mark.rule("OBS-1")
 async def test_a_fight_over_the_target_is_told_of_once_in_ten_minutes(shop: Shop) -> None:
     for _ in range(HOUR // 10):
         shop.api.edit_secret(TARGET, "access_token", "spoilt")
@@ -69,6 +72,7 @@ async def test_a_fight_over_the_target_is_told_of_once_in_ten_minutes(shop: Shop
     assert 5 <= reasons(shop).count(Reason.RESTORED) <= 6
 
 
+@pytest.mark.rule("OBS-1")
 async def test_what_is_remembered_of_warnings_is_bounded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     moody = Moody(shop, monkeypatch)
     for most in (2, 1):  # the second time there is one more to remember than fits
@@ -79,6 +83,7 @@ async def test_what_is_remembered_of_warnings_is_bounded(shop: Shop, monkeypatch
         assert len(shop.record().memory.notices.warned) == most
 
 
+@pytest.mark.rule("WHEN-3")
 async def test_a_short_lifetime_is_told_once_and_again_where_a_longer_one_came_between(shop: Shop) -> None:
     for lifetime, told in ((200, 1), (200, 1), (HOUR, 1), (HOUR, 1), (200, 2), (200, 2)):
         shop.endpoint.lifetime = lifetime
