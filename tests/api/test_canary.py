@@ -260,8 +260,9 @@ def be_quarrelled_over(life: Life) -> None:
     life.await_event("Restored")
     edit(life, {"immutable": True})
     force(life, "now")
-    life.await_requests(2)
-    wait_until(lambda: (target := life.find_target()) and target.token != token, what="a target that was made again")
+    life.await_condition("Refreshed", "False", "TargetConflict")
+    life.objects.delete("Secret", life.target_name)
+    life.await_token(other_than=token)
     life.target_name = "renamed"
     life.target_names.add("renamed")
     life.apply({"target": {**spec["target"], "name": "renamed"}})

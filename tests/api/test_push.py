@@ -229,7 +229,7 @@ async def test_a_pod_is_that_very_pod_and_whoever_else_writes_to_it_is_no_matter
     namespace, uid = tenant.objects.namespace, made["metadata"]["uid"]
 
     def pod(uid: str, name: str = "web") -> Pod:
-        return Pod(name, uid, "nowhere", "", None, frozenset(), frozenset())
+        return Pod(name, uid, "", None, frozenset(), frozenset())
 
     kube = await connect(cluster.kubeconfig)
     try:

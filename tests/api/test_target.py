@@ -3,8 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -223,21 +222,22 @@ def test_a_target_that_a_finalizer_holds_is_kept_up_to_date_and_made_again(tenan
 # A target that cannot be written to -----------------------------------------------------------------------------------
 
 
-@pytest.mark.rule("PUSH-3", "OWN-12")
-def test_an_immutable_target_is_made_again_for_the_next_token(tenant: Tenant) -> None:
+@pytest.mark.rule("OWN-12", "OWN-13")
+def test_an_immutable_target_is_a_conflict_until_it_is_deleted(tenant: Tenant) -> None:
+    """Its token works on; the next one waits, and is written as soon as the Secret is gone."""
     tenant.start()
     before = tenant.await_ready()
     edit(tenant, {"immutable": True})
+    theirs = tenant.target().raw
     force(tenant, "now")
-    wait_until(lambda: (found := tenant.find_target()) and found.token != before.token, what="the next token")
-    after = tenant.await_ready()
-    assert "immutable" not in after.raw
-    assert "thawed" not in before.notes
-    assert after.raw["metadata"]["uid"] != before.raw["metadata"]["uid"]
+    assert "immutable" in tenant.await_condition("Refreshed", "False", "TargetConflict").message
+    tenant.await_condition("Ready", "True", "Issued")
+    assert tenant.target().raw == theirs
+    tenant.objects.delete("Secret", tenant.target_name)
+    after = tenant.await_token(other_than=before.token)
+    assert after.token == tenant.tokens()[-1].value
+    tenant.await_condition("Refreshed", "True", "Issued")
     assert len(tenant.requests()) == 2
-    force(tenant, "again")
-    wait_until(lambda: (found := tenant.find_target()) and found.token != after.token, what="one more token")
-    assert tenant.target().notes["thawed"] == after.notes["thawed"] == "true"
 
 
 def replace_by_copy(tenant: Tenant, **changes: Any) -> None:  # noqa: ANN401 -- fields of a Secret
@@ -274,65 +274,6 @@ def test_a_target_with_another_type_is_not_ours_to_delete(tenant: Tenant, kind: 
     tenant.apply({"refresh": {"beforePercentage": 40}})
     await_restored(tenant, before)
     assert len(tenant.requests()) == 1
-
-
-@pytest.mark.rule("OWN-12")
-def test_an_immutable_copy_in_place_of_the_target_is_not_ours_to_delete(tenant: Tenant) -> None:
-    """As long as nothing must be written to it, it does. Deleted by a person, it is made again."""
-    tenant.start()
-    before = tenant.await_ready()
-    replace_by_copy(tenant, immutable=True)
-    theirs = tenant.target().raw["metadata"]["uid"]
-    force(tenant, "now")
-    condition = tenant.await_condition("Refreshed", "False", "TargetConflict")
-    assert "immutable" in condition.message
-    assert (tenant.target().token, tenant.target().raw["metadata"]["uid"]) == (before.token, theirs)
-    tenant.objects.delete("Secret", tenant.target_name)
-    assert tenant.await_ready().token == tenant.tokens()[-1].value
-    assert len(tenant.requests()) <= 2
-
-
-@contextmanager
-def full_quota(cluster: Cluster, namespace: str) -> Iterator[None]:
-    """Leave no room for a Secret more; it counts a new one although the old one would go."""
-    inside = ("--namespace", namespace)
-    cluster.kubectl(*inside, "create", "quota", "full", "--hard=count/secrets=2")
-    cluster.kubectl(*inside, "wait", "--for=jsonpath={.status.used.count/secrets}=2", "quota/full", "--timeout=30s")
-    yield
-    cluster.kubectl(*inside, "delete", "quota", "full")
-
-
-@pytest.mark.rule("OWN-13")
-@pytest.mark.parametrize("refusing", [refused_tokens, full_quota])
-def test_a_good_token_in_an_immutable_target_stays_where_a_new_one_is_refused(
-    tenant: Tenant, cluster: Cluster, refusing: Callable[[Cluster, str], AbstractContextManager[None]]
-) -> None:
-    tenant.start()
-    before = tenant.await_ready()
-    edit(tenant, {"immutable": True})
-    with refusing(cluster, tenant.objects.namespace):
-        force(tenant, "now")
-        tenant.await_condition("Refreshed", "False", "TargetRejected")
-        tenant.await_condition("Ready", "True", "Issued")
-        assert tenant.target().raw["metadata"]["uid"] == before.raw["metadata"]["uid"]
-    after = tenant.await_token(other_than=before.token, seconds=90)
-    assert after.token == tenant.tokens()[-1].value
-    assert len(tenant.requests()) == 2
-
-
-@pytest.mark.rule("OWN-15")
-def test_a_target_that_is_immutable_and_held_is_waited_for(tenant: Tenant) -> None:
-    """It can be neither changed nor deleted until the finalizer is taken away; the old token works for as long."""
-    tenant.start()
-    before = tenant.await_ready()
-    edit(tenant, {"immutable": True, "metadata": {"finalizers": ["example.com/hold"]}})
-    force(tenant, "now")
-    assert "finalizer" in tenant.await_condition("Refreshed", "False", "TargetRejected").message
-    tenant.await_condition("Ready", "True", "Issued")
-    assert tenant.target().token == before.token
-    edit(tenant, {"metadata": {"finalizers": None}})
-    assert tenant.await_ready().token == tenant.tokens()[-1].value
-    assert len(tenant.requests()) == 2
 
 
 # Names ----------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from tests.support.node import AnyNode
 Json = dict[str, Any]
 
 NAME = "kinds"
-"""Of the Pod's credential. Those of the others are NAME-late, which does not exist at first, and NAME-frozen."""
+"""Of the Pod's credential. That of the other one is NAME-late, which does not exist at first."""
 LIFETIME = 3600
 """Seconds that their tokens live: none is replaced by itself during the story."""
 WAYS = {
@@ -19,7 +19,6 @@ WAYS = {
     "projected": "/projected",
     "subPath": "/subpath",
     "optional": "/optional",
-    "frozen": "/frozen",
 }
 """Where the Pod finds each of them; the environment variable is read from there."""
 
@@ -77,9 +76,8 @@ def pod() -> Json:
         {"name": "secret", "secret": {"secretName": f"{NAME}-token"}},
         {"name": "projected", "projected": {"sources": [{"secret": {"name": f"{NAME}-token"}}]}},
         {"name": "optional", "secret": {"secretName": f"{NAME}-late-token", "optional": True}},
-        {"name": "frozen", "secret": {"secretName": f"{NAME}-frozen-token"}},
     ]
-    mounts = [{"name": name, "mountPath": WAYS[name]} for name in ("secret", "projected", "optional", "frozen")]
+    mounts = [{"name": name, "mountPath": WAYS[name]} for name in ("secret", "projected", "optional")]
     mounts.append({"name": "secret", "mountPath": f"{WAYS['subPath']}/expires_at", "subPath": "expires_at"})
     return {
         "apiVersion": "v1",

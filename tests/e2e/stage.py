@@ -183,11 +183,9 @@ class Stage(Installed):
 
     def start_kinds(self) -> dict[str, Tenant]:
         """Start a Pod with each usual way to get a Secret; return the credentials behind them."""
-        names = (kinds.NAME, f"{kinds.NAME}-frozen", f"{kinds.NAME}-late")
+        names = (kinds.NAME, f"{kinds.NAME}-late")
         tenants = {name: Tenant(self.shop, self.sandbox, name) for name in names}
-        for name in names[:2]:
-            tenants[name].start(lifetime=kinds.LIFETIME).await_ready(WAIT)
-        self.shop.merge("Secret", f"{names[1]}-token", {"immutable": True})
+        tenants[kinds.NAME].start(lifetime=kinds.LIFETIME).await_ready(WAIT)
         self.apply(kinds.pod(), kinds.waiting_pod(), kinds.cron_job())
         return tenants
 

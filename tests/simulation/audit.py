@@ -26,7 +26,6 @@ from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import GROUP, PLURAL, parse_spec
 from tuinly_operator.domain.schedule import MIN_LEAD, lead
-from tuinly_operator.domain.target import MANAGER
 from tuinly_operator.edges.election import ASKING_SECONDS
 
 if TYPE_CHECKING:
@@ -226,12 +225,6 @@ class Audit:
         if self._quiet_since is not None and now - self._written.get(key, 0.0) > SKEW and self._is_well(key):
             self._moved.append(f"the status of {key} was written at {self._history.loop.time():.1f}")
 
-    def _is_put_back(self, where: Key, after: Json) -> bool:
-        """Whether a Secret holds what the one held that was deleted, which people may have spoilt."""
-        earlier = self._history.server.storage.history[:-1]
-        deleted = next((change for change in reversed(earlier) if change.key == where), None)
-        return deleted is not None and deleted.after is None and (deleted.before or {}).get("data") == after.get("data")
-
     def _judge_owner(self, key: NamespacedName, where: Key, before: Json | None, after: Json) -> None:
         """A target of the credential that is there is not written for another one, which has gone."""
         raw = at(self._history.server, CREDENTIALS, key)
@@ -249,8 +242,7 @@ class Audit:
             self.broken(f"{where} has an owner again that is being deleted, and will be collected with it")
         self._history.tell("target", where, "now has", new.value.split("-")[-1] if new else "none")
         if new is None:
-            if before is not None or not self._is_put_back(where, after):
-                self.broken(f"{where} was written without a token that the endpoint gave")
+            self.broken(f"{where} was written without a token that the endpoint gave")
             return
         if before is not None and _made_for(before) == _made_for(after):
             # After a restart, a client Secret that was touched meanwhile may hold another client.
@@ -476,17 +468,12 @@ class Audit:
         if self._client_secret(key) not in client.secrets:
             return False
         target = at(self._history.server, SECRETS, self.faults.target_of(key))
-        return target is None or (self._belongs(target, key) and not self._is_stuck(target))
+        return target is None or (self._belongs(target, key) and not target.get("immutable"))
 
     def _client_secret(self, key: NamespacedName) -> str:
         """What its Secret holds, empty where there is none."""
         raw = at(self._history.server, SECRETS, NamespacedName(key.namespace, f"{key.name}-client"))
         return decoded(raw, "client_secret") if raw else ""
-
-    def _is_stuck(self, target: Json) -> bool:
-        """Whether a target takes no write, and somebody else wrote to it, too: that is a conflict, and stays one."""
-        others = [each["fieldsV1"] for each in target["metadata"]["managedFields"] if each["manager"] != MANAGER]
-        return bool(target.get("immutable")) and any("f:data" in each or GROUP in json.dumps(each) for each in others)
 
     def _belongs(self, target: Json, key: NamespacedName) -> bool:
         return (target["metadata"].get("labels") or {}).get(LABEL) == key.name

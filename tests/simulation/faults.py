@@ -662,25 +662,10 @@ def delete_target(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedNa
 
 @kind(wait=150.0)
 def freeze_target(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
-    """Somebody makes the target immutable."""
-    f.history.people.patch(secret_path(f.target_of(key)), {"immutable": True})
-    return None
-
-
-@kind(wait=150.0)
-def freeze_and_refuse(f: Faults, _fault: Fault, _replica: Replica, key: NamespacedName) -> Undo:
-    """The target is immutable, and what would be made in its place is refused, but only when it is really made."""
-    f.history.people.patch(secret_path(f.target_of(key)), {"immutable": True})
-
-    def refuse(review: Review) -> Refusal | None:
-        made = review.kind.plural == SECRETS and review.operation == "CREATE" and not review.dry_run
-        mine = review.key.namespace == key.namespace and "-client" not in review.key.name
-        fresh = not (review.after or {}).get("immutable")
-        return Refusal(403, "Forbidden", "exceeded quota") if made and mine and fresh else None
-
-    admissions = f.history.server.admissions
-    admissions.append(refuse)
-    return lambda: admissions.remove(refuse)
+    """Somebody makes the target immutable, and deletes it later, as the status asks."""
+    path, people = secret_path(f.target_of(key)), f.history.people
+    people.patch(path, {"immutable": True})
+    return lambda: people.delete(path)
 
 
 @kind(wait=150.0)

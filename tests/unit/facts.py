@@ -44,7 +44,7 @@ from tuinly_operator.domain.memory import (
     Written,
 )
 from tuinly_operator.domain.schedule import refresh_offset
-from tuinly_operator.domain.target import THAWED, SecretMeta, TokenState, exchange_inputs, target_manifest
+from tuinly_operator.domain.target import SecretMeta, TokenState, exchange_inputs, target_manifest
 from tuinly_operator.domain.template import layout_of
 
 Json = dict[str, Any]
@@ -141,11 +141,6 @@ class TargetObject:
     def touched(self) -> None:
         """Any write gives a new version."""
         self.meta["resourceVersion"] = str(int(self.meta["resourceVersion"]) + 1)
-
-    def thawed(self) -> None:
-        """It was made in place of an immutable one."""
-        self.meta["annotations"] |= THAWED
-        self._fields(self.ours, "annotations").update({f"f:{name}": {} for name in THAWED})
 
     def taken(self, part: str, name: str, operation: str = "Update") -> None:
         """Somebody else edits a field or applies it by force: it is theirs then, and ours no longer."""

@@ -260,13 +260,6 @@ class FakeApi:
             raise ApiFailure(None, "ServerDisconnectedError")
         return SecretMeta.from_object(self.secrets[key])
 
-    async def try_create_secret(self, key: NamespacedName, manifest: Mapping[str, Any]) -> None:
-        """Validation and admission come before the look whether it exists."""
-        self._reach()
-        self._admit("CREATE", self._applied(key, manifest, None))
-        if key in self.secrets:
-            raise ApiFailure(409, "AlreadyExists")
-
     async def delete_secret(self, key: NamespacedName, meta: SecretMeta) -> SecretMeta | None:
         self._fail()
         present = self.secrets.get(key)

@@ -8,7 +8,7 @@ from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.errors import Failure
 from tuinly_operator.domain.facts import Purpose
-from tuinly_operator.domain.memory import Client, IssuedToken, RefreshToken, Removed, Setback
+from tuinly_operator.domain.memory import Client, IssuedToken, RefreshToken, Setback
 from tuinly_operator.domain.target import SecretMeta
 
 
@@ -115,13 +115,6 @@ class AskWhoServes:
 
 
 @dataclass(frozen=True, slots=True)
-class PutBack:
-    """Put a target back as it was: it was deleted to be made again, and could not be."""
-
-    removed: Removed
-
-
-@dataclass(frozen=True, slots=True)
 class RemoveOldTargets:
     """Delete earlier targets under other names, and tell users of `look_alikes`: names of Secrets that only look so."""
 
@@ -130,7 +123,5 @@ class RemoveOldTargets:
 
 
 Attempt = Exchange | Refresh
-Act = (
-    ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | AskWhoServes | PutBack | RemoveOldTargets
-)
+Act = ReadClientSecret | ProveAbsence | Exchange | Refresh | Verify | Publish | AskWhoServes | RemoveOldTargets
 Decision = Rest | Act  # one next act, with what it was decided on

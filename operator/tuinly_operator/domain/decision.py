@@ -21,7 +21,6 @@ from tuinly_operator.domain.acts import (
     Need,
     ProveAbsence,
     Publish,
-    PutBack,
     ReadClientSecret,
     Refresh,
     RemoveOldTargets,
@@ -127,18 +126,6 @@ def _earliest(*deadlines: Deadline | None) -> Deadline | None:
 
 def _leave_deleted_alone(f: Facts) -> Rest | None:
     return Rest(silent=True) if f.credential.deleting or f.memory.namespace_ends else None
-
-
-def _put_back(f: Facts) -> Decision | None:
-    """A target that was deleted and could not be made again is put back before anything else is done.
-
-    Between two tries everything else goes on. If somebody has made a Secret of that name meanwhile, theirs stays.
-    """
-    removed = f.memory.removed
-    if removed is None or removed.key != f.credential.target or f.target is not None or removed.until.due(f.now):
-        return None
-    waits = removed.refused is not None and not removed.refused.retry.due(f.now)
-    return None if waits else PutBack(removed)
 
 
 def _refuse(f: Facts) -> Rest | None:
@@ -267,7 +254,6 @@ _FORBIDDING: Final[tuple[Callable[[Facts], Rest | None], ...]] = (
 )
 _RULES: Final[tuple[Rule, ...]] = (
     _leave_deleted_alone,
-    _put_back,
     _refuse,
     _suspend,
     _respect_foreign_target,
@@ -375,8 +361,7 @@ def to_push(f: Facts) -> Push | None:
     new, credential = f.memory.unpushed, f.credential
     if new is None or not f.pushes or not f.in_place or new.until.due(f.now):
         return None
-    thawed = f.target.target.thawed if f.target and f.target.target else 0.0
-    return Push(credential.key, credential.uid, credential.target, new, thawed)
+    return Push(credential.key, credential.uid, credential.target, new)
 
 
 def leftovers(f: Facts) -> tuple[tuple[NamespacedName, SecretMeta], ...]:

@@ -2,8 +2,7 @@
 
     Failure                  an attempt or a write failed; its reason and message are shown to users
     ├── TokenRequestFailed   an endpoint gave no usable token, or did not accept one
-    ├── WorseAnswer          it gave one that would make things worse
-    └── InTheWay             what bears the target's name takes no token and may not be deleted
+    └── WorseAnswer          it gave one that would make things worse
 
 Failures are values of the domain: their messages are ours, say what to do next and never hold a secret.
 """
@@ -56,7 +55,9 @@ class Reason(StrEnum):
 
 
 # What only a person can mend: retried, but with the longer cap.
-MENDED_BY_PEOPLE = frozenset({Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED})
+MENDED_BY_PEOPLE = frozenset(
+    {Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED, Reason.TARGET_CONFLICT}
+)
 
 
 @dataclass
@@ -93,16 +94,6 @@ class WorseAnswer(Failure):
     @property
     def patient(self) -> bool:
         """Asking again soon would only give the same."""
-        return True
-
-
-@dataclass
-class InTheWay(Failure):
-    """What bears the target's name can be neither written to nor deleted by the operator."""
-
-    @property
-    def patient(self) -> bool:
-        """Somebody has to remove it; the watch tells when that is done."""
         return True
 
 

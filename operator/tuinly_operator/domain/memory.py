@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 from tuinly_operator.base.clock import Deadline, Moment
-from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType, Status
 from tuinly_operator.domain.errors import Failure, Reason
@@ -139,19 +138,6 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
-    """A target that was deleted to be made again. `manifest` puts it back, which is of use `until` its token ends.
-
-    The manifest is JSON. `refused` is set if it could not be put back, and says when that is tried again.
-    """
-
-    key: NamespacedName
-    manifest: Sensitive
-    until: Deadline
-    refused: Setback | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Attempted:
     """The last attempt: from when its interval is counted (decision.counts_from), and what it was made with."""
 
@@ -196,7 +182,6 @@ class Memory:
     attempt: Setback | None = None  # the last attempt failed
     refusal: Setback | None = None  # the API server would not do something else
     write: Setback | None = None  # the last write of the target failed
-    removed: Removed | None = None  # until it is made again
     namespace_ends: bool = False  # the API server said so
     notices: Notices = NO_NOTICES
     told: frozenset[str] = frozenset()  # one-time Events that were sent
@@ -305,7 +290,7 @@ class Memory:
     def wrote(self, held: IssuedToken, wanted: WantedTarget | None, *, untried: bool = False) -> "Memory":
         """The target holds this token now, and is as the spec wanted it when that was decided."""
         new = self.pending is not None and self.pending.held.state.same_token(held.state)
-        memory = replace(self, met=True, written=Written(held, wanted, untried), write=None, removed=None)
+        memory = replace(self, met=True, written=Written(held, wanted, untried), write=None)
         return replace(memory, pending=None, attempt=None) if new else memory
 
     def overtaken(self, held: IssuedToken) -> "Memory":
@@ -315,18 +300,6 @@ class Memory:
     def write_failed(self, setback: Setback) -> "Memory":
         """The target could not be written, and is tried again."""
         return replace(self, write=setback)
-
-    def target_removed(self, removed: Removed) -> "Memory":
-        """The target is deleted, to be made again."""
-        return replace(self, removed=removed)
-
-    def not_put_back(self, setback: Setback) -> "Memory":
-        """It could not be made again, nor put back; the latter is tried again."""
-        return replace(self, removed=replace(self.removed, refused=setback)) if self.removed else self
-
-    def put_back(self) -> "Memory":
-        """The target is there as it was: again, or because it could not be deleted."""
-        return replace(self, removed=None)
 
     def restored(self, now: Moment, soon: float) -> "Memory":
         """What somebody else broke was restored; within `soon` seconds of the last time, that is one more in a row."""

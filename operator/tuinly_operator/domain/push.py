@@ -41,7 +41,6 @@ class Pod:
 
     name: str
     uid: str
-    node: str
     value: str
     started: float | None
     shows: frozenset[str]
@@ -52,8 +51,8 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
     """Read a Pod of the API; None where no kubelet shows it anything any more, or it uses none of these Secrets."""
     meta, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
     annotations = meta.get("annotations") or {}
-    node, over = spec.get("nodeName"), status.get("phase") in _FINISHED or meta.get("deletionTimestamp") is not None
-    if not node or over or _MIRROR in annotations:
+    over = status.get("phase") in _FINISHED or meta.get("deletionTimestamp") is not None
+    if not spec.get("nodeName") or over or _MIRROR in annotations:
         return None
     containers = tuple(living_containers(spec, status))
     mounts: dict[str, list[bool]] = defaultdict(list)  # by volume: of each of its mounts, whether it is a subPath
@@ -72,7 +71,6 @@ def pod_of(raw: Mapping[str, Any], secrets: Collection[str]) -> Pod | None:
     return Pod(
         name=meta["name"],
         uid=meta["uid"],
-        node=node,
         value=_version_in(value),
         started=noted_time(started) if started else None,
         shows=frozenset(shows),
@@ -143,16 +141,12 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The content that the Pods of one target are to be told of.
-
-    `thawed` is when that was made in place of an immutable one, in seconds since the epoch; 0 for never.
-    """
+    """The content that the Pods of one target are to be told of."""
 
     key: NamespacedName
     uid: str
     target: NamespacedName
     content: Content
-    thawed: float = 0.0
 
 
 class Users(NamedTuple):
@@ -164,20 +158,15 @@ class Users(NamedTuple):
 
 
 def users_of(push: Push, pods: Iterable[Pod]) -> Users:
-    """Sort out what a push means to Pods that use Secrets.
-
-    A kubelet that has seen a Secret immutable keeps it as it was, for all Pods of its node, for as long as one of them
-    runs that has used it since then, and the kubelet itself.
-    """
+    """Sort out what a push means to Pods that use Secrets."""
     name, content = push.target.name, push.content
     users = [pod for pod in pods if name in pod.shows or name in pod.keeps]
-    frozen = {pod.node for pod in users if push.thawed and _began_by(pod, push.thawed)}
     shown = [pod for pod in users if name in pod.shows]
     tell = [pod for pod in shown if pod.value != content.version]
     know = len(shown) - len(tell)
     if not content.ours:
         tell = [pod for pod in tell if _began_by(pod, content.at.wall)]
-    return Users(tell, know, sorted(pod.name for pod in users if name in pod.keeps or pod.node in frozen))
+    return Users(tell, know, sorted(pod.name for pod in users if name in pod.keeps))
 
 
 def _began_by(pod: Pod, time: float) -> bool:
@@ -255,8 +244,8 @@ def _beyond(came: Delivery) -> str:
         return ""
     names = ", ".join(came.names) + (" and others" if came.beyond > len(came.names) else "")
     return (
-        f"Pods that do not see it, since they use the Secret by an environment variable or a subPath, or saw it while "
-        f"it was immutable: {came.beyond} ({names}); restart them"
+        "Pods that do not see it, since they use the Secret by an environment variable or a subPath: "
+        f"{came.beyond} ({names}); restart them"
     )
 
 

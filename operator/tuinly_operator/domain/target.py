@@ -34,7 +34,6 @@ MANAGER: Final = "tuinly-operator"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 CREDENTIAL_LABEL: Final = f"{GROUP}/credential"
 STATE_VERSION: Final = "1"
-THAWED: Final = {f"{GROUP}/thawed": "true"}  # an annotation of few targets: it was made in place of an immutable one
 NOT_THERE: Final = "1"  # an apply with this resourceVersion creates, or fails with 409 where there is one already
 _MOST_AHEAD: Final = 60.0  # seconds that issued-at may lie ahead of this machine's clock
 
@@ -129,7 +128,6 @@ class TargetMeta:
     owned: frozenset[str]  # what our manager owns: "data/<key>", "labels/<key>", "annotations/<key>"; or _FORGED
     proven: bool  # by its managed fields this operator wrote it, and nobody else
     written: float  # when our manager last changed it, by the API server's clock; seconds since the epoch, 0 for never
-    thawed: float  # when it was made in place of an immutable one, as `written`
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +288,8 @@ def target_manifest(
     """The target as it is applied.
 
     With a present Secret, its uid and resourceVersion are preconditions of the write. Without one, it is created, or
-    the apply fails with 409 where one has come meanwhile. That it was made in place of an immutable one stays noted.
+    the apply fails with 409 where one has come meanwhile.
     """
-    thawed = THAWED if present and present.target and present.target.thawed else {}
     manifest: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -301,7 +298,7 @@ def target_manifest(
             "namespace": credential.target.namespace,
             "resourceVersion": present.version if present else NOT_THERE,
             "labels": {**layout.labels, MANAGED_BY: MANAGER, CREDENTIAL_LABEL: credential.key.name},
-            "annotations": {**layout.annotations, **state.annotations(), **thawed},
+            "annotations": {**layout.annotations, **state.annotations()},
         },
         "type": "Opaque",
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
@@ -379,7 +376,6 @@ def _target_meta(meta: Mapping[str, Any], labels: Mapping[str, str], applied: Ma
         owned=share_all(owned),  # nearly all targets have the same
         proven=owned >= _PROOF and not _touched(meta.get("managedFields") or ()),
         written=noted_time(applied.get("time")),
-        thawed=noted_time(meta.get("creationTimestamp")) if owned >= _OURS_IF_THAWED else 0.0,
     )
 
 
@@ -395,7 +391,6 @@ def _names(part: str, names: Iterable[str]) -> frozenset[str]:
 
 
 _OUR_ANNOTATIONS: Final = _names("annotations", (_STATE_VERSION_KEY, *_TIMES.values(), *_TEXTS.values()))
-_OURS_IF_THAWED: Final = _names("annotations", THAWED)
 _OUR_LABELS: Final = _names("labels", (MANAGED_BY, CREDENTIAL_LABEL))
 _OUR_DOMAIN: Final = ("data/", f"annotations/{GROUP}/")
 _PROOF: Final = _names("labels", (CREDENTIAL_LABEL,)) | _names("annotations", (_TEXTS["credential_uid"],))

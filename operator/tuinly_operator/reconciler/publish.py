@@ -1,30 +1,22 @@
 """Writes tokens into target Secrets, on the condition that each still is what it was when the write was decided."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from tuinly_operator.base.clock import Clock, Deadline, rfc3339
+from tuinly_operator.base.clock import Clock, rfc3339
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain import decision as rules
-from tuinly_operator.domain.acts import AskWhoServes, Cause, Publish, PutBack, RemoveOldTargets
-from tuinly_operator.domain.errors import Failure, InTheWay, Reason
+from tuinly_operator.domain.acts import AskWhoServes, Cause, Publish, RemoveOldTargets
+from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import Facts
-from tuinly_operator.domain.memory import Removed
 from tuinly_operator.domain.push import Content
 from tuinly_operator.domain.target import (
     CREDENTIAL_LABEL,
-    NOT_THERE,
-    THAWED,
-    Ownership,
     SecretMeta,
-    ownership,
     target_manifest,
     template_values,
 )
@@ -96,11 +88,6 @@ class Publisher:
             live.confirm(target, self._clock.now())
         return served
 
-    async def _is_unchanged(self, record: Record, facts: Facts, live: LiveTarget) -> bool:
-        """The same, and whether it still is what this was decided on."""
-        served = await self._is_served(record, facts.target, live)
-        return served and record.credential.revision == facts.credential.revision
-
     async def publish(self, record: Record, facts: Facts, decided: Publish, live: LiveTarget) -> None:
         """Write the token with its state, on the condition that the target is what it was when this was decided.
 
@@ -114,14 +101,12 @@ class Publisher:
         except Failure as failure:
             self._set_back(record, facts, failure)
             return
-        manifest = partial(target_manifest, facts.credential, held.state, facts.layout, data)
+        manifest = target_manifest(facts.credential, held.state, facts.layout, data, facts.target)
         try:
-            meta = await self._kube.apply_secret(facts.credential.target, manifest(facts.target))
+            meta = await self._kube.apply_secret(facts.credential.target, manifest)
         except ApiFailure as failure:
-            written = await self._not_written(record, facts, live, manifest(None), failure)
-            if written is None:
-                return
-            meta = written
+            await self._not_written(record, facts, live, failure)
+            return
         record.memory = record.memory.wrote(held, rules.wanted_target(facts), untried=decided.untried)
         if facts.pushes:
             record.memory = record.memory.to_be_pushed(Content(meta.version, self._clock.now(), ours=True))
@@ -189,151 +174,27 @@ class Publisher:
         setback = self._setbacks.of(record, record.memory.write, failure, inputs, least=least)
         record.memory = record.memory.write_failed(setback)
 
-    async def put_back(self, record: Record, facts: Facts, decided: PutBack, live: LiveTarget) -> None:
-        """Make a deleted target again as it was, unless somebody else has made one, or its credential has gone.
-
-        Raises ApiFailure.
-        """
-        key = facts.credential.target
-        self._see_target(facts, live, await self._kube.read_secret_meta(key))
-        if live.of(key) is not None or not await self._is_unchanged(record, facts, live):
-            return
-        try:
-            meta = await self._kube.apply_secret(key, json.loads(decided.removed.manifest.reveal()))
-        except ApiFailure as failure:
-            if not await self._was_refused(record, failure) or failure.status == HTTPStatus.CONFLICT:
-                return
-            message = f"the API server refused to put the Secret {key.name} back ({failure.status} {failure.word})"
-            refused = Failure(Reason.TARGET_REJECTED, message)
-            record.memory = record.memory.not_put_back(
-                self._setbacks.of(record, decided.removed.refused, refused, key.name)
-            )
-            return
-        record.memory = record.memory.put_back()
-        self._see_target(facts, live, meta, written=True)
-        _log.warning("put the target back as it was", extra=fields(credential=facts.credential.key, target=key.name))
-
-    async def _was_refused(self, record: Record, failure: ApiFailure) -> bool:
-        """Whether the API server refused or failed a write, and not only because the namespace ends.
+    async def _not_written(self, record: Record, facts: Facts, live: LiveTarget, failure: ApiFailure) -> None:
+        """Find out why a write failed: somebody changed the target, it takes no write at all, or the server refuses it.
 
         Raises ApiFailure where it is out of reach or overloaded, or this replica does not lead.
         """
-        await self._raise_if_general(failure)
-        if failure.namespace_ends:
-            record.memory = record.memory.namespace_ended()
-        return not failure.namespace_ends
-
-    async def _raise_if_general(self, failure: ApiFailure) -> None:
-        """Raise a failure that is not about what was sent, but about the API server or this replica."""
         away = failure.out_of_reach and not await self._kube.answers()
         if away or isinstance(failure, NotLeading) or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise failure
-
-    async def _not_written(
-        self, record: Record, facts: Facts, live: LiveTarget, fresh: Mapping[str, Any], failure: ApiFailure
-    ) -> SecretMeta | None:
-        """Find out why a write failed: somebody changed the target, it takes no write at all, or the server refuses it.
-
-        `fresh` is the target as it would be created. Returns what it became where it was made again.
-        """
-        if not await self._was_refused(record, failure):
-            return None
+        if failure.namespace_ends:
+            record.memory = record.memory.namespace_ended()
+            return
         key = facts.credential.target
         found = await self._kube.read_secret_meta(key)
         if found != facts.target:
             self._see_target(facts, live, found)
-            return None
+            return
+        refused = Failure(Reason.TARGET_REJECTED, _refusal(key, failure))
         # Only 422 can mean that what is there takes no write.
         if found is not None and failure.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-            raw = await self._kube.read_secret(key)
-            if raw.get("immutable") or raw.get("type") != "Opaque":
-                return await self._replace(record, facts, live, fresh, found, raw)
-        self._set_back(record, facts, Failure(Reason.TARGET_REJECTED, _refusal(key, failure)), failure.retry_after)
-        return None
-
-    async def _replace(  # noqa: PLR0913, PLR0917 -- what is replaced, by what
-        self,
-        record: Record,
-        facts: Facts,
-        live: LiveTarget,
-        fresh: Mapping[str, Any],
-        found: SecretMeta,
-        raw: Mapping[str, Any],
-    ) -> SecretMeta | None:
-        """Delete a target that takes no write, being immutable or of another type, and make it again.
-
-        What it held is remembered until the new one is there: if that fails, the next decision puts it back.
-        """
-        if not await self._is_unchanged(record, facts, live):
-            return None
-        key, until = facts.credential.target, self._end_of_token(found)
-        failure = await self._irreplaceable(facts, fresh, found, until)
-        if failure is not None:
-            self._set_back(record, facts, failure)
-            return None
-        note = THAWED if raw.get("immutable") else {}
-        removed = Removed(key, Sensitive(json.dumps(_noted(_as_it_was(raw), note))), until)
-        record.memory = record.memory.target_removed(removed)
-        try:
-            left = await self._deleted(key, found)
-        except ApiFailure as refused:
-            if refused.refused:  # it is still there; any other failure may have come after the delete
-                record.memory = record.memory.put_back()
-            raise
-        self._see_target(facts, live, left)
-        if left is not None:
-            return None
-        _log.info("deleted a target that takes no write", extra=fields(credential=facts.credential.key))
-        try:
-            return await self._kube.apply_secret(key, _noted(fresh, note))
-        except ApiFailure as refused:
-            return await self._not_written(record, replace(facts, target=None), live, fresh, refused)
-
-    def _end_of_token(self, found: SecretMeta) -> Deadline:
-        """When the token in a target ends, as far as it says so."""
-        now, state = self._clock.now(), found.target.state if found.target else None
-        return Deadline.after(max(0.0, state.expires_at - now.wall) if state else 0.0, now)
-
-    async def _irreplaceable(
-        self, facts: Facts, fresh: Mapping[str, Any], found: SecretMeta, until: Deadline
-    ) -> Failure | None:
-        """Why a target that takes no write must not be deleted; None if it may be.
-
-        It must stay if it may be somebody else's, if a finalizer holds it, or, while its token lives, if the API server
-        might not take a new one. A full quota counts as that, since it counts the new one beside the old.
-        """
-        name = facts.credential.target.name
-        if ownership(found, facts.credential) is not Ownership.PROVEN:
-            message = (
-                f"the Secret {name} is immutable or of another type, and not written by the operator alone, so it is "
-                "neither changed nor deleted; delete it, or choose another name in spec.target.name"
-            )
-            return InTheWay(Reason.TARGET_CONFLICT, message)
-        if found.deleting:
-            message = (
-                f"the Secret {name} takes no write, being immutable or of another type; it is being deleted, but held "
-                "by a finalizer: see to whoever set that, or remove it; the Secret is made again once it is gone"
-            )
-            return InTheWay(Reason.TARGET_REJECTED, message)
-        refused = await self._refused_as_new(facts.credential.target, fresh)
-        invalid = refused is not None and refused.status == HTTPStatus.UNPROCESSABLE_ENTITY
-        if refused is None or (until.due(self._clock.now()) and not invalid):
-            return None
-        message = (
-            f"the Secret {name} takes no write, being immutable or of another type, and a new one would be refused "
-            f"({refused.status} {refused.word}), so it stays; check admission policies, make room in the quota for one "
-            "more Secret, or delete it yourself"
-        )
-        return Failure(Reason.TARGET_REJECTED, message)
-
-    async def _refused_as_new(self, key: NamespacedName, fresh: Mapping[str, Any]) -> ApiFailure | None:
-        """Why the API server might not take a Secret as a new one, or None where it would. Raises ApiFailure."""
-        try:
-            await self._kube.try_create_secret(key, fresh)
-        except ApiFailure as failure:
-            await self._raise_if_general(failure)
-            return None if failure.exists else failure
-        return None
+            refused = _conflict(await self._kube.read_secret(key)) or refused
+        self._set_back(record, facts, refused, failure.retry_after)
 
     def _see_target(self, facts: Facts, live: LiveTarget, found: SecretMeta | None, *, written: bool = False) -> None:
         """Take in what was just read, or `written`, before the watch tells of it."""
@@ -347,23 +208,15 @@ class Publisher:
         live.since = self._store.since(key)
 
 
-def _as_it_was(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest that makes a deleted Secret again, without `immutable`, so that the next token can be written."""
-    kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
-    meta = {name: raw["metadata"][name] for name in kept if name in raw["metadata"]}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {**meta, "resourceVersion": NOT_THERE},
-        "type": raw["type"],
-        "data": raw.get("data") or {},
-    }
-
-
-def _noted(manifest: Mapping[str, Any], note: Mapping[str, str]) -> dict[str, Any]:
-    """The same with an annotation more, if there is any."""
-    meta = manifest["metadata"]
-    return {**manifest, "metadata": {**meta, "annotations": {**meta.get("annotations", {}), **note}}}
+def _conflict(found: Mapping[str, Any]) -> Failure | None:
+    """Why a Secret takes no token at all; None if it does. Its type cannot be changed, nor, if immutable, anything."""
+    meta, kind = found["metadata"], found.get("type")
+    if not found.get("immutable") and kind == "Opaque":
+        return None
+    what = "immutable" if found.get("immutable") else f"of type {kind}"
+    how = "remove its finalizers" if meta.get("deletionTimestamp") else "delete it"
+    message = f"the Secret {meta['name']} is {what}, so the token cannot be written; {how}, and it is created again"
+    return Failure(Reason.TARGET_CONFLICT, message)
 
 
 def _refusal(key: NamespacedName, failure: ApiFailure) -> str:

@@ -22,7 +22,6 @@ from tuinly_operator.domain.acts import (
     Exchange,
     ProveAbsence,
     Publish,
-    PutBack,
     ReadClientSecret,
     Refresh,
     RemoveOldTargets,
@@ -238,8 +237,6 @@ class Reconciler:
                 await self._publisher.publish(record, facts, decided, live)
             case AskWhoServes():
                 await self._publisher.ask_who_serves(record, facts, decided, live)
-            case PutBack():
-                await self._publisher.put_back(record, facts, decided, live)
             case RemoveOldTargets():
                 await self._publisher.remove_old_targets(record, facts, decided)
             case _:
@@ -313,9 +310,6 @@ class Reconciler:
         published = record.memory.published
         if published is not None and not published.expiry.due(facts.now):
             wake = published.expiry.earlier(wake)
-        removed = record.memory.removed
-        if removed is not None and removed.refused is not None and not removed.refused.retry.due(facts.now):
-            wake = removed.refused.retry.earlier(wake)
         if not decision.silent:
             if wake is not None:
                 self._wake(key, wake)  # also where the report fails

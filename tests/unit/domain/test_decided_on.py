@@ -11,10 +11,8 @@ from tests.unit.facts import (
     EXPIRED,
     FORCED,
     ISSUED,
-    MADE_AT,
     OTHER_CLIENT,
     OTHER_SCOPES,
-    REFUSED_URL,
     TEMPLATED,
     VERIFIES,
     Change,
@@ -32,7 +30,6 @@ from tests.unit.facts import (
     deleting,
     graphql_down,
     label_removed,
-    named,
     passed,
     pending,
     refreshable,
@@ -41,13 +38,11 @@ from tests.unit.facts import (
     served,
     spec,
     target_edited,
-    target_foreign,
     target_gone,
     target_overtaken,
     unverifiable,
 )
-from tests.unit.facts import setback as setback_of
-from tuinly_operator.base.clock import Deadline, Moment, parse_rfc3339
+from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.acts import (
@@ -56,7 +51,6 @@ from tuinly_operator.domain.acts import (
     Exchange,
     Need,
     Publish,
-    PutBack,
     Refresh,
     RemoveOldTargets,
     Verify,
@@ -70,8 +64,7 @@ from tuinly_operator.domain.decision import (
     to_push,
     written_by_another,
 )
-from tuinly_operator.domain.errors import Reason
-from tuinly_operator.domain.memory import Client, Removed
+from tuinly_operator.domain.memory import Client
 from tuinly_operator.domain.push import Content, Push
 
 Changes = Sequence[Change]
@@ -214,49 +207,6 @@ def test_a_token_of_another_operator_is_known_by_what_the_target_tells(changes: 
         assert scene.decide() == AskWhoServes(found)
 
 
-# --- A target that was deleted to be made again -----------------------------------------------------------------------
-
-
-def removed(scene: Scene) -> None:
-    """The target was deleted a moment ago, to be made again, and a live read shows that it is gone."""
-    absence_proven(scene)
-    until = Deadline.after(60, scene.now)
-    scene.memory = scene.memory.target_removed(Removed(scene.facts().credential.target, Sensitive("{}"), until))
-
-
-def refused_until(seconds: float) -> Change:
-    def change(scene: Scene) -> None:
-        failed = setback_of(scene, Reason.TARGET_REJECTED, "", retry_in=seconds)
-        scene.memory = scene.memory.not_put_back(failed)
-
-    return named(f"refused_until({seconds})", change)
-
-
-@pytest.mark.parametrize(
-    ("changes", "puts_back"),
-    [
-        ([removed], True),
-        ([removed, OTHER_SCOPES], True),
-        ([removed, spec({"suspend": True})], True),
-        ([removed, REFUSED_URL], True),
-        ([removed, deleting], False),
-        ([removed, refused_until(0)], True),
-        ([removed, refused_until(30)], False),
-        ([removed, passed(59)], True),
-        ([removed, passed(60)], False),  # it is of no use any more
-        ([removed, target_foreign], False),  # theirs stays
-        ([removed, spec({"target": {"name": "elsewhere"}})], False),
-        ([absence_proven], False),
-    ],
-    ids=range(12),
-)
-def test_it_is_put_back_before_all_else_while_it_is_wanted_and_of_use(changes: Changes, *, puts_back: bool) -> None:
-    scene = Scene(*changes)
-    decision = scene.decide()
-    assert isinstance(decision, PutBack) is puts_back
-    assert not isinstance(decision, PutBack) or decision.removed is scene.memory.removed
-
-
 # --- Targets under other names ----------------------------------------------------------------------------------------
 
 
@@ -321,16 +271,6 @@ def test_new_content_is_pushed_for_a_minute_while_it_is_there_and_that_is_asked_
     scene = Scene(pushes, *changes)
     credential, push = scene.facts().credential, to_push(scene.facts())
     assert push == (Push(credential.key, credential.uid, credential.target, CONTENT) if pushed else None)
-
-
-@pytest.mark.rule("PUSH-3")
-def test_a_push_knows_since_when_its_target_is_no_more_immutable() -> None:
-    scene = Scene(pushes)
-    assert scene.target is not None
-    scene.target.thawed()
-    push = to_push(scene.facts())
-    assert push is not None
-    assert push.thawed == parse_rfc3339(MADE_AT)
 
 
 # --- What the limiter and the least interval go by --------------------------------------------------------------------

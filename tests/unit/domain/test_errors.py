@@ -2,9 +2,9 @@
 
 import pytest
 
-from tuinly_operator.domain.errors import Failure, InTheWay, Reason, TokenRequestFailed, WorseAnswer
+from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
 
-MENDED_BY_PEOPLE = {Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED}
+MENDED_BY_PEOPLE = {Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED, Reason.TARGET_CONFLICT}
 NAMED_OTHERWISE = {Reason.URL_NOT_ALLOWED: "URLNotAllowed", Reason.LOOK_ALIKE: "TargetLookAlike"}
 
 
@@ -20,9 +20,8 @@ def test_there_is_no_hurry_where_only_a_person_can_help(kind: type[Failure], rea
     assert kind(reason, "what to do").patient is (reason in MENDED_BY_PEOPLE)
 
 
-@pytest.mark.parametrize("kind", [WorseAnswer, InTheWay])
-def test_nor_where_asking_again_gives_the_same(kind: type[Failure]) -> None:
-    assert kind(Reason.TARGET_REJECTED, "what to do").patient is True
+def test_nor_where_asking_again_gives_the_same() -> None:
+    assert WorseAnswer(Reason.INVALID_RESPONSE, "what to do").patient is True
 
 
 def test_a_failure_is_shown_by_reason_and_message_on_one_line_and_not_a_long_one() -> None:

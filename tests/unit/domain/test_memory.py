@@ -7,7 +7,6 @@ import pytest
 
 from tests.unit.facts import CLIENT, ISSUED, OTHER_CLIENT, REF, token_state
 from tuinly_operator.base.clock import Deadline, Moment
-from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.base.sensitive import Sensitive
 from tuinly_operator.domain.credential import DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
@@ -19,7 +18,6 @@ from tuinly_operator.domain.memory import (
     Memory,
     Pending,
     RefreshToken,
-    Removed,
     Restores,
     Setback,
     WantedTarget,
@@ -175,18 +173,6 @@ def test_what_another_wrote_is_what_the_target_holds_and_how_it_is_wanted_stays(
     assert after == Memory(met=True, written=Written(two, written.wanted if written else None))
 
 
-REMOVED = Removed(NamespacedName("shop", "storefront-token"), Sensitive("{}"), Deadline.after(3600, ISSUED))
-
-
-def test_a_target_that_was_removed_is_put_back_later_until_it_is_there_again(memory: Memory, one: IssuedToken) -> None:
-    removed = memory.target_removed(REMOVED)
-    assert removed == replace(memory, removed=REMOVED)
-    refused = removed.not_put_back(setback())
-    assert refused == replace(memory, removed=replace(REMOVED, refused=setback()))
-    assert memory.not_put_back(setback()) == memory
-    assert refused.put_back() == refused.wrote(one, WANTED) == memory
-
-
 # --- Refresh tokens ---------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +289,6 @@ NOTHING: dict[str, Callable[[Memory], Memory]] = {
     "the same inputs, not to be verified": lambda memory: memory.asked_for(INPUTS.exchange, verified=False),
     "rest, and nothing was refused": Memory.came_to_rest,
     "what was not told": lambda memory: memory.may_tell_again(Reason.LIFETIME_TOO_SHORT),
-    "a target that was not removed": lambda memory: memory.not_put_back(setback()),
     "a token that does not wait": lambda memory: memory.verified(held(2)),
 }
 
@@ -334,7 +319,7 @@ def test_what_this_process_wrote_it_has_met(one: IssuedToken) -> None:
     assert Memory().wrote(one, WANTED) == Memory(met=True, written=Written(one, WANTED))
 
 
-@pytest.mark.parametrize("kind", [IssuedToken, RefreshToken, Setback, Pending, Written, Removed, Notices, Memory])
+@pytest.mark.parametrize("kind", [IssuedToken, RefreshToken, Setback, Pending, Written, Notices, Memory])
 def test_what_is_not_told_is_not_known(kind: type) -> None:
     assert not any(field.default for field in fields(kind) if field.default not in (MISSING, NO_NOTICES))
 

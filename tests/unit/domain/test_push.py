@@ -150,7 +150,6 @@ def test_of_a_pod_a_few_words_are_kept_and_of_the_secrets_those_that_are_looked_
     assert pod_of(raw, {SECRET, "another"}) == Pod(
         name="web-1",
         uid="pod-uid",
-        node="node-1",
         value="76",
         started=parse_rfc3339(STARTED),
         shows=frozenset({SECRET, "another"}),
@@ -271,17 +270,6 @@ def test_who_keeps_what_it_has_is_named_in_order() -> None:
     assert told(PUSH, seen("c", both), seen("b", keeps), seen("a")) == (["c", "a"], ["b", "c"])
 
 
-@pytest.mark.rule("PUSH-3")
-def test_who_saw_it_immutable_keeps_it_and_so_does_who_came_to_that_node_since() -> None:
-    thawed = replace(PUSH, thawed=WRITTEN.wall)
-    there, elsewhere = spec(nodeName="node-1"), spec(nodeName="node-2")
-    old, new = seen("old", there, started(-50)), seen("new", there, started(50))
-    fresh, waiting = seen("fresh", elsewhere, started(50)), seen("waiting", elsewhere, {"status": {"startTime": None}})
-    assert told(thawed, old, new, fresh, waiting) == (["old", "new", "fresh", "waiting"], ["new", "old"])
-    assert told(thawed, new, fresh) == (["new", "fresh"], [])
-    assert told(PUSH, old, new, fresh) == (["old", "new", "fresh"], [])
-
-
 def test_content_of_another_process_is_of_interest_for_longer() -> None:
     until = {ours: Content("77", WRITTEN, ours=ours).until.remaining(WRITTEN) for ours in (True, False)}
     assert until == {True: 60, False: 90}
@@ -337,8 +325,8 @@ def test_all_that_came_of_a_push_is_told_in_one_sentence_numbers_first() -> None
     *_, message = delivered(Delivery(told=20, late=3, beyond=1, names=("a",), refused="no policy"))
     assert message == (
         "Pods that were told of the present token: 20, not in time: 3; no policy; Pods that do not see it, since they "
-        "use the Secret by an environment variable or a subPath, or saw it while it was immutable: 1 (a); restart "
-        "them; those not in time see it within about 90 seconds"
+        "use the Secret by an environment variable or a subPath: 1 (a); restart them; those not in time see it within "
+        "about 90 seconds"
     )
 
 

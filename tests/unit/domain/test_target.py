@@ -13,7 +13,6 @@ from tests.support.merge import merged
 from tests.unit.facts import (
     ISSUED,
     LIFETIME,
-    MADE_AT,
     OTHER_UID,
     UID,
     Json,
@@ -22,7 +21,6 @@ from tests.unit.facts import (
     foreign_secret,
     token_state,
 )
-from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.domain.target import (
     Ownership,
     SecretMeta,
@@ -36,7 +34,7 @@ from tuinly_operator.domain.target import (
     target_manifest,
     template_values,
 )
-from tuinly_operator.domain.template import DEFAULT_LAYOUT, VARIABLES, layout_of
+from tuinly_operator.domain.template import VARIABLES, layout_of
 
 DEFAULT = layout_of(None)
 DEFAULT_KEYS = ("access_token", "token_type", "expires_at")
@@ -268,26 +266,6 @@ def test_a_target_is_opaque_labelled_annotated_and_owned() -> None:
         }
     ]
     assert written["data"] == dict.fromkeys(DEFAULT_KEYS, "/zE=")
-
-
-def thawed_at(seen: SecretMeta) -> float:
-    assert seen.target is not None
-    return seen.target.thawed
-
-
-@pytest.mark.rule("STATE-2", "STATE-6")
-def test_that_it_was_made_in_place_of_an_immutable_one_stays_noted() -> None:
-    target = TargetObject()
-    assert thawed_at(target.seen()) == 0
-    assert manifest(present=target.seen())["metadata"]["annotations"].keys() == ANNOTATIONS
-    target.thawed()
-    assert thawed_at(target.seen()) == parse_rfc3339(MADE_AT)
-    annotations = manifest(present=target.seen())["metadata"]["annotations"]
-    assert annotations.keys() == ANNOTATIONS | {"tuinly.com/thawed"}
-    assert annotations["tuinly.com/thawed"] == "true"
-    assert looks_as_asked(target.seen(), credential(), DEFAULT_LAYOUT)
-    target.taken("annotations", "tuinly.com/thawed")
-    assert thawed_at(target.seen()) == 0  # somebody else says so
 
 
 @pytest.mark.rule("OWN-3")

@@ -224,7 +224,6 @@ async def test_for_how_long_it_asks_to_be_left_alone(
 
 WRITES: dict[str, Callable[[Kube, NamespacedName], Awaitable[object]]] = {
     "apply": lambda api, key: api.apply_secret(key, {"metadata": {}}),
-    "try": lambda api, key: api.try_create_secret(key, {"metadata": {}}),
     "delete": lambda api, key: api.delete_secret(
         key, SecretMeta.from_object({"metadata": {"uid": "u", "resourceVersion": "7"}})
     ),

@@ -18,7 +18,7 @@ from tuinly_operator.engine.leadership import Leadership
 
 Json = dict[str, Any]
 
-POD = Pod("web-1", "uid", "node", "", None, frozenset({"token"}), frozenset())
+POD = Pod("web-1", "uid", "", None, frozenset({"token"}), frozenset())
 MIB = 1024 * 1024
 
 

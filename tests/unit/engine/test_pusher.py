@@ -70,7 +70,7 @@ class Cluster:
 
     def add(self, namespace: str, count: int, mounted: str = "token") -> None:
         self.pods.setdefault(namespace, []).extend(
-            Pod(f"{namespace}-{mounted}-{number}", f"uid-{number}", "node", "", 0.0, frozenset({mounted}), frozenset())
+            Pod(f"{namespace}-{mounted}-{number}", f"uid-{number}", "", 0.0, frozenset({mounted}), frozenset())
             for number in range(count)
         )
 

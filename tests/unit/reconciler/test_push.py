@@ -10,7 +10,6 @@ from tests.unit.world import CREDENTIAL, Json
 from tuinly_operator.base.clock import Deadline
 from tuinly_operator.domain.errors import Reason
 from tuinly_operator.domain.push import Delivery, Push
-from tuinly_operator.edges.kube import ApiFailure
 
 PUSH: Json = {"delivery": {"pods": "Push"}}
 CAME = Delivery(told=3)
@@ -181,42 +180,6 @@ async def test_a_token_that_was_written_without_a_push_counts_as_told_to_nobody(
     shop.spec(**PUSH)
     await shop.process.work()
     assert shop.told("Delivered") == "Unknown Pushing"
-
-
-@pytest.mark.rule("PUSH-3")
-async def test_that_a_target_was_immutable_stays_noted_also_for_the_next_process(shop: Shop) -> None:
-    assert ordered(shop)[-1].thawed == 0
-    shop.api.freeze_secret(TARGET)
-    begun = shop.world.wall
-    await refresh(shop)
-    thawed = ordered(shop)[-1].thawed
-    assert begun <= thawed <= shop.world.wall
-    await refresh(shop)
-    assert ordered(shop)[-1].thawed == thawed
-    shop.process = shop.start()
-    await refresh(shop)
-    assert ordered(shop)[-1].thawed == thawed
-    shop.spec(**PUSH, target={"name": "elsewhere"})
-    await shop.process.work()
-    assert (ordered(shop)[-1].target.name, ordered(shop)[-1].thawed) == ("elsewhere", 0)
-
-
-@pytest.mark.rule("PUSH-3")
-async def test_that_a_target_was_immutable_stays_noted_where_it_is_put_back(shop: Shop) -> None:
-    shop.api.freeze_secret(TARGET)
-    creates: list[Json] = []
-
-    def admit(what: str, raw: Json) -> ApiFailure | None:
-        if what == "CREATE":
-            creates.append(raw)
-        return ApiFailure(403, "Forbidden") if what == "CREATE" and len(creates) == 2 else None  # the first is a trial
-
-    shop.api.refuses = admit
-    await refresh(shop)
-    thawed = shop.world.wall
-    await shop.pass_time(90)
-    assert (len(creates), shop.token()) == (3, "canary-access-2")
-    assert 0 < ordered(shop)[-1].thawed <= thawed
 
 
 # --- What is told -----------------------------------------------------------------------------------------------------

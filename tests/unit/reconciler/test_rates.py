@@ -18,7 +18,7 @@ from tuinly_operator.edges.kube import ApiFailure
 CONTRACT = Path(__file__).parents[3] / "docs" / "contract.md"
 ASKED = (
     *("read_secret", "read_secret_meta", "apply_secret", "delete_secret", "write_status"),
-    *("find_credential", "try_create_secret"),
+    *("find_credential"),
 )
 MINUTES = 30
 AT_FIRST = 5
@@ -105,8 +105,7 @@ def foreign_target(shop: Shop, _: pytest.MonkeyPatch) -> None:
 
 
 def stuck_target(shop: Shop, _: pytest.MonkeyPatch) -> None:
-    """The target can be neither changed nor deleted."""
-    shop.api.hold_secret(TARGET, "example.com/hold")
+    """The target takes no write."""
     shop.api.freeze_secret(TARGET)
 
 
@@ -144,7 +143,7 @@ ROWS: Mapping[str, Row] = {
     "`TargetConflict`": Row(foreign_target, 0, 0.5),
     "`TargetRejected`, the first write is refused (403)": Row(fails("apply_secret", 403, "Forbidden"), 0, 8),
     "`TargetRejected`, the first write is not answered in time": Row(fails("apply_secret", None, "TimeoutError"), 0, 8),
-    "`TargetRejected`, the target is immutable and a finalizer holds it": Row(stuck_target, 0, 2, with_token=True),
+    "`TargetConflict`, the target is immutable": Row(stuck_target, 0, 1.5, with_token=True),
     "the client Secret cannot be read (500)": Row(fails("read_secret", 500), 0, 2.5),
     "the status cannot be written (500)": Row(fails("write_status", 500), 0, 2.5),
 }

@@ -49,19 +49,6 @@ class Secrets(Requests):
             answer = await self.ask("PATCH", path, query=query, body=body, content=_APPLY, accept=METADATA)
         return SecretMeta.from_object(answer)
 
-    async def try_create_secret(self, key: NamespacedName, manifest: Mapping[str, Any]) -> None:
-        """Ask whether a Secret would be accepted if it were created, by a dry run.
-
-        Raises:
-            ApiFailure: 409 `AlreadyExists` if it would be, but for the one that is there (validation and admission come
-                before that check); others where it would be refused.
-        """
-        meta = {name: value for name, value in manifest["metadata"].items() if name != "resourceVersion"}
-        query = {"fieldManager": MANAGER, "dryRun": "All"}
-        path, body = collection("/api/v1", key.namespace, "secrets"), {**manifest, "metadata": meta}
-        with self.writing(key.namespace):
-            await self.ask("POST", path, query=query, body=body, accept=METADATA)
-
     async def delete_secret(self, key: NamespacedName, meta: SecretMeta) -> SecretMeta | None:
         """Delete a Secret if it still is what `meta` says; return what is left while a finalizer holds it.
 
