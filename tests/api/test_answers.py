@@ -184,8 +184,14 @@ def test_all_is_well_again_once_the_answer_is_good(seen: Mapping[str, Seen], cas
 def test_events_tell_of_failure_and_recovery_once_each(seen: Mapping[str, Seen], case: str) -> None:
     tenant = seen[case].tenant
     tenant.await_condition("Refreshed", "True", "Issued")
-    tenant.await_events("Issued", CASES[case][1], "Issued")
-    assert [event["type"] for event in tenant.events()] == ["Normal", "Warning", "Normal"]
+    expected = {"Issued": "Normal", CASES[case][1]: "Warning"}
+
+    def check() -> None:
+        # Where the machine stood still for a request's time limit, an answer is missing first, which is told too.
+        told = [event for event in tenant.events() if event["reason"] in expected or event["reason"] != UNAVAILABLE]
+        assert [(event["reason"], event["type"]) for event in told] == [*expected.items(), ("Issued", "Normal")]
+
+    eventually(check)
 
 
 FIRST = ("not_json", "400 invalid_client", "400 invalid_scope", "403", "429", "500", "reset", "hang")

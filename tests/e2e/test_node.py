@@ -329,7 +329,8 @@ def test_events_tell_an_admin_what_happened_and_nothing_else(stage: Stage) -> No
     """Kubernetes tells the faults, the operator that tokens were issued, and that a busy endpoint let it wait."""
     warnings = {event["reason"] for event in stage.events(SYSTEM, "Warning")}
     stage.figures.add("Warnings about the operator's Pods", ", ".join(sorted(warnings)))
-    assert warnings <= {"Unhealthy", "BackOff"}
+    # A Pod that starts while the API server is away gets its volumes later.
+    assert warnings <= {"Unhealthy", "BackOff", "FailedMount"}
     names = {tenant.name for tenant in stage.plain}  # the others have tokens that live too short for the kubelet
     told = {
         (event["type"], event["reason"])

@@ -97,7 +97,7 @@ def is_down(operator: OperatorProcess) -> bool:
 
 
 @pytest.mark.rule("FRESH-1", "LIM-27")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(420)
 def test_an_outage_costs_a_probe_every_five_seconds_and_a_thousand_credentials_are_fresh_soon_after(
     tenant: Tenant, start_operator: StartOperator
 ) -> None:

@@ -80,7 +80,8 @@ class Endpoint:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        # Cancelled by `_stop`: asyncio would print a connection's task that ends so.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self._behaviour(Peer(reader, writer, self._count))
         writer.close()
 
