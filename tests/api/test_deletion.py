@@ -14,7 +14,7 @@ from tests.support.waiting import eventually, wait_until
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential
 from tuinly_operator.edges.credential_watch import NO_FINALIZER
-from tuinly_operator.edges.kube import Kube
+from tuinly_operator.edges.kube import ApiFailure, Kube, event
 from tuinly_operator.engine.store import Store
 from tuinly_operator.reconciler.live import is_served
 
@@ -103,6 +103,16 @@ def test_a_namespace_goes_in_silence(tenant: Tenant, operator: OperatorProcess, 
     assert [each.requests() for each in tenants] == requests
     told = [line for line in operator.logs()[lines:] if tenant.objects.namespace in str(line.get("credential"))]
     assert told == []
+
+
+@pytest.mark.rule("OWN-18")
+async def test_a_namespace_that_is_gone_counts_as_one_that_ends(kube: Kube) -> None:
+    """What is sent about a credential may come late, after the namespace."""
+    body = event("never-made", "storefront.1", {"kind": "TuinlyCredential", "name": "storefront"})
+    with pytest.raises(ApiFailure) as refused:
+        await kube.post_event("never-made", body)
+    assert refused.value.not_found
+    assert refused.value.namespace_ends
 
 
 @pytest.mark.rule("OWN-18")

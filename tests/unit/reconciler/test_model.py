@@ -419,16 +419,13 @@ class Life(RuleBasedStateMachine):
             self.check_replacement(write, old, new)
 
     def check_deletion(self, write: Write, spec: Json) -> None:
-        """An old target goes once the new one is there, and one that cannot be written to."""
+        """An old target goes once the new one is there; the present one is never deleted."""
         assert write.before is not None
         target = spec.get("target", {})
-        if (target.get("name") or f"{CREDENTIAL.name}-token") == write.key.name:
-            assert write.before.get("immutable")
-            assert not self.is_anothers(write.before), "what somebody made or wrote to was deleted"
-        else:
-            assert target.get("deletionPolicy") != "Retain"
-            assert not self.is_anothers(write.before), "what somebody made or wrote to was deleted"
-            assert self.token_in(write.target) is not None
+        assert (target.get("name") or f"{CREDENTIAL.name}-token") != write.key.name
+        assert target.get("deletionPolicy") != "Retain"
+        assert not self.is_anothers(write.before), "what somebody made or wrote to was deleted"
+        assert self.token_in(write.target) is not None
 
     def check_replacement(self, write: Write, old: Issued, new: Issued) -> None:
         """A good token only gives way to one that lives longer and may do as much, or to what people asked for."""
@@ -483,12 +480,9 @@ class Life(RuleBasedStateMachine):
         return NamespacedName(CREDENTIAL.namespace, name)
 
     def is_in_the_way(self) -> bool:
-        """Whether a person has to clear the target away: it is foreign, or takes no write and may not be deleted."""
+        """Whether a person has to clear the target away: it is foreign, or takes no write."""
         raw = self.target()
-        if raw is None or "foreign" in raw["data"]:
-            return raw is not None
-        frozen = bool(raw.get("immutable")) or raw["type"] != "Opaque"
-        return frozen and (self.is_anothers(raw) or bool(raw["metadata"].get("finalizers")))
+        return raw is not None and ("foreign" in raw["data"] or raw.get("immutable") or raw["type"] != "Opaque")
 
     @staticmethod
     def is_anothers(raw: Json) -> bool:

@@ -53,7 +53,7 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
 
     @property
     def namespace_ends(self) -> bool:
-        """Whether the namespace is being deleted, and takes nothing new."""
+        """Whether the namespace is being deleted or is gone, and takes nothing new."""
         return self.word == _ENDING
 
     @property
@@ -76,8 +76,9 @@ class NotLeading(ApiFailure):
 
 def word(status: Mapping[str, Any]) -> str:
     """The reason of a Status object, if it is one word. Its message is not used: it may quote what was sent."""
-    # The one cause that matters more than the reason (Forbidden) it comes with.
-    ending = any(cause.get("reason") == _ENDING for cause in _causes(status))
+    # What matters more than the reason it comes with: Forbidden while the namespace ends, NotFound once it is gone.
+    gone = (status.get("details") or {}).get("kind") == "namespaces"
+    ending = gone or any(cause.get("reason") == _ENDING for cause in _causes(status))
     word = _ENDING if ending else str(status.get("reason") or "")
     return word if _WORD.fullmatch(word) else "Unknown"
 
