@@ -6,10 +6,10 @@ has failed for good. If the census or the watch contradicts the store, a live re
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
@@ -121,26 +121,36 @@ class Census:
         while True:
             await self._takeover.wait()
             self._takeover.clear()
-            namespaces = self._namespaces()
             shown: set[NamespacedName] = set()
-            if not namespaces:  # kopf has not begun: nothing can be listed yet
-                await asyncio.sleep(_RETRY)
-                self._takeover.set()
-                continue
-            try:
-                async for key, (revision, version) in self._listed(namespaces):
+            done: set[str | None] = set()
+            while not self._takeover.is_set():
+                namespaces = self._namespaces()
+                for namespace in namespaces:
+                    if namespace not in done and await self._show(namespace, shown):
+                        done.add(namespace)
+                if namespaces and done.issuperset(namespaces):  # there are none until kopf has begun
+                    self._store.credentials_shown(shown, namespaces)
+                    break
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY):
+                        await self._takeover.wait()
+
+    async def _show(self, namespace: str | None, shown: set[NamespacedName]) -> bool:
+        """List one namespace for the store, and return whether that list was complete before the next takeover."""
+        try:
+            async with aclosing(self._kube.list_credentials(namespace)) as listed:
+                async for raw in listed:
                     if self._takeover.is_set():
-                        break  # another replica may have led since this list began
+                        return False  # another replica may have led since this list began
+                    key, (revision, version) = _seen(raw)
                     shown.add(key)
                     self._store.credential_shown(key, revision, version)
-            except ApiFailure as failure:
-                _log.debug("could not list the credentials after a takeover, trying again", extra=fields(cause=failure))
-                if failure.status == HTTPStatus.FORBIDDEN:
-                    self._lost()  # as in `_take`
-                await asyncio.sleep(_RETRY)
-                self._takeover.set()
-            if not self._takeover.is_set():
-                self._store.credentials_shown(shown, namespaces)
+        except ApiFailure as failure:
+            _log.debug("could not list the credentials after a takeover, trying again", extra=fields(cause=failure))
+            if failure.status == HTTPStatus.FORBIDDEN:
+                self._lost()  # as in `_take`
+            return False
+        return not self._takeover.is_set()
 
     async def run(self) -> None:
         """Take one census after the other until cancelled."""
@@ -166,7 +176,7 @@ class Census:
             if None in namespaces or record.credential.key.namespace in namespaces
         }
         try:
-            listed = {key: told async for key, told in self._listed(namespaces)}
+            listed = dict([_seen(raw) for each in namespaces async for raw in self._kube.list_credentials(each)])
         except ApiFailure as failure:
             if failure.status == HTTPStatus.FORBIDDEN:
                 self._lost()  # a new start of kopf finds out which namespace it is; kopf itself would try for ever
@@ -232,7 +242,6 @@ class Census:
                 for key, (revision, _) in known.items():
                     self._store.credential_gone(key, revision.uid)
 
-    async def _listed(self, namespaces: Sequence[str | None]) -> AsyncIterator[tuple[NamespacedName, _Seen]]:
-        for namespace in namespaces:
-            async for raw in self._kube.list_credentials(namespace):
-                yield secret_key(raw), (Revision.of(raw["metadata"]), raw["metadata"]["resourceVersion"])
+
+def _seen(raw: Mapping[str, Any]) -> tuple[NamespacedName, _Seen]:
+    return secret_key(raw), (Revision.of(raw["metadata"]), raw["metadata"]["resourceVersion"])

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -76,12 +76,10 @@ async def run(settings: Settings, surroundings: Surroundings) -> None:
         loop.add_signal_handler(number, end)
     try:
         await starting
-    except asyncio.CancelledError:
-        if stop.is_set():
-            return
-        raise
-    try:
         await operator.work_until(stop)
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -130,13 +128,17 @@ class Operator:
         self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
         self._refusals = Refusals(self._chance)
         self._parts = Parts(self._time, self._chance)
+        self._connections = AsyncExitStack()  # closes what has been opened
         self._away = asyncio.Event()  # set while the API server is out of reach
         self._listed = False  # whether all that is served has been listed since the start
         self._election: Election | None = None  # until it has logged in, and without a Lease
         self._queue.hold(_LISTING)
 
     async def start(self) -> None:
-        """Log in, check what the settings name, and listen. Raises SettingsError."""
+        """Log in, check what the settings name, and listen; `close` closes what that opened, even if this fails.
+
+        Raises SettingsError.
+        """
         await self._log_in()
         self._secret_watches = [
             SecretWatch(self._kube, self._store, namespace, self._refusals, self._chance)
@@ -167,6 +169,7 @@ class Operator:
         self._expose_state()
         self._events = EventSender(self._kube, self._clock, self._surroundings.host)
         self._make_reconciler()
+        self._connections.push_async_callback(self._health.stop)
         host, port = await self._health.start()
         _log.info("serving health and metrics", extra=fields(host=host, port=port))
 
@@ -179,6 +182,7 @@ class Operator:
             )
         except ValueError as error:
             raise SettingsError(str(error)) from None
+        self._connections.push_async_callback(self._endpoint.aclose)
         try:
             self._kube = await self._doors.api(
                 s.kubeconfig,
@@ -191,6 +195,7 @@ class Operator:
         except KubeconfigError as error:
             message = f"--kubeconfig (TUINLY_KUBECONFIG): {error}"
             raise SettingsError(message) from None
+        self._connections.push_async_callback(self._kube.close)
 
     def _make_reconciler(self) -> None:
         """Make what decides and acts, from the parts that are there by now."""
@@ -250,10 +255,8 @@ class Operator:
             await _end(*others)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._health.stop()
-        await self._endpoint.aclose()
-        await self._kube.close()
+        """Close all connections that `start` opened."""
+        await self._connections.aclose()
 
     def alive(self) -> list[str]:
         """What hangs or is lost, so that only a restart of the process helps; empty if nothing does."""
@@ -444,11 +447,11 @@ class Operator:
 
     async def _is_ahead(self) -> bool:
         """Whether a watch of Secrets is ahead of the API server; one that cannot be asked about now is not."""
+        ahead = False
         for watch in self._secret_watches:
             with suppress(ApiFailure):
-                if await watch.is_ahead():
-                    return True
-        return False
+                ahead |= await watch.compare()
+        return ahead
 
     def _list_all_again(self) -> None:
         self._credential_watch.restart()

@@ -81,7 +81,7 @@ def test_a_hanging_plugin_stops_nothing_until_its_login_ends_and_a_new_login_is_
     tenant: Tenant, account: Account, hasty: Path, start_operator: StartOperator, tmp_path: Path
 ) -> None:
     plugin, namespace = account.plugin(tmp_path), tenant.objects.namespace
-    plugin.prints(token=account.token("first"))
+    plugin.prints(token=account.token("first"), expirationTimestamp="2000-01-01T00:00:00Z")  # so each renewal runs it
     flags = ("--namespace", namespace, "--lease", f"{namespace}/{LEASE}")
     operator = start_operator(*flags, kubeconfig=plugin.kubeconfig, package=hasty).wait_ready()
     tenant.start(lifetime=6)

@@ -71,13 +71,14 @@ class Cluster:
         record = self.store.get(key)
         return record.credential.version if record else None
 
-    async def list_credentials(self, _: str | None) -> AsyncIterator[Mapping[str, Any]]:
+    async def list_credentials(self, namespace: str | None) -> AsyncIterator[Mapping[str, Any]]:
         self.lists += 1
         await self.lets_list.wait()
-        if self.list_failures:
+        if self.list_failures and namespace in (None, "shop"):
             raise self.list_failures.pop()
-        for raw in list(self.there.values()):
-            yield raw
+        for key, raw in list(self.there.items()):
+            if namespace in (None, key.namespace):
+                yield raw
 
     async def serves_credentials(self) -> bool:
         return True
@@ -210,6 +211,24 @@ async def test_a_list_that_hangs_or_fails_is_made_again_and_holds_up_no_read(
         await until(lambda: all(cluster.confirmed()))
     assert cluster.lists == 3
     assert cluster.reads == [ME]
+
+
+@pytest.mark.rule("REPL-13")
+async def test_only_the_namespaces_whose_list_failed_are_listed_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "_RETRY", 0.01)
+    other = NamespacedName("other", "storefront")
+    cluster.namespaces = ["other", "shop"]
+    cluster.list_failures = [ApiFailure(500, "InternalError")] * 3
+    for key, uid in ((ME, UID), (other, "another")):
+        cluster.know(key, uid, "10")
+        cluster.put(key, uid, "20")
+    async with taken_over(cluster):
+        await until(lambda: all(cluster.confirmed()))
+        await until(lambda: not cluster.list_failures)
+    assert cluster.lists == 5
+    assert cluster.reads == []
 
 
 async def test_a_takeover_before_kopf_watches_anything_is_confirmed_once_it_does(

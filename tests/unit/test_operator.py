@@ -1,12 +1,15 @@
 """The operator as a whole, as far as it can be looked at without a cluster."""
 
 import asyncio
+import os
 import re
-from collections.abc import Mapping
+import signal
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -17,16 +20,16 @@ from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Deadline, Moment
 from tuinly_operator.base.iterations import Iterations
 from tuinly_operator.base.names import NamespacedName
-from tuinly_operator.base.settings import parse_settings
+from tuinly_operator.base.settings import Settings, SettingsError, parse_settings
 from tuinly_operator.base.surroundings import Surroundings
 from tuinly_operator.edges import credential_watch as watch_module
 from tuinly_operator.edges.election import RELEASE_SECONDS
-from tuinly_operator.edges.kube import ApiFailure
+from tuinly_operator.edges.kube import ApiFailure, KubeconfigError
 from tuinly_operator.edges.refusals import SECRETS, Refusal
 from tuinly_operator.engine.limiter import Ask
 from tuinly_operator.engine.parts import PATIENCE, Parts
 from tuinly_operator.engine.workqueue import Order
-from tuinly_operator.operator import Operator
+from tuinly_operator.operator import Doors, Operator, run
 
 BROKEN, SOUND = NamespacedName("shop", "broken"), NamespacedName("shop", "sound")
 
@@ -489,6 +492,56 @@ async def test_the_api_server_is_probed_only_while_it_is_out_of_reach(monkeypatc
         await asyncio.sleep(0)
     assert probes == 2
     probing.cancel()
+
+
+class Opened:
+    """Something that a start opens, and that is to be closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.start: Callable[[], Awaitable[tuple[str, int]]]
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    aclose = stop = close
+
+
+@pytest.mark.rule("OUT-11")
+@pytest.mark.parametrize("fails", ["api", "listening", "neither"])
+async def test_what_a_start_has_opened_is_closed_however_it_ends(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an error, or by SIGTERM while the login or the listening takes its time."""
+    endpoint, api, health = Opened(), Opened(), Opened()
+    reached = asyncio.Event()
+
+    async def connect(*_: object, **__: object) -> Opened:
+        if fails == "api":
+            raise KubeconfigError("the kubeconfig cannot be used")
+        return api
+
+    async def listen() -> tuple[str, int]:
+        reached.set()
+        if fails == "listening":
+            raise SettingsError("--listen cannot be used")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def made(settings: Settings, surroundings: Surroundings) -> Operator:
+        given: dict[str, Any] = {"endpoint": lambda *_, **__: endpoint, "health": lambda *_, **__: health}
+        return Operator(settings, surroundings, Doors(api=cast("Any", connect), **given))
+
+    health.start = listen
+    monkeypatch.setattr(operator_module, "Operator", made)
+    monkeypatch.setattr(Operator, "_expose_state", lambda _: None)
+    running = asyncio.create_task(run(parse_settings(["run"], {}), Surroundings.of_this_process()))
+    if fails == "neither":
+        await reached.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+    else:
+        with pytest.raises(SettingsError):
+            await running
+    assert [endpoint.closed, api.closed, health.closed] == [1, int(fails != "api"), int(fails != "api")]
 
 
 @pytest.mark.rule("OUT-11")

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from http import HTTPStatus
+from typing import NamedTuple
 
 from tuinly_operator.base.chance import Chance, backoff
 from tuinly_operator.base.logs import fields
@@ -20,8 +21,16 @@ from tuinly_operator.engine.store import Store
 
 _MAX_BACKOFF = 5.0  # seconds
 _PAUSE = 0.1  # seconds between two watches: one that ends at once must not become a storm
+_BEHIND = 900.0  # seconds that a watch may be behind: etcd itself tells a quiet API server of its version every 600
 
 _log = logging.getLogger(__name__)
+
+
+class _Mark(NamedTuple):
+    """A version that the API server had, and when (seconds of the loop's time)."""
+
+    version: str
+    at: float
 
 
 class SecretWatch:
@@ -37,6 +46,7 @@ class SecretWatch:
         self._failures = 0
         self._version = ""  # resource version up to which all has been seen; empty: a list is needed
         self._again = False  # whether `list_again` was called since the last list began
+        self._mark: _Mark | None = None  # what it is to have shown 15 minutes later
         self._limit: asyncio.Timeout | None = None  # ends the watch that is under way
         self.what = Refusal(SECRETS, namespace)
         self.listed = False  # whether the first list is complete
@@ -47,10 +57,25 @@ class SecretWatch:
         """Whether it has shown all up to a version."""
         return self._version == version or older(version, self._version)
 
-    async def is_ahead(self) -> bool:
-        """Whether it has seen what the API server knows nothing of any more: it waits in vain. Raises ApiFailure."""
+    async def compare(self) -> bool:
+        """Compare it with the API server, and list again if it has been behind for long, as its bookmarks may be.
+
+        Returns whether it has seen what the API server knows nothing of any more: then it waits in vain.
+
+        Raises:
+            ApiFailure: the API server does not answer.
+        """
         seen = self._version  # before the server is asked, whose answer is no older than that
-        return bool(seen) and older(await self._kube.version_of_secrets(self._namespace), seen)
+        if not seen:
+            return False
+        now = asyncio.get_running_loop().time()
+        version = await self._kube.version_of_secrets(self._namespace)
+        if self._mark is None or self._mark.at + _BEHIND <= now:
+            if self._mark is not None and older(self._version, self._mark.version):
+                _log.info("the watch of Secrets is behind, listing again", extra=fields(namespace=self._namespace))
+                self.list_again()
+            self._mark = _Mark(version, now)
+        return older(version, seen)
 
     async def run(self) -> None:
         """List, watch, and list again whenever the watch lost its place. Runs until cancelled."""

@@ -167,7 +167,7 @@ async def test_requests_use_the_last_login_while_a_plugin_hangs_until_it_is_kill
 ) -> None:
     server, address = guarded
     plugin = Plugin(tmp_path, address)
-    plugin.prints(token="one")
+    plugin.prints(token="one", expirationTimestamp="2000-01-01T00:00:00Z")  # so each renewal runs it
     monkeypatch.setattr(login, "_RENEW_SECONDS", 0.1)
     monkeypatch.setattr(login, "_LIMIT", 2.0)
     api = await connect(plugin.kubeconfig)
@@ -296,6 +296,39 @@ async def test_a_plugin_is_run_again_before_the_end_of_its_login_by_either_clock
     clock.moment = Moment(NOW + back, 1_000.0 + (601.0 if moved == "boot" else 0.0))
     assert not await renewal.renew()
     assert plugin.runs == 2
+
+
+@pytest.mark.rule("LOGIN-5")
+@pytest.mark.parametrize(("life", "runs"), [(400, [1, 2, 2, 3]), (None, [1, 1, 1, 1])], ids=["short", "without an end"])
+async def test_a_plugin_is_run_no_more_often_than_its_logins_ask_for(
+    tmp_path: Path, life: int | None, runs: list[int]
+) -> None:
+    plugin, clock, seen = Plugin(tmp_path), Clock(), []
+    renewal = Renewal(login._Kubeconfig(plugin.kubeconfig, clock).load, "it")  # noqa: SLF001 -- the same
+    for minutes in (0, 4, 5, 8):
+        wall = NOW + 60 * minutes
+        clock.moment = Moment(wall, 1_000.0 + 60 * minutes)
+        plugin.prints(token="one", **({"expirationTimestamp": rfc3339(wall + life)} if life else {}))
+        assert not await renewal.renew()
+        seen.append(plugin.runs)
+    assert seen == runs
+
+
+@pytest.mark.rule("LOGIN-5")
+async def test_an_answer_of_a_plugin_replaces_the_last_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    plugin = Plugin(tmp_path, "https://127.0.0.1:1")
+    renewal = Renewal(login._Kubeconfig(plugin.kubeconfig, VirtualClock()).load, "it")  # noqa: SLF001 -- the same
+    certificate, ended = {"clientCertificateData": "certificate", "clientKeyData": "key"}, "2000-01-01T00:00:00Z"
+    plugin.prints(token="one", expirationTimestamp=ended, **certificate)
+    assert not await renewal.renew()
+    assert renewal.configuration.cert_file
+    plugin.prints(token="two", expirationTimestamp="never")
+    assert await renewal.renew()
+    assert renewal.configuration.cert_file
+    plugin.prints(token="three", expirationTimestamp=ended)
+    assert not await renewal.renew()
+    assert renewal.configuration.api_key == {"BearerToken": "Bearer three"}
+    assert not renewal.configuration.cert_file
 
 
 @pytest.mark.rule("LOGIN-5")

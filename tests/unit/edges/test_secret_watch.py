@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.unit.virtual import live
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.domain.target import SecretMeta
 from tuinly_operator.edges import secret_watch as secret_watch_module
@@ -36,6 +37,19 @@ class Quiet:
         self.watched.append(version)
         await asyncio.Event().wait()
         yield "BOOKMARK", {}
+
+
+class Behind(Quiet):
+    """One whose watch stays behind: its bookmarks tell of old versions."""
+
+    async def watch_secrets(
+        self, _: str | None, version: str, begun: Callable[[], None]
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        begun()
+        self.watched.append(version)
+        for _minute in range(90):
+            await asyncio.sleep(60)
+            yield "BOOKMARK", {"metadata": {"resourceVersion": version}}
 
 
 class Away(Quiet):
@@ -171,13 +185,13 @@ async def test_it_knows_where_it_waits_for_versions_that_are_gone() -> None:
     """As after a restore of etcd, whatever else has changed since."""
     kube, store = Quiet(), Store(lambda _: None, lambda _: None)
     watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
-    assert not await watch.is_ahead()  # it has seen nothing yet
+    assert not await watch.compare()  # it has seen nothing yet
     running = asyncio.create_task(watch.run())
     async with asyncio.timeout(30):
         await watch.settled.wait()
     ahead = []
     for kube.version in (100, 101, 99):
-        ahead.append(await watch.is_ahead())
+        ahead.append(await watch.compare())
     assert ahead == [False, False, True]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -216,3 +230,24 @@ async def test_what_the_store_has_already_is_not_read_again(monkeypatch: pytest.
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert read == ["100", "101", "102"]
+
+
+@pytest.mark.rule("OUT-14")
+@pytest.mark.parametrize(("kind", "lists"), [(Behind, 2), (Quiet, 1)], ids=["behind", "nothing changes"])
+def test_a_watch_that_stays_behind_the_api_server_though_it_sends_bookmarks_lists_again(
+    kind: type[Quiet], lists: int
+) -> None:
+    async def story() -> None:
+        kube, store = kind(), Store(lambda _: None, lambda _: None)
+        watch = SecretWatch(cast("Kube", kube), store, None, Refusals(Chance(1)), Chance(1))
+        running = asyncio.create_task(watch.run())
+        for _ in range(3):  # a census every ten minutes
+            await asyncio.sleep(600)
+            if kind is Behind:
+                kube.version = 200
+            assert not await watch.compare()
+        await asyncio.sleep(1)
+        assert kube.watched == ["100", "200"][:lists]
+        running.cancel()
+
+    live(story())

@@ -24,7 +24,7 @@ _Connection = TypeVar("_Connection")
 _RENEW_SECONDS: Final = 60.0  # from one renewal to the next
 _LIMIT: Final = 15.0  # seconds for a login or its renewal
 _LONGEST_PAUSE: Final = 30.0  # seconds between two renewals that fail, or that the API server refuses
-_EARLY: Final = 300.0  # seconds before the end of its login that a plugin is asked for another one
+_EARLY: Final = 300.0  # most seconds before the end of its login that a plugin is asked for another one
 
 _log = logging.getLogger(__name__)
 
@@ -183,9 +183,11 @@ class _Kubeconfig:
         self._path = path
         self._clock = clock
         self._content: Any = None
-        self._user: dict[str, Any] = {}
+        self._user: dict[str, Any] = {}  # the one that a plugin's answers change
+        self._own: Mapping[str, Any] = {}  # what the kubeconfig itself says of that user
         self._plugin: Mapping[str, Any] = {}
-        self._fresh: Deadline | None = None  # until when the plugin need not be asked again
+        self._asked = False  # whether the plugin has given a login
+        self._renew: Deadline | None = None  # when it is to be asked again; None: once that login is refused
 
     async def load(self, configuration: client.Configuration, refused: bool) -> None:  # noqa: FBT001 -- a callback
         """Put the present login into a configuration, whole or not at all."""
@@ -193,20 +195,30 @@ class _Kubeconfig:
             self._content = _read(self._path)
             self._user = _user_of(self._content)
             self._plugin = self._user.pop("exec", {})
-        if self._plugin and (refused or self._fresh is None or self._fresh.due(self._clock.now())):
+            self._own = dict(self._user)
+        if self._plugin and (refused or not self._asked or (self._renew and self._renew.due(self._clock.now()))):
             self._take(await ask_plugin(self._plugin))
         load: Any = config.load_kube_config_from_dict  # untyped
         await load(self._content, client_configuration=configuration)
 
     def _take(self, status: Mapping[str, Any]) -> None:
-        """Let what a plugin answered stand where a kubeconfig without one has it."""
+        """Let what a plugin answered stand where a kubeconfig without one has it: all of it, or nothing.
+
+        As in kubectl, a login without an end is used until it is refused.
+        """
+        user = dict(self._own)
         if token := status.get("token"):
-            self._user["token"] = token
+            user["token"] = token
         if certificate := status.get("clientCertificateData"):
-            self._user["client-certificate-data"] = base64.b64encode(certificate.encode())
-            self._user["client-key-data"] = base64.b64encode(status["clientKeyData"].encode())
-        end = status.get("expirationTimestamp")
-        self._fresh = Deadline.at(parse_rfc3339(end) - _EARLY, self._clock.now()) if end else None
+            user["client-certificate-data"] = base64.b64encode(certificate.encode())
+            user["client-key-data"] = base64.b64encode(status["clientKeyData"].encode())
+        renew, now = None, self._clock.now()
+        if end := status.get("expirationTimestamp"):
+            life = parse_rfc3339(end) - now.wall
+            renew = Deadline.after(max(life - _EARLY, life / 2), now)  # a short login at half of its life
+        self._user.clear()
+        self._user.update(user)
+        self._asked, self._renew = True, renew
 
 
 def _read(path: Path | None) -> Any:  # noqa: ANN401 -- untyped
