@@ -119,7 +119,12 @@ class Operator:
         self._timers = Timers(self._clock, self._queue.add, burst=settings.concurrency)
         self._parked = asyncio.Event()  # somebody was parked since the limiter was last tended
         self._limiter = Limiter(settings.concurrency, self._queue.add, parked=self._parked.set)
-        self._store = Store(changed=self._queue.add, gone=self._forget, doubtful=self._ask_about)
+        self._store = Store(
+            changed=self._queue.add,
+            gone=self._forget,
+            doubtful=self._ask_about,
+            client_secret_changed=lambda key: self._reconciler.client_secret_changed(key),  # noqa: PLW0108 -- made later
+        )
         self._metrics = Metrics(self._clock)
         surroundings.iterations.seen = self._metrics.long_iteration
         self._health = self._doors.health(

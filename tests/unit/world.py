@@ -558,7 +558,12 @@ class Process:
         self.doubts: list[NamespacedName] = []
         self.late = False  # whether its watch of credentials brings nothing
         self._shown: dict[NamespacedName, str] = {}  # uids, by the watch of Secrets
-        self.store = Store(changed=self.queue.add, gone=self._forget, doubtful=self.doubts.append)
+        self.store = Store(
+            changed=self.queue.add,
+            gone=self._forget,
+            doubtful=self.doubts.append,
+            client_secret_changed=lambda key: self.reconciler.client_secret_changed(key),  # noqa: PLW0108 -- made below
+        )
         self.reconciler = Reconciler(
             store=self.store,
             kube=cast("Kube", api),

@@ -27,10 +27,18 @@ from tuinly_operator.domain.acts import (
     Rest,
     Verify,
 )
-from tuinly_operator.domain.credential import DeletionPolicy, GrantType
+from tuinly_operator.domain.credential import ClientSecretRef, DeletionPolicy, GrantType
 from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import Block, Facts, Purpose
-from tuinly_operator.domain.memory import Client, IssuedToken, Pending, Setback, WantedTarget, WriteInputs
+from tuinly_operator.domain.memory import (
+    Client,
+    ClientSecretRead,
+    IssuedToken,
+    Pending,
+    Setback,
+    WantedTarget,
+    WriteInputs,
+)
 from tuinly_operator.domain.push import Push
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset, slack
 from tuinly_operator.domain.target import Ownership, SecretMeta, believe, is_for_another, is_let_go, ownership
@@ -478,16 +486,21 @@ def _client(f: Facts) -> Client | ReadClientSecret | Rest:
     return ReadClientSecret() if again.due(f.now) else replace(_rest(f, read.client), recheck_at=again)
 
 
-def _read_again_at(f: Facts) -> Deadline | None:
+def read_again_at(
+    read: ClientSecretRead | None, ref: ClientSecretRef, there: SecretMeta | None, now: Moment
+) -> Deadline | None:
     """When a client Secret is read that changed right after its last read; None if now, or if it did not.
 
     Until then the client that was read counts. Else whoever edits the Secret in a loop would keep the operator reading.
     """
-    read = f.memory.client
-    if read is None or read.ref != f.spec.client_secret_ref or read.identity == f.client_identity:
+    if read is None or read.ref != ref or read.identity == (there.identity if there else ""):
         return None
     again = Deadline.after(READ_AGAIN, read.at)
-    return None if again.due(f.now) else again
+    return None if again.due(now) else again
+
+
+def _read_again_at(f: Facts) -> Deadline | None:
+    return read_again_at(f.memory.client, f.spec.client_secret_ref, f.client_secret, f.now)
 
 
 def _last_call_at(f: Facts) -> Deadline | None:

@@ -105,13 +105,16 @@ class Store:
         changed: Callable[[NamespacedName], None],
         gone: Callable[[NamespacedName], None],
         doubtful: Callable[[NamespacedName], None] = lambda _: None,
+        client_secret_changed: Callable[[NamespacedName], None] | None = None,
     ) -> None:
         """`changed` is called with each credential that should be reconciled.
 
         `gone` is called with each that was dropped, also where only its memory was (`start_afresh`).
         `doubtful` is called with each name of which contradictory news came: `credential_read` is to settle it.
+        `client_secret_changed` is called instead of `changed` with each of which only the client Secret changed.
         """
         self._changed = changed
+        self._client_secret_changed = client_secret_changed or changed
         self._gone = gone
         self._doubtful = doubtful
         self._ends = Ends()
@@ -347,7 +350,7 @@ class Store:
         self._never_listed = Gone()
 
     def _put(self, key: NamespacedName, meta: SecretMeta | None, by: NamespacedName | None = None) -> None:
-        """Take in the news of a Secret, and have all credentials that it concerns reconciled, except `by`."""
+        """Take in the news of a Secret, and have all credentials that it concerns looked at, except `by`."""
         old = self._secrets.get(key)
         if old == meta:
             return
@@ -400,9 +403,12 @@ class Store:
 
     def _touch(self, key: NamespacedName, by: NamespacedName | None, *metas: SecretMeta | None) -> None:
         labelled = {NamespacedName(key.namespace, m.target.credential) for m in metas if m and m.target}
-        for credential in sorted(labelled | self._interested.of(key)):  # a set's order differs by process
-            if credential in self._records and credential != by:
-                self._changed(credential)
+        for name in sorted(labelled | self._interested.of(key)):  # a set's order differs by process
+            record = self._records.get(name)
+            if record is None or name == by:
+                continue
+            is_target = name in labelled or record.credential.target == key
+            (self._changed if is_target else self._client_secret_changed)(name)
 
     def _label(self, key: NamespacedName, old: SecretMeta | None, new: SecretMeta | None) -> None:
         for meta, update in ((old, self._targets.discard), (new, self._targets.add)):

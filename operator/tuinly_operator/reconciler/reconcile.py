@@ -140,6 +140,21 @@ class Reconciler:
         if task is not None and task is not asyncio.current_task():  # else it has found that out itself, and ends
             task.cancel()
 
+    def client_secret_changed(self, key: NamespacedName) -> None:
+        """Have a credential look at its client Secret once that may be read again: edits in a loop are not followed.
+
+        One that is being reconciled is reconciled again: at its end it would set its timer anew.
+        """
+        record = self._store.get(key)
+        if record is None or record.credential.spec.suspend:
+            return
+        there, ref = self._store.secret(record.credential.client_secret), record.credential.spec.client_secret_ref
+        again = rules.read_again_at(record.memory.client, ref, there, self._clock.now())
+        if again is None or key in self._under_way:
+            self._requeue(key)
+        else:
+            self._wake(key, again)
+
     async def _bring_to_rest(self, record: Record) -> frozenset[Ask]:
         """Act, and tell how it is; return the requests whose turn it waits for."""
         key, parked = record.credential.key, frozenset[Ask]()

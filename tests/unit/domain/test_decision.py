@@ -1133,9 +1133,11 @@ def test_rest_is_explained_and_never_restless(scene: Scene) -> None:
     # Without a blocked_by there is a time to look again, and no credential is forgotten.
     assert decision.blocked_by or decision.requeue_at or decision.silent
     assert decision.recheck_at is None or not decision.recheck_at.due(facts.now)
-    # Silent is what nobody needs to know: the end of a credential, and a wait that may be over in a moment.
+    # Silent is what nobody needs to know: the end of a credential, and a short wait for the limiter.
     ends = facts.credential.deleting or facts.memory.namespace_ends
-    assert decision.silent is (ends or bool(decision.parks and not decision.blocked_by))
+    published = facts.memory.published
+    ended = published is not None and published.expiry.due(facts.now)
+    assert decision.silent is (ends or bool(decision.parks and not decision.blocked_by and not ended))
 
 
 class Reconciler:

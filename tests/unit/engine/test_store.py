@@ -480,6 +480,18 @@ def test_a_stale_or_repeated_secret_is_no_news(store: Watched, version: str) -> 
     assert store.secret(TARGET) == meta("10")
 
 
+def test_of_a_client_secret_others_are_told_apart_unless_it_is_a_target_too() -> None:
+    changed, client_changed = list[NamespacedName](), list[NamespacedName]()
+    store = Store(changed.append, lambda _: None, client_secret_changed=client_changed.append)
+    store.credential_seen(at("10"))
+    store.credential_seen(neighbour({"spec": {"clientSecretRef": {"name": TARGET.name}}}))
+    changed.clear()
+    store.secret_seen(CLIENT, meta("1"))
+    assert (changed, client_changed) == ([], [ME])
+    store.secret_seen(TARGET, meta("1"))
+    assert (changed, client_changed) == ([ME], [ME, NEIGHBOUR])
+
+
 def test_who_saw_or_wrote_a_secret_is_not_told_of_it_and_all_others_are(store: Watched) -> None:
     store.credential_seen(neighbour({"spec": {"clientSecretRef": {"name": "storefront-client"}}}))
     store.news()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.shop import Shop
-from tests.unit.world import CLIENT_SECRET
+from tests.unit.world import CLIENT_SECRET, CREDENTIAL
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.edges.kube import ApiFailure
 
@@ -65,6 +65,18 @@ def edit(shop: Shop) -> None:
     shop.client_secret("canary-secret")
 
 
+def count_reconciles(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[NamespacedName]:
+    """The credentials that are reconciled from now on."""
+    reconciled, reconcile = list[NamespacedName](), shop.process.reconciler.reconcile
+
+    async def counted(key: NamespacedName) -> None:
+        reconciled.append(key)
+        await reconcile(key)
+
+    monkeypatch.setattr(shop.process.reconciler, "reconcile", counted)
+    return reconciled
+
+
 @pytest.mark.rule("CLIENT-6")
 async def test_an_edited_client_secret_is_read_once_for_all_that_name_it(shop: Shop, reads: Reads) -> None:
     edit(shop)
@@ -80,6 +92,49 @@ async def test_a_client_secret_that_is_edited_in_a_loop_is_read_once_per_second(
         await shop.process.work()
     assert 8 <= len(reads.times) <= 11
     assert all(later - earlier >= 1 for earlier, later in zip(reads.times, reads.times[1:], strict=False))
+
+
+@pytest.mark.rule("CLIENT-6")
+async def test_an_edit_in_a_loop_costs_each_credential_one_reconcile_per_second(
+    shop: Shop, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciled = count_reconciles(shop, monkeypatch)
+    for _ in range(100):
+        edit(shop)
+        shop.world.pass_time(0.1)
+        await shop.process.work()
+    assert len(reads.times) >= 9
+    assert len(reconciled) <= 13 * (CROWD + 1)
+
+
+@pytest.mark.rule("CLIENT-6")
+async def test_an_edit_does_not_concern_a_credential_that_is_suspended(
+    shop: Shop, crowd: list[NamespacedName], reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in (CREDENTIAL, *crowd[1:]):
+        shop.api.put_credential(key, {"clientSecretRef": {"name": CLIENT_SECRET.name}, "suspend": True})
+    shop.process.credentials_changed()
+    await shop.pass_time(2)
+    reconciled = count_reconciles(shop, monkeypatch)
+    edit(shop)
+    await shop.pass_time(3)
+    assert set(reconciled) == {crowd[0]}
+    assert len(reads.times) == 1
+
+
+@pytest.mark.rule("CLIENT-6")
+async def test_a_change_that_only_the_read_of_another_has_shown_is_followed_by_all(
+    shop: Shop, crowd: list[NamespacedName], reads: Reads
+) -> None:
+    shop.endpoint.clients["shop"] = "canary-rotated"
+    shop.api.changed = lambda _: None  # the watch of Secrets brings nothing
+    shop.client_secret("canary-rotated")
+    before = len(shop.endpoint.requests)
+    shop.api.put_credential(NamespacedName("shop", "new"), {"clientSecretRef": {"name": CLIENT_SECRET.name}})
+    shop.process.credentials_changed()
+    await shop.pass_time(2)
+    assert len(reads.times) == 1
+    assert len(shop.endpoint.requests) == before + len(crowd) + 2
 
 
 @pytest.mark.rule("CLIENT-6")
