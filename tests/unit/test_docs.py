@@ -13,7 +13,7 @@ import yaml
 from tests.unit.exposition import every_metric
 from tuinly_operator.base.settings import FLAGS
 from tuinly_operator.domain.credential import Credential
-from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.errors import Mark, Reason
 from tuinly_operator.domain.template import layout_of
 
 Json = dict[str, Any]
@@ -65,6 +65,16 @@ def test_each_reason_is_explained_once() -> None:
     rows = tables((REFERENCE / "reasons.md").read_text(), "Reason", "Where", "What it means", "What to do")
     assert sorted(unquoted(row[0]) for row in rows) == sorted(Reason)
     assert all(all(row) for row in rows)
+
+
+def test_the_reasons_that_stall_and_those_with_the_longer_cap_are_named() -> None:
+    stalls = re.search(
+        r"^- `Stalled`: (.*?)\. Waiting", (REFERENCE / "reasons.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    slow = re.search(r"^\| RETRY-2 \|(.*)$", (ROOT / "docs" / "contract.md").read_text(), re.MULTILINE)
+    for named, mark in ((stalls, Mark.STALLS), (slow, Mark.SLOW)):
+        assert named is not None
+        assert set(re.findall(r"`(\w+)`", named[1])) == {reason for reason in Reason if mark in reason.mark}
 
 
 def test_troubleshooting_helps_with_every_reason_for_which_there_is_something_to_do() -> None:

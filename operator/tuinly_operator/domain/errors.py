@@ -1,14 +1,13 @@
 """Why something is not as it should be: the reasons that conditions, Events and metrics share, and their exceptions.
 
     Failure                  an attempt or a write failed; its reason and message are shown to users
-    ├── TokenRequestFailed   an endpoint gave no usable token, or did not accept one
-    └── WorseAnswer          it gave one that would make things worse
+    └── TokenRequestFailed   an endpoint gave no usable token, or did not accept one
 
 Failures are values of the domain: their messages are ours, say what to do next and never hold a secret.
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Flag, StrEnum, auto
 from http import HTTPStatus
 from typing import Final, Self
 
@@ -17,47 +16,72 @@ from tuinly_operator.base.text import cut, printable
 MOST_TOLD: Final = 500  # characters of a message that people are shown
 
 
+class Actor(StrEnum):
+    """Who can do something about a reason: the value is what the plugin prints."""
+
+    YOU = "you"  # who writes the credential and its client Secret
+    ADMIN = "cluster admin"  # who runs the operator and the cluster
+    ENDPOINT = "Tuinly"
+    NOBODY = ""
+
+
+class Mark(Flag):
+    """What else a reason means."""
+
+    NONE = 0
+    STALLS = auto()  # waiting is of no use: `Stalled` goes with Ready False
+    SLOW = auto()  # retrying soon is of no use: retries have the longer cap
+
+
 class Reason(StrEnum):
-    """One CamelCase word per cause (Kubernetes API conventions, "conditions"), told in docs/reference/reasons.md."""
+    """One CamelCase word per cause (Kubernetes API conventions, "conditions"), told in docs/reference/reasons.md.
+
+    Beside each stands who can do something about it, if anybody can, and how it is marked.
+    """
+
+    actor: Actor
+    mark: Mark
 
     ISSUED = "Issued"
     ISSUING = "Issuing"
-    SUSPENDED = "Suspended"
+    SUSPENDED = "Suspended", Actor.YOU
     TEMPLATE_CHANGED = "TemplateChanged"
-    INVALID_SPEC = "InvalidSpec"
-    CLIENT_SECRET_NOT_FOUND = "ClientSecretNotFound"  # noqa: S105 -- a reason, not a password
-    CLIENT_SECRET_INVALID = "ClientSecretInvalid"  # noqa: S105 -- a reason, not a password
-    URL_NOT_ALLOWED = "URLNotAllowed"
-    INVALID_CLIENT = "InvalidClient"
-    INVALID_SCOPE = "InvalidScope"
-    REQUEST_REJECTED = "RequestRejected"
-    ENDPOINT_UNAVAILABLE = "EndpointUnavailable"
-    ENDPOINT_THROTTLED = "EndpointThrottled"
-    INVALID_RESPONSE = "InvalidResponse"
-    VERIFICATION_FAILED = "VerificationFailed"
-    VERIFICATION_INCONCLUSIVE = "VerificationInconclusive"
-    TARGET_CONFLICT = "TargetConflict"
-    TARGET_REJECTED = "TargetRejected"
+    INVALID_SPEC = "InvalidSpec", Actor.ADMIN, Mark.STALLS
+    CLIENT_SECRET_NOT_FOUND = "ClientSecretNotFound", Actor.YOU
+    CLIENT_SECRET_INVALID = "ClientSecretInvalid", Actor.YOU, Mark.STALLS
+    URL_NOT_ALLOWED = "URLNotAllowed", Actor.ADMIN, Mark.STALLS
+    INVALID_CLIENT = "InvalidClient", Actor.YOU, Mark.STALLS | Mark.SLOW
+    INVALID_SCOPE = "InvalidScope", Actor.YOU, Mark.STALLS | Mark.SLOW
+    REQUEST_REJECTED = "RequestRejected", Actor.YOU, Mark.STALLS | Mark.SLOW
+    ENDPOINT_UNAVAILABLE = "EndpointUnavailable", Actor.ENDPOINT
+    ENDPOINT_THROTTLED = "EndpointThrottled", Actor.ENDPOINT
+    INVALID_RESPONSE = "InvalidResponse", Actor.ENDPOINT
+    WORSE_TOKEN = "WorseToken", Actor.YOU, Mark.SLOW
+    VERIFICATION_FAILED = "VerificationFailed", Actor.YOU
+    VERIFICATION_INCONCLUSIVE = "VerificationInconclusive", Actor.ENDPOINT
+    TARGET_CONFLICT = "TargetConflict", Actor.YOU, Mark.STALLS | Mark.SLOW
+    TARGET_REJECTED = "TargetRejected", Actor.ADMIN
     TOKEN_EXPIRED = "TokenExpired"  # noqa: S105 -- a reason, not a password
     # The condition Delivered only:
     PUSHED = "Pushed"
     PUSHING = "Pushing"
-    PUSH_NOT_ENABLED = "PushNotEnabled"
-    PUSH_REFUSED = "PushRefused"
-    PUSH_INCOMPLETE = "PushIncomplete"
+    PUSH_NOT_ENABLED = "PushNotEnabled", Actor.ADMIN
+    PUSH_REFUSED = "PushRefused", Actor.ADMIN
+    PUSH_INCOMPLETE = "PushIncomplete", Actor.YOU
     # Events only:
-    RESTORED = "Restored"
-    ANOTHER_OPERATOR = "AnotherOperator"
-    LOOK_ALIKE = "TargetLookAlike"
-    SCOPE_NARROWED = "ScopeNarrowed"
-    LIFETIME_TOO_SHORT = "LifetimeTooShort"
+    RESTORED = "Restored", Actor.YOU
+    ANOTHER_OPERATOR = "AnotherOperator", Actor.ADMIN
+    LOOK_ALIKE = "TargetLookAlike", Actor.YOU
+    SCOPE_NARROWED = "ScopeNarrowed", Actor.YOU
+    LIFETIME_TOO_SHORT = "LifetimeTooShort", Actor.ENDPOINT
     REFRESH_REFUSED = "RefreshRefused"
 
-
-# What only a person can mend: retried, but with the longer cap.
-MENDED_BY_PEOPLE = frozenset(
-    {Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED, Reason.TARGET_CONFLICT}
-)
+    def __new__(cls, word: str, actor: Actor = Actor.NOBODY, mark: Mark = Mark.NONE) -> Self:
+        """Let the word alone be the value, by which it is found and printed."""
+        reason = str.__new__(cls, word)
+        reason._value_ = word
+        reason.actor, reason.mark = actor, mark
+        return reason
 
 
 @dataclass
@@ -74,7 +98,7 @@ class Failure(Exception):  # noqa: N818 -- it is a value of the domain, no error
     @property
     def patient(self) -> bool:
         """Whether retrying soon is of no use, since only a person can mend it."""
-        return self.reason in MENDED_BY_PEOPLE
+        return Mark.SLOW in self.reason.mark
 
     def to_keep(self) -> Self:
         """An equal one, to be remembered. One that was raised holds, by its traceback, all that was at hand there.
@@ -85,16 +109,6 @@ class Failure(Exception):  # noqa: N818 -- it is a value of the domain, no error
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
-
-
-@dataclass
-class WorseAnswer(Failure):
-    """A well-formed token that would make things worse than they are."""
-
-    @property
-    def patient(self) -> bool:
-        """Asking again soon would only give the same."""
-        return True
 
 
 @dataclass

@@ -17,7 +17,7 @@ from tuinly_operator.domain.credential import (
     Status,
 )
 from tuinly_operator.domain.decision import UNTRIED, need, setback, unwritten
-from tuinly_operator.domain.errors import MOST_TOLD, Failure, Reason
+from tuinly_operator.domain.errors import MOST_TOLD, Failure, Mark, Reason
 from tuinly_operator.domain.facts import Facts
 from tuinly_operator.domain.memory import Reported
 from tuinly_operator.domain.notices import Notice
@@ -26,17 +26,6 @@ from tuinly_operator.domain.push import delivered, story
 # For these, Ready is False whatever the target holds.
 _NEVER_READY: Final = frozenset({Reason.INVALID_SPEC, Reason.URL_NOT_ALLOWED})
 # While Ready is False for these, somebody must mend something. Endpoints recover, and a missing Secret may yet come.
-_STALLING: Final = frozenset(
-    {
-        Reason.INVALID_SPEC,
-        Reason.URL_NOT_ALLOWED,
-        Reason.INVALID_CLIENT,
-        Reason.INVALID_SCOPE,
-        Reason.REQUEST_REJECTED,
-        Reason.CLIENT_SECRET_INVALID,
-        Reason.TARGET_CONFLICT,
-    }
-)
 _UNDER_WAY: Final = "an access token is being requested"
 # What came of a push; it is told until there is another one.
 _RESULTS: Final = frozenset({Reason.PUSHED, Reason.PUSH_REFUSED, Reason.PUSH_INCOMPLETE})
@@ -110,7 +99,7 @@ def _conditions(f: Facts, decision: Rest) -> tuple[Condition, ...]:
     ready = _ready(f, decision)
     value, reason, message = ready
     conditions = [_stamp(f, READY, *ready), _stamp(f, REFRESHED, *_refreshed(f, decision))]
-    if value == "False" and reason in _STALLING:
+    if value == "False" and Mark.STALLS in reason.mark:
         conditions.append(_stamp(f, STALLED, "True", reason, message))
     if value == "True" and not f.spec.suspend and not _has_template(f):  # nothing is under way while it is suspended
         message = "the target Secret does not look yet as spec.target asks for; the condition Refreshed says why"

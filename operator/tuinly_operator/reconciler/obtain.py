@@ -14,7 +14,7 @@ from tuinly_operator.domain import decision as rules
 from tuinly_operator.domain.acts import Attempt, Exchange, Need, Refresh, Verify
 from tuinly_operator.domain.credential import GrantType
 from tuinly_operator.domain.decision import Comparison
-from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
+from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed
 from tuinly_operator.domain.facts import Facts, Purpose
 from tuinly_operator.domain.memory import Attempted, Client, IssuedToken, RefreshToken
 from tuinly_operator.domain.schedule import MIN_LEAD, lead, refresh_offset
@@ -203,7 +203,7 @@ class Attempts:
         (self._apart.add if apart else self._apart.discard)(origin)
 
     def _take(self, record: Record, facts: Facts, decided: Attempt, offer: IssuedToken) -> None:
-        """Judge an answer against the token that is held, and keep the better one. Raises WorseAnswer."""
+        """Judge an answer against the token that is held, and keep it. Raises Failure if it is worse."""
         current, now = record.memory.current, self._clock.now()
         routine = decided.why in (Need.DUE, Need.EXPIRED)
         due = rules.refresh_at(facts, current) if current is not None and routine else None
@@ -220,7 +220,7 @@ class Attempts:
                 _log.info("the server gave the same token again", extra=fields(credential=facts.credential.key))
             case _:
                 message = "the server gave a token with narrower scopes or an earlier end than the present one"
-                raise WorseAnswer(Reason.INVALID_RESPONSE, message)
+                raise Failure(Reason.WORSE_TOKEN, message)
 
     def _remark(self, record: Record, facts: Facts, held: IssuedToken, *, first: bool) -> None:
         """Warn once of settings of the server that a new token shows: narrowed scopes, short lifetimes."""

@@ -6,12 +6,12 @@ from typing import Any, Final, NamedTuple
 from kubectl_tuinly.rules.installation import Installation
 from kubectl_tuinly.rules.pods import How, Sees, Use
 from kubectl_tuinly.rules.steps import Step, Unseen, Verdict, unchecked
-from kubectl_tuinly.rules.view import ADMIN, ENDPOINT, WHOSE, moment
+from kubectl_tuinly.rules.view import actor_of, moment
 from tuinly_operator.base.clock import parse_rfc3339
 from tuinly_operator.base.text import cut, printable
 from tuinly_operator.domain.client_secret import not_found
 from tuinly_operator.domain.credential import READY, REFRESHED, Credential, GrantType
-from tuinly_operator.domain.errors import Failure, Reason
+from tuinly_operator.domain.errors import Actor, Failure, Reason
 from tuinly_operator.domain.facts import understand
 from tuinly_operator.domain.target import MANAGER, Ownership, SecretMeta, looks_as_asked, ownership
 from tuinly_operator.domain.template import layout_of
@@ -24,9 +24,9 @@ ATTEMPT: Final = "Last attempt"
 TARGET: Final = "Target"
 PODS: Final = "Pods"
 
-_ASK: Final[Mapping[str, str]] = {
-    ADMIN: "Ask the cluster admin. ",
-    ENDPOINT: "Wait, or ask whoever runs the endpoint. ",
+_ASK: Final[Mapping[Actor, str]] = {
+    Actor.ADMIN: "Ask the cluster admin. ",
+    Actor.ENDPOINT: "Wait, or ask whoever runs the endpoint. ",
 }
 _MOST_NAMED: Final = 5
 _GRANTS: Final = {GrantType.REFRESH_TOKEN: "by refresh token", GrantType.CLIENT_CREDENTIALS: "by client credentials"}
@@ -162,7 +162,7 @@ def attempt_step(credential: Credential, events: Sequence[Mapping[str, Any]] | U
     text = (
         f"{refreshed.reason}: {refreshed.message}{_failures(credential, now)}{_last_warning(credential, events, now)}"
     )
-    todo = f"{_ASK.get(WHOSE.get(refreshed.reason, ''), '')}{refreshed.reason}: {refreshed.message}"
+    todo = f"{_ASK.get(actor_of(refreshed.reason), '')}{refreshed.reason}: {refreshed.message}"
     return Step(ATTEMPT, Verdict.WRONG if ready.status != "True" else Verdict.WARNING, text, todo)
 
 

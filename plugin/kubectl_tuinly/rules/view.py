@@ -7,48 +7,9 @@ from typing import Any, Final
 from tuinly_operator.base.clock import parse_rfc3339, rfc3339
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import READY, REFRESHED, Condition, Credential
-from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.errors import Actor, Reason
 
-YOU: Final = "you"
-ADMIN: Final = "cluster admin"
-ENDPOINT: Final = "Tuinly"
-NOBODY: Final = ""
-PENDING: Final = "Pending"
-
-# Who can do something about it: whoever writes credential and client Secret, who runs operator and cluster, or Tuinly.
-WHOSE: Final[Mapping[str, str]] = {
-    PENDING: ADMIN,
-    Reason.ISSUED: NOBODY,
-    Reason.ISSUING: NOBODY,
-    Reason.SUSPENDED: YOU,
-    Reason.TEMPLATE_CHANGED: NOBODY,
-    Reason.INVALID_SPEC: ADMIN,
-    Reason.CLIENT_SECRET_NOT_FOUND: YOU,
-    Reason.CLIENT_SECRET_INVALID: YOU,
-    Reason.URL_NOT_ALLOWED: ADMIN,
-    Reason.INVALID_CLIENT: YOU,
-    Reason.INVALID_SCOPE: YOU,
-    Reason.REQUEST_REJECTED: YOU,
-    Reason.ENDPOINT_UNAVAILABLE: ENDPOINT,
-    Reason.ENDPOINT_THROTTLED: ENDPOINT,
-    Reason.INVALID_RESPONSE: ENDPOINT,
-    Reason.VERIFICATION_FAILED: YOU,
-    Reason.VERIFICATION_INCONCLUSIVE: ENDPOINT,
-    Reason.TARGET_CONFLICT: YOU,
-    Reason.TARGET_REJECTED: ADMIN,
-    Reason.TOKEN_EXPIRED: NOBODY,
-    Reason.PUSHED: NOBODY,
-    Reason.PUSHING: NOBODY,
-    Reason.PUSH_NOT_ENABLED: ADMIN,
-    Reason.PUSH_REFUSED: ADMIN,
-    Reason.PUSH_INCOMPLETE: YOU,
-    Reason.RESTORED: YOU,
-    Reason.ANOTHER_OPERATOR: ADMIN,
-    Reason.LOOK_ALIKE: YOU,
-    Reason.SCOPE_NARROWED: YOU,
-    Reason.LIFETIME_TOO_SHORT: ENDPOINT,
-    Reason.REFRESH_REFUSED: NOBODY,
-}
+PENDING: Final = "Pending"  # what the API server says of a credential that no operator has looked at
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -152,11 +113,21 @@ def _telling(ready: Condition | None, refreshed: Condition | None) -> Condition 
     return ready if refreshed.status == "True" else refreshed
 
 
-def _whose(reason: str, refreshed: Condition | None) -> str:
+def actor_of(reason: str) -> Actor:
+    """Who can do something about a reason; nobody, where another version of the operator wrote it."""
+    if reason == PENDING:
+        return Actor.ADMIN
+    try:
+        return Reason(reason).actor
+    except ValueError:
+        return Actor.NOBODY
+
+
+def _whose(reason: str, refreshed: Condition | None) -> Actor:
     if reason == Reason.TOKEN_EXPIRED:
         cause = refreshed.reason if refreshed is not None else PENDING
-        return ADMIN if cause in {Reason.ISSUED, Reason.TOKEN_EXPIRED} else WHOSE.get(cause, NOBODY)
-    return WHOSE.get(reason, NOBODY)
+        return Actor.ADMIN if cause in {Reason.ISSUED, Reason.TOKEN_EXPIRED} else actor_of(cause)
+    return actor_of(reason)
 
 
 def _seconds(text: str | None) -> float | None:

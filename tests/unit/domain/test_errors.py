@@ -2,9 +2,15 @@
 
 import pytest
 
-from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed, WorseAnswer
+from tuinly_operator.domain.errors import Failure, Reason, TokenRequestFailed
 
-MENDED_BY_PEOPLE = {Reason.INVALID_CLIENT, Reason.INVALID_SCOPE, Reason.REQUEST_REJECTED, Reason.TARGET_CONFLICT}
+SLOW = {
+    Reason.INVALID_CLIENT,
+    Reason.INVALID_SCOPE,
+    Reason.REQUEST_REJECTED,
+    Reason.TARGET_CONFLICT,
+    Reason.WORSE_TOKEN,
+}
 NAMED_OTHERWISE = {Reason.URL_NOT_ALLOWED: "URLNotAllowed", Reason.LOOK_ALIKE: "TargetLookAlike"}
 
 
@@ -16,12 +22,8 @@ def test_a_reason_is_one_word_in_camel_case(reason: Reason) -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 @pytest.mark.parametrize("kind", [Failure, TokenRequestFailed])
-def test_there_is_no_hurry_where_only_a_person_can_help(kind: type[Failure], reason: Reason) -> None:
-    assert kind(reason, "what to do").patient is (reason in MENDED_BY_PEOPLE)
-
-
-def test_nor_where_asking_again_gives_the_same() -> None:
-    assert WorseAnswer(Reason.INVALID_RESPONSE, "what to do").patient is True
+def test_there_is_no_hurry_where_retrying_soon_is_of_no_use(kind: type[Failure], reason: Reason) -> None:
+    assert kind(reason, "what to do").patient is (reason in SLOW)
 
 
 def test_a_failure_is_shown_by_reason_and_message_on_one_line_and_not_a_long_one() -> None:

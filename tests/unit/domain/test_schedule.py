@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.facts import UID
 from tuinly_operator.domain.credential import RefreshSpec
-from tuinly_operator.domain.errors import Failure, Reason, WorseAnswer
+from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.schedule import JITTER, lead, refresh_offset, retry_delay, slack
 from tuinly_operator.domain.target import TokenState
 
@@ -138,7 +138,7 @@ def test_the_slack_is_a_hundredth_of_the_lifetime_and_three_seconds_at_most(life
         (MENDED_BY_PEOPLE, -HOUR, 300),
         (Failure(Reason.INVALID_SCOPE, ""), HOUR, 300),
         (Failure(Reason.REQUEST_REJECTED, ""), HOUR, 300),
-        (WorseAnswer(Reason.INVALID_RESPONSE, ""), HOUR, 300),
+        (Failure(Reason.WORSE_TOKEN, ""), HOUR, 300),
         (Failure(Reason.INVALID_RESPONSE, ""), HOUR, 60),
     ],
 )

@@ -2,28 +2,32 @@
 
 import pytest
 
-from kubectl_tuinly.rules.view import NOBODY, PENDING, WHOSE, moment, row_of, rows_of, span
+from kubectl_tuinly.rules.view import PENDING, actor_of, moment, row_of, rows_of, span
 from tests.support.objects import Json
 from tests.unit.facts import credential_object
 from tests.unit.plugin.objects import GOOD, NOW, told
-from tuinly_operator.domain.errors import Reason
+from tuinly_operator.domain.errors import Actor
 
 
 @pytest.mark.rule("PLUGIN-6")
-def test_each_reason_is_somebodys() -> None:
-    assert set(WHOSE) == {PENDING, *Reason}
+@pytest.mark.parametrize(
+    ("reason", "actor"),
+    [(PENDING, Actor.ADMIN), ("InvalidClient", Actor.YOU), ("Issued", Actor.NOBODY), ("OfTomorrow", Actor.NOBODY)],
+)
+def test_who_can_do_something_about_a_reason(reason: str, actor: Actor) -> None:
+    assert actor_of(reason) is actor
 
 
 @pytest.mark.rule("PLUGIN-6")
 @pytest.mark.parametrize(
     ("raw", "ready", "reason", "whose"),
     [
-        (told(GOOD, GOOD), True, "Issued", NOBODY),
+        (told(GOOD, GOOD), True, "Issued", Actor.NOBODY),
         (told(GOOD, "False:InvalidClient"), True, "InvalidClient", "you"),
         (told("False:TargetRejected", "False:TargetRejected"), False, "TargetRejected", "cluster admin"),
         (told("False:TokenExpired", "False:EndpointUnavailable", left=-5), False, "TokenExpired", "Tuinly"),
         (told(GOOD, GOOD, left=-5), False, "TokenExpired", "cluster admin"),
-        (told(GOOD, GOOD, observedGeneration=0), False, "Issued", NOBODY),
+        (told(GOOD, GOOD, observedGeneration=0), False, "Issued", Actor.NOBODY),
         (credential_object(), False, "Pending", "cluster admin"),
         (credential_object({"status": {"conditions": "odd"}}), False, "Pending", "cluster admin"),
     ],

@@ -75,7 +75,7 @@ async def test_no_refresh_token_of_another_client_is_used_after_a_rotation_that_
     scoped.endpoint.clients["shop"] = "canary-other"
     scoped.client_secret("canary-other")
     await scoped.pass_time(10)
-    assert scoped.refreshed() == "False InvalidResponse"
+    assert scoped.refreshed() == "False WorseToken"
     scoped.endpoint.mood, scoped.endpoint.clients["shop"] = "good", "canary-secret"
     scoped.client_secret("canary-secret")
     await scoped.pass_time(HOUR - 60)

@@ -182,7 +182,7 @@ class Crossing:
 
 
 OK, UNVERIFIED, SUSPENDED = "True Issued", "False VerificationInconclusive", "Unknown Suspended"
-WORSE, CONFLICT = "False InvalidResponse", "False TargetConflict"
+WORSE, CONFLICT = "False WorseToken", "False TargetConflict"
 PAIRS: dict[tuple[str, str], Cell] = {
     ("held token", "slow request"): Cell("A token that took its time is held like any other.", OK, UNVERIFIED, 1, 2),
     ("held token", "worse answer"): Cell(
