@@ -29,7 +29,7 @@ def test_narrower_scopes_are_refused_while_the_token_is_good(tenant: Tenant, aud
     tenant.register(grants_only=("orders:read",))
     tenant.rotate_secret()
     tenant.apply_client_secret()
-    condition = tenant.await_condition("Refreshed", "False", "InvalidResponse")
+    condition = tenant.await_condition("Refreshed", "False", "WorseToken")
     assert "narrower" in condition.message
     assert tenant.target().raw == before.raw
     tenant.await_condition("Ready", "True", "Issued")
