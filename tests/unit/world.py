@@ -4,6 +4,7 @@ Only what decides is real here: store, queue, timers, limiter, decisions and act
 managed fields and resource versions as the real one does; tests/api holds the operator against that one.
 """
 
+import asyncio
 import base64
 import copy
 import json
@@ -454,24 +455,28 @@ class FakeEndpoint:
     verifications: list[float] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)  # tokens that GraphQL did not accept when it was last asked
     meanwhile: Callable[[], None] | None = None  # happens while the next request is on its way
+    takes: float = 0.0  # seconds of the loop's time, for each request for a token
+    clock_ahead: float | None = None  # seconds by which its clock is ahead, None where its answers tell no time
+    urls: list[str] = field(default_factory=list)  # where each request for a token or verification was sent
     _refresh_tokens: dict[str, Issued] = field(default_factory=dict)
 
     async def exchange(
         self, url: str, client_id: str, client_secret: Sensitive, scopes: frozenset[str]
     ) -> TokenResponse:
-        self._receive("exchange")
+        await self._receive("exchange", url)
         if self.clients.get(client_id) != client_secret.reveal():
             raise TokenRequestFailed(Reason.INVALID_CLIENT, "refused", status=401)
         return self._issue(url, client_id, client_secret.reveal(), frozenset(scopes), frozenset(scopes))
 
     async def refresh(self, url: str, refresh_token: Sensitive) -> TokenResponse:
-        self._receive("refresh")
+        await self._receive("refresh", url)
         if self.mood == "refuses refreshes" or refresh_token.reveal() not in self._refresh_tokens:
             raise TokenRequestFailed(Reason.REQUEST_REJECTED, "refused", status=400)
         last = self._refresh_tokens[refresh_token.reveal()]
         return self._issue(url, last.client, last.secret, last.asked, last.scopes)
 
-    async def verify(self, _url: str, token: Sensitive) -> None:
+    async def verify(self, url: str, token: Sensitive) -> None:
+        self.urls.append(url)
         self.verifications.append(self.world.boot)
         if self.graphql is None:
             self.rejected.discard(token.reveal())
@@ -483,8 +488,11 @@ class FakeEndpoint:
     def find(self, value: str) -> Issued | None:
         return next((token for token in reversed(self.ledger) if token.value == value), None)
 
-    def _receive(self, grant: str) -> None:
+    async def _receive(self, grant: str, url: str) -> None:
+        self.urls.append(url)
         self.requests.append((grant, self.world.boot))
+        if self.takes:
+            await asyncio.sleep(self.takes)
         happens, self.meanwhile = self.meanwhile, None
         if happens is not None:
             happens()
@@ -516,7 +524,8 @@ class FakeEndpoint:
             refresh = f"canary-refresh-{number}"
             self._refresh_tokens[refresh] = token
         said = granted if self.mood == "narrows" else None
-        return TokenResponse(Sensitive(value), Sensitive(refresh) if refresh else None, self.lifetime, said, None)
+        told = None if self.clock_ahead is None else self.world.wall + self.clock_ahead
+        return TokenResponse(Sensitive(value), Sensitive(refresh) if refresh else None, self.lifetime, said, told)
 
 
 class FakeEvents:

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import inspect
 import logging
-import selectors
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.virtual_time import VirtualLoop
 from tuinly_operator.base.chance import Chance
 from tuinly_operator.base.clock import Moment
 from tuinly_operator.base.names import NamespacedName
@@ -36,29 +36,6 @@ LEASE_LIMIT: Final = 4.0
 """Seconds after which a request for a Lease is given up."""
 SLACK: Final = 0.01
 """Seconds; requests without a fault take none."""
-
-
-class _Skipping(selectors.DefaultSelector):
-    """Waits for nothing: where a loop would wait, its time goes on."""
-
-    loop: "VirtualLoop"
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.loop.now += timeout or 0.0
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop in which an hour is over at once."""
-
-    def __init__(self) -> None:
-        selector = _Skipping()
-        selector.loop = self
-        self.now = 0.0
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now
 
 
 @dataclass
