@@ -47,7 +47,9 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended", Actor.YOU
     TEMPLATE_CHANGED = "TemplateChanged"
     INVALID_SPEC = "InvalidSpec", Actor.ADMIN, Mark.STALLS
+    CREDENTIAL_UNREADABLE = "CredentialUnreadable", Actor.ADMIN
     CLIENT_SECRET_NOT_FOUND = "ClientSecretNotFound", Actor.YOU
+    CLIENT_SECRET_UNREADABLE = "ClientSecretUnreadable", Actor.ADMIN
     CLIENT_SECRET_INVALID = "ClientSecretInvalid", Actor.YOU, Mark.STALLS
     URL_NOT_ALLOWED = "URLNotAllowed", Actor.ADMIN, Mark.STALLS
     INVALID_CLIENT = "InvalidClient", Actor.YOU, Mark.STALLS | Mark.SLOW

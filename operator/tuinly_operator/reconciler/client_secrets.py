@@ -9,7 +9,7 @@ from tuinly_operator.base.clock import Clock
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.client_secret import is_watched, not_found, not_readable, parse_client_secret
 from tuinly_operator.domain.credential import ClientSecretRef
-from tuinly_operator.domain.errors import Failure
+from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.domain.facts import Facts
 from tuinly_operator.domain.memory import Client, ClientSecretRead
 from tuinly_operator.domain.target import SecretMeta
@@ -59,6 +59,7 @@ class ClientSecrets:
             if failure.status == HTTPStatus.FORBIDDEN:
                 raise not_readable(key.name) from None
             if not failure.not_found:
+                failure.reason = Reason.CLIENT_SECRET_UNREADABLE
                 raise
         # The store takes only what the watch shows: of no other it learns when it goes.
         seen = SecretMeta.from_object(raw) if raw is not None and is_watched(raw) else None

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from tuinly_operator.base.logs import fields
 from tuinly_operator.base.names import NamespacedName
 from tuinly_operator.domain.credential import Credential
-from tuinly_operator.domain.errors import Failure
+from tuinly_operator.domain.errors import Failure, Reason
 from tuinly_operator.edges.kube import ApiFailure, Kube
 from tuinly_operator.engine.store import Record, Store
 
@@ -16,7 +16,11 @@ _log = logging.getLogger(__name__)
 async def read_credential(kube: Kube, store: Store, key: NamespacedName) -> bool:
     """Look for a credential, and have the store take in what is found; return whether it did. Raises ApiFailure."""
     since = store.known(key)
-    raw, version = await kube.find_credential(key)
+    try:
+        raw, version = await kube.find_credential(key)
+    except ApiFailure as failure:
+        failure.reason = Reason.CREDENTIAL_UNREADABLE
+        raise
     try:
         credential = Credential.from_object(raw) if raw is not None else None
     except Failure as failure:
@@ -34,5 +38,5 @@ async def is_served(kube: Kube, store: Store, record: Record) -> bool:
         ApiFailure: it could not be read; 409 if it changes as fast as it is read.
     """
     if not await read_credential(kube, store, record.credential.key):
-        raise ApiFailure(HTTPStatus.CONFLICT, "TooManyChanges")
+        raise ApiFailure(HTTPStatus.CONFLICT, "TooManyChanges", reason=Reason.CREDENTIAL_UNREADABLE)
     return store.get(record.credential.key) is record and not record.credential.deleting

@@ -184,15 +184,17 @@ class Reconciler:
             # An outage is not this credential's failure: all go on soon after its end.
             self._try_again(record.credential.key)
             return
-        what, where = ("refuses", "operator's RBAC and the") if failure.refused else ("fails", "API server and the")
+        what, where = ("refuses", "operator's RBAC") if failure.refused else ("fails", "API server")
+        if failure.reason is Reason.TARGET_REJECTED:
+            where += " and the admission policies and webhooks in this namespace"
         message = (
-            f"the API server {what} what the operator needs ({failure.status or 'no answer'} {failure.word}); "
-            f"check the {where} admission policies and webhooks in this namespace"
+            f"the API server {what} {failure.request or 'what the operator needs'} "
+            f"({failure.status or 'no answer'} {failure.word}); check the {where}"
         )
         attempts = record.memory.refusal.attempts if record.memory.refusal else 0
         least = None if failure.refused else max(_LEAST_RETRY, failure.retry_after)
         tell = not telling and (failure.refused or attempts >= _FAILURES_IN_SILENCE)
-        await self._set_back(record, Failure(Reason.TARGET_REJECTED, message), tell=tell, least=least)
+        await self._set_back(record, Failure(failure.reason, message), tell=tell, least=least)
 
     def _try_again(self, key: NamespacedName) -> None:
         wait = self._chance.uniform(_LEAST_RETRY, _RETRY)

@@ -222,6 +222,14 @@ async def test_for_how_long_it_asks_to_be_left_alone(
     assert (await read(api)).retry_after == seconds
 
 
+@pytest.mark.rule("RETRY-5")
+@pytest.mark.parametrize("answer", [0, 403, 500])
+async def test_a_failure_tells_which_request_it_was(odd: tuple[OddServer, Kube], answer: int) -> None:
+    server, api = odd
+    server.answer = answer
+    assert (await read(api)).request == "GET /api/v1/namespaces/shop/secrets/client"
+
+
 WRITES: dict[str, Callable[[Kube, NamespacedName], Awaitable[object]]] = {
     "apply": lambda api, key: api.apply_secret(key, {"metadata": {}}),
     "delete": lambda api, key: api.delete_secret(

@@ -96,12 +96,41 @@ async def test_what_fails_again_and_again_is_told(shop: Shop, monkeypatch: pytes
     await shop.process.work()
     assert shop.refreshed() == "True Issued"  # it may pass
     await shop.pass_time(60)
-    assert shop.refreshed() == "False TargetRejected"
+    assert shop.refreshed() == "False ClientSecretUnreadable"
     assert shop.told("Ready") == "True Issued"
     monkeypatch.undo()
     shop.endpoint.clients["shop"] = "canary-rotated"
     await shop.pass_time(62)
     assert shop.refreshed() == "True Issued"
+
+
+def refresh_what_is_retained(shop: Shop) -> None:
+    """Before such a refresh the credential is read."""
+    shop.spec(target={"deletionPolicy": "Retain"})
+    shop.world.pass_time(HOUR * 2 // 3)
+
+
+OBJECTS: Mapping[str, tuple[str, Callable[[Shop], None]]] = {
+    "ClientSecretUnreadable": ("read_secret", CALLS["read_secret"]),
+    "CredentialUnreadable": ("find_credential", refresh_what_is_retained),
+    "TargetRejected": ("delete_secret", CALLS["delete_secret"]),
+}
+
+
+@pytest.mark.rule("RETRY-5")
+@pytest.mark.parametrize("reason", OBJECTS)
+async def test_the_reason_names_the_object_and_the_message_the_request(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    method, happens = OBJECTS[reason]
+    failure = ApiFailure(500, "InternalError")
+    failure.request = "VERB /path"
+    monkeypatch.setattr(shop.api, method, Failing(shop.world, failure))
+    happens(shop)
+    await shop.process.work()
+    await shop.pass_time(60)
+    assert shop.refreshed() == f"False {reason}"
+    assert "VERB /path (500 InternalError)" in shop.message("Refreshed")
 
 
 async def a_write_fails(shop: Shop, monkeypatch: pytest.MonkeyPatch, failure: ApiFailure) -> None:

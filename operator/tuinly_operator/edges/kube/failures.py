@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+from tuinly_operator.domain.errors import Reason
+
 _UNREACHABLE: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 _ENDING: Final = "NamespaceTerminating"
 _REFUSALS: Final = frozenset(
@@ -24,10 +26,19 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
 
     `status` is the HTTP status, None where there was no answer; `word` the machine-readable reason of the answer;
     `retry_after` the seconds for which it asks to be left alone; `other_uid` says that the object of that name is
-    another one. The library's exceptions hold headers and body, so they never come as cause or context.
+    another one. `request` is its method and path, `reason` what users are told where it stays: a read names its object
+    here. The library's exceptions hold headers and body, so they never come as cause or context.
     """
 
-    def __init__(self, status: int | None, word: str, retry_after: float = 0.0, *, other_uid: bool = False) -> None:
+    def __init__(
+        self,
+        status: int | None,
+        word: str,
+        retry_after: float = 0.0,
+        *,
+        other_uid: bool = False,
+        reason: Reason = Reason.TARGET_REJECTED,
+    ) -> None:
         super().__init__(
             f"the API server answered {status} {word}" if status else f"no answer from the API server: {word}"
         )
@@ -35,6 +46,8 @@ class ApiFailure(Exception):  # noqa: N818 -- named like the failures of the dom
         self.word = word
         self.retry_after = retry_after
         self.other_uid = other_uid
+        self.request = ""
+        self.reason = reason
 
     @property
     def out_of_reach(self) -> bool:

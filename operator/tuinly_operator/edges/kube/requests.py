@@ -240,6 +240,7 @@ class Requests:
             self._doubt()
             if not await self.answers():
                 failure = ApiFailure(None, "NotReady")
+        failure.request = f"{method} {path}"
         raise failure from None
 
     def _doubt(self) -> None:
