@@ -188,6 +188,19 @@ async def test_a_failed_read_fails_for_all_that_wait_for_it(
     assert len(reads.times) == 2
 
 
+async def test_a_client_secret_that_is_not_there_is_not_read_at_each_reconcile(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Reads(shop, monkeypatch)
+    shop.api.remove_secret(CLIENT_SECRET)
+    await shop.pass_time(5)
+    assert len(reads.times) == 1
+    for _ in range(5):
+        await shop.process.reconcile(CREDENTIAL)
+        await shop.pass_time(2)
+    assert len(reads.times) == 1
+
+
 @pytest.mark.rule("CLIENT-6")
 async def test_after_a_cancelled_read_one_of_those_that_wait_reads(
     shop: Shop, crowd: list[NamespacedName], reads: Reads

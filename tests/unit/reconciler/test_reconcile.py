@@ -287,6 +287,7 @@ async def test_a_client_secret_that_may_not_be_read_is_told_and_read_once_it_may
     shop.api.put_secret(CLIENT_SECRET, {"client_id": "shop", "client_secret": "canary-rotated"})
     await shop.pass_time(2)
     assert shop.refreshed() == "False ClientSecretNotFound"
+    assert CLIENT_SECRET.name in shop.message("Refreshed")
     assert shop.told("Ready") == "True Issued"
     monkeypatch.undo()
     await shop.pass_time(300)
