@@ -210,7 +210,7 @@ class Attempts:
         match rules.compare(replace(facts, memory=record.memory, now=now), offer):
             case Comparison.BETTER:
                 record.memory = record.memory.obtained(offer, due)
-                self._remark(record, facts, offer, first=current is None)
+                self._remark(record, facts, offer)
             case Comparison.RENEWED:
                 record.memory = record.memory.renewed(offer, due)
             case Comparison.SAME if current is not None:
@@ -222,9 +222,11 @@ class Attempts:
                 message = "the server gave a token with narrower scopes or an earlier end than the present one"
                 raise Failure(Reason.WORSE_TOKEN, message)
 
-    def _remark(self, record: Record, facts: Facts, held: IssuedToken, *, first: bool) -> None:
+    def _remark(self, record: Record, facts: Facts, held: IssuedToken) -> None:
         """Warn once of settings of the server that a new token shows: narrowed scopes, short lifetimes."""
-        if first and not held.state.scopes >= facts.spec.scopes:
+        if held.state.scopes >= facts.spec.scopes:
+            record.memory = record.memory.may_tell_again(Reason.SCOPE_NARROWED)
+        else:
             message = "the server granted fewer scopes than spec.scopes asks for"
             self._reporter.warn_once(record, Reason.SCOPE_NARROWED, message)
         if lead(facts.spec.refresh, held.state.lifetime) < MIN_LEAD:
