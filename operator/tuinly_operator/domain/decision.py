@@ -439,8 +439,15 @@ def setback(f: Facts) -> Setback | None:
 
 
 def refresh_at(f: Facts, held: IssuedToken) -> Deadline:
-    """When the token is due for its refresh."""
-    return held.ask_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
+    """When the token is due for its refresh.
+
+    Also once an attempt ended in doubt after it was issued: a server that revokes may have issued another one, and the
+    answer was lost. Such a token may be met in the target only when that attempt is under way, or over.
+    """
+    due = held.ask_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
+    last = f.memory.attempt
+    doubt = last is not None and last.failure.in_doubt and held.state.issued_at <= last.at
+    return last.retry.earlier(due) if last is not None and doubt else due
 
 
 def slack_before(f: Facts, wake: Deadline | None) -> float:

@@ -102,6 +102,11 @@ class Failure(Exception):  # noqa: N818 -- it is a value of the domain, no error
         """Whether retrying soon is of no use, since only a person can mend it."""
         return Mark.SLOW in self.reason.mark
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a token may have been issued all the same."""
+        return False
+
     def to_keep(self) -> Self:
         """An equal one, to be remembered. One that was raised holds, by its traceback, all that was at hand there.
 
@@ -124,6 +129,11 @@ class TokenRequestFailed(Failure):
     status: int | None = None
     retry_after: float | None = None
     transport: bool = False
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a token may have been issued all the same: no answer came, or one that says nothing of it."""
+        return self.status not in range(400, 500)
 
     @property
     def rejected(self) -> bool:

@@ -349,6 +349,24 @@ async def test_a_value_that_was_asked_for_before_does_not_end_the_wait_of_a_fail
     assert len(shop.endpoint.requests) == before
 
 
+@pytest.mark.rule("RETRY-7")
+@pytest.mark.parametrize(("mood", "again"), [("down", True), ("garbage", True), ("throttles", False)])
+async def test_an_attempt_in_doubt_is_made_again_though_nobody_asks_for_it_any_more(
+    shop: Shop, mood: str, *, again: bool
+) -> None:
+    """A server that revokes may have ended the present token as it issued the one whose answer was lost."""
+    await shop.pass_time(60)
+    shop.endpoint.mood = mood
+    shop.force("one")
+    await until_a_request(shop)
+    shop.endpoint.mood = "good"
+    shop.unforce()
+    await shop.pass_time(120)
+    assert len(shop.endpoint.ledger) == 1 + again
+    await shop.pass_time(HOUR // 2)
+    assert len(shop.endpoint.ledger) == 1 + again
+
+
 async def test_between_two_forced_exchanges_lie_ten_seconds(shop: Shop) -> None:
     """Each value is another one, and each exchange succeeds."""
     for second in range(60):
