@@ -37,6 +37,19 @@ class Shop:
             self.world.pass_time(1)
             await self.process.work()
 
+    async def until_a_request(self) -> None:
+        """Let time pass until the next token request."""
+        before = len(self.endpoint.requests)
+        for _ in range(HOUR):
+            await self.pass_time(1)
+            if len(self.endpoint.requests) > before:
+                return
+        raise AssertionError("no token request within an hour")
+
+    def grants(self) -> list[str]:
+        """Those of the token requests until now."""
+        return [grant for grant, _ in self.endpoint.requests]
+
     def record(self) -> Record:
         record = self.process.store.get(CREDENTIAL)
         assert record is not None

@@ -446,8 +446,9 @@ def refresh_at(f: Facts, held: IssuedToken) -> Deadline:
     """
     due = held.ask_again or Deadline.after(refresh_offset(f.spec.refresh, held.state), held.issued)
     last = f.memory.attempt
-    doubt = last is not None and last.failure.in_doubt and held.state.issued_at <= last.at
-    return last.retry.earlier(due) if last is not None and doubt else due
+    if last is None or not last.failure.in_doubt or held.state.issued_at > last.at:
+        return due
+    return last.retry.earlier(due)
 
 
 def slack_before(f: Facts, wake: Deadline | None) -> float:

@@ -37,13 +37,6 @@ class Reads:
 
 
 @pytest.fixture
-async def shop() -> Shop:
-    shop = Shop()
-    await shop.process.work()
-    return shop
-
-
-@pytest.fixture
 async def crowd(shop: Shop) -> list[NamespacedName]:
     """Credentials that name the client Secret of the shop, each with its first token."""
     keys = [NamespacedName("shop", f"crowd{number}") for number in range(CROWD)]

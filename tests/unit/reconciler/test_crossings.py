@@ -35,13 +35,6 @@ DUE = HOUR * 2 // 3 + 20  # seconds after the issue, jitter and lead included
 RENAMED = NamespacedName(CREDENTIAL.namespace, "renamed")
 
 
-@pytest.fixture
-async def shop() -> Shop:
-    shop = Shop()
-    await shop.process.work()
-    return shop
-
-
 # --- What was dropped leaves nothing ----------------------------------------------------------------------------------
 
 

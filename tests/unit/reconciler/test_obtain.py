@@ -24,24 +24,13 @@ ORIGIN, GRAPHQL = "https://oauth.example.com", "https://graphql.example.com"
 
 
 @pytest.fixture
-async def shop() -> Shop:
-    shop = Shop()
-    await shop.process.work()
-    return shop
-
-
-@pytest.fixture
 async def renewing(shop: Shop) -> Shop:
     """Its second token came by an exchange, with a refresh token."""
     shop.endpoint.gives_refresh_tokens = True
     shop.force("one")
     await shop.pass_time(12)
-    assert grants(shop) == ["exchange", "exchange"]
+    assert shop.grants() == ["exchange", "exchange"]
     return shop
-
-
-def grants(shop: Shop) -> list[str]:
-    return [grant for grant, _ in shop.endpoint.requests]
 
 
 def metric(shop: Shop, name: str, **labels: str) -> float:
@@ -83,15 +72,6 @@ def failures_of(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[Reason]:
     return reasons
 
 
-async def until_a_request(shop: Shop) -> None:
-    before = len(shop.endpoint.requests)
-    for _ in range(HOUR):
-        await shop.pass_time(1)
-        if len(shop.endpoint.requests) > before:
-            return
-    raise AssertionError("no token request within an hour")
-
-
 # --- What is sent -----------------------------------------------------------------------------------------------------
 
 
@@ -99,7 +79,7 @@ async def test_requests_go_where_the_spec_says(shop: Shop) -> None:
     shop.endpoint.gives_refresh_tokens = True
     shop.spec(tokenURL=OTHER_URL, verification={"mode": "Enabled"})
     await shop.pass_time(DUE + 10)
-    assert grants(shop) == ["exchange", "exchange", "refresh"]
+    assert shop.grants() == ["exchange", "exchange", "refresh"]
     assert shop.endpoint.urls == [TOKEN_URL, OTHER_URL, POLICY.graphql_url, OTHER_URL, POLICY.graphql_url]
 
 
@@ -127,7 +107,7 @@ async def test_no_token_request_begins_with_too_little_of_the_lead_left(shop: Sh
     shop.world.pass_time(DUE)
     shop.api.lead = ASKING_SECONDS
     await shop.process.reconcile(CREDENTIAL)
-    assert grants(shop) == ["exchange"]
+    assert shop.grants() == ["exchange"]
     assert shop.record().memory.last_attempt == attempt
     assert shop.process.limiter.seen(shop.world.now())[ORIGIN].in_flight == 0
 
@@ -136,7 +116,7 @@ async def test_no_token_request_begins_while_the_api_server_is_out_of_reach(shop
     shop.world.pass_time(DUE)
     shop.api.reachable = False
     await shop.process.reconcile(CREDENTIAL)
-    assert grants(shop) == ["exchange"]
+    assert shop.grants() == ["exchange"]
 
 
 async def test_a_replica_that_does_not_lead_verifies_nothing(shop: Shop) -> None:
@@ -154,11 +134,11 @@ async def test_a_replica_that_does_not_lead_verifies_nothing(shop: Shop) -> None
 
 
 async def test_requests_are_counted_by_grant_and_outcome(renewing: Shop) -> None:
-    await until_a_request(renewing)
+    await renewing.until_a_request()
     renewing.endpoint.mood = "down"
-    await until_a_request(renewing)
-    await until_a_request(renewing)
-    assert grants(renewing) == ["exchange", "exchange", "refresh", "refresh", "exchange"]
+    await renewing.until_a_request()
+    await renewing.until_a_request()
+    assert renewing.grants() == ["exchange", "exchange", "refresh", "refresh", "exchange"]
     assert attempts(renewing, "ClientCredentials", "Issued") == 2
     assert attempts(renewing, "RefreshToken", "Issued") == 1
     assert attempts(renewing, "RefreshToken", "EndpointUnavailable") == 1
@@ -166,7 +146,7 @@ async def test_requests_are_counted_by_grant_and_outcome(renewing: Shop) -> None
 
 
 async def test_a_published_token_is_counted_by_its_grant(renewing: Shop) -> None:
-    await until_a_request(renewing)
+    await renewing.until_a_request()
     assert metric(renewing, "tuinly_refreshes_total", grant="ClientCredentials") == 2
     assert metric(renewing, "tuinly_refreshes_total", grant="RefreshToken") == 1
     assert renewing.status()["lastGrant"] == "RefreshToken"
@@ -182,14 +162,14 @@ async def test_of_a_refresh_the_limiter_is_told_all_failures_but_a_refusal(
     """After a refusal an exchange follows at once, and tells."""
     heard = failures_of(renewing, monkeypatch)
     renewing.endpoint.mood = mood
-    await until_a_request(renewing)
+    await renewing.until_a_request()
     assert heard == told
 
 
 async def test_an_exchange_that_is_refused_is_told_to_the_limiter(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = failures_of(shop, monkeypatch)
     shop.endpoint.clients = {}
-    await until_a_request(shop)
+    await shop.until_a_request()
     assert heard == [Reason.INVALID_CLIENT]
 
 
@@ -212,13 +192,13 @@ async def test_how_late_it_was_is_counted_for_routine_refreshes_alone(shop: Shop
     shop.spec(scopes=["orders:read"])
     await shop.pass_time(12)
     assert (len(shop.endpoint.ledger), lateness(shop)) == (3, 0)
-    await until_a_request(shop)
+    await shop.until_a_request()
     assert lateness(shop) == 1
     shop.world.pass_time(2 * HOUR)
     await shop.pass_time(1)
     assert (len(shop.endpoint.ledger), lateness(shop)) == (5, 2)
     shop.endpoint.mood = "renews"
-    await until_a_request(shop)
+    await shop.until_a_request()
     assert (len(shop.endpoint.ledger), lateness(shop)) == (5, 3)
 
 
@@ -273,7 +253,7 @@ async def test_the_same_token_again_is_asked_again_after_half_of_what_is_left(
 ) -> None:
     caplog.set_level(logging.INFO)
     shop.endpoint.mood = "repeats"
-    await until_a_request(shop)
+    await shop.until_a_request()
     held = shop.record().memory.published
     assert held is not None
     now = shop.world.now()
@@ -284,17 +264,17 @@ async def test_the_same_token_again_is_asked_again_after_half_of_what_is_left(
 
 async def test_the_refresh_token_of_the_same_token_again_is_used_again(renewing: Shop) -> None:
     renewing.endpoint.mood = "repeats"
-    await until_a_request(renewing)
-    await until_a_request(renewing)
-    assert grants(renewing)[2:] == ["refresh", "refresh"]
+    await renewing.until_a_request()
+    await renewing.until_a_request()
+    assert renewing.grants()[2:] == ["refresh", "refresh"]
 
 
 async def test_a_grant_by_refresh_token_keeps_what_was_forced_and_for_which_client(renewing: Shop) -> None:
     """Neither the annotation nor an edit that changes nothing then asks for another exchange."""
-    await until_a_request(renewing)
+    await renewing.until_a_request()
     renewing.client_secret("canary-secret")
     await renewing.pass_time(60)
-    assert grants(renewing) == ["exchange", "exchange", "refresh"]
+    assert renewing.grants() == ["exchange", "exchange", "refresh"]
     assert renewing.annotation("handled-refresh") == "one"
 
 
@@ -304,7 +284,7 @@ async def test_the_end_of_the_present_token_during_a_request_counts(shop: Shop) 
     await shop.pass_time(10)
     shop.endpoint.mood = "narrows"
     shop.endpoint.meanwhile = lambda: shop.world.pass_time(HOUR)
-    await until_a_request(shop)
+    await shop.until_a_request()
     assert shop.annotation("granted-scopes") == "orders:read"
 
 
@@ -335,10 +315,10 @@ async def test_a_value_that_was_asked_for_before_does_not_end_the_wait_of_a_fail
     shop.world.pass_time(DUE)
     shop.endpoint.clients = {}
     shop.force("one")
-    await until_a_request(shop)
+    await shop.until_a_request()
     shop.unforce()
     for _ in range(6):
-        await until_a_request(shop)
+        await shop.until_a_request()
     before = len(shop.endpoint.requests)
     retry = shop.record().memory.attempt
     assert retry is not None
@@ -358,7 +338,7 @@ async def test_an_attempt_in_doubt_is_made_again_though_nobody_asks_for_it_any_m
     await shop.pass_time(60)
     shop.endpoint.mood = mood
     shop.force("one")
-    await until_a_request(shop)
+    await shop.until_a_request()
     shop.endpoint.mood = "good"
     shop.unforce()
     await shop.pass_time(120)

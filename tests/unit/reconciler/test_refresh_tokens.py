@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.shop import HOUR, Shop
+from tests.unit.shop import Shop
 from tuinly_operator.domain.errors import Reason
 
 
@@ -42,64 +42,50 @@ async def test_a_refused_refresh_token_is_followed_by_an_exchange_in_the_same_at
     assert await grants_after(shop, "refuses refreshes") == ["refresh", "exchange"]
 
 
-def grants(shop: Shop) -> list[str]:
-    return [grant for grant, _ in shop.endpoint.requests]
-
-
-async def until_a_request(shop: Shop) -> None:
-    """Let time pass until the next token request."""
-    before = len(shop.endpoint.requests)
-    for _ in range(HOUR):
-        await shop.pass_time(1)
-        if len(shop.endpoint.requests) > before:
-            return
-    raise AssertionError("no token request within an hour")
-
-
 @pytest.mark.rule("REQ-6")
 async def test_a_token_refused_at_first_use_is_reported_once_and_ends_refreshes_by_token(shop: Shop) -> None:
     """The exchange follows at once: this is no failed attempt."""
     shop.endpoint.mood = "refuses refreshes"
-    await until_a_request(shop)
+    await shop.until_a_request()
     (_, refused), (_, made_up) = shop.endpoint.requests[1:]
-    assert grants(shop)[1:] == ["refresh", "exchange"]
+    assert shop.grants()[1:] == ["refresh", "exchange"]
     assert refused == made_up
     assert shop.refreshed().startswith("True")
     shop.endpoint.mood = "good"
-    await until_a_request(shop)
-    await until_a_request(shop)
-    assert grants(shop)[3:] == ["exchange", "exchange"]
+    await shop.until_a_request()
+    await shop.until_a_request()
+    assert shop.grants()[3:] == ["exchange", "exchange"]
     assert len(shop.events_of(Reason.REFRESH_REFUSED)) == 1
 
 
 @pytest.mark.rule("REQ-6")
 async def test_after_a_refusal_changed_inputs_give_refresh_tokens_another_try(shop: Shop) -> None:
     shop.endpoint.mood = "refuses refreshes"
-    await until_a_request(shop)
+    await shop.until_a_request()
     shop.endpoint.mood = "good"
     shop.spec(scopes=["orders:read"])
-    await until_a_request(shop)
-    await until_a_request(shop)
-    assert grants(shop)[3:] == ["exchange", "refresh"]
+    await shop.until_a_request()
+    await shop.until_a_request()
+    assert shop.grants()[3:] == ["exchange", "refresh"]
 
 
 @pytest.mark.rule("REQ-4")
 async def test_a_proven_refresh_token_that_ends_is_replaced_and_not_reported(shop: Shop) -> None:
-    await until_a_request(shop)
-    assert grants(shop)[1:] == ["refresh"]
+    await shop.until_a_request()
+    assert shop.grants()[1:] == ["refresh"]
     shop.endpoint.mood = "refuses refreshes"
-    await until_a_request(shop)
-    assert grants(shop)[2:] == ["refresh", "exchange"]
+    await shop.until_a_request()
+    assert shop.grants()[2:] == ["refresh", "exchange"]
     assert not shop.events_of(Reason.REFRESH_REFUSED)
     shop.endpoint.mood = "good"
-    await until_a_request(shop)
-    assert grants(shop)[4:] == ["refresh"]
+    await shop.until_a_request()
+    assert shop.grants()[4:] == ["refresh"]
 
 
 @pytest.mark.rule("REQ-9")
 async def test_a_refresh_token_that_the_server_does_not_replace_is_used_again(shop: Shop) -> None:
     shop.endpoint.gives_refresh_tokens = False
-    await until_a_request(shop)
-    await until_a_request(shop)
-    assert grants(shop)[1:] == ["refresh", "refresh"]
+    await shop.until_a_request()
+    await shop.until_a_request()
+    assert shop.grants()[1:] == ["refresh", "refresh"]
     assert len(shop.endpoint.ledger) == 3

@@ -16,13 +16,6 @@ Admission = Callable[[str, Json], ApiFailure | None]
 RENAMED = NamespacedName(CREDENTIAL.namespace, "renamed")
 
 
-@pytest.fixture
-async def shop() -> Shop:
-    shop = Shop()
-    await shop.process.work()
-    return shop
-
-
 async def rename(shop: Shop) -> None:
     shop.spec(target={"name": RENAMED.name})
     await shop.process.work()

@@ -9,13 +9,6 @@ from tuinly_operator.domain.errors import Reason, TokenRequestFailed
 from tuinly_operator.domain.token_response import TokenResponse
 
 
-@pytest.fixture
-async def shop() -> Shop:
-    shop = Shop()
-    await shop.process.work()
-    return shop
-
-
 def reasons(shop: Shop) -> list[Reason]:
     return [event.reason for event in shop.events.sent]
 
